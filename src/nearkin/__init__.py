@@ -1,0 +1,3 @@
+"""Nearkin: embeddings in which near means kin."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,116 @@
+"""A Recipe is every choice that decides a run: one flat frozen value with a short hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+
+Plain = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every choice that decides a run. Each field is a flag of `nearkin train`."""
+
+    data: str = "mnist-5k"
+    """data set: a name from `nearkin list`, folder:PATH or features:FILE.npz"""
+    keep_images: float = 1.0
+    """share of each training class's images that is used, in (0, 1]; subsets are nested"""
+    keep_classes: float = 1.0
+    """share of the training classes that is used, in (0, 1]; subsets are nested"""
+    validate: bool = False
+    """hold out every fifth training class (MNIST: the last sixth of the images) for validation"""
+
+    backbone: str = "network"
+    """network (seed 2's, for small pictures), linear or mlp (on features), or timm:NAME"""
+    backbone_options: Mapping[str, Plain] = field(default_factory=dict)
+    """key=value ... for the backbone's constructor"""
+    dim: int = 64
+    """size of the embedding"""
+    start: str = ""
+    """checkpoint whose backbone is the start, its last layer new (transfer)"""
+    freeze: bool = False
+    """train the last layer alone"""
+
+    loss: str = "ratio-triplet"
+    """a name from `nearkin list`, or pml:CLASS of pytorch-metric-learning"""
+    loss_options: Mapping[str, Plain] = field(default_factory=dict)
+    """key=value ... for the loss's constructor"""
+    miner: str = ""
+    """pml:CLASS of pytorch-metric-learning, or none"""
+
+    sampler: str = "classes"
+    """random, classes (P x K), tuples, triplets or pairs"""
+    batch: int = 128
+    """images a batch"""
+    per_class: int = 4
+    """images of each class in a batch (K of P x K)"""
+    augment: str = "none"
+    """none, shift, affine or crop-flip"""
+    size: int = 0
+    """side of the pictures in pixels; 0 leaves small sets as they are and takes 128 for photographs"""
+
+    epochs: int = 4
+    """passes over the training images"""
+    steps: int = 0
+    """steps of the whole run, where equal steps matter rather than epochs; 0: epochs decide"""
+    optimizer: str = "adam"
+    """adam, adamw, sgd, rmsprop or radam"""
+    lr: float = 1e-3
+    """learning rate"""
+    loss_lr: float = 0.0
+    """learning rate of the loss's own proxies or classifiers; 0 takes what the loss asks for"""
+    backbone_lr: float = 0.0
+    """learning rate of all but the last layer of the backbone; 0 takes lr"""
+    weight_decay: float = 0.0
+    """of every parameter, as the optimiser defines it"""
+    momentum: float = 0.9
+    """of sgd and rmsprop"""
+    eps: float = 0.0
+    """of adam, adamw, rmsprop and radam; 0 takes the optimiser's own"""
+    schedule: str = "constant"
+    """constant, cosine, or step (a tenth at 40 % and again at 80 % of the run)"""
+    warmup: int = 0
+    """steps over which the learning rate grows from 0 to lr"""
+    head_first: int = 0
+    """epochs at the start in which only the last layer and the loss learn"""
+    clip: float = 0.0
+    """largest gradient norm; 0 does not clip"""
+
+    precision: str = "float32"
+    """float32 or bf16 (autocast, channels last)"""
+    seed: int = 0
+    """of weights, batches and augmentation"""
+
+    def __post_init__(self) -> None:
+        for name in ("backbone_options", "loss_options"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
+        for name in ("keep_images", "keep_classes"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        for name in ("dim", "batch", "per_class"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.epochs < 0 or self.steps < 0:
+            raise ValueError(f"epochs and steps must not be negative: {self.epochs}, {self.steps}")
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits of the fields that differ from the defaults.
+
+        So a new field, as long as its default is what was done before, renames no stored row.
+        """
+        text = json.dumps(self.changes(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def changes(self) -> dict:
+        """The fields that differ from the defaults, as plain data."""
+        return {k: v for k, v in asdict(self).items() if v != DEFAULTS[k]}
+
+
+DEFAULTS = {
+    f.name: f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
+    for f in fields(Recipe)
+}

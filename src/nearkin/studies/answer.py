@@ -1,0 +1,107 @@
+"""What a study answers: tables and figures as plain values, which a page then draws.
+
+A study is a file with QUESTION (a paragraph), `recipes(...) -> list[Recipe]` and
+`answer(rows) -> Answer`; both functions are pure. A row is the dictionary of one stored run
+(runs/store.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nearkin.measure.statistics import Estimate
+
+Cell = str | int | float | Estimate | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells under column heads. A float is printed with 1 decimal where it is a per cent."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    best: tuple[str, ...] = ()
+    """columns in which the highest value is set in bold"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve, with a band where low and high are given."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Curves in one frame."""
+
+    title: str
+    x: str
+    y: str
+    lines: tuple[Line, ...]
+    log_x: bool = False
+    log_y: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Groups of bars with intervals: values[group][series]."""
+
+    title: str
+    y: str
+    groups: tuple[str, ...]
+    series: tuple[str, ...]
+    values: tuple[tuple[Estimate | None, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A heat map whose cells show a mean and its interval: values[row][column]."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[Estimate | None, ...], ...]
+    x: str = ""
+    y: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The 2-D embeddings of several runs side by side: (name, the row that stored them)."""
+
+    title: str
+    rows: tuple[tuple[str, dict], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Right and wrong nearest neighbours of one run: the row that stored its embeddings."""
+
+    title: str
+    row: dict
+    note: str = ""
+
+
+Figure = Lines | Bars | Matrix | Maps | Gallery
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A study's result: what was asked, what came of it in a few sentences, and the evidence."""
+
+    title: str
+    question: str
+    findings: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()

@@ -1,0 +1,75 @@
+"""Arithmetic that losses, graphs and measures share: pure functions on tensors.
+
+Dimensions: B batch, M references, D embedding.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of x (..., D) divided by their Euclidean norm; a zero row stays zero."""
+    return F.normalize(x, dim=-1, eps=1e-12)
+
+
+def pair_masks(labels: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Which pairs are kin, and which are not.
+
+    Args:
+        labels: (B,) integers, of the anchors.
+        references: (M,) integers; without it the anchors themselves, and then no row is its own kin.
+
+    Returns:
+        positive and negative, both (B, M) bool.
+
+    >>> positive, negative = pair_masks(torch.tensor([7, 7, 9]))
+    >>> positive.int().tolist()
+    [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    """
+    same = labels[:, None] == (labels if references is None else references)[None, :]
+    if references is not None:
+        return same, ~same
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    return same & ~itself, ~same
+
+
+def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Squared Euclidean distances (B, M) between the rows of x (B, D) and of y (M, D), by default x.
+
+    By the product |x|^2 + |y|^2 - 2 x.y, clamped at 0, and exactly 0 on the diagonal of x with x.
+    """
+    other = x if y is None else y
+    square = (x * x).sum(1)[:, None] + (other * other).sum(1)[None, :] - 2 * x @ other.T
+    if y is None:
+        itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
+        square = square.masked_fill(itself, 0)
+    return square.clamp_min(0)
+
+
+def distances(x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Euclidean distances (B, M); the gradient at distance 0 is 0, not NaN."""
+    square = squared_distances(x, y)
+    zero = square == 0
+    return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values where the mask is true; 0, with zero gradient, where it never is.
+
+    >>> masked_mean(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False]))
+    tensor(2.)
+    """
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
+
+
+def effective_rank(x: Tensor) -> Tensor:
+    """exp of the entropy of the shares of the singular values of centred x (B, D): 1..min(B, D).
+
+    Near 1 the embeddings lie on a line, 0 when they are all one point: the network has collapsed.
+    Source: Roy & Vetterli, The effective rank, EUSIPCO 2007, definition 1.
+    """
+    values = torch.linalg.svdvals((x - x.mean(0)).double())
+    total = values.sum()
+    share = values / total.clamp_min(torch.finfo(torch.double).tiny)
+    return torch.where(total > 0, torch.special.entr(share).sum().exp(), 0)
