@@ -18,7 +18,7 @@ def pair_masks(labels: Tensor, references: Tensor | None = None) -> tuple[Tensor
 
     Args:
         labels: (B,) integers, of the anchors.
-        references: (M,) integers; without it the anchors themselves, and then no row is its own kin.
+        references: (M,) integers; by default the anchors, and then no row is its own kin.
 
     Returns:
         positive and negative, both (B, M) bool.
@@ -35,9 +35,9 @@ def pair_masks(labels: Tensor, references: Tensor | None = None) -> tuple[Tensor
 
 
 def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Squared Euclidean distances (B, M) between the rows of x (B, D) and of y (M, D), by default x.
+    """Squared Euclidean distances (B, M) between the rows of x (B, D) and of y (M, D).
 
-    By the product |x|^2 + |y|^2 - 2 x.y, clamped at 0, and exactly 0 on the diagonal of x with x.
+    y is x by default. By the product |x|^2 + |y|^2 - 2 x.y, clamped at 0, and exactly 0 on the diagonal of x with x.
     """
     other = x if y is None else y
     square = (x * x).sum(1)[:, None] + (other * other).sum(1)[None, :] - 2 * x @ other.T

@@ -1,1 +1,1 @@
-"""Losses: `loss(embeddings (B, D), labels (B,), indices_tuple=None) -> scalar`, each an nn.Module."""
+"""Losses, each an nn.Module: `loss(embeddings (B, D), labels (B,), indices_tuple=None)`: a scalar."""

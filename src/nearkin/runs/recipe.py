@@ -50,7 +50,7 @@ class Recipe:
     augment: str = "none"
     """none, shift, affine or crop-flip"""
     size: int = 0
-    """side of the pictures in pixels; 0 leaves small sets as they are and takes 128 for photographs"""
+    """side of the pictures in pixels; 0: small sets as they are, photographs at 128"""
 
     epochs: int = 4
     """passes over the training images"""

@@ -6,7 +6,7 @@ A row is a dictionary of plain data:
     recipe     every field of the recipe     status   "done", or "diverged" (loss not finite)
     metrics    {"last": {...},               the last epoch: the result
                 "validated": {...} or null,  the epoch that validation chose, where it did
-                "best_on_test": {...}}       the best epoch on test: what selecting on test would say
+                "best_on_test": {...}}       the best epoch on test: what cheating would say
                each {"recall@1": 0.57, "map@r": ..., ...}, shares in 0..1, with "epoch"
     epochs     [{"epoch": 1, "loss": ..., "seconds": ..., "test": {...}, "validation": {...}}, ...]
     cost       {"seconds", "train_seconds", "images_per_second", "peak_memory_mb",
