@@ -37,7 +37,7 @@ def pair_masks(labels: Tensor, references: Tensor | None = None) -> tuple[Tensor
 def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
     """Squared Euclidean distances (B, M) between the rows of x (B, D) and of y (M, D).
 
-    y is x by default. By the product |x|^2 + |y|^2 - 2 x.y, clamped at 0, and exactly 0 on the diagonal of x with x.
+    y is x by default. By |x|^2 + |y|^2 - 2 x.y, clamped at 0, and exactly 0 from a row to itself.
     """
     other = x if y is None else y
     square = (x * x).sum(1)[:, None] + (other * other).sum(1)[None, :] - 2 * x @ other.T

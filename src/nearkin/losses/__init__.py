@@ -1,1 +1,1 @@
-"""Losses, each an nn.Module: `loss(embeddings (B, D), labels (B,), indices_tuple=None)`: a scalar."""
+"""Losses: nn.Modules, called as `loss(embeddings, labels, indices_tuple=None)` -> a scalar."""
