@@ -1,0 +1,90 @@
+"""Names that people type: looked up strictly; where one is wrong, the nearest valid one is named.
+
+Every registry (losses, data sets, samplers, backbones, graphs, studies) is a dict literal that is
+read through here, so that a misspelt name or option never quietly trains the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The valid name most like this one; "" where there is none to choose from.
+
+    >>> nearest("ratio-triplt", ["triplet", "ratio-triplet"])
+    'ratio-triplet'
+    """
+    return next(iter(difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.0)), "")
+
+
+def unknown(name: str, valid: Iterable[str], kind: str) -> ValueError:
+    """The error for a name that is not among the valid ones.
+
+    >>> str(unknown("cuub", ["cub", "cars"], "data set"))
+    "unknown data set 'cuub': did you mean 'cub'? Valid: cars, cub"
+    """
+    valid = sorted(valid)
+    if not valid:
+        return ValueError(f"unknown {kind} {name!r}: there is none to choose from")
+    guess = nearest(name, valid)
+    return ValueError(f"unknown {kind} {name!r}: did you mean {guess!r}? Valid: {', '.join(valid)}")
+
+
+def look_up(name: str, registry: Mapping[str, T], kind: str) -> T:
+    """registry[name], or a ValueError that names the nearest entry and lists all.
+
+    >>> look_up("cub", {"cub": 200}, "data set")
+    200
+    """
+    if name not in registry:
+        raise unknown(name, registry, kind)
+    return registry[name]
+
+
+def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **offered: Any) -> T:
+    """build(**options), with those of the offered values whose names `build` knows.
+
+    Options are what a person asked for: one that `build` does not know is an error, and so is a
+    value whose type is not that of the parameter's default. Offered values are what the run knows
+    (classes, dim): they are passed where wanted, and an option of the same name goes first.
+
+    >>> construct(lambda dim, scale=1.0: dim * scale, {"scale": 2}, "loss", dim=8, classes=10)
+    16
+    >>> construct(lambda scale=1.0: scale, {"scael": 2}, "option of loss 'x'")
+    Traceback (most recent call last):
+    ValueError: unknown option of loss 'x' 'scael': did you mean 'scale'? Valid: scale
+    """
+    parameters = inspect.signature(build).parameters
+    for name, value in options.items():
+        if name not in parameters:
+            raise unknown(name, parameters, kind)
+        if not fits(value, parameters[name].default):
+            wanted = type(parameters[name].default).__name__
+            raise ValueError(f"{kind} {name!r}: wanted a value of type {wanted}, got {value!r}")
+    wanted = {name: value for name, value in offered.items() if name in parameters}
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and name not in {**wanted, **options}
+    ]
+    if missing:
+        raise ValueError(f"{kind} missing: {', '.join(missing)} must be given")
+    return build(**{**wanted, **options})
+
+
+def fits(value: Any, default: Any) -> bool:
+    """Whether a value may stand where this default stands: bool, int, float and str are kept apart.
+
+    An int passes for a float; a default of None, or none at all, says nothing about the type.
+    """
+    if default is None or default is inspect.Parameter.empty:
+        return True
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
