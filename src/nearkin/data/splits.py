@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -64,3 +66,71 @@ class Splits:
                 f"{self.name}: training and test classes must be disjoint, but share {len(both)}, "
                 f"such as {min(both)!r}"
             )
+
+
+def chosen_classes(split: Split, chosen: list[int]) -> Split:
+    """The items of these classes alone, which become classes 0, 1, ... in their old order."""
+    chosen = sorted(chosen)
+    new = torch.full((len(split.classes),), -1)
+    new[chosen] = torch.arange(len(chosen))
+    part = split.select((new[split.labels] >= 0).nonzero()[:, 0])
+    classes = tuple(split.classes[c] for c in chosen)
+    return replace(part, labels=new[part.labels], classes=classes)
+
+
+def halves(whole: Split, name: str) -> tuple[Split, Split]:
+    """The first half of the classes, to train on, and the rest, to test on."""
+    classes = len(whole.classes)
+    if classes < 2:
+        raise ValueError(f"{name}: wanted two classes or more, got {classes}")
+    middle = (classes + 1) // 2
+    first, rest = list(range(middle)), list(range(middle, classes))
+    return chosen_classes(whole, first), chosen_classes(whole, rest)
+
+
+def hold_out(splits: Splits) -> Splits:
+    """Validation within the training data, for choosing settings and epochs without the test set.
+
+    Every fifth training class validates and the others train. Where training and test share their
+    classes, so do these: the last sixth of the training images validates.
+    """
+    train = splits.train
+    if splits.shared_classes:
+        first = len(train) - len(train) // 6
+        indices = torch.arange(len(train))
+        part, validation = train.select(indices[:first]), train.select(indices[first:])
+    else:
+        classes = range(len(train.classes))
+        if len(classes) < 5:
+            raise ValueError(
+                f"{splits.name}: every fifth training class validates, got {len(classes)} classes"
+            )
+        part = chosen_classes(train, [c for c in classes if c % 5 != 4])
+        validation = chosen_classes(train, [c for c in classes if c % 5 == 4])
+    return replace(splits, train=part, query=validation, gallery=validation)
+
+
+def subset(split: Split, keep_images: float, keep_classes: float, seed: int) -> Split:
+    """A share of the classes, and of each class's images, both in (0, 1].
+
+    Nested: with one seed, a smaller share is contained in a larger. Two classes, and two images of
+    a class that has them, are always kept, as there is nothing to learn from fewer.
+    """
+    for name, share in (("keep_images", keep_images), ("keep_classes", keep_classes)):
+        if not 0 < share <= 1:
+            raise ValueError(f"{name} must be in (0, 1], got {share}")
+    random = np.random.default_rng(seed)
+    class_rank = random.permutation(len(split.classes))
+    luck = random.random(len(split))
+
+    labels = split.labels.numpy()
+    counts = np.bincount(labels, minlength=len(split.classes))
+    kept = np.maximum(2, np.rint(keep_images * counts))
+    # rank of each image among those of its class, by its luck
+    order = np.lexsort((luck, labels))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
+    part = split.select(torch.from_numpy(np.flatnonzero(rank < kept[labels])))
+
+    classes = max(2, round(keep_classes * len(split.classes)))
+    return chosen_classes(part, np.flatnonzero(class_rank < classes).tolist())

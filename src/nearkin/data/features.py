@@ -1,0 +1,43 @@
+"""features:FILE.npz: vectors that a backbone has made, with their classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from nearkin.data.sources import Request
+from nearkin.data.splits import Split, Splits, halves
+
+
+def features(request: Request) -> Splits:
+    """x (N, D) floats and y (N,) integers or strings, names (N,) optional, of an npz file.
+
+    The first half of the sorted classes trains, the rest tests.
+    """
+    path = request.root
+    if not path.is_file():
+        raise ValueError(f"features:{path}: no such file; `nearkin embed` writes one")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("x", "y", "names") if key in file}
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"features:{path}: not a whole npz file ({error})") from None
+    if "x" not in arrays or "y" not in arrays:
+        raise ValueError(f"features:{path}: wanted arrays x and y, got {sorted(arrays)}")
+    x, y = arrays["x"], arrays["y"]
+    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y):
+        raise ValueError(
+            f"features:{path}: wanted x (N, D) and y (N,), got {x.shape} and {y.shape}"
+        )
+    if not np.isfinite(x).all():
+        row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
+        raise ValueError(f"features:{path}: row {row} of x is not finite")
+    classes, labels = np.unique(y, return_inverse=True)
+    whole = Split(
+        torch.from_numpy(x.astype(np.float32)),
+        torch.from_numpy(labels.astype(np.int64)),
+        tuple(str(name) for name in classes),
+        tuple(str(name) for name in arrays.get("names", ())),
+    )
+    train, test = halves(whole, f"features:{path}")
+    return Splits(f"features:{path.stem}", train, test, test, f"features, {x.shape[1]}-d")
