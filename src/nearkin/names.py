@@ -52,7 +52,7 @@ def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **
 
     Options are what a person asked for: one that `build` does not know is an error, and so is a
     value whose type is not that of the parameter's default. Offered values are what the run knows
-    (classes, dim): they are passed where wanted, and an option of the same name goes first.
+    (classes, dim): passed where wanted and not None; an option of the same name goes first.
 
     >>> construct(lambda dim, scale=1.0: dim * scale, {"scale": 2}, "loss", dim=8, classes=10)
     16
@@ -60,22 +60,23 @@ def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **
     Traceback (most recent call last):
     ValueError: unknown option of loss 'x' 'scael': did you mean 'scale'? Valid: scale
     """
-    parameters = inspect.signature(build).parameters
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(build).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
     for name, value in options.items():
         if name not in parameters:
             raise unknown(name, parameters, kind)
         if not fits(value, parameters[name].default):
             wanted = type(parameters[name].default).__name__
             raise ValueError(f"{kind} {name!r}: wanted a value of type {wanted}, got {value!r}")
-    wanted = {name: value for name, value in offered.items() if name in parameters}
-    missing = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is parameter.empty and name not in {**wanted, **options}
-    ]
+    known = {k: v for k, v in offered.items() if k in parameters and v is not None}
+    given = {**known, **options}
+    missing = [k for k, p in parameters.items() if p.default is p.empty and k not in given]
     if missing:
         raise ValueError(f"{kind} missing: {', '.join(missing)} must be given")
-    return build(**{**wanted, **options})
+    return build(**given)
 
 
 def fits(value: Any, default: Any) -> bool:

@@ -34,13 +34,31 @@ def pair_masks(labels: Tensor, references: Tensor | None = None) -> tuple[Tensor
     return same & ~itself, ~same
 
 
+def inner(x: Tensor, y: Tensor) -> Tensor:
+    """Inner products (B, M) of the rows of x (B, D) and y (M, D), in float32 at least.
+
+    Under bf16 autocast too: a distance by |x|^2 + |y|^2 - 2 x.y would be lost to cancellation.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return at_least_float32(x) @ at_least_float32(y).T
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x, in float32 where it was in half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
     """Squared Euclidean distances (B, M) between the rows of x (B, D) and of y (M, D).
 
-    y is x by default. By |x|^2 + |y|^2 - 2 x.y, clamped at 0, and exactly 0 from a row to itself.
+    y is x by default. By |x|^2 + |y|^2 - 2 x.y, clamped at 0, and exactly 0 from a row to itself;
+    around the mean of x, which changes no distance but keeps the cancellation small.
     """
-    other = x if y is None else y
-    square = (x * x).sum(1)[:, None] + (other * other).sum(1)[None, :] - 2 * x @ other.T
+    x = at_least_float32(x)
+    origin = x.detach().mean(0)
+    x = x - origin
+    other = x if y is None else at_least_float32(y) - origin
+    square = (x * x).sum(1)[:, None] + (other * other).sum(1)[None, :] - 2 * inner(x, other)
     if y is None:
         itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
         square = square.masked_fill(itself, 0)

@@ -1,1 +1,50 @@
-"""Losses: nn.Modules, called as `loss(embeddings, labels, indices_tuple=None)` -> a scalar."""
+"""Losses: nn.Modules, called as `loss(embeddings, labels, indices_tuple=None)` -> a scalar.
+
+A new loss is a class and a line of LOSSES. `pml:CLASS` names one of pytorch-metric-learning's.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from nearkin.losses.combined import Combined
+from nearkin.losses.pairs import Contrastive
+from nearkin.losses.triplets import RatioTriplet, Triplet
+from nearkin.losses.tuples import NPair, TupleRatio, TupleTriplet
+from nearkin.names import construct, look_up
+
+LOSSES: dict[str, type[nn.Module]] = {
+    "combined": Combined,
+    "contrastive": Contrastive,
+    "n-pair": NPair,
+    "ratio-triplet": RatioTriplet,
+    "triplet": Triplet,
+    "tuple-ratio": TupleRatio,
+    "tuple-triplet": TupleTriplet,
+}
+
+
+def make(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    classes: int | None = None,
+    dim: int | None = None,
+) -> nn.Module:
+    """The loss of this name: LOSSES[name](**options), or pytorch-metric-learning's `pml:CLASS`.
+
+    The number of training classes and the embedding size reach the constructors that want them.
+    An unknown name or option is a ValueError that names the nearest valid one.
+
+    >>> make("contrastive", {"margin": 2.0}).margin
+    2.0
+    """
+    options = options or {}
+    if name.startswith("pml:"):
+        from nearkin.losses.rivals import from_pml
+
+        return from_pml(name.removeprefix("pml:"), options, classes, dim)
+    return construct(
+        look_up(name, LOSSES, "loss"), options, f"option of {name}", classes=classes, dim=dim
+    )

@@ -1,0 +1,51 @@
+"""Which pairs a loss looks at: all of the batch, or those that a miner chose.
+
+A miner's choice comes as pytorch-metric-learning hands it over: pairs (a1, p, a2, n) or triplets
+(a, p, n), each a tensor of indices; a into the batch, p and n into the references.
+Dimensions: B batch, M references, T triplets.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nearkin.tensors import pair_masks
+
+Mined = tuple[Tensor, ...] | None
+
+
+def pair_weights(
+    labels: Tensor, ref_labels: Tensor | None, mined: Mined, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """How often each pair counts, as positive and as negative: two (B, M) of this dtype.
+
+    Once each where nothing was mined; as often as the miner names it otherwise.
+    """
+    if mined is None:
+        positive, negative = pair_masks(labels, ref_labels)
+        return positive.to(dtype), negative.to(dtype)
+    if len(mined) == 3:
+        anchor, positive, negative = mined
+        mined = (anchor, positive, anchor, negative)
+    if len(mined) != 4:
+        raise ValueError(f"a miner gives 3 or 4 tensors of indices, got {len(mined)}")
+    shape = (len(labels), len(labels if ref_labels is None else ref_labels))
+    return counts(mined[0], mined[1], shape, dtype), counts(mined[2], mined[3], shape, dtype)
+
+
+def counts(rows: Tensor, columns: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """How often each cell of a table is named."""
+    table = torch.zeros(shape, dtype=dtype, device=rows.device)
+    return table.index_put_((rows, columns), table.new_ones(()), accumulate=True)
+
+
+def check_references(ref_emb: Tensor | None, ref_labels: Tensor | None) -> None:
+    """References and their labels come together."""
+    if (ref_emb is None) != (ref_labels is None):
+        raise ValueError("ref_emb and ref_labels go together, but only one was given")
+
+
+def refuse(loss: nn.Module, mined: Mined) -> None:
+    """For a loss over more than pairs and triplets: it cannot honour a miner."""
+    if mined is not None:
+        name = type(loss).__name__
+        raise ValueError(f"{name} takes no miner: it looks at the whole batch, not at chosen pairs")

@@ -1,0 +1,216 @@
+"""Triplet losses: an anchor should lie nearer to its own class than to any other.
+
+Both take all triplets (a, p, n) of a batch, y_a = y_p != y_n, or those that a miner chose, and
+neither ever holds a tensor of all triplets. The gradient of a sum over triplets with respect to the
+distances is only (B, M), and that is all that is kept.
+Dimensions: B batch, M references (the batch itself, where none are given), D embedding, T triplets.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from nearkin.losses.mined import Mined, check_references, pair_weights
+from nearkin.tensors import distances
+
+BLOCK = 2**21  # numbers in the largest temporary: 8 MB in float32, which stays in cache
+
+
+class RatioTriplet(nn.Module):
+    """The share of its distance that an anchor spends on its positive, squared.
+
+        s = exp(d_ap) / (exp(d_ap) + exp(d_an)) = sigmoid(d_ap - d_an),    d Euclidean
+        loss = mean of s^2 over the triplets,    in (0, 1)
+
+    A collapsed network (all distances equal) scores 1/4.
+
+    Source: Hoffer & Ailon, Deep metric learning using triplet network, 2014, arXiv:1412.6622,
+    section 3 (seed 2's eqs. 4-6). As printed, |(s, (1 - s) - 1)|^2 = 2 s^2: the same but for the
+    constant. Differs: all triplets of the batch, not one drawn for each anchor.
+
+    Args:
+        form: "right" for the mean of s^2, "printed" for twice that.
+
+    >>> x = torch.tensor([[0.0], [0.0], [1.0]])
+    >>> RatioTriplet()(x, torch.tensor([7, 7, 9]))  # sigmoid(-1)^2
+    tensor(0.0723)
+    """
+
+    def __init__(self, form: str = "right"):
+        super().__init__()
+        if form not in ("right", "printed"):
+            raise ValueError(f"form must be right or printed, got {form!r}")
+        self.constant = 2.0 if form == "printed" else 1.0
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        check_references(ref_emb, ref_labels)
+        distance = distances(embeddings, ref_emb)  # (B, M)
+        if indices_tuple is not None and len(indices_tuple) == 3:
+            return self.constant * ratio(*chosen(distance, indices_tuple))
+        positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
+        triplets = (positive.sum(1) * negative.sum(1)).sum()
+        total = SumOfSquaredShares.apply(distance, positive, negative)
+        return self.constant * total / triplets.clamp_min(1)
+
+    def triples(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """The same on explicit triplets of embeddings, each (T, D): seed 2's three networks."""
+        to_positive = (anchor - positive).norm(dim=1)
+        return self.constant * ratio(to_positive, (anchor - negative).norm(dim=1))
+
+    @torch.no_grad()
+    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Share of the triplets in the wrong order, the negative as near as the positive or nearer.
+
+        All triplets pull a little; these pull most.
+        """
+        return share_within(distances(embeddings), labels, margin=0.0, ties=True)
+
+
+class Triplet(nn.Module):
+    """The hinge: every negative at least a margin farther than every positive.
+
+        loss = mean over triplets of   [d_ap - d_an + m]+,    d Euclidean
+
+    Where a triplet is active is a count, and given the counts the sum is linear in the distances:
+
+        sum = sum_p c_p (d_ap + m) - sum_n k_n d_an,
+        c_p = number of n with d_an < d_ap + m,    k_n = number of p with d_ap + m > d_an
+
+    The counts come from sorting each row once: O(B^2 log B) time and O(B^2) memory, where the
+    triplets themselves are O(B^3).
+
+    Source: Schroff, Kalenichenko & Philbin, FaceNet, CVPR 2015, eqs. 1-2; the mean over the active
+    ones from Hermans, Beyer & Leibe, In defense of the triplet loss, 2017, arXiv:1703.07737.
+    Differs: distances not squared, embeddings not normalised; the sort and the counts are ours.
+
+    Args:
+        margin: m.
+        mean: over the "active" triplets, or over "all".
+
+    >>> x = torch.tensor([[0.0], [0.5], [1.0]])
+    >>> Triplet(margin=0.7)(x, torch.tensor([7, 7, 9]))  # (0.2 + 0.7) / 2
+    tensor(0.4500)
+    """
+
+    def __init__(self, margin: float = 0.2, mean: str = "active"):
+        super().__init__()
+        if mean not in ("active", "all"):
+            raise ValueError(f"mean must be active or all, got {mean!r}")
+        self.margin, self.mean = margin, mean
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        check_references(ref_emb, ref_labels)
+        distance = distances(embeddings, ref_emb)  # (B, M)
+        if indices_tuple is not None and len(indices_tuple) == 3:
+            to_positive, to_negative = chosen(distance, indices_tuple)
+            hinge = (to_positive - to_negative + self.margin).clamp_min(0)
+            count = (hinge > 0).sum() if self.mean == "active" else len(hinge)
+            return hinge.sum() / max(int(count), 1)
+        positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
+        c, k = active_counts(distance.detach() + self.margin, distance.detach(), positive, negative)
+        count = c.sum() if self.mean == "active" else (positive.sum(1) * negative.sum(1)).sum()
+        return (c * (distance + self.margin) - k * distance).sum() / count.clamp_min(1)
+
+    @torch.no_grad()
+    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Share of the triplets whose hinge is not 0."""
+        return share_within(distances(embeddings), labels, self.margin)
+
+
+def ratio(to_positive: Tensor, to_negative: Tensor) -> Tensor:
+    """Mean of sigmoid(d_ap - d_an)^2 over explicit triplets (T,); 0 where there are none."""
+    share = torch.sigmoid(to_positive - to_negative)
+    return (share**2).sum() / max(len(share), 1)
+
+
+def chosen(distance: Tensor, triplets: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Distances (T,) to the positive and to the negative of mined triplets (a, p, n)."""
+    anchor, positive, negative = triplets
+    return distance[anchor, positive], distance[anchor, negative]
+
+
+class SumOfSquaredShares(torch.autograd.Function):
+    """Sum over triplets of  w_ap w_an sigmoid(d_ap - d_an)^2,  and its gradient, in blocks.
+
+    One row for each positive pair (a, p), with all references as n, a few rows at a time. The
+    gradient with respect to the distances (B, M) is summed on the way: nothing is computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        total, gradient = distance.new_zeros(()), torch.zeros_like(distance)
+        for anchor, partner in blocks_of_pairs(positive):
+            share = torch.sigmoid(distance[anchor, partner, None] - distance[anchor])  # (rows, n)
+            weighted = positive[anchor, partner, None] * negative[anchor] * share**2
+            total += weighted.sum()
+            slope = 2 * weighted * (1 - share)  # d s^2 / d(d_ap - d_an) = 2 s^2 (1 - s)
+            gradient.index_add_(0, anchor, -slope)
+            gradient[anchor, partner] += slope.sum(1)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *outer: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (gradient,) = ctx.saved_tensors
+        return outer[0] * gradient, None, None
+
+
+def blocks_of_pairs(positive: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The positive pairs (anchor, partner) of weights (B, M), some at a time."""
+    rows = max(BLOCK // max(positive.shape[1], 1), 1)
+    return zip(*(index.split(rows) for index in positive.nonzero(as_tuple=True)), strict=True)
+
+
+def active_counts(
+    reach: Tensor, distance: Tensor, positive: Tensor, negative: Tensor, ties: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Of all triplets with d_an < reach_ap (with ties: <=), how many each pair is part of.
+
+    Args:
+        reach: (B, M), up to where each positive reaches: d_ap + m.
+        distance: (B, M).
+        positive, negative: (B, M) weights of the pairs.
+        ties: count equality too.
+
+    Returns:
+        c and k, both (B, M): triplets of each positive pair, triplets of each negative pair.
+    """
+    c, k = torch.empty_like(distance), torch.empty_like(distance)
+    for rows in torch.arange(len(distance), device=distance.device).split(
+        max(BLOCK // distance.shape[1], 1)
+    ):
+        below = weight_below(distance[rows], negative[rows], reach[rows], ties)
+        c[rows] = positive[rows] * below
+        below = weight_below(reach[rows], positive[rows], distance[rows], not ties)
+        k[rows] = negative[rows] * (positive[rows].sum(1, keepdim=True) - below)
+    return c, k
+
+
+def weight_below(values: Tensor, weights: Tensor, limits: Tensor, ties: bool) -> Tensor:
+    """For each limit, the weight in its row of the values below it (with ties: or equal to it)."""
+    ordered, order = values.masked_fill(weights == 0, torch.inf).sort(dim=1)
+    running = nn.functional.pad(weights.gather(1, order).cumsum(1), (1, 0))
+    return running.gather(1, torch.searchsorted(ordered, limits.contiguous(), right=ties))
+
+
+def share_within(distance: Tensor, labels: Tensor, margin: float, ties: bool = False) -> Tensor:
+    """Share of all triplets of a batch with d_an < d_ap + margin (with ties: <=)."""
+    positive, negative = pair_weights(labels, None, None, distance.dtype)
+    c, _ = active_counts(distance + margin, distance, positive, negative, ties)
+    return c.sum() / (positive.sum(1) * negative.sum(1)).sum().clamp_min(1)

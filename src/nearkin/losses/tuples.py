@@ -1,0 +1,153 @@
+"""Losses on n-tuples: one pair (y_i, y_i+) of each of N classes, the y_j+ of others as negatives.
+
+Any labelled batch is read as tuples: the images of each class are taken two by two in the order of
+the batch, the first of two as y and the second as y+; one left over is not used. A batch of N
+classes x 2 images is thus the papers' tuple, of N (N - 1) triplets; with more images of a class,
+the negatives of a pair are the second images of all pairs of other classes.
+Dimensions: B batch, N pairs, D embedding. a_ij stands between y_i and y_j+, rows are anchors.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nearkin.losses.mined import Mined, refuse
+from nearkin.losses.triplets import SumOfSquaredShares
+from nearkin.tensors import at_least_float32, distances, inner
+
+
+class NPair(nn.Module):
+    """Cross-entropy of finding the partner y_i+ of y_i among the partners of all classes.
+
+        right:    mean over i of   log(1 + sum_j exp(y_i.y_j+ - y_i.y_i+)),      j of another class
+        printed:  (1/N) log sum_i exp( sum_j (y_i.y_j+ - y_i.y_i+) )
+        both:     + l2 / (2N) sum_i (|y_i|^2 + |y_i+|^2)
+
+    The printed form is that of seed 2's eq. 7, read as METHODS.md F's A; it has no lower bound.
+    For the right form zero is a saddle at l2 < 1 and a minimum at l2 > 1 (y = y+, centred).
+
+    Source: Sohn, Improved deep metric learning with multi-class N-pair loss objective, NIPS 2016,
+    eq. 7 (N-pair-mc); its L2 term is that of section 3.2.2, seed 2's modified loss.
+
+    Args:
+        form: "right" or "printed".
+        l2: weight of the squared norms, lambda.
+
+    >>> x = torch.eye(2)[[0, 0, 1, 1]]
+    >>> NPair()(x, torch.tensor([0, 0, 1, 1]))  # log(1 + exp(-1))
+    tensor(0.3133)
+    """
+
+    def __init__(self, form: str = "right", l2: float = 0.0):
+        super().__init__()
+        self.printed, self.l2 = is_printed(form), l2
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
+        refuse(self, indices_tuple)
+        anchor, partner, other = tuples(embeddings, labels)
+        n = max(len(anchor), 1)
+        score = inner(anchor, partner)  # (N, N)
+        excess = score - score.diagonal()[:, None]
+        if self.printed:
+            loss = log_sum_exp((excess * other).sum(1)) / n
+        else:
+            loss = log_one_plus(excess, other).sum() / n
+        squares = at_least_float32(anchor).square().sum() + at_least_float32(partner).square().sum()
+        return loss + self.l2 / (2 * n) * squares
+
+
+class TupleTriplet(nn.Module):
+    """The ratio triplet on a tuple: seed 2's "n-tuple network with triplet loss".
+
+        loss = mean over i and j of   sigmoid(d_ii - d_ij)^2,    j of another class, d Euclidean
+
+    10 classes of 2 images are 10 x 9 = 90 triplets.
+
+    Source: seed 2, Results; the triplet's own is losses/triplets.py, RatioTriplet.
+
+    >>> x = torch.tensor([[0.0], [0.0], [1.0], [1.0]])
+    >>> TupleTriplet()(x, torch.tensor([0, 0, 1, 1]))  # sigmoid(-1)^2
+    tensor(0.0723)
+    """
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
+        refuse(self, indices_tuple)
+        anchor, partner, other = tuples(embeddings, labels)
+        distance = distances(anchor, partner)  # (N, N)
+        own = torch.eye(len(anchor), dtype=distance.dtype, device=distance.device)
+        return SumOfSquaredShares.apply(distance, own, other) / other.sum().clamp_min(1)
+
+
+class TupleRatio(nn.Module):
+    """The ratio triplet with all classes in one expression.
+
+        right:    mean over i of   -log( exp(-d_ii) / (exp(-d_ii) + sum_j exp(-d_ij)) )
+        printed:  mean over i of         exp( d_ii) / (exp( d_ii) + sum_j exp( d_ij)),
+                                         j of another class, d Euclidean
+
+    Printed, the farthest negative has the largest weight and takes nearly all of the gradient;
+    right, the nearest one has it. A collapsed network scores log N and 1/N.
+
+    Source: seed 2, eq. 8; the right form is neighbourhood component analysis on a tuple, Goldberger
+    et al., NIPS 2004, with distances not squared.
+
+    Args:
+        form: "right" or "printed".
+
+    >>> x = torch.tensor([[0.0], [0.0], [1.0], [1.0]])
+    >>> TupleRatio()(x, torch.tensor([0, 0, 1, 1]))  # log(1 + exp(-1))
+    tensor(0.3133)
+    >>> TupleRatio(form="printed")(x, torch.tensor([0, 0, 1, 1]))  # 1 / (1 + e)
+    tensor(0.2689)
+    """
+
+    def __init__(self, form: str = "right"):
+        super().__init__()
+        self.printed = is_printed(form)
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
+        refuse(self, indices_tuple)
+        anchor, partner, other = tuples(embeddings, labels)
+        distance = distances(anchor, partner)  # (N, N)
+        excess = distance - distance.diagonal()[:, None]
+        if self.printed:
+            each = torch.exp(-log_one_plus(excess, other))
+        else:
+            each = log_one_plus(-excess, other)
+        return each.sum() / max(len(anchor), 1)
+
+
+def tuples(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Read a batch as tuples.
+
+    Returns:
+        y (N, D), y+ (N, D), and other (N, N): 1 where y_i and y_j+ differ in class, else 0.
+        N is 0 unless two classes have two images each.
+    """
+    order = labels.argsort(stable=True)  # class by class, in the order of the batch within each
+    kind = labels[order]
+    rank = torch.arange(len(kind), device=kind.device) - torch.searchsorted(kind, kind)
+    first = ((rank % 2 == 0)[:-1] & (kind[:-1] == kind[1:])).nonzero().squeeze(1)
+    kind = kind[first]
+    other = kind[:, None] != kind[None, :]
+    if not other.any():
+        first, other = first[:0], other[:0, :0]
+    anchor, partner = embeddings[order[first]], embeddings[order[first + 1]]
+    return anchor, partner, other.to(at_least_float32(anchor).dtype)
+
+
+def log_one_plus(excess: Tensor, other: Tensor) -> Tensor:
+    """log(1 + sum over j of other_ij exp(excess_ij)): (N, N) -> (N,), without overflow."""
+    kept = excess.masked_fill(other == 0, -torch.inf)
+    return torch.cat([torch.zeros_like(kept[:, :1]), kept], dim=1).logsumexp(1)
+
+
+def log_sum_exp(values: Tensor) -> Tensor:
+    """log of the sum of exp of (N,); 0 where there are none."""
+    return values.logsumexp(0) if len(values) else values.sum()
+
+
+def is_printed(form: str) -> bool:
+    """Whether the form asked for is the print's, not the right one."""
+    if form not in ("right", "printed"):
+        raise ValueError(f"form must be right or printed, got {form!r}")
+    return form == "printed"
