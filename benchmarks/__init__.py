@@ -1,0 +1,1 @@
+"""Measurements beside our peers: `python -m benchmarks`."""
