@@ -16,30 +16,44 @@ Cell = str | int | float | Estimate | None
 
 @dataclass(frozen=True)
 class Table:
-    """Cells under column heads. A float is printed with 1 decimal where it is a per cent."""
+    """Cells under column heads.
+
+    percent, best and lowest name columns: those of shares in 0..1, printed in per cent; those
+    whose highest value is set in bold; those whose lowest is.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     best: tuple[str, ...] = ()
-    """columns in which the highest value is set in bold"""
+    lowest: tuple[str, ...] = ()
+    percent: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        strange = set(self.best + self.lowest + self.percent) - set(self.columns)
+        if strange:
+            raise ValueError(f"{self.title}: no column {min(strange)!r}, only {self.columns}")
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.title}: {len(self.columns)} columns, but a row {row}")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve, with a band where low and high are given."""
+    """One curve, with a band where low and high are given; a fit or a reference is dashed."""
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    dashed: bool = False
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Curves in one frame."""
+    """Curves in one frame. percent (here and below): values are shares, drawn in per cent."""
 
     title: str
     x: str
@@ -48,6 +62,7 @@ class Lines:
     log_x: bool = False
     log_y: bool = False
     note: str = ""
+    percent: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ class Bars:
     series: tuple[str, ...]
     values: tuple[tuple[Estimate | None, ...], ...]
     note: str = ""
+    percent: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,11 +89,15 @@ class Matrix:
     x: str = ""
     y: str = ""
     note: str = ""
+    percent: bool = False
 
 
 @dataclass(frozen=True)
 class Maps:
-    """The 2-D embeddings of several runs side by side: (name, the row that stored them)."""
+    """Embeddings of several runs side by side: (name, the row that stored them).
+
+    2-D ones as they are, others by their first two principal components.
+    """
 
     title: str
     rows: tuple[tuple[str, dict], ...]
@@ -86,7 +106,10 @@ class Maps:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Right and wrong nearest neighbours of one run: the row that stored its embeddings."""
+    """Right and wrong nearest neighbours of one run: the row that stored its embeddings.
+
+    Pictures are shown only where the data set's terms allow it (report/kept.py), else names.
+    """
 
     title: str
     row: dict
