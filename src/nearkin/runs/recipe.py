@@ -40,6 +40,10 @@ class Recipe:
     """key=value ... for the loss's constructor"""
     miner: str = ""
     """pml:CLASS of pytorch-metric-learning, or none"""
+    memory: int = 0
+    """past embeddings that serve as references (cross-batch memory); 0: the batch alone"""
+    chunk: int = 0
+    """embed a large batch in pieces of this size, with equal gradients; 0: whole"""
 
     sampler: str = "classes"
     """random, classes (P x K), tuples, triplets or pairs"""
@@ -55,7 +59,9 @@ class Recipe:
     epochs: int = 4
     """passes over the training images"""
     steps: int = 0
-    """steps of the whole run, where equal steps matter rather than epochs; 0: epochs decide"""
+    """steps of the whole run, cut into `epochs` equal parts; 0: an epoch is a pass over the data"""
+    evaluate_every: int = 1
+    """epochs from one evaluation to the next; the last epoch is always evaluated"""
     optimizer: str = "adam"
     """adam, adamw, sgd, rmsprop or radam"""
     lr: float = 1e-3
@@ -90,7 +96,7 @@ class Recipe:
         for name in ("keep_images", "keep_classes"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        for name in ("dim", "batch", "per_class"):
+        for name in ("dim", "batch", "per_class", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.epochs < 0 or self.steps < 0:

@@ -15,3 +15,77 @@ A row is a dictionary of plain data:
     versions   {"nearkin", "torch", ...}     machine  {"cpu", "cores", "gpu", "system"}
     files      {"folder", "checkpoint", "embeddings", "steps"}, relative to the store's folder
 """
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nearkin.runs.recipe import Recipe
+
+
+class Store:
+    """A folder of rows and of what their runs left: rows.jsonl, and runs/HASH/ for each run."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self.file = self.folder / "rows.jsonl"
+
+    def rows(self) -> list[dict]:
+        """All rows, the first of each hash; a last line that was cut off is not one."""
+        rows: dict[str, dict] = {}
+        for number, line in enumerate(self.lines(), 1):
+            try:
+                row = json.loads(line)
+                rows.setdefault(row["hash"], row)
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(
+                    f"{self.file}: line {number} is not a row: {line[:60]!r}"
+                ) from None
+        return list(rows.values())
+
+    def lines(self) -> list[str]:
+        """The complete lines of the file."""
+        text = self.file.read_text() if self.file.exists() else ""
+        return text[: text.rfind("\n") + 1].splitlines()
+
+    def find(self, recipe: Recipe) -> dict | None:
+        """The row of a recipe, if it has been run."""
+        return next((row for row in self.rows() if row["hash"] == recipe.hash), None)
+
+    def append(self, row: dict) -> None:
+        """Add a row: on the disk when this returns, and never half a line between two others.
+
+        A line that an earlier crash cut off is removed first: its run is simply done again.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.file, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            text = file.read()
+            whole = text.rfind(b"\n") + 1
+            file.truncate(whole)
+            try:
+                file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), whole)
+                raise
+
+    def run_folder(self, hash: str) -> Path:
+        """Where the files of a run are."""
+        return self.folder / "runs" / hash
+
+    @contextmanager
+    def claim(self, recipe: Recipe) -> Iterator[Path]:
+        """The run's folder, for one process at a time; whoever comes second waits for the first."""
+        folder = self.run_folder(recipe.hash)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder

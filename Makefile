@@ -1,0 +1,25 @@
+# Two commands do everything on a machine with Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= python3
+BIN = .venv/bin
+
+demo: .venv/ready  ## the toolkit study on 5,000 real digits: trains, prints the table, names the report
+	$(BIN)/nearkin study toolkit --demo --out out/demo $(DEMO)
+
+test: .venv/ready  ## every test
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: .venv/ready  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: .venv/ready  ## speed and memory beside our peers; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks $(TOPICS)
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nearkin needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lite0]'
+	touch $@
+
+.PHONY: demo test lint bench

@@ -1,0 +1,366 @@
+"""The command line: `nearkin list`, `train`, `study`, `report`, `evaluate`, `embed`, `data`.
+
+Bad input ends in one line on stderr and exit code 2; an interrupt in 130. Whatever was finished
+before is stored, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import json
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial, wraps
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from nearkin.names import construct, look_up, nearest
+from nearkin.runs.recipe import Plain, Recipe
+
+Options = Mapping[str, Plain]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the data are and the results go, and on what the work is done."""
+
+    out: Path = Path("out")
+    """folder of the results"""
+    root: Path | None = None
+    """folder of the data sets; by default NEARKIN_DATA, else ./data"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """what to compute on"""
+    threads: int = 0
+    """threads of each process; 0: all cores, shared between the jobs"""
+    download: bool = False
+    """fetch a data set that is missing, where that can be done"""
+    skip_bad: bool = False
+    """leave out pictures that cannot be read, and count them"""
+
+    def place(self):
+        """The engine's form of this."""
+        from nearkin.runs.engine import Place
+
+        root = str(self.root) if self.root else None
+        return Place(root, self.device, self.download, self.skip_bad, self.threads)
+
+
+def list_names() -> None:
+    """Print every name that the other commands take.
+
+    Example: nearkin list
+    """
+    from nearkin import backbones, data, graphs, losses, studies
+    from nearkin.runs import parts
+
+    kinds = {
+        "data sets": data.DATASETS,
+        "backbones": backbones.BACKBONES,
+        "losses": losses.LOSSES,
+        "graph builders": graphs.BUILDERS,
+        "graph layers": graphs.LAYERS,
+        "samplers": data.SAMPLERS,
+        "augmentations": data.transforms.AUGMENTS,
+        "optimizers": parts.OPTIMIZERS,
+        "schedules": parts.SCHEDULES,
+        "studies": studies.STUDIES,
+    }
+    for kind, registry in kinds.items():
+        print(f"{kind}: {', '.join(registry)}")
+
+
+def train(recipe: OmitArgPrefixes[Recipe], where: OmitArgPrefixes[Where] = Where()) -> None:
+    """Train and evaluate one recipe, and store its row under --out.
+
+    Example: nearkin train --data mnist-5k --loss ratio-triplet --dim 64 --epochs 8
+    Example: nearkin train --recipe my.json --loss contrastive --loss-options margin=0.5
+    """
+    from nearkin.runs.engine import run
+    from nearkin.runs.log import bar
+
+    with bar(1) as shown:
+        row = run(recipe, where.out, place=where.place(), bar=shown)
+    print(json.dumps({"hash": row["hash"], "status": row["status"], **row["metrics"]}, indent=2))
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study is asked with."""
+
+    name: Positional[str]
+    """a name from `nearkin list`"""
+    data: str = ""
+    """data set; by default the study's own"""
+    seeds: int = 0
+    """number of seeds; by default the study's own"""
+    epochs: int = 0
+    """epochs of each run; by default the study's own"""
+    options: Options = field(default_factory=dict)
+    """key=value ... for what else the study lets one choose"""
+    jobs: int = 1
+    """runs at a time, each in a process of its own"""
+    demo: bool = False
+    """a short form of the study, to see what it does"""
+
+    def asked(self, module) -> dict:
+        """The options that were given, as the study's recipes() takes them."""
+        asked = dict(module.DEMO) if self.demo and hasattr(module, "DEMO") else {}
+        given = {"data": self.data, "seeds": self.seeds, "epochs": self.epochs}
+        return asked | {k: v for k, v in given.items() if v} | dict(self.options)
+
+
+def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()) -> None:
+    """Run what a study asks for and is not stored yet, print its tables, and write its page.
+
+    Example: nearkin study toolkit --data mnist --seeds 5 --out out/toolkit
+    Example: nearkin study toolkit --options dims=2 sweep=false --jobs 2
+    """
+    from nearkin.runs.engine import complete
+    from nearkin.runs.log import bar
+    from nearkin.runs.store import Store
+    from nearkin.studies import STUDIES
+
+    module = look_up(study.name, STUDIES, "study")
+    asked, kind = study.asked(module), f"option of study {study.name!r}"
+
+    def carry_out(recipes: list[Recipe]) -> list[dict]:
+        with bar(len(recipes)) as shown:
+            return complete(
+                recipes,
+                where.out,
+                study=study.name,
+                jobs=study.jobs,
+                place=where.place(),
+                bar=shown,
+            )
+
+    if hasattr(module, "measure"):
+        rows, store = [], Store(where.out)
+        for row in construct(module.measure, asked, kind):
+            store.append(row)
+            rows.append(row)
+    else:
+        if hasattr(module, "search"):
+            known = {k: v for k, v in asked.items() if k != "seeds"}
+            asked["searched"] = carry_out(construct(module.search, known, kind))
+        rows = carry_out(construct(module.recipes, asked, kind))
+    publish(module, rows, where.out, study.name)
+
+
+def publish(module, rows: list[dict], out: Path, name: str) -> None:
+    """Print a study's tables and write its page, as HTML, Markdown and LaTeX."""
+    from rich.console import Console
+
+    from nearkin.report import tables, write_page
+
+    answer = module.answer(rows)
+    for table in answer.tables:
+        Console().print(tables.terminal(table))
+    for finding in answer.findings:
+        print(finding)
+    page = write_page(answer, rows, out / "report", out, name=name, command=command_line())
+    print(f"\nReport: {page}")
+
+
+def command_line() -> str:
+    """The command that is being carried out, as one would type it."""
+    import shlex
+
+    return shlex.join(["nearkin", *sys.argv[1:]])
+
+
+def report(folder: Positional[Path], name: str = "") -> None:
+    """Write the pages of the rows stored in a folder anew, without running anything.
+
+    Example: nearkin report out/toolkit
+
+    Args:
+        folder: the --out of earlier studies.
+        name: the study; by default every one that has rows there.
+    """
+    from nearkin.runs.store import Store
+    from nearkin.studies import STUDIES
+
+    rows = Store(folder).rows()
+    if not rows:
+        raise ValueError(f"{folder} holds no rows: wanted the --out folder of a study")
+    for study in [name] if name else sorted({r["study"] for r in rows} - {""}):
+        module = look_up(study, STUDIES, "study")
+        publish(module, [r for r in rows if r["study"] == study], folder, study)
+
+
+def evaluate(
+    embeddings: Path,
+    gallery: Path | None = None,
+    metric: Literal["cosine", "inner", "euclidean"] = "cosine",
+    clusters: bool = True,
+    intervals: bool = False,
+    memory: float = 1e9,
+) -> None:
+    """Print the metrics of stored embeddings as JSON; the file holds x (N, D) and y (N,).
+
+    Example: nearkin evaluate --embeddings out/runs/HASH/embeddings.npz
+
+    Args:
+        embeddings: .npz file of the queries.
+        gallery: .npz file of what they are searched in; by default each other.
+        metric: what near means.
+        clusters: whether to add NMI and AMI, by k-means.
+        intervals: whether to add 95 % intervals, by bootstrap over classes.
+        memory: bytes that the search may use.
+    """
+    from nearkin import measure
+    from nearkin.data.features import read_features
+
+    x, y = read_features(embeddings)
+    others = read_features(gallery) if gallery else (None, None)
+    for found in (x, others[0]):
+        if found is not None:
+            measure.check_embeddings(found)
+    metrics = measure.evaluate(
+        x, y, *others, metric=metric, clusters=clusters, intervals=intervals, memory=memory
+    )
+    print(json.dumps(metrics, indent=2))
+
+
+COMMANDS: dict[str, Callable] = {
+    "list": list_names,
+    "train": train,
+    "study": study,
+    "report": report,
+    "evaluate": evaluate,
+}
+
+
+def key_values(words: list[str]) -> dict[str, Plain]:
+    """['margin=0.5', 'form=printed'] -> {'margin': 0.5, 'form': 'printed'}."""
+    found: dict[str, Plain] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"wanted key=value, got {word!r}")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+        if not isinstance(found[key], Plain):
+            found[key] = value
+    return found
+
+
+def registry() -> ConstructorRegistry:
+    """tyro's rules, and that a mapping is typed as key=value key=value ..."""
+    rules = ConstructorRegistry()
+
+    @rules.primitive_rule
+    def mapping(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if typing.get_origin(info.type) is not Mapping:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="KEY=VALUE",
+            instance_from_str=key_values,
+            is_instance=lambda x: isinstance(x, Mapping),
+            str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
+        )
+
+    return rules
+
+
+def split_recipe_file(words: list[str]) -> tuple[list[str], Recipe]:
+    """The words without --recipe FILE, and the recipe that the file holds; flags go before it."""
+    if "--recipe" not in words:
+        return words, Recipe()
+    at = words.index("--recipe")
+    if at + 1 == len(words):
+        raise ValueError("--recipe wants a file")
+    return words[:at] + words[at + 2 :], read_recipe(Path(words[at + 1]))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a JSON file: an object of its fields, or a row, whose recipe is meant."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: wanted an object of a recipe's fields, got {found!r:.60}")
+    found = found.get("recipe", found)
+    valid = [f.name for f in fields(Recipe)]
+    for name in found:
+        if name not in valid:
+            raise ValueError(
+                f"{path}: unknown field {name!r}: did you mean {nearest(name, valid)!r}?"
+            )
+    return Recipe(**found)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Carry out one command; bad input is one line and exit code 2."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        words, recipe = split_recipe_file(words)
+        act = parse(words, recipe)
+        act()
+    except (ValueError, OSError) as error:
+        print("nearkin:", " ".join(str(error).split()), file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("nearkin: stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def parse(words: list[str], recipe: Recipe) -> Callable[[], None]:
+    """The command that the words ask for, not yet carried out; prints help where that is asked."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        raise SystemExit(0 if words else 2)
+    name, *rest = words
+    command = look_up(name, COMMANDS, "command")
+    if "recipe" in inspect.signature(command).parameters:
+        command = partial(command, recipe=recipe)
+    elif recipe != Recipe():
+        raise ValueError(f"--recipe goes with `nearkin train`, not with {name!r}")
+
+    @wraps(COMMANDS[name])
+    def deferred(*args, **kwargs):
+        return partial(command, *args, **kwargs)
+
+    deferred.__signature__ = inspect.signature(command)  # with the file's recipe as the default
+    said = io.StringIO()
+    try:
+        with registry(), contextlib.redirect_stderr(said):
+            return tyro.cli(deferred, prog=f"nearkin {name}", args=rest)
+    except SystemExit as leave:
+        if leave.code:
+            raise ValueError(complaint(said.getvalue())) from None
+        raise
+
+
+def complaint(text: str) -> str:
+    """tyro's framed complaint in one line."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in text.splitlines()]
+    lines = [line for line in lines[1:] if line]
+    guess = next((line.split()[0] for line in lines[1:] if line.startswith("--")), "")
+    return lines[0] + (f": did you mean {guess}?" if guess and "Unrecognized" in lines[0] else "")
+
+
+def overview() -> str:
+    """What `nearkin --help` says: each command with its first line and its example."""
+    lines = [
+        "Embeddings in which near means kin: train them, and find out which method does it best."
+    ]
+    for name, command in COMMANDS.items():
+        text = inspect.getdoc(command) or ""
+        examples = [line for line in text.splitlines() if line.startswith("Example:")]
+        lines += ["", f"  nearkin {name}: {text.splitlines()[0]}"]
+        lines += [f"      {line.removeprefix('Example: ')}" for line in examples]
+    return "\n".join([*lines, "", "nearkin COMMAND --help lists the flags of a command."])

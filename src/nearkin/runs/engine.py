@@ -1,0 +1,303 @@
+"""From recipes to rows: each is run once, stored whole, resumed after a kill, never done twice."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from nearkin.data import Splits, load
+from nearkin.runs.examine import examine, headline, keep_embeddings
+from nearkin.runs.log import Silent, StepLog
+from nearkin.runs.machine import Peak, cores, machine, versions
+from nearkin.runs.recipe import Recipe
+from nearkin.runs.store import Store
+from nearkin.runs.training import Run, restore, save, train, write_whole
+
+SAVE_SECONDS = 30.0  # of training between two checkpoints within an epoch
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how runs are done: what changes the cost of a row, but not its numbers."""
+
+    root: str | None = None  # folder of the data sets
+    device: str = "auto"
+    download: bool = False
+    skip_bad: bool = False
+    threads: int = 0  # of each process; 0: torch's own choice
+    save_seconds: float = SAVE_SECONDS
+
+
+@lru_cache(maxsize=2)
+def data(name: str, root: str | None, download: bool, skip_bad: bool) -> Splits:
+    """A data set, kept for the next run that wants the same one."""
+    return load(name, root, download=download, skip_bad=skip_bad)
+
+
+def run(
+    recipe: Recipe,
+    out: Path | str = "out",
+    *,
+    place: Place = Place(),
+    study: str = "",
+    bar: Silent | None = None,
+) -> dict:
+    """Train and examine one recipe, and store its row; a row that is stored is just returned.
+
+    A run that was killed goes on from its last checkpoint, on the CPU to the same numbers.
+    """
+    store, bar = Store(out), bar or Silent()
+    with store.claim(recipe) as folder:
+        stored = store.find(recipe)
+        if stored:
+            return stored
+        row = carry_out(recipe, store, folder, place, study, bar)
+        store.append(row)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    bar.finish(one_line(row))
+    return row
+
+
+def carry_out(
+    recipe: Recipe, store: Store, folder: Path, place: Place, study: str, bar: Silent
+) -> dict:
+    """One run from its start, or from its last checkpoint, to its row."""
+    if place.threads:
+        torch.set_num_threads(place.threads)
+    splits = data(recipe.data, place.root, place.download, place.skip_bad)
+    current = Run(with_start(recipe, store), splits, place.device)
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        restore(current, checkpoint)
+    clock, peak = Clock(current), Peak(current.device)
+    log = StepLog(folder, current.step)
+    bar.start(title(recipe), current.total, current.step)
+    diverged = False
+    if not current.total:
+        close_epoch(current, clock, log)
+    try:
+        for step in train(current):
+            if step.watched:
+                speed = clock.images_per_second()
+                log.write(step, speed)
+                bar.advance(step.step, step.watched["loss"], speed)
+                diverged = not math.isfinite(step.watched["loss"])
+            if current.epoch_ends:
+                diverged = diverged or not math.isfinite(current.loss_sum.item())
+                close_epoch(current, clock, log, diverged)
+            if diverged:
+                break
+            if current.epoch_ends or clock.save_is_due(place.save_seconds):
+                clock.outside(lambda: save(current, checkpoint))
+    finally:
+        log.close()
+    return conclude(current, recipe, folder, study, diverged, peak)
+
+
+def with_start(recipe: Recipe, store: Store) -> Recipe:
+    """The recipe with `start` as a file: it may also be the hash of a run in the same store."""
+    kept = store.run_folder(recipe.start) / "backbone.pt"
+    return replace(recipe, start=str(kept)) if recipe.start and kept.exists() else recipe
+
+
+class Clock:
+    """Counts a run's seconds of training, and apart from them those of evaluation and saving."""
+
+    def __init__(self, current: Run):
+        self.run = current
+        self.saved = self.mark = time.perf_counter()
+        self.speed_mark = (current.seconds, current.step)
+
+    def tick(self) -> None:
+        """What has passed since the last tick was training."""
+        now = time.perf_counter()
+        self.run.seconds += now - self.mark
+        self.mark = now
+
+    def outside(self, act: Callable[[], None]) -> None:
+        """Do what is not training."""
+        self.tick()
+        act()
+        now = time.perf_counter()
+        self.run.other_seconds += now - self.mark
+        self.mark = self.saved = now
+
+    def save_is_due(self, seconds: float) -> bool:
+        return time.perf_counter() - self.saved > seconds
+
+    def images_per_second(self) -> float:
+        """In training, since this was last asked."""
+        self.tick()
+        seconds, step = self.speed_mark
+        self.speed_mark = (self.run.seconds, self.run.step)
+        images = (self.run.step - step) * self.run.recipe.batch
+        return images / max(self.run.seconds - seconds, 1e-9)
+
+
+def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False) -> None:
+    """Note what the epoch came to: mean loss, and the metrics where they are due."""
+    recipe, number = current.recipe, current.epoch
+    steps = current.step - sum(e["steps"] for e in current.epochs)
+    clock.tick()
+    entry: dict = {"epoch": number, "steps": steps, "seconds": round(current.seconds, 3)}
+    entry["loss"] = None if diverged or not steps else current.loss_sum.item() / steps
+    current.loss_sum.zero_()
+    last = current.step == current.total
+
+    def measure() -> None:
+        for name, splits in (("test", current.splits), ("validation", current.validation)):
+            if splits is not None:
+                entry[name] = examine(current, splits, final=last)
+                log.evaluated(current.step, entry[name], name)
+
+    if not diverged and (last or number % recipe.evaluate_every == 0):
+        clock.outside(measure)
+    current.epochs.append(entry)
+
+
+def conclude(
+    current: Run,
+    recipe: Recipe,
+    folder: Path,
+    study: str,
+    diverged: bool,
+    peak: Peak,
+) -> dict:
+    """The row of a finished run; its embeddings and its backbone are kept in the folder."""
+    seconds, images = current.seconds, current.step * recipe.batch
+    last = None
+    if not diverged:
+        last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
+        query = current.splits.query
+        keep_embeddings(folder / "embeddings.npz", current.embed(query), query)
+        write_whole(folder / "backbone.pt", partial(torch.save, current.description()))
+    splits = current.splits
+    return {
+        "hash": recipe.hash,
+        "study": study,
+        "status": "diverged" if diverged else "done",
+        "recipe": asdict(recipe),
+        "metrics": {
+            "last": last,
+            "validated": chosen(current.epochs, headline(splits), "validation"),
+            "best_on_test": chosen(current.epochs, headline(splits), "test"),
+        },
+        "epochs": current.epochs,
+        "cost": {
+            "seconds": round(current.seconds + current.other_seconds, 3),
+            "train_seconds": round(seconds, 3),
+            "images_per_second": round(images / seconds, 1) if images else None,
+            "peak_memory_mb": peak.megabytes(),
+            "parameters": sum(p.numel() for p in current.backbone.parameters()),
+            "loss_parameters": sum(p.numel() for p in current.loss.parameters()),
+        },
+        "data": {
+            "name": splits.name,
+            "variant": splits.variant,
+            "shared_classes": splits.shared_classes,
+            "train_images": len(splits.train),
+            "train_classes": len(splits.train.classes),
+            "query_images": len(splits.query),
+            "gallery_images": len(splits.gallery),
+            "test_classes": len(splits.query.classes),
+        },
+        "versions": versions(),
+        "machine": machine(current.device),
+        "files": {"folder": f"runs/{recipe.hash}", "embeddings": "embeddings.npz"}
+        if not diverged
+        else {"folder": f"runs/{recipe.hash}"},
+    }
+
+
+def chosen(epochs: list[dict], metric: str, by: str) -> dict | None:
+    """The test metrics of the epoch that is best on `by` ("validation" or "test")."""
+    seen = [e for e in epochs if by in e]
+    if not seen:
+        return None
+    best = max(seen, key=lambda e: e[by][metric])
+    return {"epoch": best["epoch"], **best["test"]}
+
+
+def title(recipe: Recipe) -> str:
+    return f"{recipe.loss} {recipe.data} {recipe.dim}-D seed {recipe.seed}"
+
+
+def one_line(row: dict) -> str:
+    """A finished run in one line."""
+    last = row["metrics"]["last"]
+    score = "diverged" if last is None else f"R@1 {100 * last['recall@1']:.1f} %"
+    if last and "knn_accuracy" in last:
+        score += f", 5-NN {100 * last['knn_accuracy']:.2f} %"
+    return (
+        f"{row['hash']}  {title(Recipe(**row['recipe']))}  {score}  {row['cost']['seconds']:.0f} s"
+    )
+
+
+def complete(
+    recipes: Iterable[Recipe],
+    out: Path | str,
+    *,
+    study: str = "",
+    jobs: int = 1,
+    place: Place = Place(),
+    bar: Silent | None = None,
+) -> list[dict]:
+    """The rows of all recipes, in their order; only those that are not stored are run.
+
+    With several jobs each has its share of the cores. A worker that is killed costs at most the
+    work since its last checkpoint: its run is tried again, twice at most without any progress.
+    """
+    recipes, store, bar = list({r.hash: r for r in recipes}.values()), Store(out), bar or Silent()
+    done = {row["hash"] for row in store.rows()}
+    missing = [r for r in recipes if r.hash not in done]
+    for wave in waves(missing):
+        if jobs == 1:
+            for recipe in wave:
+                run(recipe, out, place=place, study=study, bar=bar)
+        else:
+            run_in_processes(wave, store, study, jobs, place, bar)
+    rows = {row["hash"]: row for row in store.rows()}
+    return [rows[r.hash] for r in recipes]
+
+
+def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
+    """Recipes in an order in which each comes after the run that it starts from."""
+    hashes = {r.hash for r in recipes}
+    first = [r for r in recipes if r.start not in hashes]
+    later = [r for r in recipes if r.start in hashes]
+    return [first] + (waves(later) if later else [])
+
+
+def run_in_processes(
+    recipes: list[Recipe], store: Store, study: str, jobs: int, place: Place, bar: Silent
+) -> None:
+    """Run recipes in `jobs` processes; when one is killed the others' runs are begun again too."""
+    place = replace(place, threads=place.threads or max(1, cores() // jobs))
+    one = partial(run, out=store.folder, place=place, study=study)
+    missing, fruitless = recipes, 0
+    while missing:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            futures = [pool.submit(one, recipe) for recipe in missing]
+            try:
+                for future in as_completed(futures):
+                    bar.finish(one_line(future.result()))
+            except BrokenProcessPool:
+                pass  # a worker was killed: what is stored is stored, the rest goes on below
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        done = {row["hash"] for row in store.rows()}
+        still = [r for r in missing if r.hash not in done]
+        fruitless = fruitless + 1 if len(still) == len(missing) else 0
+        if fruitless == 3:
+            raise OSError(f"workers were killed three times over; not done: {still[0].hash}, ...")
+        missing = still

@@ -1,0 +1,72 @@
+"""How good a run's embeddings are, now: the metrics of its splits, and the files it leaves."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nearkin.data import Split, Splits
+from nearkin.measure import evaluate, knn_accuracy, shape
+from nearkin.runs.training import Run, write_whole
+
+KS = (1, 2, 4, 8, 10, 100, 1000)
+NEIGHBOURS = 5  # of the k-NN accuracy
+PICTURES = 2_000  # at most so many pictures are kept for the page
+
+
+def headline(splits: Splits) -> str:
+    """The metric by which validation chooses an epoch."""
+    return "knn_accuracy" if splits.shared_classes else "recall@1"
+
+
+def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
+    """Metrics of the query set of `splits`, embedded by the backbone alone.
+
+    Each query is searched among the gallery: all other queries, or a set of its own. Where classes
+    are shared, also by 5 nearest neighbours among all training images. The final examination adds
+    clusters (NMI, AMI), scattering and separation.
+    """
+    query = run.embed(splits.query)
+    apart = splits.gallery is not splits.query
+    gallery = run.embed(splits.gallery) if apart else None
+    size = len(splits.gallery) - (not apart)
+    metrics = evaluate(
+        query,
+        splits.query.labels,
+        gallery,
+        splits.gallery.labels if apart else None,
+        ks=tuple(k for k in KS if k <= size),
+        clusters=final,
+    )
+    if splits.shared_classes:
+        train = run.embed(splits.train)
+        metrics["knn_accuracy"] = knn_accuracy(
+            query, splits.query.labels, train, splits.train.labels, k=NEIGHBOURS
+        )
+    if final:
+        metrics |= shape(query, splits.query.labels)
+    return metrics
+
+
+def keep_embeddings(path: Path, embeddings: Tensor, split: Split) -> None:
+    """Write a split's embeddings for the page (and for `nearkin evaluate`) as one .npz file.
+
+    x (N, D), y (N,), classes (C,), names (N or 0), and `pictures` of the items `picture_index`.
+    """
+    arrays = {
+        "x": embeddings.numpy(),
+        "y": split.labels.numpy(),
+        "classes": np.array(split.classes),
+        "names": np.array(split.names),
+    }
+    if isinstance(split.inputs, Tensor) and split.inputs.ndim == 4:
+        index = torch.arange(len(split))[:: max(1, -(-len(split) // PICTURES))]
+        pictures = split.inputs[index].cpu().movedim(1, -1).squeeze(-1)
+        arrays |= {"pictures": pictures.numpy(), "picture_index": index.numpy()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_whole(path, lambda file: file.write(buffer.getvalue()))

@@ -1,0 +1,74 @@
+"""What a run was done on, and how much memory it took."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("nearkin", "torch", "torchvision", "timm", "pytorch-metric-learning", "faiss-cpu")
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine(device: torch.device) -> dict:
+    """Processor, cores in use, graphics card and system."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    system = f"{platform.system()} {platform.machine()}"
+    return {"cpu": processor(), "cores": torch.get_num_threads(), "gpu": gpu, "system": system}
+
+
+@lru_cache
+def processor() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+class Peak:
+    """The largest memory in use since this was made: the card's, or the whole process's.
+
+    Where the system cannot reset its high-water mark, the process's peak since its start.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass  # not Linux, or not allowed: ru_maxrss then speaks of the whole process
+
+    def megabytes(self) -> int:
+        if self.device.type == "cuda":
+            return round(torch.cuda.max_memory_allocated(self.device) / 2**20)
+        status = Path("/proc/self/status")
+        if status.exists():
+            line = next(r for r in status.read_text().splitlines() if r.startswith("VmHWM"))
+            return round(int(line.split()[1]) / 1024)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

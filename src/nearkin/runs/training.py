@@ -1,0 +1,232 @@
+"""One run: it streams steps, can be saved between any two of them, and goes on bit for bit.
+
+Nothing random outlives a step: each step seeds dropout and augmentation from (seed, step) alone,
+and the batches of an epoch are a function of (seed, epoch). So a checkpoint is tensors and plain
+numbers, and holds no generator's state.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from nearkin.data import SAMPLERS, Split, Splits, structure, transforms
+from nearkin.losses import cached_backward
+from nearkin.names import look_up
+from nearkin.runs import parts
+from nearkin.runs.recipe import Recipe
+from nearkin.tensors import effective_rank
+
+WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
+PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training; what is watched (loss, gradient norm, ...) is there every 20 steps."""
+
+    step: int
+    epoch: int
+    images: int
+    watched: dict[str, float]
+
+
+class Run:
+    """A recipe being carried out: its parts, and where it stands."""
+
+    def __init__(self, recipe: Recipe, splits: Splits, device: str = "auto"):
+        self.recipe = recipe
+        self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")
+        look_up(recipe.augment, transforms.AUGMENTS, "augment")
+        precision = look_up(recipe.precision, PRECISIONS, "precision")
+        self.splits, self.validation = parts.choose_data(recipe, splits)
+        self.fabric = Fabric(accelerator=device, devices=1, precision=precision)
+        self.device = self.fabric.device
+        torch.manual_seed(recipe.seed)
+        backbone = parts.make_backbone(recipe, self.splits)
+        if recipe.precision == "bf16":
+            backbone = backbone.to(memory_format=torch.channels_last)
+        self.loss = parts.make_loss(recipe, self.splits).to(self.device)
+        self.miner = parts.make_miner(recipe)
+        optimizer = parts.make_optimizer(recipe, backbone, self.loss)
+        self.backbone, self.optimizer = self.fabric.setup(backbone, optimizer)
+        self.trunk = list(backbone.trunk.parameters())
+        self.inputs = self.splits.train.inputs.to(self.device)
+        self.labels = self.splits.train.labels.to(self.device)
+        self.step = 0
+        self.epochs: list[dict] = []  # what each finished epoch came to
+        self.seconds = self.other_seconds = 0.0  # of training; of evaluation and saving
+        self.loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
+        self.batches = self.batches_of(0)
+        self.epoch_of_batches = 0
+        self.total = recipe.steps or recipe.epochs * len(self.batches)
+
+    def batches_of(self, epoch: int) -> Tensor:
+        """(steps, batch) indices into the training split."""
+        r = self.recipe
+        return self.sampler(self.splits.train.labels, r.batch, r.per_class, r.seed, epoch)
+
+    def next_batch(self) -> Tensor:
+        """Indices (batch,) of the next step."""
+        epoch, position = divmod(self.step, len(self.batches))
+        if epoch != self.epoch_of_batches:
+            self.batches, self.epoch_of_batches = self.batches_of(epoch), epoch
+        return self.batches[position]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, from 1, that the step just done belongs to; `epochs` equal parts of the run."""
+        return max(1, -(-self.step * self.recipe.epochs // self.total)) if self.total else 0
+
+    @property
+    def epoch_ends(self) -> bool:
+        """Whether the step just done was the last of its epoch."""
+        return self.step == self.total or (self.step + 1) * self.recipe.epochs > (
+            self.epoch * self.total
+        )
+
+    def embed(self, split: Split, batch: int = 512) -> Tensor:
+        """Embeddings (N, D) float32 of a split, by the backbone alone, on the CPU."""
+        self.backbone.eval()
+        rows = []
+        with torch.no_grad():
+            for indices in torch.arange(len(split)).split(batch):
+                rows.append(self.backbone(self.prepare(split.inputs, indices)).float().cpu())
+        return torch.cat(rows)
+
+    def prepare(self, inputs, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A batch as the backbone takes it; augmented where a generator is given."""
+        x = transforms.batch(
+            inputs,
+            indices,
+            augment=self.recipe.augment,
+            train=generator is not None,
+            size=self.recipe.size,
+            generator=generator,
+        ).to(self.device)
+        if x.ndim == 4 and self.recipe.precision == "bf16":
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x
+
+
+def train(run: Run) -> Iterator[Step]:
+    """Take the run from where it stands to its end, one step at a time.
+
+    Between two steps the run may be saved, evaluated or left.
+    """
+    recipe, pattern = run.recipe, structure(run.recipe.sampler, run.recipe.batch)
+    while run.step < run.total:
+        indices = run.next_batch()
+        torch.manual_seed(noise_seed(recipe.seed, run.step))
+        generator = torch.Generator().manual_seed(noise_seed(recipe.seed, run.step))
+        set_learning(run)
+        inputs = run.prepare(run.inputs, indices, generator)
+        labels = run.labels[indices.to(run.device)]
+        embeddings, value = forward_backward(run, inputs, labels, pattern)
+        run.loss_sum += value.detach()
+        run.step += 1
+        watched = {}
+        if run.step % WATCH_EVERY == 0 or run.step == run.total:
+            watched = watch(run, embeddings, labels, value)
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(run.backbone.parameters(), recipe.clip)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        yield Step(run.step, run.epoch, run.step * recipe.batch, watched)
+
+
+def forward_backward(run: Run, inputs: Tensor, labels: Tensor, pattern) -> tuple[Tensor, Tensor]:
+    """Embeddings (detached) and loss of a batch, its gradients left in the parameters."""
+    if run.recipe.chunk:
+        return cached_backward(
+            run.backbone, inputs, labels, run.loss, run.recipe.chunk, run.fabric.backward
+        )
+    embeddings = run.backbone(inputs)
+    tuples = run.miner(embeddings.detach(), labels) if run.miner else pattern
+    value = run.loss(embeddings, labels, tuples)
+    run.fabric.backward(value)
+    return embeddings.detach(), value
+
+
+def noise_seed(seed: int, step: int) -> int:
+    """A seed for what is random in one step, apart from those of weights and batches."""
+    return (seed * 1_000_003 + step) * 2_654_435_761 % 2**63
+
+
+def set_learning(run: Run) -> None:
+    """Learning rates of the next step, and whether the trunk learns in it."""
+    recipe = run.recipe
+    factor = parts.rate_factor(recipe, run.step, run.total)
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["rate"] * factor
+    resting = recipe.freeze or run.step * recipe.epochs < recipe.head_first * run.total
+    run.backbone.train()
+    for parameter in run.trunk:
+        parameter.requires_grad_(not resting)
+    if recipe.freeze:
+        run.backbone.module.trunk.eval()
+
+
+def watch(run: Run, embeddings: Tensor, labels: Tensor, value: Tensor) -> dict[str, float]:
+    """What tells early that a network collapses or diverges."""
+    gradients = [p.grad for p in run.backbone.parameters() if p.grad is not None]
+    watched = {
+        "loss": value.item(),
+        "gradient_norm": nn.utils.get_total_norm(gradients).item(),
+        "effective_rank": effective_rank(embeddings.float()).item(),
+        "learning_rate": run.optimizer.param_groups[0]["lr"],
+    }
+    if hasattr(run.loss, "active"):
+        with torch.no_grad():
+            watched["active"] = float(run.loss.active(embeddings, labels))
+    return watched
+
+
+def save(run: Run, path: Path) -> None:
+    """Write where the run stands, whole or not at all: tensors and plain data only."""
+    state = {
+        "recipe": asdict(run.recipe),
+        "step": run.step,
+        "epochs": run.epochs,
+        "seconds": [run.seconds, run.other_seconds],
+        "loss_sum": run.loss_sum,
+        "backbone": run.backbone.module.state_dict(),
+        "loss": run.loss.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+    }
+    write_whole(path, lambda file: torch.save(state, file))
+
+
+def restore(run: Run, path: Path) -> None:
+    """Put the run where `save` left it; a checkpoint of another recipe is refused."""
+    state = torch.load(path, map_location=run.device, weights_only=True)
+    if state["recipe"] != asdict(run.recipe):
+        changed = [k for k, v in asdict(run.recipe).items() if state["recipe"].get(k) != v]
+        raise ValueError(
+            f"{path} is a checkpoint of another recipe: it differs in {', '.join(changed)}"
+        )
+    run.step, run.epochs, run.loss_sum = state["step"], state["epochs"], state["loss_sum"]
+    run.seconds, run.other_seconds = state["seconds"]
+    run.backbone.module.load_state_dict(state["backbone"])
+    run.loss.load_state_dict(state["loss"])
+    run.optimizer.load_state_dict(state["optimizer"])
+
+
+def write_whole(path: Path, write) -> None:
+    """Let `write(file)` fill a file that appears under its name only once it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
