@@ -11,6 +11,9 @@ from pathlib import Path
 
 from nearkin.data.digits import fashion_mnist, mnist, mnist_5k
 from nearkin.data.features import features
+from nearkin.data.samplers import SAMPLERS as SAMPLERS
+from nearkin.data.samplers import Batches as Batches
+from nearkin.data.samplers import structure as structure
 from nearkin.data.sources import Request, default_root
 from nearkin.data.splits import Split as Split
 from nearkin.data.splits import Splits
