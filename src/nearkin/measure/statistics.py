@@ -50,7 +50,7 @@ def paired(a: dict[int, float], b: dict[int, float]) -> Difference:
     if len(seeds) < 2 or not np.ptp(difference):
         same = len(seeds) < 2 or difference[0] == 0
         return Difference(estimate(difference or [float("nan")]), 1.0 if same else 0.0)
-    return Difference(estimate(difference), float(stats.ttest_1samp(difference, 0)[1]))
+    return Difference(estimate(difference), float(np.asarray(stats.ttest_1samp(difference, 0))[1]))
 
 
 def holm(p: Sequence[float]) -> list[float]:

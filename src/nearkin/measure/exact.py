@@ -1,0 +1,130 @@
+"""What a similarity is, to the last bit: one number a pair, whoever computes it, in any order.
+
+A matrix product in floating point depends on how it is cut into blocks, so two equal rows may
+get unequal scores, and ties become noise. Here rows are first put on a grid: coordinates are
+multiples of 2^-24 of a power of two above the row's norm (as fine as float32 is at the largest
+of them). Products are then multiples of 2^-48 and their sums stay below 2^5, so that float64
+holds every partial sum exactly: any order, block, thread or device gives the same bits. The
+similarity is that exact number rounded once to float32; equal ones are ties, and the lower
+index goes first.
+
+Dimensions: N items, B queries, M gallery, P pairs, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+METRICS = ("cosine", "inner", "euclidean")
+STEPS = 2.0**24
+LOW_BITS = 2**32 - 1
+
+
+def check_embeddings(x: Tensor, name: str = "embeddings", *, zero: bool = False) -> None:
+    """Refuse what has no neighbours: not a matrix, NaN, infinity and, unless `zero`, zero rows."""
+    if x.ndim != 2 or not x.is_floating_point() or not x.numel():
+        wanted = "must be a matrix of floats, one row an item"
+        raise ValueError(f"{name} {wanted}, got {tuple(x.shape)} of {x.dtype}")
+    for start, rows in blocks(x, 8192):
+        for bad, what in (
+            (~rows.isfinite().all(1), "NaN or infinity"),
+            ((rows == 0).all(1) & (not zero), "only zeros, which point nowhere"),
+        ):
+            if bad.any():
+                raise ValueError(f"{name}: row {start + int(bad.nonzero()[0])} holds {what}")
+
+
+def blocks(x: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+    """(start, x[start : start + size]) for one start after the other."""
+    for start in range(0, len(x), size):
+        yield start, x[start : start + size]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Embeddings on the grid: item i is scale[i] * rows[i], with |rows[i]| < 2.
+
+    rows: (N, D) float32, multiples of 2^-24.
+    scale: (N,) float64, powers of two; all 1 for the cosine, whose rows are unit vectors.
+    square: (N,) float64, the squared norm of the item, exact.
+    """
+
+    rows: Tensor
+    scale: Tensor
+    square: Tensor
+    metric: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: slice | Tensor) -> Points:
+        return Points(self.rows[which], self.scale[which], self.square[which], self.metric)
+
+
+def points(x: Tensor, metric: str = "cosine") -> Points:
+    """Put embeddings x (N, D) on the grid. A zero row has cosine 0 to everything."""
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    rows = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    scale = torch.ones(len(x), dtype=torch.float64, device=x.device)
+    square = torch.empty_like(scale)
+    for start, block in blocks(x.detach(), 4096):
+        here = slice(start, start + len(block))
+        block = block.double()
+        norm = torch.linalg.vector_norm(block, dim=1)
+        if metric == "cosine":
+            block = block / torch.where(norm == 0, 1, norm)[:, None]
+        else:
+            scale[here] = torch.ldexp(torch.ones_like(norm), torch.frexp(norm).exponent)
+            block = block / scale[here, None]
+        block = (block * STEPS).round() / STEPS
+        rows[here] = block
+        square[here] = (block * block).sum(1) * scale[here] ** 2
+    return Points(rows, scale, square, metric)
+
+
+def similarities(query: Points, gallery: Points) -> Tensor:
+    """(B, M) float32: cosine, inner product, or minus the Euclidean distance."""
+    dots = query.rows.double() @ gallery.rows.double().T
+    return _finish(
+        dots,
+        query.scale[:, None] * gallery.scale,
+        query.square[:, None] + gallery.square,
+        query.metric,
+    )
+
+
+def pair_similarities(query: Points, gallery: Points) -> Tensor:
+    """(P,) float32: of query i and gallery i; the same bits as in `similarities`."""
+    dots = (query.rows.double() * gallery.rows.double()).sum(1)
+    return _finish(dots, query.scale * gallery.scale, query.square + gallery.square, query.metric)
+
+
+def _finish(dots: Tensor, scale: Tensor, squares: Tensor, metric: str) -> Tensor:
+    if metric == "euclidean":  # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y
+        return -(squares - 2 * scale * dots).clamp_min_(0).sqrt_().float()
+    return (dots * scale).float()
+
+
+def to_keys(similarity: Tensor, indices: Tensor) -> Tensor:
+    """int64 that sort as neighbours do: larger similarity first, then the lower index.
+
+    The upper half is the float's bits, turned so that integers order them; the lower half the
+    index, counted down. No two items of a row share a key, so top-k has one right answer.
+    """
+    bits = (similarity + 0.0).view(torch.int32).long()  # + 0.0: minus zero equals zero
+    return (_turn(bits) << 32) + (LOW_BITS - indices)
+
+
+def from_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """similarity and indices of `to_keys`."""
+    return _turn(keys >> 32).int().view(torch.float32), LOW_BITS - (keys & LOW_BITS)
+
+
+def _turn(bits: Tensor) -> Tensor:
+    """Bits of a negative float count down; its own inverse."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)

@@ -1,0 +1,243 @@
+"""How good an embedding is: do its nearest neighbours belong to the same class?
+
+For a query with R matches (gallery items of its class, itself left out), neighbours in order:
+
+    recall@k      is there a match among the k nearest?     1 if rank of the nearest match <= k
+    mrr           1 / rank of the nearest match
+    precision@k   share of matches among the k nearest
+    r_precision   share of matches among the R nearest
+    map@r         1/R sum over i = 1..R of  precision@i  where neighbour i is a match, else 0
+
+each averaged over the queries. A query without a match (a class of one item, or a class that
+the gallery lacks) has no right answer and is left out of all five, as in
+pytorch-metric-learning. Where the gallery holds fewer than k items, the missing ones count as
+wrong. Clustering (nmi, ami) and knn_accuracy take every query.
+
+Source: Musgrave, Belongie & Lim, A metric learning reality check, ECCV 2020, section 3.2,
+arXiv:2003.08505 (R-precision, MAP@R).
+
+Dimensions: B queries, M gallery, L neighbours looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nearkin.measure.exact import Points, check_embeddings, points, similarities, to_keys
+from nearkin.measure.nearest import NOTHING, from_keys, nearest_keys, neighbours, ranks
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """What each query with a match scored: the values from which means and intervals are made.
+
+    queries: (Q,) their positions among all queries; labels: (Q,) their classes.
+    values: metric -> (Q,) float64 in 0..1.
+    """
+
+    queries: Tensor
+    labels: Tensor
+    values: dict[str, Tensor]
+
+    def mean(self) -> dict[str, float]:
+        """Each metric, averaged over the queries."""
+        return {name: float(value.mean()) for name, value in self.values.items()}
+
+
+def evaluate(
+    query: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor | None = None,
+    gallery_labels: Tensor | None = None,
+    *,
+    metric: str = "cosine",
+    ks: Sequence[int] = (1, 2, 4, 8),
+    precision_ks: Sequence[int] = (10,),
+    clusters: bool = False,
+    seed: int = 0,
+    memory: float = 1e9,
+) -> dict[str, float]:
+    """Retrieval (and clustering) metrics, all in 0..1: {"recall@1": 0.57, "map@r": ..., ...}.
+
+    Args:
+        query, query_labels: (B, D) floats and (B,) integers.
+        gallery, gallery_labels: what is searched; by default each query among all the others.
+        metric: "cosine", "inner" or "euclidean".
+        ks, precision_ks: the k of recall@k and of precision@k.
+        clusters: also nmi and ami of a k-means clustering of the queries (slow for many classes).
+        seed: of k-means.
+        memory: bytes that the work may take beside its inputs.
+
+    >>> x = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.1, 1.0]])
+    >>> evaluate(x, torch.tensor([0, 0, 1, 1]), ks=[1], precision_ks=[])
+    {'recall@1': 1.0, 'r_precision': 1.0, 'map@r': 1.0, 'mrr': 1.0}
+    """
+    scores = retrieval(
+        query,
+        query_labels,
+        gallery,
+        gallery_labels,
+        metric=metric,
+        ks=ks,
+        precision_ks=precision_ks,
+        memory=memory,
+    ).mean()
+    if clusters:
+        from nearkin.measure.clusters import clustering
+
+        scores |= clustering(query, query_labels, metric=metric, seed=seed)
+    return scores
+
+
+def retrieval(
+    query: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor | None = None,
+    gallery_labels: Tensor | None = None,
+    *,
+    metric: str = "cosine",
+    ks: Sequence[int] = (1, 2, 4, 8),
+    precision_ks: Sequence[int] = (10,),
+    memory: float = 1e9,
+) -> Retrieval:
+    """The retrieval metrics of every query that has a match; arguments as in `evaluate`."""
+    query_labels = check_labels(query, query_labels, "query")
+    asked = points(query, metric)
+    if gallery is None:
+        searched, labels = asked, query_labels
+    else:
+        labels = check_labels(gallery, gallery_labels, "gallery")
+        searched = points(gallery, metric)
+    matches = count_matches(query_labels, labels) - int(gallery is None)
+    # Queries with equally many matches stand together, so that each block looks just deep enough.
+    order = matches.argsort(stable=True)
+    order = order[matches[order] > 0]
+    if not len(order):
+        raise ValueError("no query has a match: another item of its class in the gallery")
+    deepest = len(searched) - int(gallery is None)
+    first = torch.empty(len(order), dtype=torch.int64, device=query.device)
+    values = {
+        name: torch.empty(len(order), dtype=torch.float64, device=query.device)
+        for name in ("r_precision", "map@r", *(f"precision@{k}" for k in precision_ks))
+    }
+    for start in range(0, len(order), 4096):
+        here = slice(start, start + 4096)
+        who = order[here]
+        count = matches[who]
+        depth = min(max(int(count.max()), *precision_ks, 1), deepest)
+        itself = who if gallery is None else None
+        keys = nearest_keys(asked[who], searched, depth, itself, memory=memory)
+        relevant = labels[from_keys(keys)[1]] == query_labels[who, None]  # (B, L)
+        first[here] = torch.where(relevant.any(1), 1 + relevant.int().argmax(1), 0)
+        for name, value in list_metrics(relevant, count, precision_ks).items():
+            values[name][here] = value
+    missed = (first == 0).nonzero()[:, 0]
+    if len(missed):
+        who = order[missed]
+        itself = who if gallery is None else None
+        targets = nearest_matches(asked[who], searched, query_labels[who], labels, itself)
+        first[missed] = ranks(asked[who], searched, targets, itself, memory=memory)
+    recalls = {f"recall@{k}": (first <= k).double() for k in ks}
+    everything = recalls | values | {"mrr": 1 / first.double()}
+    names = [*recalls, "r_precision", "map@r", "mrr", *(f"precision@{k}" for k in precision_ks)]
+    back = order.argsort()
+    return Retrieval(
+        order[back], query_labels[order[back]], {name: everything[name][back] for name in names}
+    )
+
+
+def list_metrics(relevant: Tensor, matches: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:
+    """R-precision, MAP@R and precision@k of ranked lists.
+
+    relevant: (B, L) bool, neighbour by neighbour; matches: (B,) R, at most L.
+    """
+    place = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
+    hits = relevant.cumsum(1)
+    precision = hits / place.double()  # (B, L): of the first 1, 2, ... neighbours
+    counted = relevant & (place <= matches[:, None])
+    values = {
+        "r_precision": counted.sum(1) / matches.double(),
+        "map@r": (precision * counted).sum(1) / matches.double(),
+    }
+    for k in ks:
+        values[f"precision@{k}"] = hits[:, min(k, hits.shape[1]) - 1].double() / k
+    return values
+
+
+def nearest_matches(
+    query: Points, gallery: Points, query_labels: Tensor, labels: Tensor, itself: Tensor | None
+) -> Tensor:
+    """The key (B,) of each query's nearest match, which must exist: one class after the other."""
+    best = torch.empty(len(query), dtype=torch.int64, device=labels.device)
+    for members, kin in zip(*by_class(query_labels, labels), strict=True):
+        keys = to_keys(similarities(query[members], gallery[kin]), kin)
+        if itself is not None:
+            keys.masked_fill_(itself[members, None] == kin, NOTHING)
+        best[members] = keys.max(1).values
+    return best
+
+
+def by_class(query_labels: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """For each class among the queries: the positions of its queries, and of its gallery items."""
+    classes, asked = query_labels.unique(return_inverse=True)
+    place = torch.searchsorted(classes, labels).clamp_max(len(classes) - 1)
+    known = (classes[place] == labels).nonzero()[:, 0]
+
+    def split(group: Tensor) -> list[Tensor]:
+        sizes = torch.bincount(group, minlength=len(classes)).tolist()
+        return list(group.argsort(stable=True).split(sizes))
+
+    return split(asked), [known[group] for group in split(place[known])]
+
+
+def count_matches(query_labels: Tensor, labels: Tensor) -> Tensor:
+    """(B,) how many of `labels` equal each query's."""
+    classes, counts = labels.unique(return_counts=True)
+    place = torch.searchsorted(classes, query_labels).clamp_max(len(classes) - 1)
+    return torch.where(classes[place] == query_labels, counts[place], 0)
+
+
+def check_labels(x: Tensor, labels: Tensor | None, name: str) -> Tensor:
+    """The labels as a tensor beside x (N, D), one integer a row, or an error that says so."""
+    check_embeddings(x, name, zero=True)
+    if labels is None:
+        raise ValueError(f"{name} needs labels")
+    labels = torch.as_tensor(labels, device=x.device)
+    if labels.shape != (len(x),) or labels.is_floating_point():
+        raise ValueError(
+            f"{name} labels must be {len(x)} integers, one a row, "
+            f"got {tuple(labels.shape)} of {labels.dtype}"
+        )
+    return labels
+
+
+def knn_accuracy(
+    query: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor | None = None,
+    gallery_labels: Tensor | None = None,
+    k: int = 5,
+    *,
+    metric: str = "cosine",
+    memory: float = 1e9,
+) -> float:
+    """Share of queries whose class wins the vote of their k nearest neighbours.
+
+    Every neighbour has one vote. Between classes with equally many votes wins the one whose
+    nearest member is nearest. Without a gallery a query does not vote for itself.
+
+    >>> x = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+    >>> knn_accuracy(x, torch.tensor([0, 0, 1, 1]), k=1)
+    1.0
+    """
+    query_labels = check_labels(query, query_labels, "query")
+    labels = query_labels if gallery is None else check_labels(gallery, gallery_labels, "gallery")
+    nearest = neighbours(query, k, gallery, metric=metric, memory=memory).indices
+    votes = labels[nearest]  # (B, k), nearest first
+    count = (votes[:, :, None] == votes[:, None, :]).sum(2)
+    winner = votes.gather(1, count.argmax(1, keepdim=True))  # argmax: the first of equals
+    return float((winner[:, 0] == query_labels).double().mean())
