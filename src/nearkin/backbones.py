@@ -1,0 +1,204 @@
+"""Backbones: pictures or features in, embeddings out.
+
+Every backbone is an nn.Module with a `trunk` and a `head`: embedding = head(trunk(x)). The head is
+the last layer, the one that makes the embedding, so that the trunk can be kept while the head is
+replaced (transfer), frozen, or trained at a rate of its own.
+
+Dimensions: B batch, C channels, H x W pixels, F features, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+
+from torch import Tensor, nn
+
+from nearkin.names import construct, look_up
+
+Shape = tuple[int, ...]
+
+
+class Backbone(nn.Module):
+    """embedding = head(trunk(x)): (B, ...) -> (B, D)."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module):
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x))
+
+
+class Network(nn.Module):
+    """Seed 2's builder: convolutions, then fully connected layers, then the embedding.
+
+        net = Network(28, 28, 1, 2)
+        net.add_conv(5, 5, 2, 2, 32).add_conv(5, 5, 2, 2, 64).add_fc(1024).add_fc(256)
+        middle, positive, negative = net.connect(a), net.connect(p), net.connect(n)
+
+    All parameters exist at any time, the last linear layer (the head) for the layers so far, and
+    every `connect` uses the same ones. Hidden layers end in a ReLU.
+
+    Args:
+        height, width, channels: of the pictures, (B, channels, height, width) floats.
+        dim: D, size of the embedding; 2 gives plots.
+    """
+
+    def __init__(self, height: int, width: int, channels: int, dim: int):
+        super().__init__()
+        sizes = {"height": height, "width": width, "channels": channels, "dim": dim}
+        refuse_below_one("Network", sizes)
+        self.input_shape = (channels, height, width)
+        self.shape: Shape = self.input_shape  # of what the trunk gives
+        self.dim = dim
+        self.trunk = nn.Sequential()
+        self.renew_head()
+
+    def add_conv(
+        self, kernel_height: int, kernel_width: int, pool_height: int, pool_width: int, filters: int
+    ) -> Network:
+        """A convolution that keeps height and width, a max-pool and a ReLU.
+
+        An odd kernel k is padded with (k - 1) / 2 zeros on both sides, an even one with k / 2 - 1
+        before and k / 2 after. Rows and columns that fill no whole pool are dropped.
+        """
+        kernel, pool = (kernel_height, kernel_width), (pool_height, pool_width)
+        sizes = {
+            "kernel_height": kernel_height,
+            "kernel_width": kernel_width,
+            "pool_height": pool_height,
+            "pool_width": pool_width,
+            "filters": filters,
+        }
+        refuse_below_one("add_conv", sizes)
+        if len(self.shape) == 1:
+            raise ValueError("add_conv: convolutions come before the fully connected layers")
+        channels, height, width = self.shape
+        if pool_height > height or pool_width > width:
+            raise ValueError(
+                f"add_conv: a pool of {pool_height} x {pool_width} leaves nothing of the "
+                f"{height} x {width} that come in"
+            )
+        if not all(k % 2 for k in kernel):
+            (top, bottom), (left, right) = (((k - 1) // 2, k // 2) for k in kernel)
+            self.trunk.append(nn.ZeroPad2d((left, right, top, bottom)))
+            convolution = nn.Conv2d(channels, filters, kernel)
+        else:
+            padding = (kernel_height // 2, kernel_width // 2)
+            convolution = nn.Conv2d(channels, filters, kernel, padding=padding)
+        # the pool first: it gives the same (ReLU is monotone), and leaves the ReLU less to do
+        self.trunk.extend([for_relu(convolution), nn.MaxPool2d(pool), nn.ReLU()])
+        self.shape = (filters, height // pool_height, width // pool_width)
+        self.renew_head()
+        return self
+
+    def add_fc(self, units: int) -> Network:
+        """A fully connected layer and a ReLU."""
+        refuse_below_one("add_fc", {"units": units})
+        linear = for_relu(nn.Linear(prod(self.shape), units))
+        self.trunk.extend([nn.Flatten(), linear, nn.ReLU()])
+        self.shape = (units,)
+        self.renew_head()
+        return self
+
+    def connect(self, x: Tensor) -> Tensor:
+        """Embeddings (B, D) of pictures (B, C, H, W)."""
+        if not x.is_floating_point() or tuple(x.shape[1:]) != self.input_shape:
+            wanted = "(B, {}, {}, {})".format(*self.input_shape)
+            raise ValueError(
+                f"Network: wanted floats {wanted}, as batch, channels, height, width, "
+                f"got {str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+            )
+        return self.head(self.trunk(x))
+
+    forward = connect
+
+    def renew_head(self) -> None:
+        """A last linear layer, from what the trunk gives now to the embedding."""
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(prod(self.shape), self.dim))
+
+
+def for_relu(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """The layer with weights that keep the variance through a ReLU (He et al. 2015), no bias."""
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def refuse_below_one(where: str, sizes: Mapping[str, int]) -> None:
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{where}: {name} must be a whole number of 1 or more, got {value!r}")
+
+
+def network(
+    input_shape: Shape,
+    dim: int,
+    *,
+    filters: str = "32,64",
+    kernel: int = 5,
+    pool: int = 2,
+    units: str = "1024,256",
+) -> Network:
+    """Seed 2's network on pictures (C, H, W), one convolution for each of the filters.
+
+    Args:
+        filters: of the convolutions in turn, separated by commas.
+        kernel: side of the convolutions.
+        pool: side of the max-pool after each convolution.
+        units: of the fully connected layers in turn, separated by commas.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(f"backbone 'network' wanted pictures (C, H, W), got inputs {input_shape}")
+    channels, height, width = input_shape
+    net = Network(height, width, channels, dim)
+    for count in numbers("filters", filters):
+        net.add_conv(kernel, kernel, pool, pool, count)
+    for count in numbers("units", units):
+        net.add_fc(count)
+    return net
+
+
+def numbers(name: str, text: str) -> list[int]:
+    """Whole numbers, separated by commas; none in an empty text."""
+    try:
+        return [int(part) for part in text.split(",") if text]
+    except ValueError:
+        raise ValueError(f"{name}: wanted whole numbers such as 32,64, got {text!r}") from None
+
+
+def linear(input_shape: Shape, dim: int) -> Backbone:
+    """The head alone: one linear layer on the features (or pixels) as they are."""
+    return Backbone(nn.Flatten(), nn.Linear(prod(input_shape), dim))
+
+
+def mlp(input_shape: Shape, dim: int, *, hidden: int = 512) -> Backbone:
+    """Two layers, of which the first is the trunk."""
+    layer = for_relu(nn.Linear(prod(input_shape), hidden))
+    return Backbone(nn.Sequential(nn.Flatten(), layer, nn.ReLU()), nn.Linear(hidden, dim))
+
+
+def identity(input_shape: Shape, dim: int) -> Backbone:
+    """The features as they are: nothing to train, and their size is that of the embedding."""
+    return Backbone(nn.Flatten(), nn.Identity())
+
+
+BACKBONES: dict[str, Callable[..., Network | Backbone]] = {
+    "network": network,
+    "linear": linear,
+    "mlp": mlp,
+    "identity": identity,
+}
+
+
+def make(name: str, options: Mapping, input_shape: Shape, dim: int) -> Network | Backbone:
+    """The backbone of this name, for inputs of this shape: (C, H, W) pictures or (F,) features.
+
+    >>> make("mlp", {"hidden": 8}, (1280,), 64).head
+    Linear(in_features=8, out_features=64, bias=True)
+    """
+    build = look_up(name, BACKBONES, "backbone")
+    return construct(partial(build, input_shape, dim), options, f"option of backbone {name!r}")
