@@ -1,0 +1,109 @@
+"""What every loss of the registry keeps: a formula, plain options, finite gradients, a signature."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from batches import batch, batches, gradient
+from nearkin.losses import LOSSES, Combined, make
+
+OF_THE_BATCH = ["contrastive", "ratio-triplet", "triplet", "combined"]
+OF_THE_BATCH += ["n-pair", "tuple-ratio", "tuple-triplet"]
+MINED = ["contrastive", "ratio-triplet", "triplet"]
+
+
+def built(name):
+    torch.manual_seed(0)
+    return make(name, classes=4, dim=3).double()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_has_tests_and_a_documented_formula(name):
+    loss = LOSSES[name]
+    text = inspect.getdoc(loss) or ""
+    assert "Source:" in text, f"{loss.__name__} does not say where it comes from"
+    assert "loss = " in text or "right:" in text or "    L = " in text, "no formula"
+    tests = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    assert any(loss.__name__ in text for text in tests), "no test names it"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_takes_plain_options_only(name):
+    for parameter in inspect.signature(LOSSES[name]).parameters.values():
+        if parameter.name in ("classes", "dim", "args", "kwargs"):
+            continue
+        assert isinstance(parameter.default, str | int | float | bool | None), parameter
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_passes_gradcheck(name):
+    x, y = batch([3, 3, 2, 1])
+    loss = built(name).eval()
+    assert torch.autograd.gradcheck(lambda x: loss(x, y), (x.requires_grad_(),))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1, 2], [0, 0, 1, 1]])
+@pytest.mark.parametrize("kind", ["random", "collapsed", "zero"])
+def test_is_finite_on_odd_batches(name, labels, kind):
+    x, _ = batch([len(labels)])
+    x = {"random": x, "collapsed": x[:1].repeat(len(x), 1), "zero": torch.zeros_like(x)}[kind]
+    x.requires_grad_()
+    loss = built(name)(x, torch.tensor(labels))
+    loss.backward()
+    assert loss.ndim == 0
+    assert loss.isfinite()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", OF_THE_BATCH)
+@settings(max_examples=30, deadline=None)
+@given(case=batches())
+def test_a_batch_with_nothing_to_learn_from_gives_0_with_zero_gradient(name, case):
+    x, y = case
+    kinds, sizes = y.unique(return_counts=True)
+    enough = {"contrastive": len(y) > 1, "ratio-triplet": len(kinds) > 1 and sizes.max() > 1}
+    enough["triplet"] = enough["ratio-triplet"]
+    if enough.get(name, (sizes > 1).sum() > 1):
+        return
+    assert built(name)(x, y) == 0
+    assert (gradient(built(name), x, y) == 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(OF_THE_BATCH) - set(MINED)))
+def test_a_loss_over_tuples_refuses_a_miner(name):
+    x, y = batch([3, 3])
+    pairs = (torch.tensor([0]), torch.tensor([1]), torch.tensor([2]))
+    with pytest.raises(ValueError, match="takes no miner"):
+        built(name)(x, y, pairs)
+
+
+@pytest.mark.parametrize("name", OF_THE_BATCH)
+def test_does_not_depend_on_the_names_of_the_classes(name):
+    x, y = batch([4, 3, 2])
+    torch.testing.assert_close(built(name)(x, y), built(name)(x, 10**6 - 7 * y))
+
+
+def test_unknown_names_and_options_name_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'ratio-triplet'"):
+        make("ratio-triplt")
+    with pytest.raises(ValueError, match=r"unknown option of contrastive 'margn'.*'margin'"):
+        make("contrastive", {"margn": 1.0})
+    with pytest.raises(ValueError, match="wanted a value of type float"):
+        make("contrastive", {"margin": "wide"})
+
+
+def test_combined_is_the_weighted_sum_of_its_terms():
+    x, y = batch([4, 3, 2])
+    terms = "tuple-triplet + 0.5*tuple-ratio + 2 * contrastive"
+    parts = [built("tuple-triplet"), built("tuple-ratio"), built("contrastive")]
+    by_hand = sum(w * loss(x, y) for w, loss in zip((1, 0.5, 2), parts, strict=True))
+    torch.testing.assert_close(Combined(terms)(x, y), by_hand)
+    with pytest.raises(ValueError, match="did you mean 'triplet'"):
+        Combined("tripelt")
+    with pytest.raises(ValueError, match=r"got 'much \* triplet'"):
+        Combined("much * triplet")
