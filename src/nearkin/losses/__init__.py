@@ -9,7 +9,10 @@ from typing import Any
 from torch import nn
 
 from nearkin.losses.combined import Combined
+from nearkin.losses.gradient_cache import cached_backward as cached_backward
+from nearkin.losses.memory import Memory as Memory
 from nearkin.losses.pairs import Contrastive
+from nearkin.losses.proxy_graph import ProxyGML
 from nearkin.losses.triplets import RatioTriplet, Triplet
 from nearkin.losses.tuples import NPair, TupleRatio, TupleTriplet
 from nearkin.names import construct, look_up
@@ -18,6 +21,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "combined": Combined,
     "contrastive": Contrastive,
     "n-pair": NPair,
+    "proxy-gml": ProxyGML,
     "ratio-triplet": RatioTriplet,
     "triplet": Triplet,
     "tuple-ratio": TupleRatio,

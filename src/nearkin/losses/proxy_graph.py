@@ -1,0 +1,228 @@
+"""ProxyGML: a few learnable proxies a class, and a k-NN graph that joins each sample to proxies.
+
+Dimensions: B batch, D embedding, C classes, N proxies a class, k proxies that a sample is joined
+to. Proxies lie class by class: N consecutive rows of (C N, D) belong to one class.
+"""
+
+import math
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from nearkin.losses.mined import Mined, refuse
+from nearkin.tensors import largest, unit
+
+HEAD_START = {"released": 3.0, "printed": 1.0, "none": 0.0}
+"""What similarities to proxies of the true class gain in the choice of k; cosines differ by 2."""
+
+MISSING = math.log(1e-20)
+"""Log-probability of the true class where none of its proxies was chosen."""
+
+CELLS = 2**24
+"""Similarities of proxies to proxies that are held at once."""
+
+
+class ProxyGML(nn.Module):
+    """Each sample's k nearest proxies vote for their classes, each with its cosine.
+
+        S = X P^T                        cosines of samples and proxies        (B, C N)
+        I_i = k largest of S_i + S^pos_i     S^pos: a head start for the true class's proxies
+        Z_ic = sum of S_ij over proxies j of class c in I_i
+        L^s = mean over i of  -log( exp(s Z_iy) / sum over c in M_i of exp(s Z_ic) )
+        loss = L^s + weight L^p
+
+    M_i (the mask) are the classes with a proxy in I_i; L^p is the same loss with every proxy as a
+    sample of its class, all proxies chosen and no mask. k = ceil(ratio C N).
+
+    Source: Zhu, Yang, Deng & Liu, Fewer is more: a deep graph metric learning perspective using
+    fewer proxies, NeurIPS 2020; defaults are the released code's (YuehuaZhu/ProxyGML).
+    Differs, print from code: S^pos is 1 in print, so that the true class's proxies are likely to
+    be chosen, and 1000 in code, so that they are certain. In print L^p chooses and masks as L^s
+    does; in code it does neither. The mask is "Z is not 0" in code, "has a chosen proxy" in print,
+    and they part at exact zeros only. The warm-up, head and proxies alone, is the first epoch in
+    print and the second in code.
+    Differs, ours from both: embeddings are normalised here; s is new; the softmax has no 1e-8 in
+    its denominator; a ratio that leaves only the true class is an error, not a loss of 0.
+
+    Args:
+        classes: C.
+        dim: D.
+        proxies: N.
+        ratio: r, the share of all proxies that a sample is joined to, in (0, 1].
+        weight: of L^p, lambda; 0 leaves it out.
+        positives: S^pos: "released" (certain), "printed" (1) or "none". Without it the true class
+            can be missing from the mask: then its sample costs -log(1e-20) and teaches nothing.
+        mask: whether only classes with a chosen proxy compete, or all (Z = 0 where none is).
+        mask_proxies: whether L^p chooses k proxies (itself included) and masks as L^s does.
+        scale: s, an inverse temperature; Z lies in [-N, N], so that few proxies want a larger one.
+        rate: the learning rate that the proxies ask for (0.3 in the released run on SOP, N = 1).
+
+    >>> loss = ProxyGML(classes=100, dim=64)
+    >>> loss.proxies.shape, loss.chosen
+    (torch.Size([1200, 64]), 60)
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        dim: int,
+        proxies: int = 12,
+        ratio: float = 0.05,
+        weight: float = 0.3,
+        positives: str = "released",
+        mask: bool = True,
+        mask_proxies: bool = False,
+        scale: float = 1.0,
+        rate: float = 0.03,
+    ):
+        super().__init__()
+        if classes < 2 or proxies < 1:
+            raise ValueError(f"wanted 2 classes, 1 proxy or more; got {classes} and {proxies}")
+        if not 0 < ratio <= 1:
+            raise ValueError(f"ratio must be in (0, 1], got {ratio}")
+        if positives not in HEAD_START:
+            raise ValueError(f"positives must be released, printed or none, got {positives!r}")
+        count = classes * proxies
+        self.chosen = math.ceil(ratio * classes * proxies)
+        if positives == "released" and mask and self.chosen <= proxies:
+            least = math.ceil(1e4 * proxies / count + 1) / 1e4
+            raise ValueError(
+                f"ratio {ratio} chooses {self.chosen} of {count} proxies, all of them of the true "
+                f"class, which has {proxies}: the loss would be 0; a ratio of {least} would do"
+            )
+        self.classes, self.weight, self.scale, self.rate = classes, weight, scale, rate
+        self.head_start, self.mask, self.mask_proxies = HEAD_START[positives], mask, mask_proxies
+        bound = count**-0.5  # the released code's: Kaiming-uniform of a (D, C N) matrix
+        self.proxies = nn.Parameter(torch.empty(count, dim).uniform_(-bound, bound))
+
+    @property
+    def per_class(self) -> int:
+        """N."""
+        return len(self.proxies) // self.classes
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
+        refuse(self, indices_tuple)
+        check_labels(labels, self.classes)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            samples = unit(embeddings.to(self.proxies.dtype))
+            loss = self.subgraphs(samples, labels) / max(len(labels), 1)
+            if self.weight:
+                loss = loss + self.weight * self.own_term()
+        return loss
+
+    def subgraphs(self, samples: Tensor, labels: Tensor) -> Tensor:
+        """Sum over unit samples (B, D) of -log of the share of their class in their subgraph."""
+        return Subgraphs.apply(
+            samples,
+            self.proxies,
+            labels,
+            self.per_class,
+            self.chosen,
+            self.head_start,
+            self.mask,
+            self.scale,
+        )
+
+    def own_term(self) -> Tensor:
+        """L^p, a block of proxies at a time, so that (C N)^2 similarities are never held."""
+        proxies = unit(self.proxies)
+        labels = torch.arange(self.classes, device=proxies.device)
+        labels = labels.repeat_interleave(self.per_class)
+        sums = proxies.unflatten(0, (self.classes, self.per_class)).sum(1)  # (C, D)
+
+        def term(samples: Tensor, labels: Tensor) -> Tensor:
+            if self.mask_proxies:
+                return self.subgraphs(samples, labels)
+            votes = self.scale * samples @ sums.T  # all chosen: cosines sum to that with the sum
+            return F.cross_entropy(votes, labels, reduction="sum")
+
+        rows = max(1, CELLS // len(proxies))
+        if len(proxies) <= rows:
+            return term(proxies, labels) / len(proxies)
+        blocks = zip(proxies.split(rows), labels.split(rows), strict=True)
+        once = partial(checkpoint, term, use_reentrant=False, preserve_rng_state=False)
+        losses = [once(*block) for block in blocks]  # gradients compute each block once more
+        return torch.stack(losses).sum() / len(proxies)
+
+    def rates(self) -> dict[str, float]:
+        """Proxies learn faster than the network."""
+        return {"proxies": self.rate}
+
+    @torch.no_grad()
+    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Share of the proxies of the samples' own classes that are chosen, and so are pulled."""
+        samples = unit(embeddings.to(self.proxies.dtype))
+        similarity = samples @ unit(self.proxies).T
+        chosen = choose(similarity, labels, self.per_class, self.chosen, self.head_start)
+        own = chosen // self.per_class == labels[:, None]
+        return own.sum() / max(len(labels) * self.per_class, 1)
+
+
+class Subgraphs(torch.autograd.Function):
+    """ProxyGML.subgraphs, its gradient written out: the proxies are read three times, not nine.
+
+    With G = dL/dS, |p| the lengths of the raw proxies and P their directions,
+        dL/dX = G P,    dL/dp_j = ( sum_i G_ij x_i - (sum_i G_ij S_ij) P_j ) / |p_j|
+    where only the chosen cells of G differ from 0:
+        G_ij = s ( share of the class of j in Z_i  -  [y_i is the class of j] )
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        samples: Tensor,
+        proxies: Tensor,
+        labels: Tensor,
+        per_class: int,
+        k: int,
+        head_start: float,
+        mask: bool,
+        scale: float,
+    ) -> Tensor:
+        lengths = torch.linalg.vector_norm(proxies, dim=1).clamp_min(1e-12)  # (C N,)
+        similarity = (samples @ proxies.T).div_(lengths)  # (B, C N)
+        chosen = choose(similarity, labels, per_class, k, head_start)  # (B, k)
+        kind = chosen // per_class  # class of each chosen proxy
+
+        votes = similarity.new_zeros(len(samples), len(proxies) // per_class)  # (B, C)
+        if mask:
+            votes.fill_(-math.inf).scatter_(1, kind, 0)
+        votes.scatter_add_(1, kind, scale * similarity.gather(1, chosen))
+        share = votes.softmax(1).gather(1, kind)  # (B, k): of each chosen proxy's class
+        log_share = votes.log_softmax(1).gather(1, labels[:, None])  # (B, 1): of the true class
+        found = log_share > -math.inf
+        own = kind == labels[:, None]
+        gradient = torch.where(found, scale * (share - own.to(share.dtype)), 0)
+        ctx.save_for_backward(samples, proxies, lengths, similarity, chosen, gradient)
+        return -torch.where(found, log_share, MISSING).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: Tensor):
+        samples, proxies, lengths, similarity, chosen, gradient = ctx.saved_tensors
+        spread = torch.zeros_like(similarity).scatter_(1, chosen, gradient * grad_output)  # G
+        radial = (spread * similarity).sum(0)  # (C N,)
+        spread /= lengths
+        grad_samples = spread @ proxies
+        grad_proxies = spread.T @ samples
+        grad_proxies.addcmul_((radial / lengths**2)[:, None], proxies, value=-1)
+        return grad_samples, grad_proxies, *[None] * 6
+
+
+def choose(similarity: Tensor, labels: Tensor, per_class: int, k: int, head_start: float) -> Tensor:
+    """The k proxies (B, k) of largest similarity (B, C N), those of the true class ahead."""
+    rows = torch.arange(len(labels), device=labels.device)
+    ranked = similarity.clone().unflatten(1, (-1, per_class))
+    ranked[rows, labels] += head_start
+    return largest(ranked.flatten(1), k)
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """A loss that owns a part for each class knows no others."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        low, high = int(labels.min()), int(labels.max())
+        raise ValueError(f"labels must be in 0..{classes - 1}, got {low}..{high}")
