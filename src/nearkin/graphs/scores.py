@@ -1,0 +1,126 @@
+"""Score functions: how much node i wants to hear from node j, before the softmax.
+
+A score compares queries (..., H, N, K) with keys (..., H, M, K) and gives (..., H, N, M). On a
+dense graph N = M = B, the batch; on neighbour lists every node is a graph of its own, N = 1 by M.
+Dimensions: H heads, N listeners, M speakers, K features per head.
+
+Each class says which of its projections have a bias (those that are redundant beside a score's
+own weights have none, and so all scores have equally many parameters), and for which of them the
+values stand in the form of its paper.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DotProductScore(nn.Module):
+    """e_ij = q_i . k_j / sqrt(K).
+
+    Source: Vaswani et al., Attention is all you need, 2017, eq. 1, arXiv:1706.03762.
+    """
+
+    biases: ClassVar = {"query": True, "key": True}
+    shared: ClassVar = ()
+
+    def __init__(self, heads: int, features: int):
+        super().__init__()
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        return query @ key.mT * query.shape[-1] ** -0.5
+
+
+class GATScore(nn.Module):
+    """e_ij = LeakyReLU(a . q_i + b . k_j): a sum of two terms, each of one node alone.
+
+    LeakyReLU is monotone, so all listeners rank the speakers alike, by b . k_j: static attention.
+
+    Source: Veličković et al., Graph attention networks, ICLR 2018, eq. 3, arXiv:1710.10903, where
+    q = k = W x and slope = 0.2.
+    """
+
+    biases: ClassVar = {"query": False, "key": False}
+    shared: ClassVar = ("query", "key")
+
+    def __init__(self, heads: int, features: int, slope: float = 0.2):
+        super().__init__()
+        self.slope = slope
+        self.listener = nn.Parameter(glorot(heads, 1, features))
+        self.speaker = nn.Parameter(glorot(heads, 1, features))
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        listener = (query * self.listener).sum(-1)  # (..., H, N)
+        speaker = (key * self.speaker).sum(-1)  # (..., H, M)
+        return F.leaky_relu(listener[..., :, None] + speaker[..., None, :], self.slope)
+
+
+class GATv2Score(nn.Module):
+    """e_ij = a . LeakyReLU(q_i + k_j): every listener can rank the speakers for itself.
+
+    With LeakyReLU(z) = (1 + s)/2 z + (1 - s)/2 |z| the score is two terms of one node each and a
+    weighted L1 distance between q_i and -k_j,
+
+        e_ij = (1 + s)/2 (a . q_i + a . k_j) + (1 - s)/2 sum over d of a_d |q_id + k_jd|,
+
+    which `torch.cdist` computes, forward and backward, without a tensor of N x M x K numbers.
+
+    Source: Brody, Alon & Yahav, How attentive are graph attention networks?, ICLR 2022, eq. 7,
+    arXiv:2105.14491.
+    """
+
+    biases: ClassVar = {"query": True, "key": False}
+    shared: ClassVar = ("key",)
+
+    def __init__(self, heads: int, features: int, slope: float = 0.2):
+        super().__init__()
+        self.slope = slope
+        self.weight = nn.Parameter(glorot(heads, 1, features))
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        if query.shape[-2] == 1:  # neighbour lists: nothing to save, and cdist is slow on them
+            mixed = F.leaky_relu(query + key, self.slope)  # (..., H, M, K)
+            return (mixed * self.weight).sum(-1)[..., None, :]
+        each = (query * self.weight).sum(-1)[..., :, None] + (key * self.weight).sum(-1)[
+            ..., None, :
+        ]
+        heads = zip(query.unbind(-3), key.unbind(-3), self.weight[:, 0].unbind(), strict=True)
+        bend = torch.stack([weighted_l1(q, -k, a) for q, k, a in heads], -3)
+        return (1 + self.slope) / 2 * each + (1 - self.slope) / 2 * bend
+
+
+class MeanScore(nn.Module):
+    """e_ij = 0: every neighbour is heard alike, without queries or keys of its own."""
+
+    biases: ClassVar = {}
+    shared: ClassVar = ("query", "key")
+
+    def __init__(self, heads: int, features: int):
+        super().__init__()
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        return query.new_zeros(*query.shape[:-1], key.shape[-2])
+
+
+Score = DotProductScore | GATScore | GATv2Score | MeanScore
+
+
+def glorot(heads: int, rows: int, features: int) -> Tensor:
+    """Glorot-uniform weights of `heads` maps from `features` numbers to one: (H, rows, K)."""
+    bound = (6 / (features + 1)) ** 0.5
+    return torch.empty(heads, rows, features).uniform_(-bound, bound)
+
+
+def weighted_l1(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """sum over d of weight_d |x_nd - y_md|, of x (..., N, K), y (..., M, K), weight (K,) any sign.
+
+    Two distances: of the features that count up, less those that count down.
+    """
+    up, down = (weight >= 0).nonzero()[:, 0], (weight < 0).nonzero()[:, 0]
+    return l1(x[..., up], y[..., up], weight[up]) - l1(x[..., down], y[..., down], weight[down])
+
+
+def l1(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """sum over d of |weight_d (x_nd - y_md)|."""
+    return torch.cdist(x * weight, y * weight, p=1)
