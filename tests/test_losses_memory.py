@@ -1,0 +1,94 @@
+"""A memory of past batches adds references and nothing else: an empty one changes no number."""
+
+import pytest
+import torch
+from pytorch_metric_learning import losses as pml
+from pytorch_metric_learning.distances import LpDistance
+
+from batches import batch, gradient
+from nearkin.losses import Contrastive, Memory, NPair, RatioTriplet, Triplet
+
+OURS = [Contrastive(), RatioTriplet(), Triplet(0.5)]
+
+
+@pytest.mark.parametrize("loss", OURS)
+def test_an_empty_memory_changes_nothing(loss):
+    x, y = batch([3, 3, 2])
+    torch.testing.assert_close(Memory(loss, 10)(x, y), loss(x, y))
+    torch.testing.assert_close(gradient(lambda x: Memory(loss, 10)(x, y), x), gradient(loss, x, y))
+
+
+@pytest.mark.parametrize("loss", OURS)
+def test_the_batch_meets_itself_and_the_memory(loss):
+    """Equal to the loss of everything, asked for those pairs whose anchor is in the batch."""
+    (old, old_y), (x, y) = batch([3, 2, 2]), batch([2, 1, 3], seed=1)
+    memory = Memory(loss, 100)
+    memory(old, old_y)
+    everything, labels = torch.cat([x, old]), torch.cat([y, old_y])
+    same = labels[: len(x), None] == labels[None]
+    kin = same.clone()
+    kin.fill_diagonal_(False)
+    pairs = (*kin.nonzero().T, *(~same).nonzero().T)
+    torch.testing.assert_close(memory(x, y), loss(everything, labels, pairs))
+
+
+def test_no_gradient_reaches_the_past():
+    (old, old_y), (x, y) = batch([2, 2]), batch([2, 2], seed=1)
+    memory = Memory(Contrastive(3.0), 100)
+    old.requires_grad_()
+    memory(old, old_y)
+    x.requires_grad_()
+    memory(x, y).backward()
+    assert old.grad is None
+    assert x.grad is not None
+
+
+def test_the_oldest_are_forgotten():
+    memory = Memory(Contrastive(), 5)
+    for value in (1.0, 2.0, 3.0):
+        memory(torch.full((2, 1), value), torch.tensor([0, 1]))
+    assert memory.past is not None
+    assert memory.past[0].squeeze(1).tolist() == [3, 3, 2, 2, 1]
+    memory(torch.full((9, 1), 4.0), torch.arange(9))
+    assert memory.past[0].squeeze(1).tolist() == [4] * 5
+
+
+def test_a_checkpoint_holds_the_memory():
+    (old, old_y), (x, y) = batch([2, 2]), batch([2, 2], seed=1)
+    memory, resumed = Memory(Contrastive(), 6), Memory(Contrastive(), 6)
+    resumed.load_state_dict(memory.state_dict())
+    assert resumed.past is None
+    memory(old, old_y)
+    resumed.load_state_dict(memory.state_dict())
+    assert resumed(x, y) == memory(x, y)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pml.ContrastiveLoss(),
+        pml.MultiSimilarityLoss(),
+        pml.TripletMarginLoss(distance=LpDistance(normalize_embeddings=False)),
+    ],
+)
+def test_wraps_the_losses_of_pytorch_metric_learning(loss):
+    (old, old_y), (x, y) = batch([3, 2, 2]), batch([2, 1, 3], seed=1)
+    memory = Memory(loss, 100)
+    torch.testing.assert_close(memory(old, old_y), loss(old, old_y))
+    value = memory(x, y)
+    assert value.isfinite()
+    if isinstance(loss, pml.TripletMarginLoss):
+        ours = Memory(Triplet(0.05), 100)
+        ours(old, old_y)
+        torch.testing.assert_close(value, ours(x, y), atol=1e-6, rtol=1e-6)
+
+
+def test_losses_that_search_no_references_refuse_a_memory():
+    for loss in (NPair(), pml.ProxyAnchorLoss(4, 3), pml.NPairsLoss()):
+        with pytest.raises(ValueError, match="no use for a memory"):
+            Memory(loss)
+    with pytest.raises(ValueError, match="got 0"):
+        Memory(Contrastive(), 0)
+    x, y = batch([2, 2])
+    with pytest.raises(ValueError, match="takes no miner"):
+        Memory(Contrastive())(x, y, (y, y, y))
