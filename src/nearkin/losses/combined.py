@@ -41,6 +41,7 @@ class Combined(nn.Module):
             self.weights.append(number(weight, term) if weight.strip() else 1.0)
             losses.append(make(name.strip(), {}, classes=classes, dim=dim))
         self.losses = nn.ModuleList(losses)
+        self.metric = getattr(losses[0], "metric", "cosine")
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         terms = [loss(embeddings, labels, indices_tuple) for loss in self.losses]

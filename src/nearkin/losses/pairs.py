@@ -28,6 +28,8 @@ class Contrastive(nn.Module):
     tensor(0.0833)
     """
 
+    metric = "euclidean"  # what it makes near, and is evaluated by
+
     def __init__(self, margin: float = 1.0):
         super().__init__()
         if margin <= 0:

@@ -37,6 +37,8 @@ class RatioTriplet(nn.Module):
     tensor(0.0723)
     """
 
+    metric = "euclidean"  # what it makes near, and is evaluated by
+
     def __init__(self, form: str = "right"):
         super().__init__()
         if form not in ("right", "printed"):
@@ -99,6 +101,8 @@ class Triplet(nn.Module):
     >>> Triplet(margin=0.7)(x, torch.tensor([7, 7, 9]))  # (0.2 + 0.7) / 2
     tensor(0.4500)
     """
+
+    metric = "euclidean"  # what it makes near, and is evaluated by
 
     def __init__(self, margin: float = 0.2, mean: str = "active"):
         super().__init__()

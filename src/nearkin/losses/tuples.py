@@ -69,6 +69,8 @@ class TupleTriplet(nn.Module):
     tensor(0.0723)
     """
 
+    metric = "euclidean"  # what it makes near, and is evaluated by
+
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
         anchor, partner, other = tuples(embeddings, labels)
@@ -99,6 +101,8 @@ class TupleRatio(nn.Module):
     >>> TupleRatio(form="printed")(x, torch.tensor([0, 0, 1, 1]))  # 1 / (1 + e)
     tensor(0.2689)
     """
+
+    metric = "euclidean"  # what it makes near, and is evaluated by
 
     def __init__(self, form: str = "right"):
         super().__init__()

@@ -12,6 +12,7 @@ from torch import Tensor
 from nearkin.data import Split, Splits
 from nearkin.measure import evaluate, knn_accuracy, shape
 from nearkin.runs.training import Run, write_whole
+from nearkin.tensors import unit
 
 KS = (1, 2, 4, 8, 10, 100, 1000)
 NEIGHBOURS = 5  # of the k-NN accuracy
@@ -31,6 +32,7 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     clusters (NMI, AMI), scattering and separation.
     """
     query = run.embed(splits.query)
+    metric = run.recipe.metric or getattr(run.loss, "metric", "cosine")
     apart = splits.gallery is not splits.query
     gallery = run.embed(splits.gallery) if apart else None
     size = len(splits.gallery) - (not apart)
@@ -41,14 +43,15 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
         splits.gallery.labels if apart else None,
         ks=tuple(k for k in KS if k <= size),
         clusters=final,
+        metric=metric,
     )
     if splits.shared_classes:
         train = run.embed(splits.train)
         metrics["knn_accuracy"] = knn_accuracy(
-            query, splits.query.labels, train, splits.train.labels, k=NEIGHBOURS
+            query, splits.query.labels, train, splits.train.labels, k=NEIGHBOURS, metric=metric
         )
     if final:
-        metrics |= shape(query, splits.query.labels)
+        metrics |= shape(unit(query) if metric == "cosine" else query, splits.query.labels)
     return metrics
 
 

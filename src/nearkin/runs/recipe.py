@@ -85,6 +85,8 @@ class Recipe:
     clip: float = 0.0
     """largest gradient norm; 0 does not clip"""
 
+    metric: str = ""
+    """what near means in evaluation: cosine, inner or euclidean; by default as the loss has it"""
     precision: str = "float32"
     """float32 or bf16 (autocast, channels last)"""
     seed: int = 0

@@ -7,6 +7,7 @@ numbers, and holds no generator's state.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from nearkin.runs.recipe import Recipe
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells of bf16 at each run
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed"}
 
 
