@@ -1,0 +1,239 @@
+"""The decoded-image cache: pictures are decoded once, into a file that is memory-mapped ever after.
+
+A folder of the cache holds
+
+    header.json   version, number of pictures, channels: written first
+    pixels.u8     the pictures one after the other, each as rows of pixels of channels
+    sizes.i4      (height, width) of each picture, written after its pixels; 0 x 0 is a bad picture
+
+Both files only grow, so whatever stopped a run, the next cuts off what is not whole and goes on.
+The folder's name holds a hash of the list of files with their lengths: other files, other folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from nearkin.data.pictures import BadPicture, read
+
+VERSION = 1
+CHUNK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Photographs:
+    """B pictures of many sizes; picking some of them copies no pixel.
+
+    pixels: (bytes,) uint8, of all pictures of the cache.
+    starts, heights, widths: (B,) int64, of these pictures.
+    """
+
+    pixels: Tensor
+    starts: Tensor
+    heights: Tensor
+    widths: Tensor
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, indices: Tensor) -> Photographs:
+        """The photographs at these indices."""
+        heights, widths = self.heights[indices], self.widths[indices]
+        return replace(self, starts=self.starts[indices], heights=heights, widths=widths)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+    def to(self, device: torch.device | str) -> Photographs:
+        """The pixels copied to the device; the sizes stay on the CPU."""
+        return replace(self, pixels=self.pixels.to(device))
+
+    def cuts(self, boxes: Tensor) -> list[Tensor]:
+        """Of each picture its box (top, left, height, width), as a view (C, height, width)."""
+        top, left, height, width = boxes.T
+        starts = self.starts + (top * self.widths + left) * self.channels
+        numbers = torch.stack([starts, height, width, self.widths * self.channels]).T.tolist()
+        return [
+            self.pixels.as_strided((self.channels, h, w), (1, row, self.channels), start)
+            for start, h, w, row in numbers
+        ]
+
+    def padded(self, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+        """Of each picture the box of this size, (B, C, height, width) uint8.
+
+        Where a box leaves its picture, the nearest pixel inside stands. On the pixels' device.
+        """
+        here = {"device": self.device}
+        device = self.pixels.device
+        starts, heights, widths, top, left = (
+            numbers.to(device)[:, None, None]
+            for numbers in (self.starts, self.heights, self.widths, top, left)
+        )
+        y = torch.minimum(top + torch.arange(height, device=device)[:, None], heights - 1)
+        x = torch.minimum(left + torch.arange(width, device=device), widths - 1)
+        first = starts + (y * widths + x) * self.channels  # (B, height, width)
+        return torch.stack([self.pixels[first + c] for c in range(self.channels)], 1)
+
+    def dense(self) -> Tensor | None:
+        """All of them as one tensor (B, C, H, W), where they are all of one size; else nothing."""
+        if len(self) == 0 or len(self.heights.unique()) > 1 or len(self.widths.unique()) > 1:
+            return None
+        whole = torch.tensor([[0, 0, int(self.heights[0]), int(self.widths[0])]])
+        return torch.stack(self.cuts(whole.expand(len(self), 4)))
+
+
+def cache_folder(root: Path) -> Path:
+    """The folder of NEARKIN_CACHE, else root/.nearkin-cache."""
+    return Path(os.environ.get("NEARKIN_CACHE") or root / ".nearkin-cache").expanduser()
+
+
+def photographs(
+    name: str,
+    root: Path,
+    files: Sequence[str],
+    *,
+    short_side: int = 256,
+    channels: int = 3,
+    skip_bad: bool = False,
+) -> tuple[Photographs, Tensor]:
+    """The decoded files, from the cache, which is made or finished first where it is not whole.
+
+    Args:
+        name: of the data set, for messages and for the cache's folder.
+        root: what the files' names are relative to.
+        files: N names.
+        short_side: pictures are shrunk to it, never enlarged; 0 keeps the originals.
+        channels: 3 (colour) or 1 (grey).
+        skip_bad: leave out, and count, what cannot be read instead of stopping at the first.
+
+    Returns:
+        The pictures, and which of the N files they are.
+    """
+
+    def decode(file: str) -> np.ndarray:
+        try:
+            return read(root / file, channels, short_side)
+        except BadPicture:
+            if not skip_bad:
+                raise
+            return np.empty((0, 0, channels), np.uint8)
+
+    cache = cache_folder(root)
+    folder = cache / f"{name}-{digest(root, files, short_side, channels)}"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            sizes = opened(folder, len(files), channels)
+            if len(sizes) < len(files):
+                sizes = grown(folder, sizes, files, decode, f"decoding {name}")
+    except OSError as error:
+        raise OSError(
+            f"{name}: cannot write the cache {folder} ({error.strerror or error}); "
+            f"NEARKIN_CACHE may name another folder"
+        ) from None
+
+    heights, widths = torch.from_numpy(sizes.astype(np.int64)).T
+    lengths = heights * widths * channels
+    kept = lengths.nonzero()[:, 0]
+    if len(kept) < len(files):
+        first = files[int((lengths == 0).nonzero()[0])]
+        if not skip_bad:
+            read(root / first, channels)  # says what is wrong with it
+        bad = len(files) - len(kept)
+        warnings.warn(f"{name}: {bad} bad pictures left out, such as {first}", stacklevel=2)
+    if len(kept) == 0:
+        raise ValueError(f"{name}: no pictures in {root}")
+    total = int(lengths.sum())
+    pixels = torch.from_file(str(folder / "pixels.u8"), size=total, dtype=torch.uint8)
+    whole = Photographs(pixels, lengths.cumsum(0) - lengths, heights, widths, channels)
+    return whole[kept], kept
+
+
+def digest(root: Path, files: Sequence[str], short_side: int, channels: int) -> str:
+    """16 hex digits of what decides the cache's contents: the files' names and lengths."""
+    lengths = [os.stat(root / f).st_size if (root / f).exists() else -1 for f in files]
+    text = json.dumps([short_side, channels, list(zip(files, lengths, strict=True))])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def opened(folder: Path, count: int, channels: int) -> np.ndarray:
+    """The sizes (n, 2) of the n <= count pictures that the folder holds; what is cut off goes.
+
+    A folder of another version is emptied.
+    """
+    header = json.dumps({"version": VERSION, "pictures": count, "channels": channels})
+    files = (folder / "header.json", folder / "pixels.u8", folder / "sizes.i4")
+    if folder.exists() and not (files[0].exists() and files[0].read_text() == header):
+        warnings.warn(f"{folder} is a cache of another version: decoding again", stacklevel=3)
+        shutil.rmtree(folder)
+    if not folder.exists():
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+        for file, content in zip(files, (header, "", ""), strict=True):
+            (fresh / file.name).write_text(content)
+        fresh.rename(folder)
+
+    sizes = np.fromfile(files[2], "<i4")
+    sizes = sizes[: len(sizes) // 2 * 2].reshape(-1, 2)
+    ends = (sizes.prod(1, dtype=np.int64) * channels).cumsum()
+    whole = int((ends <= files[1].stat().st_size).sum())
+    os.truncate(files[1], ends[whole - 1] if whole else 0)
+    os.truncate(files[2], 8 * whole)
+    return sizes[:whole]
+
+
+def grown(
+    folder: Path,
+    sizes: np.ndarray,
+    files: Sequence[str],
+    decode: Callable[[str], np.ndarray],
+    title: str,
+) -> np.ndarray:
+    """Decodes what the folder does not hold yet; the sizes (N, 2) of all.
+
+    Where it cannot be written (a full disk), it is removed, so that nothing stays half written.
+    """
+    chunks = [files[at : at + CHUNK] for at in range(len(sizes), len(files), CHUNK)]
+    console = Console(stderr=True)
+    with (
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,
+        open(folder / "pixels.u8", "ab") as pixels_file,
+        open(folder / "sizes.i4", "ab") as sizes_file,
+    ):
+        for chunk in track(chunks, title, console=console, disable=not console.is_terminal):
+            pictures = list(pool.map(decode, chunk))
+            new = np.array([picture.shape[:2] for picture in pictures], "<i4")
+            try:
+                write(pixels_file, *(picture.tobytes() for picture in pictures))
+                write(sizes_file, new.tobytes())
+            except OSError:
+                shutil.rmtree(folder)
+                raise
+            sizes = np.concatenate([sizes, new])
+    return sizes
+
+
+def write(file: BinaryIO, *parts: bytes) -> None:
+    """Append the parts, and return when the disk has them."""
+    for part in parts:
+        file.write(part)
+    file.flush()
+    os.fsync(file.fileno())
