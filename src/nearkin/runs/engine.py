@@ -179,7 +179,9 @@ def conclude(
         last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
         query = current.splits.query
         keep_embeddings(folder / "embeddings.npz", current.embed(query), query)
-        write_whole(folder / "backbone.pt", partial(torch.save, current.backbone.module.state_dict()))
+        write_whole(
+            folder / "backbone.pt", partial(torch.save, current.backbone.module.state_dict())
+        )
     splits = current.splits
     return {
         "hash": recipe.hash,

@@ -145,13 +145,17 @@ def train(run: Run) -> Iterator[Step]:
 
 def forward_backward(run: Run, inputs: Tensor, labels: Tensor, pattern) -> tuple[Tensor, Tensor]:
     """Embeddings (detached) and loss of a batch, its gradients left in the parameters."""
+
+    def loss(embeddings: Tensor, labels: Tensor) -> Tensor:
+        tuples = run.miner(embeddings.detach(), labels) if run.miner else pattern
+        return run.loss(embeddings, labels, tuples)
+
     if run.recipe.chunk:
         return cached_backward(
-            run.backbone, inputs, labels, run.loss, run.recipe.chunk, run.fabric.backward
+            run.backbone, inputs, labels, loss, run.recipe.chunk, run.fabric.backward
         )
     embeddings = run.backbone(inputs)
-    tuples = run.miner(embeddings.detach(), labels) if run.miner else pattern
-    value = run.loss(embeddings, labels, tuples)
+    value = loss(embeddings, labels)
     run.fabric.backward(value)
     return embeddings.detach(), value
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 
-from nearkin.measure.statistics import Estimate, estimate, holm, paired
+from nearkin.measure.statistics import Estimate, estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Gallery, Line, Lines, Maps, Table
+from nearkin.studies.reading import Scores, against, best, mean, p_value, scores
 
 TITLE = "The toolkit: Siamese, triplet and n-tuple networks"
 QUESTION = (
@@ -65,6 +66,10 @@ def recipes(
     return main + (l2_sweep(base, range(seeds)) if sweep else [])
 
 
+DEMO = {"seeds": 2, "epochs": 6, "dims": "2", "sweep": False}
+"""The options of `make demo`."""
+
+
 def l2_sweep(base: Recipe, seeds: Iterable[int]) -> list[Recipe]:
     """n-pair (7) in 2-D over the weight of its L2 term, in the right and in the printed form."""
     return [
@@ -76,3 +81,179 @@ def l2_sweep(base: Recipe, seeds: Iterable[int]) -> list[Recipe]:
 def options(form: str, l2: float) -> dict:
     """The options of n-pair that differ from its defaults, so that equal runs are one run."""
     return ({"form": form} if form != "right" else {}) | ({"l2": l2} if l2 else {})
+
+
+def method(row: dict) -> str | None:
+    """The method's name in the table, None for a row of the sweep alone."""
+    recipe = row["recipe"]
+    for name, change in METHODS.items():
+        if all(recipe[k] == v for k, v in ({"loss_options": {}} | change).items()):
+            return name
+    return None
+
+
+def answer(rows: list[dict]) -> Answer:
+    """Tables by dimension, the overlaps, the sweep, and seed 2's pictures with what they claim."""
+    dims = sorted({r["recipe"]["dim"] for r in rows})
+    flat = [r for r in rows if r["recipe"]["dim"] == 2 and r["recipe"]["seed"] == 0]
+    pictures = [(name, r) for r in flat if (name := method(r)) and r["status"] == "done"]
+    figures = [overlaps(rows, dim) for dim in dims] + [curves(rows, dim) for dim in dims]
+    if pictures:
+        figures.insert(0, Maps("The embeddings of every method in 2-D", tuple(pictures)))
+    best_row = winner(rows, dims[-1])
+    if best_row:
+        figures.append(Gallery(f"Neighbours by {method(best_row)}, {dims[-1]}-D", best_row))
+    tables = [comparison(rows, dim) for dim in dims] + [sweep_table(rows)]
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(rows, dims)),
+        tables=tuple(t for t in tables if t.rows),
+        figures=tuple(figures),
+    )
+
+
+SHARES = {"5-NN": "knn_accuracy", "R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi"}
+SHAPES = {"spread": "spread", "anisotropy": "anisotropy", "separation": "separation"}
+OVERLAPS = {"4/7/9": "overlap_4_7_9", "2/3": "overlap_2_3"}
+
+
+def of_dim(rows: list[dict], dim: int, metric: str) -> dict[str, Scores]:
+    """Method -> seed -> metric, of the rows of one dimension."""
+    return scores([r for r in rows if r["recipe"]["dim"] == dim], method, metric)
+
+
+def comparison(rows: list[dict], dim: int) -> Table:
+    """Every method by every metric, and whether its 5-NN accuracy differs from the best one's."""
+    accuracy = of_dim(rows, dim, "knn_accuracy")
+    reference = best(accuracy) if accuracy else None
+    differ = against(reference, accuracy) if reference else {}
+    metrics = SHARES | SHAPES | OVERLAPS
+    found = {head: of_dim(rows, dim, metric) for head, metric in metrics.items()}
+    return Table(
+        title=f"{dim}-D embeddings",
+        columns=("method", *metrics, "p"),
+        rows=tuple(
+            (name, *(mean(found[head].get(name)) for head in metrics), p_value(differ.get(name)))
+            for name in METHODS
+            if name in accuracy
+        ),
+        percent=(*SHARES, *OVERLAPS),
+        best=(*SHARES, "separation"),
+        lowest=tuple(OVERLAPS),
+        note=(
+            "Mean ± half of the 95 % t-interval over seeds, last epoch. p: paired t-test of 5-NN "
+            f"against {reference}, Holm-corrected. 4/7/9 and 2/3: share of these digits taken for "
+            "another of the group. Spread: within-class variance; anisotropy: 0 round, 1 a line; "
+            "separation: between-class over within-class variance."
+        ),
+    )
+
+
+def overlaps(rows: list[dict], dim: int) -> Bars:
+    """How often 4, 7, 9 and 2, 3 are mistaken for one another, by method."""
+    found = {head: of_dim(rows, dim, metric) for head, metric in OVERLAPS.items()}
+    names = [name for name in METHODS if any(name in f for f in found.values())]
+    return Bars(
+        title=f"Overlap of digits that look alike, {dim}-D",
+        y="share mistaken",
+        groups=tuple(names),
+        series=tuple(OVERLAPS),
+        values=tuple(tuple(mean(found[head].get(name)) for head in OVERLAPS) for name in names),
+        percent=True,
+    )
+
+
+def curves(rows: list[dict], dim: int) -> Lines:
+    """Test 5-NN accuracy of the evaluated epochs, mean over seeds."""
+    lines = []
+    for name in METHODS:
+        epochs: dict[int, list[float]] = {}
+        for row in rows:
+            if method(row) == name and row["recipe"]["dim"] == dim:
+                for epoch in row["epochs"]:
+                    if "test" in epoch:
+                        epochs.setdefault(epoch["epoch"], []).append(epoch["test"]["knn_accuracy"])
+        means = [estimate(values) for values in epochs.values()]
+        if means:
+            lines.append(
+                Line(
+                    name,
+                    tuple(epochs),
+                    tuple(m.mean for m in means),
+                    tuple(m.low for m in means),
+                    tuple(m.high for m in means),
+                )
+            )
+    title = f"5-NN accuracy over epochs, {dim}-D"
+    return Lines(title, "epoch", "5-NN accuracy", tuple(lines), percent=True)
+
+
+def sweep_table(rows: list[dict]) -> Table:
+    """n-pair (7) in 2-D over the weight of its L2 term: does it collapse?"""
+
+    def key(row: dict) -> tuple[str, float] | None:
+        recipe = row["recipe"]
+        if recipe["loss"] != "n-pair" or recipe["dim"] != 2:
+            return None
+        return recipe["loss_options"].get("form", "right"), recipe["loss_options"].get("l2", 0.0)
+
+    heads = {"5-NN": "knn_accuracy", "mean norm": "norm", "spread": "spread", "R@1": "recall@1"}
+    found = {head: scores(rows, key, metric) for head, metric in heads.items()}
+    settings = sorted(found["5-NN"], key=lambda s: (s[0] != "right", s[1]))
+    return Table(
+        title="Does n-pair (7) collapse? 2-D, over the weight of the L2 term",
+        columns=("form", "l2", *heads),
+        rows=tuple(
+            (form, l2, *(mean(found[head].get((form, l2))) for head in heads))
+            for form, l2 in settings
+        )
+        if len(settings) > 2
+        else (),
+        percent=("5-NN", "R@1"),
+        note="Theory: for the right form zero is a saddle below l2 = 1, a minimum above.",
+    )
+
+
+def winner(rows: list[dict], dim: int) -> dict | None:
+    """Seed 0 of the method with the highest 5-NN accuracy."""
+    accuracy = of_dim(rows, dim, "knn_accuracy")
+    if not accuracy:
+        return None
+    name = best(accuracy)
+    wanted = (r for r in rows if method(r) == name and r["recipe"]["dim"] == dim)
+    return next((r for r in wanted if r["recipe"]["seed"] == 0), None)
+
+
+def findings(rows: list[dict], dims: list[int]) -> list[str]:
+    """What the numbers say of seed 2's sentences."""
+    said = []
+    for dim in dims:
+        accuracy = of_dim(rows, dim, "knn_accuracy")
+        if accuracy:
+            name = best(accuracy)
+            said.append(f"{dim}-D: {name} is best, 5-NN accuracy {percent(mean(accuracy[name]))}.")
+        said += claim(rows, dim, "triplet (4-6)", "Siamese (1-3)", "4/7/9", lower=True)
+        said += claim(rows, dim, "tuple ratio (8) printed", "triplet on tuple", "separation")
+        said += claim(rows, dim, "tuple ratio (8) printed", "triplet on tuple", "anisotropy", True)
+        said += claim(rows, dim, "tuple ratio (8)", "tuple ratio (8) printed", "5-NN")
+    gone = [f"{method(r)} seed {r['recipe']['seed']}" for r in rows if r["status"] != "done"]
+    return said + ([f"Diverged: {', '.join(gone)}."] if gone else [])
+
+
+def claim(rows: list[dict], dim: int, a: str, b: str, head: str, lower: bool = False) -> list[str]:
+    """Whether method a does better than b in one column, in a sentence."""
+    found = of_dim(rows, dim, (SHARES | SHAPES | OVERLAPS)[head])
+    if a not in found or b not in found:
+        return []
+    difference = paired(found[a], found[b])
+    change = difference.estimate.mean
+    sure = difference.p < 0.05
+    word = ("better" if (change < 0) == lower else "worse") if sure else "not distinguishable"
+    share = head in SHARES or head in OVERLAPS
+    size = f"{100 * change:+.2f} points" if share else f"{change:+.3g}"
+    return [f"{dim}-D: by {head}, {a} is {word} than {b} ({size}, p {p_value(difference)})."]
+
+
+def percent(value: Estimate | None) -> str:
+    return "" if value is None else f"{100 * value.mean:.2f} %"

@@ -1,0 +1,200 @@
+"""A run goes on bit for bit after a kill, and a row says what happened, whatever happened."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nearkin.runs import engine, parts
+from nearkin.runs.engine import Place, complete, run, waves
+from nearkin.runs.log import read_steps
+from nearkin.runs.recipe import Recipe
+from nearkin.runs.store import Store
+
+CPU = Place(device="cpu", threads=1)
+COST = ("seconds", "train_seconds", "images_per_second", "peak_memory_mb")
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory) -> str:
+    """20 classes of 12 points around a centre each, in 16 dimensions."""
+    random = np.random.default_rng(0)
+    y = np.repeat(np.arange(20), 12)
+    x = random.normal(size=(20, 16))[y] + 0.7 * random.normal(size=(240, 16))
+    path = tmp_path_factory.mktemp("features") / "points.npz"
+    np.savez(path, x=x.astype(np.float32), y=y)
+    return f"features:{path}"
+
+
+def small(data: str, **changes) -> Recipe:
+    """A run of a second: a linear head on features."""
+    base = Recipe(data=data, backbone="linear", dim=8, loss="triplet", batch=20, per_class=4)
+    return replace(base, epochs=3, **changes)
+
+
+def without_cost(row: dict) -> dict:
+    """The row but for what time and memory have to do with."""
+    row = json.loads(json.dumps(row))
+    row["cost"] = {k: v for k, v in row["cost"].items() if k not in COST}
+    for epoch in row["epochs"]:
+        del epoch["seconds"]
+    return row
+
+
+def test_a_row_tells_the_whole_run(features, tmp_path):
+    row = run(small(features), tmp_path, place=CPU)
+    assert row["status"] == "done"
+    assert Recipe(**row["recipe"]) == small(features)
+    assert [e["epoch"] for e in row["epochs"]] == [1, 2, 3]
+    assert row["metrics"]["last"]["epoch"] == 3
+    assert row["metrics"]["last"]["recall@1"] == row["epochs"][-1]["test"]["recall@1"]
+    assert row["metrics"]["validated"] is None
+    best = max(e["test"]["recall@1"] for e in row["epochs"])
+    assert row["metrics"]["best_on_test"]["recall@1"] == best
+    assert {"nmi", "ami", "map@r", "r_precision"} <= set(row["metrics"]["last"])
+    assert row["cost"]["parameters"] == 16 * 8 + 8
+    assert row["data"]["train_classes"] == 10
+    folder = tmp_path / row["files"]["folder"]
+    with np.load(folder / row["files"]["embeddings"]) as kept:
+        assert kept["x"].shape == (120, 8)
+        assert kept["y"].shape == (120,)
+    steps = read_steps(folder / "steps.csv")
+    assert {"loss", "gradient_norm", "effective_rank", "active"} <= set(steps[-1])
+    assert list((folder / "tensorboard").iterdir())
+    assert not (folder / "checkpoint.pt").exists()
+
+
+def test_a_stored_row_is_not_run_again(features, tmp_path, monkeypatch):
+    first = run(small(features), tmp_path, place=CPU)
+    monkeypatch.setattr(engine, "carry_out", None)
+    assert run(small(features), tmp_path, place=CPU) == first
+
+
+def test_validation_holds_out_classes_and_chooses_by_them_alone(features, tmp_path):
+    row = run(small(features, validate=True), tmp_path, place=CPU)
+    assert row["data"]["train_classes"] == 8
+    chosen = max(row["epochs"], key=lambda e: e["validation"]["recall@1"])
+    assert row["metrics"]["validated"] == {"epoch": chosen["epoch"], **chosen["test"]}
+
+
+def test_a_run_that_diverges_is_a_row_that_says_so(features, tmp_path):
+    row = run(small(features, lr=1e30, optimizer="sgd", loss="contrastive"), tmp_path, place=CPU)
+    assert row["status"] == "diverged"
+    assert row["metrics"]["last"] is None
+    assert Store(tmp_path).rows() == [row]
+
+
+def test_no_epochs_examine_the_untrained_network(features, tmp_path):
+    row = run(replace(small(features), epochs=0), tmp_path, place=CPU)
+    assert row["metrics"]["last"]["epoch"] == 0
+    assert len(row["epochs"]) == 1
+
+
+SCRIPT = """
+import json, sys
+from nearkin.runs.engine import Place, run
+from nearkin.runs.recipe import Recipe
+recipe = Recipe(**json.loads(sys.argv[1]))
+run(recipe, sys.argv[2], place=Place(device="cpu", threads=1, save_seconds=0.0))
+"""
+
+
+def test_a_run_killed_at_random_steps_ends_in_the_same_row(tmp_path):
+    """Pictures, augmentation, BatchNorm-free network, Adam, a schedule: bit for bit."""
+    recipe = Recipe(loss="ratio-triplet", dim=2, epochs=1, batch=100, per_class=10)
+    recipe = replace(recipe, augment="shift", schedule="cosine", warmup=3)
+    whole = run(recipe, tmp_path / "whole", place=CPU)
+    words = [sys.executable, "-c", SCRIPT, json.dumps(recipe.changes()), str(tmp_path / "killed")]
+    steps = tmp_path / "killed" / "runs" / recipe.hash / "checkpoint.pt"
+    for _ in range(2):
+        process = subprocess.Popen(words)
+        saved = changed_at(steps)
+        while process.poll() is None and changed_at(steps) == saved:
+            time.sleep(0.01)  # until it has got somewhere new
+        time.sleep(random.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(words, check=True)
+    (row,) = Store(tmp_path / "killed").rows()
+    assert without_cost(row) == without_cost(whole)
+    with (
+        np.load(tmp_path / "killed" / "runs" / recipe.hash / "embeddings.npz") as a,
+        np.load(tmp_path / "whole" / "runs" / recipe.hash / "embeddings.npz") as b,
+    ):
+        assert (a["x"] == b["x"]).all()
+    logged = read_steps(tmp_path / "killed" / "runs" / recipe.hash / "steps.csv")
+    assert [s["step"] for s in logged] == ["20", "40"]
+
+
+def changed_at(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(features, tmp_path):
+    from nearkin.data import load
+    from nearkin.runs.training import Run, restore, save
+
+    splits = load(features)
+    save(Run(small(features), splits, "cpu"), tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="checkpoint of another recipe: it differs in lr"):
+        restore(Run(small(features, lr=0.5), splits, "cpu"), tmp_path / "checkpoint.pt")
+
+
+def test_a_checkpoint_holds_tensors_and_plain_data_only(features, tmp_path):
+    run(small(features), tmp_path, place=CPU)
+    (kept,) = tmp_path.glob("runs/*/backbone.pt")
+    assert torch.load(kept, weights_only=True)
+
+
+def test_several_jobs_give_the_rows_of_one(features, tmp_path):
+    recipes = [small(features, seed=seed) for seed in range(3)]
+    alone = complete(recipes, tmp_path / "one", place=CPU)
+    together = complete(recipes, tmp_path / "two", jobs=2, place=CPU)
+    assert [without_cost(r) for r in together] == [without_cost(r) for r in alone]
+
+
+def test_a_killed_worker_costs_no_run(features, tmp_path):
+    recipes = [small(features, seed=seed, steps=400) for seed in range(2)]
+
+    def kill_one() -> None:
+        while not list(tmp_path.glob("runs/*/steps.csv")):
+            time.sleep(0.01)
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    rows = complete(recipes, tmp_path, jobs=2, place=CPU)
+    killer.join()
+    assert [r["recipe"]["seed"] for r in rows] == [0, 1]
+
+
+def test_runs_come_after_the_run_they_start_from():
+    first = Recipe()
+    second = replace(first, data="omniglot", start=first.hash)
+    third = replace(second, seed=1, start=second.hash)
+    assert waves([third, second, first]) == [[first], [second], [third]]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_rates_start_whole_and_warm_up_linearly(schedule):
+    recipe = Recipe(schedule=schedule, warmup=4)
+    assert [parts.rate_factor(recipe, s, 1000) for s in range(4)] == [0.25, 0.5, 0.75, 1]
+    assert parts.rate_factor(replace(recipe, warmup=0), 0, 100) == 1
+    assert parts.rate_factor(recipe, 999, 1000) <= 1
+
+
+def test_step_schedule_falls_at_40_and_80_per_cent():
+    recipe = Recipe(schedule="step")
+    factors = [parts.rate_factor(recipe, s, 50) for s in (0, 19, 20, 39, 40, 49)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])

@@ -1,0 +1,76 @@
+"""Rows are stored whole or not at all, whatever happens to the file or to who writes it."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from nearkin.runs.recipe import DEFAULTS, Recipe
+from nearkin.runs.store import Store
+
+
+def row(seed: int) -> dict:
+    return {"hash": Recipe(seed=seed).hash, "study": "", "value": seed}
+
+
+def test_rows_come_back_in_order_and_once(tmp_path):
+    store = Store(tmp_path)
+    for seed in (3, 1, 3, 2):
+        store.append(row(seed))
+    assert [r["value"] for r in store.rows()] == [3, 1, 2]
+    assert store.find(Recipe(seed=1)) == row(1)
+    assert store.find(Recipe(seed=9)) is None
+
+
+def test_a_line_that_was_cut_off_is_no_row_and_is_gone_after_the_next(tmp_path):
+    store = Store(tmp_path)
+    store.append(row(1))
+    with open(store.file, "a") as file:
+        file.write(json.dumps(row(2))[:20])
+    assert [r["value"] for r in store.rows()] == [1]
+    store.append(row(3))
+    assert [r["value"] for r in store.rows()] == [1, 3]
+    assert len(store.file.read_text().splitlines()) == 2
+
+
+def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path):
+    store = Store(tmp_path)
+    store.append(row(1))
+    store.file.write_text("{broken\n" + store.file.read_text())
+    with pytest.raises(ValueError, match=r"rows.jsonl: line 1 is not a row: '\{broken'"):
+        store.rows()
+
+
+def test_nothing_is_left_of_a_row_that_cannot_be_written(tmp_path):
+    store = Store(tmp_path)
+    store.append(row(1))
+    before = store.file.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        store.append({"hash": "x", "value": float("nan")})
+    assert store.file.read_bytes() == before
+
+
+def test_many_writers_lose_nothing(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: Store(tmp_path).append(row(seed)), range(64)))
+    assert sorted(r["value"] for r in Store(tmp_path).rows()) == list(range(64))
+
+
+def test_the_hash_is_of_what_differs_from_the_defaults():
+    assert Recipe().hash == Recipe(**DEFAULTS).hash
+    assert Recipe(seed=1).hash != Recipe().hash
+    assert Recipe(loss_options={"a": 1, "b": 2}).hash == Recipe(loss_options={"b": 2, "a": 1}).hash
+    assert Recipe(seed=1).changes() == {"seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keep_images": 0.0}, "keep_images must be in"),
+        ({"batch": 0}, "batch must be 1 or more"),
+        ({"epochs": -1}, "must not be negative"),
+    ],
+)
+def test_a_recipe_out_of_range_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**change)
