@@ -19,8 +19,8 @@ from nearkin.runs.examine import examine, headline, keep_embeddings
 from nearkin.runs.log import Silent, StepLog
 from nearkin.runs.machine import Peak, cores, machine, versions
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.store import Store
-from nearkin.runs.training import Run, restore, save, train, write_whole
+from nearkin.runs.store import Store, write_whole
+from nearkin.runs.training import Run, restore, save, train
 
 SAVE_SECONDS = 30.0  # of training between two checkpoints within an epoch
 

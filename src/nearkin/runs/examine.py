@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nearkin.data import Split, Splits
 from nearkin.measure import evaluate, knn_accuracy, shape
-from nearkin.runs.training import Run, write_whole
+from nearkin.runs.store import write_whole
+from nearkin.runs.training import Run
 from nearkin.tensors import unit
 
 KS = (1, 2, 4, 8, 10, 100, 1000)

@@ -8,7 +8,6 @@ numbers, and holds no generator's state.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from nearkin.losses import cached_backward
 from nearkin.names import look_up
 from nearkin.runs import parts
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.store import write_whole
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        """The epoch, from 1, that the step just done belongs to; `epochs` equal parts of the run."""
+        """The epoch of the step just done, from 1: the run falls into `epochs` equal parts."""
         return max(1, -(-self.step * self.recipe.epochs // self.total)) if self.total else 0
 
     @property
@@ -222,17 +222,3 @@ def restore(run: Run, path: Path) -> None:
     run.backbone.module.load_state_dict(state["backbone"])
     run.loss.load_state_dict(state["loss"])
     run.optimizer.load_state_dict(state["optimizer"])
-
-
-def write_whole(path: Path, write) -> None:
-    """Let `write(file)` fill a file that appears under its name only once it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
