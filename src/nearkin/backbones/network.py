@@ -1,34 +1,16 @@
-"""Backbones: pictures or features in, embeddings out.
+"""The builder of seed 2: a convolutional network for small pictures, in one line a layer.
 
-Every backbone is an nn.Module with a `trunk` and a `head`: embedding = head(trunk(x)). The head is
-the last layer, the one that makes the embedding, so that the trunk can be kept while the head is
-replaced (transfer), frozen, or trained at a rate of its own.
-
-Dimensions: B batch, C channels, H x W pixels, F features, D embedding.
+Dimensions: B batch, C channels, H x W pixels, D embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from math import prod
 
 from torch import Tensor, nn
 
-from nearkin.names import construct, look_up
-
 Shape = tuple[int, ...]
-
-
-class Backbone(nn.Module):
-    """embedding = head(trunk(x)): (B, ...) -> (B, D)."""
-
-    def __init__(self, trunk: nn.Module, head: nn.Module):
-        super().__init__()
-        self.trunk, self.head = trunk, head
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.trunk(x))
 
 
 class Network(nn.Module):
@@ -45,6 +27,9 @@ class Network(nn.Module):
         height, width, channels: of the pictures, (B, channels, height, width) floats.
         dim: D, size of the embedding; 2 gives plots.
     """
+
+    mean, std = (0.5,), (0.5,)  # to be taken out of the pixels, in 0..1
+    made: dict  # by `nearkin.backbones.make`, from this name, these options, ...
 
     def __init__(self, height: int, width: int, channels: int, dim: int):
         super().__init__()
@@ -168,37 +153,3 @@ def numbers(name: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",") if text]
     except ValueError:
         raise ValueError(f"{name}: wanted whole numbers such as 32,64, got {text!r}") from None
-
-
-def linear(input_shape: Shape, dim: int) -> Backbone:
-    """The head alone: one linear layer on the features (or pixels) as they are."""
-    return Backbone(nn.Flatten(), nn.Linear(prod(input_shape), dim))
-
-
-def mlp(input_shape: Shape, dim: int, *, hidden: int = 512) -> Backbone:
-    """Two layers, of which the first is the trunk."""
-    layer = for_relu(nn.Linear(prod(input_shape), hidden))
-    return Backbone(nn.Sequential(nn.Flatten(), layer, nn.ReLU()), nn.Linear(hidden, dim))
-
-
-def identity(input_shape: Shape, dim: int) -> Backbone:
-    """The features as they are: nothing to train, and their size is that of the embedding."""
-    return Backbone(nn.Flatten(), nn.Identity())
-
-
-BACKBONES: dict[str, Callable[..., Network | Backbone]] = {
-    "network": network,
-    "linear": linear,
-    "mlp": mlp,
-    "identity": identity,
-}
-
-
-def make(name: str, options: Mapping, input_shape: Shape, dim: int) -> Network | Backbone:
-    """The backbone of this name, for inputs of this shape: (C, H, W) pictures or (F,) features.
-
-    >>> make("mlp", {"hidden": 8}, (1280,), 64).head
-    Linear(in_features=8, out_features=64, bias=True)
-    """
-    build = look_up(name, BACKBONES, "backbone")
-    return construct(partial(build, input_shape, dim), options, f"option of backbone {name!r}")

@@ -1,0 +1,52 @@
+"""The form that all backbones have, and those for stored features: identity, linear and mlp.
+
+Dimensions: B batch, F features, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import Tensor, nn
+
+from nearkin.backbones.network import Shape, for_relu
+
+
+class Backbone(nn.Module):
+    """embedding = head(trunk(x)): (B, ...) -> (B, D).
+
+    mean and std are what is to be taken out of the pixels, in 0..1, before they come in.
+    """
+
+    made: dict  # by `nearkin.backbones.make`, from this name, these options, ...
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        head: nn.Module,
+        mean: Sequence[float] = (0.5,),
+        std: Sequence[float] = (0.5,),
+    ):
+        super().__init__()
+        self.trunk, self.head = trunk, head
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x))
+
+
+def identity(input_shape: Shape, dim: int) -> Backbone:
+    """The features as they are: nothing to train, and their size is that of the embedding."""
+    return Backbone(nn.Flatten(), nn.Identity())
+
+
+def linear(input_shape: Shape, dim: int) -> Backbone:
+    """The head alone: one linear layer on the features (or pixels) as they are."""
+    return Backbone(nn.Flatten(), nn.Linear(prod(input_shape), dim))
+
+
+def mlp(input_shape: Shape, dim: int, *, hidden: int = 512) -> Backbone:
+    """Two layers, of which the first is the trunk."""
+    layer = for_relu(nn.Linear(prod(input_shape), hidden))
+    return Backbone(nn.Sequential(nn.Flatten(), layer, nn.ReLU()), nn.Linear(hidden, dim))
