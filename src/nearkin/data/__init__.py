@@ -19,6 +19,7 @@ from nearkin.data.splits import Split as Split
 from nearkin.data.splits import Splits
 from nearkin.data.splits import hold_out as hold_out
 from nearkin.data.splits import subset as subset
+from nearkin.data.transforms import AUGMENTS as AUGMENTS
 from nearkin.names import look_up
 
 DATASETS: dict[str, Callable[[Request], Splits]] = {

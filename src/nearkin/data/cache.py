@@ -82,7 +82,6 @@ class Photographs:
 
         Where a box leaves its picture, the nearest pixel inside stands. On the pixels' device.
         """
-        here = {"device": self.device}
         device = self.pixels.device
         starts, heights, widths, top, left = (
             numbers.to(device)[:, None, None]
