@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from nearkin.data import Splits, load
-from nearkin.runs.examine import examine, headline, keep_embeddings
+from nearkin.runs.examine import examine, headline, keep_embeddings, nearness
 from nearkin.runs.log import Silent, StepLog
 from nearkin.runs.machine import Peak, cores, machine, versions
 from nearkin.runs.recipe import Recipe
@@ -188,6 +188,7 @@ def conclude(
         "study": study,
         "status": "diverged" if diverged else "done",
         "recipe": asdict(recipe),
+        "metric": nearness(current),
         "metrics": {
             "last": last,
             "validated": chosen(current.epochs, headline(splits), "validation"),

@@ -25,6 +25,11 @@ def headline(splits: Splits) -> str:
     return "knn_accuracy" if splits.shared_classes else "recall@1"
 
 
+def nearness(run: Run) -> str:
+    """The metric of the embedding space: the recipe's, else what the loss makes near."""
+    return run.recipe.metric or getattr(run.loss, "metric", "cosine")
+
+
 def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     """Metrics of the query set of `splits`, embedded by the backbone alone.
 
@@ -33,7 +38,7 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     clusters (NMI, AMI), scattering and separation.
     """
     query = run.embed(splits.query)
-    metric = run.recipe.metric or getattr(run.loss, "metric", "cosine")
+    metric = nearness(run)
     apart = splits.gallery is not splits.query
     gallery = run.embed(splits.gallery) if apart else None
     size = len(splits.gallery) - (not apart)

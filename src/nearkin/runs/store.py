@@ -4,6 +4,7 @@ A row is a dictionary of plain data:
 
     hash       the recipe's hash             study    the study that asked for it, or ""
     recipe     every field of the recipe     status   "done", or "diverged" (loss not finite)
+    metric     what near means in it: "cosine", "inner" or "euclidean"
     metrics    {"last": {...},               the last epoch: the result
                 "validated": {...} or null,  the epoch that validation chose, where it did
                 "best_on_test": {...}}       the best epoch on test: what cheating would say
@@ -13,7 +14,8 @@ A row is a dictionary of plain data:
                 "parameters", "loss_parameters"}
     data       {"name", "variant", "train_images", "train_classes", "query_images", ...}
     versions   {"nearkin", "torch", ...}     machine  {"cpu", "cores", "gpu", "system"}
-    files      {"folder", "checkpoint", "embeddings", "steps"}, relative to the store's folder
+    files      {"folder": relative to the store's folder, "embeddings": of a run that did not
+                diverge, relative to that folder (report/kept.py says what is in it)}
 """
 
 from __future__ import annotations
