@@ -37,6 +37,9 @@ def test_distances_pass_gradcheck():
 def test_far_from_the_origin_little_is_lost():
     x = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(distances(x + 1000), distances(x), atol=2e-3, rtol=0)
+    near = gradient(lambda x: distances(x).sum(), x)
+    far = gradient(lambda x: distances(x).sum(), x + 1000)
+    torch.testing.assert_close(far, near, atol=2e-3, rtol=0)
 
 
 def test_half_precision_and_autocast_are_lifted_to_float32():

@@ -68,9 +68,36 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 def distances(x: Tensor, y: Tensor | None = None) -> Tensor:
     """Euclidean distances (B, M); the gradient at distance 0 is 0, not NaN."""
-    square = squared_distances(x, y)
-    zero = square == 0
-    return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
+    return Distances.apply(x, y)
+
+
+class Distances(torch.autograd.Function):
+    """d_ij = |x_i - y_j|, which keeps d alone for the way back.
+
+    With s_ij = (d loss / d d_ij) / d_ij:   d loss / d x_i = sum_j s_ij (x_i - y_j).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, y: Tensor | None) -> Tensor:
+        distance = squared_distances(x, y).sqrt_()
+        ctx.save_for_backward(x, y, distance)
+        return distance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *outer: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, y, distance = ctx.saved_tensors
+        slope = torch.where(distance > 0, outer[0] / distance, 0)
+        if y is None:
+            slope = slope + slope.T
+            return pulled(slope, x, x).to(x.dtype), None
+        return pulled(slope, x, y).to(x.dtype), pulled(slope.T, y, x).to(y.dtype)
+
+
+def pulled(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """sum_j w_ij (x_i - y_j) for weights (B, M), x (B, D) and y (M, D): (B, D)."""
+    origin = y.mean(0)  # as in squared_distances
+    return weights.sum(1, keepdim=True) * (x - origin) - inner(weights, (y - origin).T)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -47,10 +47,9 @@ class Contrastive(nn.Module):
         check_references(ref_emb, ref_labels)
         distance = distances(embeddings, ref_emb)  # (B, M)
         positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
-        pull = distance**2 / 2
-        push = (self.margin - distance).clamp_min(0) ** 2 / 2
-        pairs = positive.sum() + negative.sum()
-        return (positive * pull + negative * push).sum() / pairs.clamp_min(1)
+        pull = (positive * distance**2).sum() / 2
+        push = (negative * (self.margin - distance).clamp_min(0) ** 2).sum() / 2
+        return (pull + push) / (positive.sum() + negative.sum()).clamp_min(1)
 
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:

@@ -86,8 +86,8 @@ class Triplet(nn.Module):
         sum = sum_p c_p (d_ap + m) - sum_n k_n d_an,
         c_p = number of n with d_an < d_ap + m,    k_n = number of p with d_ap + m > d_an
 
-    The counts come from sorting each row once: O(B^2 log B) time and O(B^2) memory, where the
-    triplets themselves are O(B^3).
+    The counts come from sorting each row's positives and seeking each distance among them:
+    O(B^2 log B) time and O(B^2) memory, where the triplets themselves are O(B^3).
 
     Source: Schroff, Kalenichenko & Philbin, FaceNet, CVPR 2015, eqs. 1-2; the mean over the active
     ones from Hermans, Beyer & Leibe, In defense of the triplet loss, 2017, arXiv:1703.07737.
@@ -195,22 +195,22 @@ def active_counts(
     Returns:
         c and k, both (B, M): triplets of each positive pair, triplets of each negative pair.
     """
-    c, k = torch.empty_like(distance), torch.empty_like(distance)
-    for rows in torch.arange(len(distance), device=distance.device).split(
-        max(BLOCK // distance.shape[1], 1)
-    ):
-        below = weight_below(distance[rows], negative[rows], reach[rows], ties)
-        c[rows] = positive[rows] * below
-        below = weight_below(reach[rows], positive[rows], distance[rows], not ties)
-        k[rows] = negative[rows] * (positive[rows].sum(1, keepdim=True) - below)
+    c, k = torch.zeros_like(distance), torch.zeros_like(distance)
+    most = max(int((positive > 0).sum(1).max()), 1)  # P
+    rows = max(BLOCK // distance.shape[1], 1)
+    for i in range(0, len(distance), rows):
+        block = slice(i, i + rows)
+        own = reach[block].masked_fill(positive[block] == 0, torch.inf)
+        nearest, order = own.topk(most, largest=False)  # (rows, P), in rising order
+        weight = positive[block].gather(1, order)
+        # how many of the P do not reach each reference, and from that who reaches what
+        short = torch.searchsorted(nearest, distance[block], right=not ties)  # (rows, M)
+        reached = torch.zeros(len(own), most + 1, dtype=c.dtype, device=c.device)
+        reached = reached.scatter_add_(1, short, negative[block]).cumsum(1)[:, :most]
+        c[block] = c[block].scatter_(1, order, weight * reached)
+        passed = nn.functional.pad(weight.cumsum(1), (1, 0))  # (rows, P + 1)
+        k[block] = negative[block] * (passed[:, -1:] - passed.gather(1, short))
     return c, k
-
-
-def weight_below(values: Tensor, weights: Tensor, limits: Tensor, ties: bool) -> Tensor:
-    """For each limit, the weight in its row of the values below it (with ties: or equal to it)."""
-    ordered, order = values.masked_fill(weights == 0, torch.inf).sort(dim=1)
-    running = nn.functional.pad(weights.gather(1, order).cumsum(1), (1, 0))
-    return running.gather(1, torch.searchsorted(ordered, limits.contiguous(), right=ties))
 
 
 def share_within(distance: Tensor, labels: Tensor, margin: float, ties: bool = False) -> Tensor:

@@ -1,0 +1,64 @@
+"""No loss of the batch holds more than O(B^2) numbers: at B = 4,096 each takes less than 1 GB."""
+
+import multiprocessing
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from batches import batch
+from nearkin.losses import make, triplets
+
+NAMES = ["contrastive", "ratio-triplet", "triplet", "n-pair", "tuple-triplet", "tuple-ratio"]
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // 8)
+        return result
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_tensor_is_larger_than_all_pairs(name, monkeypatch):
+    monkeypatch.setattr(triplets, "BLOCK", 1000)
+    x, y = batch([30] * 10)
+    with Largest() as largest:
+        torch.autograd.grad(make(name)(x.requires_grad_(), y), x)
+    assert largest.numbers <= len(x) ** 2
+
+
+def peak() -> int:
+    """Peak resident bytes of this process."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def grow(sender) -> None:
+    """By how much the peak has grown after value and gradient of each loss at B = 4,096."""
+    torch.set_num_threads(1)
+    x, y = torch.randn(4096, 64, requires_grad=True), torch.arange(4096) // 4
+    before, grown = peak(), {}
+    for name in NAMES:
+        torch.autograd.grad(make(name)(x, y), x)
+        grown[name] = peak() - before
+    sender.send(grown)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_a_batch_of_4096_takes_less_than_1_gb():
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=grow, args=(sender,))
+    process.start()
+    grown = receiver.recv()
+    process.join()
+    assert max(grown.values()) < 1e9, grown
