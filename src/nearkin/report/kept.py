@@ -1,0 +1,141 @@
+"""What a run kept of its embeddings: read, thinned to what a page can draw, laid out in a plane.
+
+The file is row["files"]["embeddings"] in the run's folder, an .npz of the query set: N items of
+C classes, D numbers each.
+
+    x (N, D) float32     y (N,) integers in 0..C-1     classes (C,) names     names (N,) or empty
+    pictures (n, H, W) or (n, H, W, 3) uint8           picture_index (n,), their items; both or none
+
+Arrays are plain (no pickle), so that reading a file runs no code from it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+
+MOST = 2_000  # items of a set that a page draws
+OURS_TO_SHOW = {"mnist-5k", "mnist", "fashion-mnist", "omniglot"}
+NOT_OURS = {"cub_200_2011", "cub", "stanford_cars", "cars196", "cars", "stanford_online_products"}
+NOT_OURS |= {"sop", "in-shop", "inshop", "in-shop clothes retrieval benchmark"}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """At most 2,000 items of a query set, as one run embeds them.
+
+    x: (n, D) float32.  labels: (n,).  items: (n,), their places in the query set.
+    classes: (C,) names.  names: (n,) names of the items, or none.
+    pictures: (n, H, W) or (n, H, W, 3) uint8, or None where there are none to show.
+    """
+
+    x: np.ndarray
+    labels: np.ndarray
+    items: np.ndarray
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    pictures: np.ndarray | None
+
+    def title(self, i: int) -> str:
+        """What item i is called."""
+        return self.names[i] if self.names else f"item {self.items[i]}"
+
+    def kind(self, i: int) -> str:
+        """The name of item i's class."""
+        return self.classes[self.labels[i]]
+
+
+def may_show_pictures(row: dict) -> bool:
+    """Whether the data set's terms let a page carry its pictures.
+
+    MNIST, Fashion-MNIST, Omniglot and a person's own folder; not CUB, Cars, SOP and In-Shop, nor
+    a folder of theirs.
+
+    >>> [may_show_pictures({"recipe": {"data": d}}) for d in ("mnist", "cub", "folder:x/CUB")]
+    [True, False, False]
+    """
+    kind, _, path = row["recipe"]["data"].partition(":")
+    own = kind == "folder" and not NOT_OURS & {part.lower() for part in PurePath(path).parts}
+    return own or kind in OURS_TO_SHOW
+
+
+def read(row: dict, store: Path) -> Kept | None:
+    """What the row's run kept; None where it kept nothing, or not on this machine."""
+    files = row.get("files", {})
+    path = store / files.get("folder", "") / PurePath(files.get("embeddings", "")).name
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    n = len(arrays["y"])
+    shown = may_show_pictures(row) and "pictures" in arrays
+    items = arrays["picture_index"] if shown else np.arange(n)
+    step = max(1, -(-len(items) // MOST))
+    items = items[::step]
+    names = arrays["names"][items] if len(arrays["names"]) else ()
+    return Kept(
+        x=arrays["x"][items].astype(np.float32),
+        labels=arrays["y"][items].astype(int),
+        items=items.astype(int),
+        classes=tuple(map(str, arrays["classes"])),
+        names=tuple(map(str, names)),
+        pictures=arrays["pictures"][::step] if shown else None,
+    )
+
+
+def plane(x: np.ndarray) -> np.ndarray:
+    """(n, D) -> (n, 2): as it is where D is 2, else the first two principal components.
+
+    Each component's sign is such that its largest loading is positive, so a map keeps its sides.
+    """
+    if x.shape[1] == 2:
+        return x
+    centred = x.astype(float) - x.mean(0, dtype=float)
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]  # (2, D), or (1, D)
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
+    flat = centred @ axes.T
+    return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+
+
+def picture_uri(picture: np.ndarray, side: int) -> str:
+    """A picture (H, W) or (H, W, 3) as data: for a page, at most `side` pixels wide and high."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side))
+    return image_uri(image)
+
+
+def image_uri(image) -> str:
+    """A PIL image as data: PNG where it is grey (line drawings), else JPEG (photographs)."""
+    buffer, grey = io.BytesIO(), image.mode == "L"
+    image.save(
+        buffer, "PNG" if grey else "JPEG", optimize=True, **({} if grey else {"quality": 80})
+    )
+    kind = "png" if grey else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def sheet(pictures: np.ndarray, side: int = 32) -> tuple[str, int]:
+    """All pictures in one image, as data, and how many stand in a row of it.
+
+    Each is at most `side` pixels wide and high, and square, so that 2,000 stay below 1 MB or so.
+    """
+    from PIL import Image
+
+    across = max(1, int(np.ceil(np.sqrt(len(pictures)))))
+    height, width = pictures.shape[1:3]
+    if height > side or height != width:
+        small = [Image.fromarray(p).resize((side, side), Image.Resampling.BOX) for p in pictures]
+        pictures = np.stack([np.asarray(p) for p in small])
+        height = width = side
+    down = -(-len(pictures) // across)
+    canvas = np.zeros((down * across, *pictures.shape[1:]), np.uint8)
+    canvas[: len(pictures)] = pictures
+    grid = canvas.reshape(down, across, height, width, *pictures.shape[3:]).swapaxes(1, 2)
+    whole = grid.reshape(down * height, across * width, *pictures.shape[3:])
+    return image_uri(Image.fromarray(whole)), across

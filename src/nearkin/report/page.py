@@ -1,0 +1,224 @@
+"""The page of a study: one HTML file that needs nothing else, and the same as Markdown and LaTeX.
+
+It reads an answer and rows, and trains nothing. What comes from file and class names is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from nearkin.report import pictures, plots, standard, tables
+from nearkin.report.kept import Kept, picture_uri, sheet
+from nearkin.report.views import CLASS_COLOURS, OTHER, Answers, Panel, Question, answers, panels
+from nearkin.runs.store import write_whole
+from nearkin.studies.answer import Answer, Figure, Gallery, Maps
+
+TILE = 96  # pixels of a picture in a gallery
+GRAIN = 4  # decimals of a point's place in its square
+
+
+def write_page(
+    answer: Answer,
+    rows: Sequence[dict],
+    folder: Path | str,
+    store_folder: Path | str,
+    *,
+    name: str = "report",
+    command: str = "",
+) -> Path:
+    """Write folder/NAME.html, and beside it what write_markdown writes; the HTML file's path.
+
+    Args:
+        answer: what the study's answer(rows) gave.
+        rows: every row that it was made from (runs/store.py).
+        folder: where to write.
+        store_folder: where the rows' files are.
+        name: of the files; as a rule the study's.
+        command: what made the rows.
+    """
+    folder, store, atlas = Path(folder), Path(store_folder), Atlas()
+    values = what_is_said(answer, rows, command)
+    curves = values.pop("curves")
+    figures = [html_figure(figure, store, atlas) for figure in answer.figures]
+    text = template("page.html").render(
+        **values,
+        figures=figures,
+        curves=curves and html_figure(curves, store, atlas),
+        maps=atlas.values(),
+    )
+    write_markdown(answer, rows, folder, store, name=name, command=command)
+    return write(folder / f"{name}.html", text)
+
+
+def write_markdown(
+    answer: Answer,
+    rows: Sequence[dict],
+    folder: Path | str,
+    store_folder: Path | str,
+    *,
+    name: str = "report",
+    command: str = "",
+) -> Path:
+    """Write folder/NAME.md with its pictures in folder/NAME/, and the tables as folder/NAME.tex.
+
+    The arguments are those of write_page; the result is the Markdown file's path.
+    """
+    folder, values = Path(folder), what_is_said(answer, rows, command)
+    drawn = [*answer.figures, *([values["curves"]] if values["curves"] else [])]
+    shown = []
+    for number, figure in enumerate(drawn, 1):
+        path = pictures.save(figure, folder / name / f"figure-{number}", Path(store_folder))
+        shown.append((figure.title, f"{name}/{path.name}", figure.note))
+    latex = "% Tables of the page of the same name.\n\n"
+    latex += "\n".join(tables.latex(table) for table in answer.tables)
+    write(folder / f"{name}.tex", latex)
+    return write(folder / f"{name}.md", template("page.md").render(**values, pictures=shown))
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a text file whole."""
+    write_whole(path, lambda file: file.write(text.strip().encode() + b"\n"))
+    return path
+
+
+@lru_cache
+def template(name: str) -> jinja2.Template:
+    """A template: what it prints is escaped in HTML, and by the filter `md` in Markdown."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "as_table": tables.html,
+        "as_markdown": tables.markdown,
+        "md": tables.markdown_text,
+        "plain": plain,
+    }
+    return environment.get_template(name)
+
+
+def plain(value: object) -> str:
+    """A value of a recipe as text: options as k=v, nothing as a dash."""
+    if isinstance(value, Mapping):
+        value = " ".join(f"{k}={v}" for k, v in value.items())
+    return tables.MISSING if value in ("", None) else str(value)
+
+
+def what_is_said(answer: Answer, rows: Sequence[dict], command: str) -> dict:
+    """What both templates print."""
+    named = standard.methods(rows)
+    ordered = [row for group in named.values() for row in group]
+    common, table = standard.shared(rows), standard.runs(rows, named)
+    return {
+        "answer": answer,
+        "rows": ordered,
+        "selection": standard.selection(rows, named),
+        "curves": standard.curves(rows, named),
+        "diverged": [
+            (name, row)
+            for name, group in named.items()
+            for row in group
+            if row.get("status") == "diverged"
+        ],
+        "runs": table,
+        "heads": tables.heads(table),
+        "kinds": tables.kinds(table),
+        "cells": tables.cells(table),
+        "recipes": [standard.own(row, common) for row in ordered],
+        "commands": [standard.command(row.get("recipe", {})) for row in ordered],
+        "common": common,
+        "facts": standard.facts(rows),
+        "command": command,
+    }
+
+
+class Atlas:
+    """All maps of a page, as the script draws them; what several show of the same set is kept once.
+
+    A set is the items that maps of one data set share: their classes, titles and pictures.
+    """
+
+    def __init__(self) -> None:
+        self.maps: list[dict] = []
+        self.sets: dict[str, dict] = {}
+
+    def add(self, panel: Panel) -> int:
+        """Take a map in; its number."""
+        items = self.items(panel.kept)
+        name = json.dumps(items)
+        self.sets.setdefault(name, items)
+        self.maps.append(
+            {
+                "set": list(self.sets).index(name),
+                "points": np.round(panel.points, GRAIN).ravel().tolist(),
+                "ruler": panel.ruler,
+                "labels": [(c, round(x, GRAIN), round(y, GRAIN)) for c, x, y in panel.labels],
+            }
+        )
+        return len(self.maps) - 1
+
+    def items(self, kept: Kept) -> dict:
+        """What is said of a set."""
+        uri, across = ("", 0) if kept.pictures is None else sheet(kept.pictures)
+        return {
+            "classes": kept.classes,
+            "labels": kept.labels.tolist(),
+            "titles": [kept.title(i) for i in range(len(kept.labels))],
+            "sheet": uri,
+            "across": across,
+        }
+
+    def values(self) -> dict:
+        """As plain data."""
+        sets = list(self.sets.values())
+        return {"colours": CLASS_COLOURS, "other": OTHER, "maps": self.maps, "sets": sets}
+
+
+def html_figure(figure: Figure, store: Path, atlas: Atlas) -> dict:
+    """What the page's template prints of a figure."""
+    said = {"kind": type(figure).__name__.lower(), "title": figure.title, "note": figure.note}
+    if isinstance(figure, Maps):
+        return said | {"maps": [html_map(view, atlas) for view in panels(figure, store)]}
+    if isinstance(figure, Gallery):
+        return said | html_gallery(answers(figure, store))
+    return said | {"svg": plots.svg(figure)}
+
+
+def html_map(view: Panel | str, atlas: Atlas) -> dict:
+    if isinstance(view, str):
+        return {"name": view, "number": None}
+    return {"name": view.name, "caption": view.caption, "number": atlas.add(view)}
+
+
+def html_gallery(view: Answers | None) -> dict:
+    """The tiles of wrong and of right answers, and how many of the items were right."""
+    if view is None:
+        return {"answers": None}
+    groups = [("Wrong at the nearest", view.wrong), ("Right at the nearest", view.right)]
+    return {
+        "answers": [(name, [tiles(view.kept, q) for q in group]) for name, group in groups],
+        "summary": view.summary(),
+    }
+
+
+def tiles(kept: Kept, question: Question) -> list[dict]:
+    """The item asked about, then those found."""
+    outcomes = ["asked", *("right" if right else "wrong" for right in question.right)]
+    return [
+        {
+            "outcome": outcome,
+            "kind": kept.kind(i),
+            "title": kept.title(i),
+            "picture": "" if kept.pictures is None else picture_uri(kept.pictures[i], TILE),
+        }
+        for outcome, i in zip(outcomes, (question.item, *question.found), strict=True)
+    ]

@@ -1,0 +1,254 @@
+"""Curves, bars and matrices as SVG, by matplotlib.
+
+An SVG keeps its text as text and says its numbers when one points at them; a page inlines it, a
+Markdown page shows it as a file. The same figure gives the same bytes every time. Colours are
+those of Okabe and Ito (Color universal design, 2008), told apart without normal colour vision,
+and never stand alone: curves differ in marker or dash too.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from nearkin.report import tables
+from nearkin.studies.answer import Bars, Cell, Line, Lines, Matrix
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#882255")
+MARKERS = "osD^vPXh"
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
+INK = "#222222"
+
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nearkin",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "figure.constrained_layout.use": True,
+}
+WIDE = 5.2  # inches: text stays readable where a phone shows it 360 pixels wide
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Our style, and no word about letters that the font lacks."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def new(width: float, height: float):
+    """A figure that no global state knows of."""
+    from matplotlib.figure import Figure as Drawn
+
+    return Drawn(figsize=(width, height))
+
+
+class Tips:
+    """What a part of an SVG says when one points at it."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def add(self, artist, text: str) -> None:
+        artist.set_gid(f"tip-{len(self.texts)}")
+        self.texts.append(text)
+
+    def title(self, match: re.Match) -> str:
+        return f"<g><title>{escape(self.texts[int(match[1])])}</title>"
+
+
+def svg(figure: Lines | Bars | Matrix) -> str:
+    """The figure as SVG that scales to whatever holds it."""
+    tips, buffer = Tips(), io.StringIO()
+    with drawing():
+        drawn = VECTOR[type(figure)](figure, tips)
+        drawn.patch.set_visible(False)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        drawn.savefig(buffer, format="svg", metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'<g id="tip-(\d+)">', tips.title, text)
+    text = re.sub(r'<g id="[a-z]\w*">', "<g>", text)
+    text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    # joins and ends of all strokes: on the root, where they cannot leak into a page
+    return text.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
+
+
+def shown(value: Cell, percent: bool) -> str:
+    """A number with its interval, as a table shows it."""
+    return str(tables.column([value], percent)[0]) + (" %" if percent else "")
+
+
+def draw_lines(figure: Lines, tips: Tips):
+    """Curves with bands; a key below."""
+    scale = 100 if figure.percent else 1
+    drawn = new(WIDE, 3.1 + 0.17 * -(-len(figure.lines) // 2))
+    axes = drawn.add_subplot()
+    solid = 0
+    for i, line in enumerate(figure.lines):
+        colour = COLOURS[i % len(COLOURS)]
+        x, y = np.array(line.x, float), scale * np.array(line.y, float)
+        look: dict = {"color": colour, "label": textwrap.shorten(line.name, 44, placeholder=" …")}
+        if line.dashed:
+            axes.plot(x, y, linestyle=(0, (5, 2)), linewidth=1.2, **look)
+        else:
+            every = max(1, len(x) // 12)
+            look |= {"marker": MARKERS[solid % len(MARKERS)], "markevery": every}
+            axes.plot(x, y, linestyle=DASHES[solid // len(COLOURS) % len(DASHES)], **look)
+            solid += 1
+        if line.low and line.high:
+            low, high = scale * np.array(line.low, float), scale * np.array(line.high, float)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        for a, b, text in zip(x, y, line_tips(figure, line), strict=True):
+            (point,) = axes.plot([a], [b], marker="o", markersize=7, alpha=0, color=colour)
+            tips.add(point, text)
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(with_unit(figure.y, figure.percent))
+    axes.margins(x=0.02)
+    if figure.log_y:
+        axes.set_yscale("log")
+    set_x_ticks(axes, figure)
+    if len(figure.lines) > 1:
+        drawn.legend(loc="outside lower center", ncols=2, handlelength=2.6, columnspacing=1.5)
+    return drawn
+
+
+def line_tips(figure: Lines, line: Line) -> Iterator[str]:
+    """name, x: y [low, high] of every point."""
+    for i, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
+        text = f"{line.name}\n{figure.x} {x:g}: {shown(y, figure.percent)}"
+        if line.low and line.high:
+            low, high = shown(line.low[i], figure.percent), shown(line.high[i], figure.percent)
+            text += f" [{low}, {high}]"
+        yield text
+
+
+def set_x_ticks(axes, figure: Lines) -> None:
+    """Ticks at the points themselves where they are few and far apart; whole numbers stay whole."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    values = sorted({x for line in figure.lines for x in line.x if isfinite(x)})
+    whole = all(float(x).is_integer() for x in values)
+    if figure.log_x:
+        axes.set_xscale("log")
+    if figure.log_x and 1 < len(values) <= 9 and values[0] > 0:
+        axes.set_xticks(values, [f"{x:g}" for x in values])
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif not figure.log_x and whole:
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+
+
+def with_unit(text: str, percent: bool) -> str:
+    return f"{text} (%)" if percent and "%" not in text else text
+
+
+def draw_bars(figure: Bars, tips: Tips):
+    """Lying bars from zero, each with its interval and its number."""
+    scale = 100 if figure.percent else 1
+    count, gap = len(figure.series), 0.35
+    drawn = new(WIDE, 0.9 + len(figure.groups) * (0.21 * count + 0.09))
+    axes = drawn.add_subplot()
+    step = (1 - gap) / count
+    values = [v for group in figure.values for v in group]
+    digits = tables.decimals(values, scale)
+    for s, name in enumerate(figure.series):
+        colour = COLOURS[s % len(COLOURS)]
+        for g, group in enumerate(figure.groups):
+            value = figure.values[g][s]
+            y = g + gap / 2 + (s + 0.5) * step - 0.5
+            text = str(tables.show(value, scale, digits))
+            top = 0.0
+            if value is not None and isfinite(value.mean):
+                mean, low, high = (scale * v for v in (value.mean, value.low, value.high))
+                (bar,) = axes.barh(y, mean, step * 0.92, color=colour, alpha=0.85)
+                tips.add(bar, f"{group}, {name}\n{figure.y} {shown(value, figure.percent)}")
+                if value.n > 1:
+                    axes.plot([low, high], [y, y], color=INK, linewidth=1.1)
+                top = max(mean, high, 0)
+            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(text, (top, y), fontsize=7.5, **where)
+        axes.barh([0], [0], color=colour, alpha=0.85, label=name)
+    axes.set_yticks(range(len(figure.groups)), [wrap(g, 26) for g in figure.groups])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(figure.groups) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high + 0.2 * (high - low))  # room for the numbers
+    axes.set_xlabel(with_unit(figure.y, figure.percent))
+    if count > 1:
+        drawn.legend(loc="outside lower center", ncols=min(3, count), handlelength=1.2)
+    return drawn
+
+
+def wrap(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def draw_matrix(figure: Matrix, tips: Tips):
+    """A heat map whose cells say their number and its interval."""
+    scale = 100 if figure.percent else 1
+    down, across = len(figure.rows), len(figure.columns)
+    means = np.array([[np.nan if v is None else scale * v.mean for v in r] for r in figure.values])
+    drawn = new(max(3.4, 1.6 + 0.66 * across), 1.2 + 0.5 * down)
+    axes = drawn.add_subplot()
+    axes.imshow(np.ma.masked_invalid(means), cmap="Blues", aspect="auto")
+    finite = means[np.isfinite(means)]
+    dark = finite.min() + 0.6 * np.ptp(finite) if finite.size else np.inf
+    digits = tables.decimals([v for row in figure.values for v in row], scale)
+    for i, row in enumerate(figure.rows):
+        for j, col in enumerate(figure.columns):
+            value = figure.values[i][j]
+            cell = tables.show(value, scale, digits)
+            ink = "white" if means[i, j] > dark else INK
+            lift = 0.12 if cell.half else 0
+            text = axes.text(j, i - lift, cell.text, ha="center", va="center", color=ink)
+            tips.add(text, f"{row}, {col}\n{cell}{' %' if figure.percent else ''}")
+            if cell.half:
+                axes.text(
+                    j, i + 0.23, f"± {cell.half}", ha="center", va="center", color=ink, size=6.5
+                )
+    longest = max((len(c) for c in figure.columns), default=0)
+    turn = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if longest > 9 else {}
+    axes.set_xticks(
+        range(across), [textwrap.shorten(c, 28, placeholder=" …") for c in figure.columns], **turn
+    )
+    axes.set_yticks(range(down), [wrap(r, 22) for r in figure.rows])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(figure.y)
+    return drawn
+
+
+VECTOR: dict[type, Callable] = {Lines: draw_lines, Bars: draw_bars, Matrix: draw_matrix}
