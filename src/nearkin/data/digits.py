@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def read_idx(path: Path) -> Tensor:
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path}: not an idx file of bytes")
     start = 4 + 4 * data[3]
-    shape = np.frombuffer(data[4:start], ">i4").tolist()
-    if len(shape) != data[3] or len(data) - start != int(np.prod(shape, dtype=np.int64)):
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
+    if len(data) != start + prod(shape):
         raise ValueError(f"{path}: truncated, wanted shape {shape}, got {len(data)} bytes in all")
     return torch.frombuffer(bytearray(data[start:]), dtype=torch.uint8).view(shape)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from zipfile import BadZipFile
+
 import numpy as np
 import torch
 
@@ -18,9 +21,9 @@ def features(request: Request) -> Splits:
     if not path.is_file():
         raise ValueError(f"features:{path}: no such file; `nearkin embed` writes one")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("x", "y", "names") if key in file}
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"features:{path}: not a whole npz file ({error})") from None
     if "x" not in arrays or "y" not in arrays:
         raise ValueError(f"features:{path}: wanted arrays x and y, got {sorted(arrays)}")
@@ -29,6 +32,9 @@ def features(request: Request) -> Splits:
         raise ValueError(
             f"features:{path}: wanted x (N, D) and y (N,), got {x.shape} and {y.shape}"
         )
+    names = arrays.get("names", ())
+    if len(names) not in (0, len(x)):
+        raise ValueError(f"features:{path}: wanted {len(x)} names, got {len(names)}")
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
         raise ValueError(f"features:{path}: row {row} of x is not finite")
@@ -37,7 +43,7 @@ def features(request: Request) -> Splits:
         torch.from_numpy(x.astype(np.float32)),
         torch.from_numpy(labels.astype(np.int64)),
         tuple(str(name) for name in classes),
-        tuple(str(name) for name in arrays.get("names", ())),
+        tuple(str(name) for name in names),
     )
     train, test = halves(whole, f"features:{path}")
     return Splits(f"features:{path.stem}", train, test, test, f"features, {x.shape[1]}-d")

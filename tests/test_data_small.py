@@ -1,0 +1,159 @@
+"""Claim: small data sets and stored features are read whole or refused in one line."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from nearkin.data import load
+
+
+def write_idx(path, array, packed=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = b"\x00\x00\x08" + struct.pack(f">B{array.ndim}i", array.ndim, *array.shape)
+    data = head + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(data) if packed else data)
+
+
+def write_mnist(root, folder="MNIST", packed=False):
+    rng = np.random.default_rng(0)
+    ending = ".gz" if packed else ""
+    for part, count in (("train", 30), ("t10k", 20)):
+        raw = root / folder / "raw"
+        pictures = rng.integers(0, 256, (count, 28, 28))
+        write_idx(raw / f"{part}-images-idx3-ubyte{ending}", pictures, packed)
+        write_idx(raw / f"{part}-labels-idx1-ubyte{ending}", np.arange(count) % 10, packed)
+
+
+def tensor(split):
+    assert isinstance(split.inputs, torch.Tensor)
+    return split.inputs
+
+
+def test_mnist_5k_is_balanced_in_every_stretch():
+    splits = load("mnist-5k")
+    assert splits.shared_classes
+    assert splits.query is splits.gallery
+    assert tensor(splits.train).shape == (4000, 1, 28, 28)
+    assert tensor(splits.query).shape == (1000, 1, 28, 28)
+    assert tensor(splits.train).dtype == torch.uint8
+    assert torch.equal(splits.train.labels[:20], torch.arange(20) % 10)
+    assert splits.query.labels.bincount().tolist() == [100] * 10
+    assert not set(splits.train.names) & set(splits.query.names)
+    # a one is thinner than a zero, so the labels are those of the pictures
+    ink = [tensor(splits.train)[splits.train.labels == d].float().mean() for d in range(2)]
+    assert ink[0] > 1.5 * ink[1]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
+)
+def test_idx_files_are_read_as_torchvision_reads_them(tmp_path, name, folder, packed):
+    import torchvision.datasets
+
+    write_mnist(tmp_path, folder, packed)
+    splits = load(name, tmp_path)
+    assert len(splits.train) == 30
+    assert len(splits.train.classes) == 10
+    if not packed:
+        for split, train in ((splits.train, True), (splits.query, False)):
+            theirs = getattr(torchvision.datasets, folder)(tmp_path, train=train)
+            assert torch.equal(tensor(split)[:, 0], theirs.data)
+            assert torch.equal(split.labels, theirs.targets)
+            assert list(split.classes) == [c.split(" - ")[0] for c in theirs.classes]
+
+
+def test_root_comes_from_the_environment(tmp_path, monkeypatch):
+    write_mnist(tmp_path)
+    monkeypatch.setenv("NEARKIN_DATA", str(tmp_path))
+    assert len(load("mnist").train) == 30
+    monkeypatch.delenv("NEARKIN_DATA")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="in data; give the folder"):
+        load("mnist")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: (raw / "t10k-labels-idx1-ubyte").unlink(), "no MNIST/raw with its four"),
+        (lambda raw: cut(raw / "train-images-idx3-ubyte", 500), "truncated, wanted shape"),
+        (lambda raw: cut(raw / "train-images-idx3-ubyte", 10), "truncated"),
+        (lambda raw: cut(raw / "train-images-idx3-ubyte", 0), "not an idx file"),
+        (lambda raw: write_idx(raw / "train-labels-idx1-ubyte", np.arange(29)), "as many images"),
+        (lambda raw: write_idx(raw / "t10k-labels-idx1-ubyte", np.arange(20)), "labels below 10"),
+    ],
+)
+def test_a_broken_mnist_is_refused(tmp_path, change, said):
+    write_mnist(tmp_path)
+    change(tmp_path / "MNIST" / "raw")
+    with pytest.raises(ValueError, match=said) as caught:
+        load("mnist", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def cut(path, length):
+    path.write_bytes(path.read_bytes()[:length])
+
+
+def test_a_cut_gzip_is_refused(tmp_path):
+    write_mnist(tmp_path, packed=True)
+    cut(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz", 900)
+    with pytest.raises(ValueError, match="not a whole gzip file"):
+        load("mnist", tmp_path)
+
+
+def test_names_are_strict():
+    with pytest.raises(ValueError, match="did you mean 'mnist'"):
+        load("mnits")
+    with pytest.raises(ValueError, match="wanted features:PATH"):
+        load("features")
+    with pytest.raises(ValueError, match="wanted mnist"):
+        load("mnist:here")
+
+
+def write_features(path, **arrays):
+    good = {"x": np.arange(24.0).reshape(8, 3), "y": np.array([9, 4, 4, 9, 2, 2, 7, 7])}
+    np.savez(path, **{**good, **arrays})
+    return f"features:{path}"
+
+
+def test_features_split_the_sorted_classes_in_half(tmp_path):
+    name = write_features(tmp_path / "f.npz", names=np.array(list("abcdefgh")))
+    splits = load(name)
+    assert splits.train.classes == ("2", "4")
+    assert splits.query.classes == ("7", "9")
+    assert splits.train.labels.tolist() == [1, 1, 0, 0]
+    assert splits.train.names == ("b", "c", "e", "f")
+    assert splits.query.labels.tolist() == [1, 1, 0, 0]
+    assert tensor(splits.query).tolist() == [[0, 1, 2], [9, 10, 11], [18, 19, 20], [21, 22, 23]]
+    assert tensor(splits.train).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": np.zeros((7, 3))}, r"wanted x \(N, D\) and y \(N,\)"),
+        ({"x": np.full((8, 3), np.nan)}, "row 0 of x is not finite"),
+        ({"y": np.zeros(8)}, "two classes or more, got 1"),
+        ({"y": np.array([object()] * 8)}, "not a whole npz file"),
+        ({"names": np.array(["one"])}, "8 names, got 1"),
+    ],
+)
+def test_bad_features_are_refused(tmp_path, arrays, said):
+    with pytest.raises(ValueError, match=said):
+        load(write_features(tmp_path / "f.npz", **arrays))
+
+
+def test_a_features_file_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        load(f"features:{tmp_path / 'f.npz'}")
+    np.savez(tmp_path / "f.npz", z=np.zeros(3))
+    with pytest.raises(ValueError, match="wanted arrays x and y, got"):
+        load(f"features:{tmp_path / 'f.npz'}")
+    (tmp_path / "f.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ValueError, match="not a whole npz file"):
+        load(f"features:{tmp_path / 'f.npz'}")

@@ -1,0 +1,85 @@
+"""Claim: training and test keep apart; validation and subsets are what the protocol says."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nearkin.data import Split, Splits, hold_out, subset
+
+
+def split(sizes, first=0):
+    """Class c has sizes[c] items; each item's input tells its class and number."""
+    items = torch.tensor([[c + first, i] for c, size in enumerate(sizes) for i in range(size)])
+    classes = tuple(f"class {c + first:02}" for c in range(len(sizes)))
+    names = tuple(f"{c}/{i}" for c, i in items.tolist())
+    return Split(items.float(), items[:, 0] - first, classes, names)
+
+
+def tensor(part):
+    assert isinstance(part.inputs, torch.Tensor)
+    return part.inputs
+
+
+def items(part):
+    return {tuple(row) for row in tensor(part).int().tolist()}
+
+
+def test_a_class_on_both_sides_is_refused():
+    with pytest.raises(ValueError, match="share 1, such as 'class 02'"):
+        Splits("set", split([2, 2, 2]), split([2, 2], 2), split([2, 2], 3))
+    Splits("set", split([2, 2]), split([2, 2]), split([2, 2]), shared_classes=True)
+
+
+def test_every_fifth_training_class_validates():
+    test = split([3] * 4, first=12)
+    held = hold_out(Splits("set", split([3] * 12), test, test))
+    assert held.query is held.gallery
+    assert held.query.classes == ("class 04", "class 09")
+    assert len(held.train.classes) == 10
+    for part in (held.train, held.query):
+        names = torch.tensor([int(part.classes[label][-2:]) for label in part.labels])
+        assert torch.equal(names, tensor(part)[:, 0].long())
+    assert items(held.train) | items(held.query) == items(split([3] * 12))
+    with pytest.raises(ValueError, match="got 4 classes"):
+        hold_out(Splits("set", split([3] * 4), test, test))
+
+
+def test_the_last_sixth_validates_where_classes_are_shared():
+    both = replace(split([25]), labels=torch.arange(25) % 5, classes=tuple("abcde"))
+    held = hold_out(Splits("set", both, both, both, shared_classes=True))
+    assert held.train.names == both.names[:21]
+    assert held.query.names == held.gallery.names == both.names[21:]
+    assert held.train.classes == both.classes
+
+
+@settings(max_examples=50)
+@given(
+    sizes=st.lists(st.integers(1, 20), min_size=2, max_size=12),
+    shares=st.lists(st.floats(0.01, 1), min_size=2, max_size=2),
+    seed=st.integers(0, 20),
+)
+def test_subsets_are_nested(sizes, shares, seed):
+    whole = split(sizes)
+    small, large = sorted(shares)
+    for less, more in (((small, 1.0), (large, 1.0)), ((1.0, small), (1.0, large))):
+        inner, outer = (subset(whole, *share, seed) for share in (less, more))
+        assert items(inner) <= items(outer) <= items(whole)
+        assert set(inner.classes) <= set(outer.classes)
+        assert [inner.classes[i] for i in inner.labels] == [
+            f"class {c:02}" for c in tensor(inner)[:, 0].int().tolist()
+        ]
+        assert inner.labels.unique().tolist() == list(range(len(inner.classes)))
+
+
+def test_subsets_keep_the_share_asked_for():
+    whole = split([20] * 10)
+    part = subset(whole, 0.25, 0.4, 0)
+    assert part.labels.bincount().tolist() == [5] * 4
+    assert items(subset(whole, 1.0, 1.0, 3)) == items(whole)
+    assert items(subset(whole, 0.5, 1.0, 0)) != items(subset(whole, 0.5, 1.0, 1))
+    assert subset(whole, 0.01, 0.01, 0).labels.bincount().tolist() == [2, 2]
+    with pytest.raises(ValueError, match="keep_images must be in"):
+        subset(whole, 0.0, 1.0, 0)
