@@ -64,7 +64,7 @@ def list_names() -> None:
     kinds = {
         "data sets": data.DATASETS,
         "backbones": backbones.BACKBONES,
-        "losses": losses.LOSSES,
+        "losses": {**losses.LOSSES, **losses.RIVALS},
         "graph builders": graphs.BUILDERS,
         "graph layers": graphs.LAYERS,
         "samplers": data.SAMPLERS,

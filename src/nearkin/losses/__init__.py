@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from nearkin.losses.classification import CrossEntropy, NormalisedCrossEntropy
 from nearkin.losses.combined import Combined
 from nearkin.losses.gradient_cache import cached_backward as cached_backward
 from nearkin.losses.memory import Memory as Memory
 from nearkin.losses.pairs import Contrastive
 from nearkin.losses.proxy_graph import ProxyGML
+from nearkin.losses.rivals import RIVALS, Rival, from_pml
 from nearkin.losses.triplets import RatioTriplet, Triplet
 from nearkin.losses.tuples import NPair, TupleRatio, TupleTriplet
 from nearkin.names import construct, look_up
@@ -20,7 +22,9 @@ from nearkin.names import construct, look_up
 LOSSES: dict[str, type[nn.Module]] = {
     "combined": Combined,
     "contrastive": Contrastive,
+    "cross-entropy": CrossEntropy,
     "n-pair": NPair,
+    "normalised-cross-entropy": NormalisedCrossEntropy,
     "proxy-gml": ProxyGML,
     "ratio-triplet": RatioTriplet,
     "triplet": Triplet,
@@ -36,7 +40,7 @@ def make(
     classes: int | None = None,
     dim: int | None = None,
 ) -> nn.Module:
-    """The loss of this name: LOSSES[name](**options), or pytorch-metric-learning's `pml:CLASS`.
+    """The loss of this name: of LOSSES, of RIVALS, or pytorch-metric-learning's `pml:CLASS`.
 
     The number of training classes and the embedding size reach the constructors that want them.
     An unknown name or option is a ValueError that names the nearest valid one.
@@ -46,9 +50,9 @@ def make(
     """
     options = options or {}
     if name.startswith("pml:"):
-        from nearkin.losses.rivals import from_pml
-
         return from_pml(name.removeprefix("pml:"), options, classes, dim)
-    return construct(
-        look_up(name, LOSSES, "loss"), options, f"option of {name}", classes=classes, dim=dim
-    )
+    known: dict[str, type[nn.Module] | Rival] = {**LOSSES, **RIVALS}
+    loss = look_up(name, known, "loss")
+    if isinstance(loss, Rival):
+        return loss.build(options, classes, dim)
+    return construct(loss, options, f"option of {name}", classes=classes, dim=dim)

@@ -1,0 +1,86 @@
+"""Cross-entropy over the training classes: the plain baseline, and the normalised one.
+
+Dimensions: B batch, D embedding, C classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nearkin.losses.mined import Mined, refuse
+from nearkin.losses.proxy_graph import check_labels
+from nearkin.tensors import inner, unit
+
+
+class CrossEntropy(nn.Module):
+    """A linear classifier on the embeddings as they are.
+
+        loss = mean over i of  -log softmax(W x_i + b) at y_i
+
+    Source: any textbook; label smoothing: Szegedy et al., CVPR 2016, section 7.
+
+    Args:
+        classes: C.
+        dim: D.
+        smoothing: e of label smoothing, (1 - e) onehot + e / C.
+        rate: the learning rate that the classifier asks for.
+
+    >>> CrossEntropy(classes=10, dim=4).weight.shape
+    torch.Size([10, 4])
+    """
+
+    def __init__(self, classes: int, dim: int, smoothing: float = 0.0, rate: float = 0.01):
+        super().__init__()
+        self.smoothing, self.rate = smoothing, rate
+        self.weight = nn.Parameter(torch.randn(classes, dim) * dim**-0.5)
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
+        refuse(self, indices_tuple)
+        check_labels(labels, len(self.weight))
+        logits = inner(embeddings, self.weight) + self.bias  # (B, C)
+        total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.smoothing)
+        return total / max(len(labels), 1)
+
+    def rates(self) -> dict[str, float]:
+        """Weight and bias."""
+        return {"": self.rate}
+
+
+class NormalisedCrossEntropy(nn.Module):
+    """A classifier by cosines: one learnt direction a class.
+
+        loss = mean over i of  -log softmax(cos(x_i, W) / T) at y_i
+
+    Source: Zhai & Wu, Classification is a strong baseline for deep metric learning, BMVC 2019,
+    section 3 (temperature 0.05). Differs: their layer normalisation before is left to the backbone.
+
+    Args:
+        classes: C.
+        dim: D.
+        temperature: T.
+        rate: the learning rate that the directions ask for.
+
+    >>> loss = NormalisedCrossEntropy(classes=2, dim=2)
+    >>> _ = loss.weight.data.copy_(torch.eye(2))
+    >>> loss(torch.tensor([[3.0, 0.0]]), torch.tensor([1]))  # log(1 + exp(20))
+    tensor(20., grad_fn=<DivBackward0>)
+    """
+
+    def __init__(self, classes: int, dim: int, temperature: float = 0.05, rate: float = 0.01):
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        self.temperature, self.rate = temperature, rate
+        self.weight = nn.Parameter(torch.randn(classes, dim) * dim**-0.5)
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
+        refuse(self, indices_tuple)
+        check_labels(labels, len(self.weight))
+        cosine = inner(unit(embeddings), unit(self.weight))  # (B, C)
+        total = F.cross_entropy(cosine / self.temperature, labels, reduction="sum")
+        return total / max(len(labels), 1)
+
+    def rates(self) -> dict[str, float]:
+        """The directions."""
+        return {"weight": self.rate}

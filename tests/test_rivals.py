@@ -1,0 +1,200 @@
+"""The named rivals are pytorch-metric-learning's losses under the settings of their papers."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorch_metric_learning import distances, losses, miners, regularizers
+
+from nearkin.losses import RIVALS, CrossEntropy, NormalisedCrossEntropy, make
+from nearkin.losses.rivals import Borrowed, miner_from_pml
+
+CLASSES, DIM = 6, 8
+BATCHES = {
+    "pairs": [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 5],
+    "one class": [2] * 6,
+    "no kin": [0, 1, 2, 3, 4, 5],
+    "one": [3],
+}
+OWN_CLASSES = {"arcface", "margin", "proxy-anchor", "proxy-nca", "soft-triple"}
+
+
+def built(name, options=None):
+    torch.manual_seed(0)
+    return make(name, options, classes=CLASSES, dim=DIM)
+
+
+def batch(labels, seed=0):
+    torch.manual_seed(seed)
+    return torch.randn(len(labels), DIM, requires_grad=True), torch.tensor(labels)
+
+
+def as_in_the_paper(name):
+    """The same method, written out with PML's own classes."""
+    squared = distances.LpDistance(power=2)
+    loss, miner = {
+        "arcface": lambda: (losses.ArcFaceLoss(CLASSES, DIM, margin=28.6, scale=64), None),
+        "lifted-structure": lambda: (losses.LiftedStructureLoss(), None),
+        "margin": lambda: (
+            losses.MarginLoss(learn_beta=True, num_classes=CLASSES),
+            miners.DistanceWeightedMiner(0.5, 1.4),
+        ),
+        "multi-similarity": lambda: (
+            losses.MultiSimilarityLoss(2, 50, 0.5),
+            miners.MultiSimilarityMiner(0.1),
+        ),
+        "pml-contrastive": lambda: (losses.ContrastiveLoss(), None),
+        "pml-n-pair": lambda: (
+            losses.NPairsLoss(
+                distance=distances.DotProductSimilarity(normalize_embeddings=False),
+                embedding_regularizer=regularizers.LpRegularizer(power=2),
+                embedding_reg_weight=0.001,
+            ),
+            None,
+        ),
+        "proxy-anchor": lambda: (losses.ProxyAnchorLoss(CLASSES, DIM), None),
+        "proxy-nca": lambda: (losses.ProxyNCALoss(CLASSES, DIM, softmax_scale=8), None),
+        "semi-hard-triplet": lambda: (
+            losses.TripletMarginLoss(margin=0.2, distance=squared),
+            miners.TripletMarginMiner(0.2, "semihard", distance=squared),
+        ),
+        "soft-triple": lambda: (
+            losses.SoftTripleLoss(
+                CLASSES,
+                DIM,
+                weight_regularizer=regularizers.SparseCentersRegularizer(CLASSES, 10),
+                weight_reg_weight=0.2,
+            ),
+            None,
+        ),
+        "supcon": lambda: (losses.SupConLoss(temperature=0.1), None),
+    }[name]()
+    return lambda x, y: loss(x, y, miner(x, y) if miner else None), loss
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_is_pml_under_the_settings_of_the_paper(name):
+    x, y = batch(BATCHES["pairs"])
+    ours = built(name)
+    assert isinstance(ours, Borrowed)
+    theirs, module = as_in_the_paper(name)
+    module.load_state_dict(ours.loss.state_dict())
+    torch.manual_seed(1)
+    value = ours(x, y)
+    torch.manual_seed(1)
+    torch.testing.assert_close(value, theirs(x, y))
+    assert value > 0
+    assert RIVALS[name].source
+
+
+@pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize("name", RIVALS)
+def test_is_finite_and_has_a_gradient_on_odd_batches(name, labels):
+    x, y = batch(labels)
+    value = built(name)(x, y)
+    value.backward()
+    assert value.isfinite()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_asks_for_a_rate_where_it_learns_and_refuses_classes_that_it_has_not(name):
+    loss = built(name)
+    assert isinstance(loss, Borrowed)
+    learns = [n for n, _ in loss.named_parameters()]
+    assert (loss.rates() != {}) == bool(learns) == (name in OWN_CLASSES)
+    assert all(n.startswith(tuple(loss.rates())) for n in learns)
+    x, y = batch([0, 0, 7, 7])
+    if learns:
+        with pytest.raises(ValueError, match=r"labels must be in 0\.\.5, got 0\.\.7"):
+            loss(x, y)
+    else:
+        loss(x, y)
+
+
+def test_a_miner_of_the_run_goes_before_that_of_the_paper():
+    x, y = batch(BATCHES["pairs"])
+    hard = miner_from_pml("pml:BatchHardMiner")(x, y)
+    theirs = losses.MultiSimilarityLoss(2, 50, 0.5)
+    torch.testing.assert_close(built("multi-similarity")(x, y, hard), theirs(x, y, hard))
+
+
+def test_any_loss_of_pml_can_be_named():
+    x, y = batch(BATCHES["pairs"])
+    circle = built("pml:CircleLoss", {"m": 0.3})
+    torch.testing.assert_close(circle(x, y), losses.CircleLoss(m=0.3)(x, y))
+    euclidean = built("pml:TripletMarginLoss", {"distance": "squared", "margin": 0.1})
+    expected = losses.TripletMarginLoss(0.1, distance=distances.LpDistance(power=2))
+    torch.testing.assert_close(euclidean(x, y), expected(x, y))
+    for name in ("CosFaceLoss", "SubCenterArcFaceLoss", "NormalizedSoftmaxLoss"):
+        assert built(f"pml:{name}")(x, y).isfinite()
+    references = built("pml:ContrastiveLoss")(x, y, None, x.detach() + 1, y)
+    expected = losses.ContrastiveLoss()(x, y, None, x.detach() + 1, y)
+    torch.testing.assert_close(references, expected)
+
+
+def test_names_and_options_are_strict():
+    with pytest.raises(ValueError, match="did you mean 'CircleLoss'"):
+        built("pml:CircelLoss")
+    with pytest.raises(ValueError, match=r"'gama': did you mean 'gamma'"):
+        built("pml:CircleLoss", {"gama": 80})
+    with pytest.raises(ValueError, match="wanted a value of type float, got 'wide'"):
+        built("proxy-anchor", {"margin": "wide"})
+    with pytest.raises(ValueError, match="did you mean 'squared'"):
+        built("pml:TripletMarginLoss", {"distance": "sqared"})
+    with pytest.raises(ValueError, match="ProxyNCALoss must be given num_classes, embedding_size"):
+        make("pml:ProxyNCALoss")
+    with pytest.raises(ValueError, match="losses of pytorch-metric-learning"):
+        built("pml:CrossBatchMemory")
+    with pytest.raises(ValueError, match="did you mean 'BatchHardMiner'"):
+        miner_from_pml("pml:BatchHrdMiner")
+    with pytest.raises(ValueError, match="did you mean 'proxy-anchor'"):
+        built("proxy-ancor")
+
+
+def test_half_precision_is_computed_in_float32():
+    x, y = batch(BATCHES["pairs"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = built("proxy-anchor")(x.bfloat16(), y)
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, built("proxy-anchor")(x, y), rtol=0.02, atol=0)
+
+
+def test_cross_entropy_is_that_of_a_linear_layer():
+    x, y = batch(BATCHES["pairs"])
+    loss = CrossEntropy(CLASSES, DIM, smoothing=0.1)
+    loss.bias.data.normal_()
+    logits = x @ loss.weight.T + loss.bias
+    log_share = logits.log_softmax(1)
+    own = log_share[torch.arange(len(y)), y]
+    expected = -(0.9 * own + 0.1 * log_share.mean(1)).mean()
+    torch.testing.assert_close(loss(x, y), expected)
+    assert loss.rates() == {"": 0.01}
+
+
+def test_normalised_cross_entropy_is_pmls():
+    x, y = batch(BATCHES["pairs"])
+    loss = NormalisedCrossEntropy(CLASSES, DIM, temperature=0.1)
+    theirs = losses.NormalizedSoftmaxLoss(CLASSES, DIM, temperature=0.1)
+    theirs.W.data = loss.weight.data.T.clone()
+    torch.testing.assert_close(loss(x, y), theirs(x, y))
+    torch.testing.assert_close(loss(5 * x, y), loss(x, y))
+    at_random = NormalisedCrossEntropy(100, 64, temperature=10.0)
+    value = at_random(F.normalize(torch.randn(50, 64)), torch.randint(100, (50,))).item()
+    assert value == pytest.approx(math.log(100), abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "normalised-cross-entropy"])
+def test_classifiers_refuse_foreign_labels_and_miners_and_pass_gradcheck(name):
+    loss = built(name).double()
+    x, y = batch([0, 1, 5])
+    x = x.detach().double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss(x, y), (x,))
+    with pytest.raises(ValueError, match=r"labels must be in 0\.\.5, got 0\.\.6"):
+        loss(x, torch.tensor([0, 1, 6]))
+    with pytest.raises(ValueError, match="takes no miner"):
+        loss(x, y, (y, y, y))
+    with pytest.raises(ValueError, match="temperature"):
+        NormalisedCrossEntropy(2, 2, temperature=0.0)
