@@ -64,7 +64,7 @@ def timm_model(
 class Trunk(nn.Module):
     """Features (B, F) of pictures (B, 1 or 3, height, width)."""
 
-    def __init__(self, model: nn.Module, pool: Callable[[Tensor], Tensor], frozen: bool, bgr: bool):
+    def __init__(self, model: Any, pool: Callable[[Tensor], Tensor], frozen: bool, bgr: bool):
         super().__init__()
         self.model, self.pool, self.frozen, self.bgr = model, pool, frozen, bgr
         self.width = int(getattr(model, "head_hidden_size", model.num_features))  # F
