@@ -111,7 +111,7 @@ run(recipe, sys.argv[2], place=Place(device="cpu", threads=1, save_seconds=0.0))
 
 
 def test_a_run_killed_at_random_steps_ends_in_the_same_row(tmp_path):
-    """Pictures, augmentation, BatchNorm-free network, Adam, a schedule: bit for bit."""
+    """Pictures, augmentation, Adam and a schedule: bit for bit."""
     recipe = Recipe(loss="ratio-triplet", dim=2, epochs=1, batch=100, per_class=10)
     recipe = replace(recipe, augment="shift", schedule="cosine", warmup=3)
     whole = run(recipe, tmp_path / "whole", place=CPU)

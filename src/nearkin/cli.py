@@ -59,6 +59,7 @@ def list_names() -> None:
     Example: nearkin list
     """
     from nearkin import backbones, data, graphs, losses, studies
+    from nearkin.data import transforms
     from nearkin.runs import parts
 
     kinds = {
@@ -68,7 +69,7 @@ def list_names() -> None:
         "graph builders": graphs.BUILDERS,
         "graph layers": graphs.LAYERS,
         "samplers": data.SAMPLERS,
-        "augmentations": data.transforms.AUGMENTS,
+        "augmentations": transforms.AUGMENTS,
         "optimizers": parts.OPTIMIZERS,
         "schedules": parts.SCHEDULES,
         "studies": studies.STUDIES,
@@ -334,7 +335,8 @@ def parse(words: list[str], recipe: Recipe) -> Callable[[], None]:
     def deferred(*args, **kwargs):
         return partial(command, *args, **kwargs)
 
-    deferred.__signature__ = inspect.signature(command)  # with the file's recipe as the default
+    # so that the file's recipe is the default
+    deferred.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
     said = io.StringIO()
     try:
         with registry(), contextlib.redirect_stderr(said):

@@ -3,5 +3,18 @@
 from nearkin.measure.exact import check_embeddings
 from nearkin.measure.metrics import evaluate, knn_accuracy
 from nearkin.measure.nearest import Neighbours, neighbours
+from nearkin.measure.propagation import label_propagation, propagation_accuracy
+from nearkin.measure.scatter import confusion, overlap, scattering
 
-__all__ = ["Neighbours", "check_embeddings", "evaluate", "knn_accuracy", "neighbours"]
+__all__ = [
+    "Neighbours",
+    "check_embeddings",
+    "confusion",
+    "evaluate",
+    "knn_accuracy",
+    "label_propagation",
+    "neighbours",
+    "overlap",
+    "propagation_accuracy",
+    "scattering",
+]

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from nearkin.data import Splits, load
+from nearkin.measure import confusion
 from nearkin.runs.examine import examine, headline, keep_embeddings, nearness
 from nearkin.runs.log import Silent, StepLog
 from nearkin.runs.machine import Peak, cores, machine, versions
@@ -23,6 +24,7 @@ from nearkin.runs.store import Store, write_whole
 from nearkin.runs.training import Run, restore, save, train
 
 SAVE_SECONDS = 30.0  # of training between two checkpoints within an epoch
+CONFUSED = 20  # classes at most, of a data set whose rows tell which are mistaken for which
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,14 @@ def conclude(
 ) -> dict:
     """The row of a finished run; its embeddings and its backbone are kept in the folder."""
     seconds, images = current.seconds, current.step * recipe.batch
-    last = None
+    last = mistaken = None
     if not diverged:
         last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
         query = current.splits.query
-        keep_embeddings(folder / "embeddings.npz", current.embed(query), query)
+        embeddings = current.embed(query)
+        keep_embeddings(folder / "embeddings.npz", embeddings, query)
+        if len(query.classes) <= CONFUSED:
+            mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()
         write_whole(
             folder / "backbone.pt", partial(torch.save, current.backbone.module.state_dict())
         )
@@ -194,6 +199,7 @@ def conclude(
             "validated": chosen(current.epochs, headline(splits), "validation"),
             "best_on_test": chosen(current.epochs, headline(splits), "test"),
         },
+        "confusion": mistaken,
         "epochs": current.epochs,
         "cost": {
             "seconds": round(current.seconds + current.other_seconds, 3),

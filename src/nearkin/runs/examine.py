@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nearkin.data import Split, Splits
-from nearkin.measure import evaluate, knn_accuracy, shape
+from nearkin.measure import evaluate, knn_accuracy, scattering
 from nearkin.runs.store import write_whole
 from nearkin.runs.training import Run
 from nearkin.tensors import unit
@@ -57,7 +58,8 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
             query, splits.query.labels, train, splits.train.labels, k=NEIGHBOURS, metric=metric
         )
     if final:
-        metrics |= shape(unit(query) if metric == "cosine" else query, splits.query.labels)
+        metrics["norm"] = query.norm(dim=1).mean().item()
+        metrics |= scattering(unit(query) if metric == "cosine" else query, splits.query.labels)
     return metrics
 
 
@@ -66,7 +68,7 @@ def keep_embeddings(path: Path, embeddings: Tensor, split: Split) -> None:
 
     x (N, D), y (N,), classes (C,), names (N or 0), and `pictures` of the items `picture_index`.
     """
-    arrays = {
+    arrays: dict[str, Any] = {
         "x": embeddings.numpy(),
         "y": split.labels.numpy(),
         "classes": np.array(split.classes),

@@ -11,7 +11,7 @@ from typing import Any
 
 from nearkin.runs.training import Step
 
-COLUMNS = ("step", "epoch", "images", "images_per_second", "loss", "gradient_norm")
+COLUMNS: tuple[str, ...] = ("step", "epoch", "images", "images_per_second", "loss", "gradient_norm")
 COLUMNS += ("effective_rank", "active", "learning_rate")
 
 
@@ -26,7 +26,7 @@ class StepLog:
 
         path = folder / "steps.csv"
         kept = [r for r in read_steps(path) if float(r["step"]) <= start]
-        self.file = open(path, "w", newline="")
+        self.file = open(path, "w", newline="")  # noqa: SIM115 - closed by close()
         self.csv = csv.DictWriter(self.file, COLUMNS, restval="", extrasaction="ignore")
         self.csv.writeheader()
         self.csv.writerows(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import resource
@@ -53,10 +54,8 @@ class Peak:
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        try:
+        with contextlib.suppress(OSError):  # not Linux, or not allowed
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass  # not Linux, or not allowed: ru_maxrss then speaks of the whole process
 
     def megabytes(self) -> int:
         if self.device.type == "cuda":

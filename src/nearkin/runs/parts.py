@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nearkin import backbones, losses
 from nearkin.data import Splits, hold_out, subset
-from nearkin.losses.rivals import miner_from_pml
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
 
 
 def choose_data(recipe: Recipe, splits: Splits) -> tuple[Splits, Splits | None]:
     """The splits that the recipe trains and tests on, and those that validate (or None)."""
-    from dataclasses import replace
-
     train = subset(splits.train, recipe.keep_images, recipe.keep_classes, recipe.seed)
     splits = replace(splits, train=train)
     if not recipe.validate:
@@ -43,7 +42,7 @@ def make_loss(recipe: Recipe, splits: Splits) -> nn.Module:
     return losses.Memory(loss, recipe.memory) if recipe.memory else loss
 
 
-def make_optimizer(recipe: Recipe, backbone: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Recipe, backbone: nn.Module, loss: Any) -> torch.optim.Optimizer:
     """One group for the head, one for the trunk, one for each rate that the loss asks for."""
     rates = loss.rates() if hasattr(loss, "rates") else {}
     groups: dict[tuple[str, float], list[nn.Parameter]] = {}
@@ -94,4 +93,8 @@ SCHEDULES = {
 
 def make_miner(recipe: Recipe) -> nn.Module | None:
     """The recipe's miner, or none."""
-    return miner_from_pml(recipe.miner) if recipe.miner else None
+    if not recipe.miner:
+        return None
+    from nearkin.losses.rivals import miner_from_pml
+
+    return miner_from_pml(recipe.miner)

@@ -9,6 +9,7 @@ A row is a dictionary of plain data:
                 "validated": {...} or null,  the epoch that validation chose, where it did
                 "best_on_test": {...}}       the best epoch on test: what cheating would say
                each {"recall@1": 0.57, "map@r": ..., ...}, shares in 0..1, with "epoch"
+    confusion  class by class, whose nearest other is of which class (of small data sets), or null
     epochs     [{"epoch": 1, "loss": ..., "seconds": ..., "test": {...}, "validation": {...}}, ...]
     cost       {"seconds", "train_seconds", "images_per_second", "peak_memory_mb",
                 "parameters", "loss_parameters"}

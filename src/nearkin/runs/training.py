@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
@@ -26,7 +27,10 @@ from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
 logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells of bf16 at each run
-PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed"}
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {
+    "float32": "32-true",
+    "bf16": "bf16-mixed",
+}
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,16 @@ class Run:
         self.fabric = Fabric(accelerator=device, devices=1, precision=precision)
         self.device = self.fabric.device
         torch.manual_seed(recipe.seed)
-        backbone = parts.make_backbone(recipe, self.splits)
+        backbone: Any = parts.make_backbone(recipe, self.splits)
         if recipe.precision == "bf16":
             backbone = backbone.to(memory_format=torch.channels_last)
-        self.loss = parts.make_loss(recipe, self.splits).to(self.device)
+        self.loss: Any = parts.make_loss(recipe, self.splits).to(self.device)
         self.miner = parts.make_miner(recipe)
         optimizer = parts.make_optimizer(recipe, backbone, self.loss)
         self.backbone, self.optimizer = self.fabric.setup(backbone, optimizer)
         self.trunk = list(backbone.trunk.parameters())
-        self.inputs = self.splits.train.inputs.to(self.device)
+        inputs = self.splits.train.inputs
+        self.inputs = inputs.to(self.device) if isinstance(inputs, Tensor) else inputs
         self.labels = self.splits.train.labels.to(self.device)
         self.step = 0
         self.epochs: list[dict] = []  # what each finished epoch came to

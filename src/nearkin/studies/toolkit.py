@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 
+import torch
+
+from nearkin.measure import overlap
 from nearkin.measure.statistics import Estimate, estimate, paired
 from nearkin.runs.recipe import Recipe
-from nearkin.studies.answer import Answer, Bars, Gallery, Line, Lines, Maps, Table
+from nearkin.studies.answer import Answer, Bars, Figure, Gallery, Line, Lines, Maps, Table
 from nearkin.studies.reading import Scores, against, best, mean, p_value, scores
 
 TITLE = "The toolkit: Siamese, triplet and n-tuple networks"
@@ -97,7 +100,9 @@ def answer(rows: list[dict]) -> Answer:
     dims = sorted({r["recipe"]["dim"] for r in rows})
     flat = [r for r in rows if r["recipe"]["dim"] == 2 and r["recipe"]["seed"] == 0]
     pictures = [(name, r) for r in flat if (name := method(r)) and r["status"] == "done"]
-    figures = [overlaps(rows, dim) for dim in dims] + [curves(rows, dim) for dim in dims]
+    figures: list[Figure] = [overlaps(rows, dim) for dim in dims] + [
+        curves(rows, dim) for dim in dims
+    ]
     if pictures:
         figures.insert(0, Maps("The embeddings of every method in 2-D", tuple(pictures)))
     best_row = winner(rows, dims[-1])
@@ -115,26 +120,35 @@ def answer(rows: list[dict]) -> Answer:
 
 SHARES = {"5-NN": "knn_accuracy", "R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi"}
 SHAPES = {"spread": "spread", "anisotropy": "anisotropy", "separation": "separation"}
-OVERLAPS = {"4/7/9": "overlap_4_7_9", "2/3": "overlap_2_3"}
+OVERLAPS = {"4/7/9": [4, 7, 9], "2/3": [2, 3]}
+HEADS = (*SHARES, *SHAPES, *OVERLAPS)
 
 
-def of_dim(rows: list[dict], dim: int, metric: str) -> dict[str, Scores]:
-    """Method -> seed -> metric, of the rows of one dimension."""
-    return scores([r for r in rows if r["recipe"]["dim"] == dim], method, metric)
+def of_dim(rows: list[dict], dim: int, head: str) -> dict[str, Scores]:
+    """Method -> seed -> what stands under this head, of the rows of one dimension."""
+    chosen = [r for r in rows if r["recipe"]["dim"] == dim]
+    if head not in OVERLAPS:
+        return scores(chosen, method, (SHARES | SHAPES)[head])
+    found: dict[str, Scores] = {}
+    for row in chosen:
+        name = method(row)
+        if name and row["confusion"]:
+            counts = torch.tensor(row["confusion"])
+            found.setdefault(name, {})[row["recipe"]["seed"]] = overlap(counts, OVERLAPS[head])
+    return found
 
 
 def comparison(rows: list[dict], dim: int) -> Table:
     """Every method by every metric, and whether its 5-NN accuracy differs from the best one's."""
-    accuracy = of_dim(rows, dim, "knn_accuracy")
+    accuracy = of_dim(rows, dim, "5-NN")
     reference = best(accuracy) if accuracy else None
     differ = against(reference, accuracy) if reference else {}
-    metrics = SHARES | SHAPES | OVERLAPS
-    found = {head: of_dim(rows, dim, metric) for head, metric in metrics.items()}
+    found = {head: of_dim(rows, dim, head) for head in HEADS}
     return Table(
         title=f"{dim}-D embeddings",
-        columns=("method", *metrics, "p"),
+        columns=("method", *HEADS, "p"),
         rows=tuple(
-            (name, *(mean(found[head].get(name)) for head in metrics), p_value(differ.get(name)))
+            (name, *(mean(found[head].get(name)) for head in HEADS), p_value(differ.get(name)))
             for name in METHODS
             if name in accuracy
         ),
@@ -152,7 +166,7 @@ def comparison(rows: list[dict], dim: int) -> Table:
 
 def overlaps(rows: list[dict], dim: int) -> Bars:
     """How often 4, 7, 9 and 2, 3 are mistaken for one another, by method."""
-    found = {head: of_dim(rows, dim, metric) for head, metric in OVERLAPS.items()}
+    found = {head: of_dim(rows, dim, head) for head in OVERLAPS}
     names = [name for name in METHODS if any(name in f for f in found.values())]
     return Bars(
         title=f"Overlap of digits that look alike, {dim}-D",
@@ -217,7 +231,7 @@ def sweep_table(rows: list[dict]) -> Table:
 
 def winner(rows: list[dict], dim: int) -> dict | None:
     """Seed 0 of the method with the highest 5-NN accuracy."""
-    accuracy = of_dim(rows, dim, "knn_accuracy")
+    accuracy = of_dim(rows, dim, "5-NN")
     if not accuracy:
         return None
     name = best(accuracy)
@@ -229,7 +243,7 @@ def findings(rows: list[dict], dims: list[int]) -> list[str]:
     """What the numbers say of seed 2's sentences."""
     said = []
     for dim in dims:
-        accuracy = of_dim(rows, dim, "knn_accuracy")
+        accuracy = of_dim(rows, dim, "5-NN")
         if accuracy:
             name = best(accuracy)
             said.append(f"{dim}-D: {name} is best, 5-NN accuracy {percent(mean(accuracy[name]))}.")
@@ -243,7 +257,7 @@ def findings(rows: list[dict], dims: list[int]) -> list[str]:
 
 def claim(rows: list[dict], dim: int, a: str, b: str, head: str, lower: bool = False) -> list[str]:
     """Whether method a does better than b in one column, in a sentence."""
-    found = of_dim(rows, dim, (SHARES | SHAPES | OVERLAPS)[head])
+    found = of_dim(rows, dim, head)
     if a not in found or b not in found:
         return []
     difference = paired(found[a], found[b])

@@ -1,0 +1,167 @@
+"""Training seed 2's network on real digits: our loop beside a bare one and beside a peer's trainer.
+
+The bare loop holds the pictures as finished tensors and does nothing but forward, loss, backward
+and step, in our precision. The peer is pytorch-metric-learning's MetricLossOnly with its DataLoader
+over PIL pictures, in float32, as its notebooks have it. Both get the same batches, augmentation,
+loss, optimiser and number of images; accuracies are those of 5 nearest neighbours on the test
+digits, over seeds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.timing import Row, seconds
+from nearkin import backbones
+from nearkin.data import Split, Splits, load, transforms
+from nearkin.losses import RatioTriplet
+from nearkin.measure import knn_accuracy
+from nearkin.measure.statistics import estimate
+from nearkin.runs.log import StepLog
+from nearkin.runs.recipe import Recipe
+from nearkin.runs.training import Run, train
+
+TITLE = "Training: seed 2's network on mnist-5k"
+RECIPE = Recipe(batch=120, per_class=12, precision="bf16", augment="shift", epochs=4)
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    splits = load("mnist-5k")
+    epochs, seeds = (1, 2) if quick else (4, 5)
+    recipe = replace(RECIPE, epochs=epochs)
+    plain = replace(recipe, augment="none")
+    times = seconds(
+        {"ours": lambda: ours(plain, splits), "bare": lambda: bare(plain, splits)},
+        repeats=2 if quick else 7,
+    )
+    yield Row("an epoch, no augmentation", times["ours"], "bare loop", times["bare"], goal=1.15)
+    accuracy: dict[str, list[float]] = {"ours": [], "PML": []}
+    spent: dict[str, list[float]] = {"ours": [], "PML": []}
+    for seed in range(seeds):
+        for name, way in (("ours", ours), ("PML", metric_loss_only)):
+            start = time.perf_counter()
+            network = way(replace(recipe, seed=seed), splits)
+            spent[name].append(time.perf_counter() - start)
+            accuracy[name].append(score(network, splits))
+    note = ", ".join(f"5-NN {name} {summary(values)}" for name, values in accuracy.items())
+    yield Row(
+        f"{epochs} epochs with shifts, {seeds} seeds",
+        median(spent["ours"]),
+        "PML MetricLossOnly, float32",
+        median(spent["PML"]),
+        goal=1 / 3,
+        note=note,
+    )
+
+
+def ours(recipe: Recipe, splits: Splits) -> nn.Module:
+    """Train with our loop and its logs."""
+    run = Run(recipe, splits, "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        log = StepLog(Path(folder), 0)
+        for step in train(run):
+            if step.watched:
+                log.write(step, 0.0)
+        log.close()
+    return run.backbone.module
+
+
+def bare(recipe: Recipe, splits: Splits) -> nn.Module:
+    """The same steps with nothing around them."""
+    torch.manual_seed(recipe.seed)
+    network = seed_two_network().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), recipe.lr, fused=True)
+    loss, labels = RatioTriplet(), splits.train.labels
+    pictures = transforms.batch(splits.train.inputs, torch.arange(len(labels)))
+    sampler = Run(recipe, splits, "cpu")
+    for epoch in range(recipe.epochs):
+        for indices in sampler.batches_of(epoch):
+            x = pictures[indices].contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                embeddings = network(x)
+            loss(embeddings.float(), labels[indices]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return network
+
+
+def metric_loss_only(recipe: Recipe, splits: Splits) -> nn.Module:
+    """Train with pytorch-metric-learning's trainer, as its notebooks do."""
+    from pytorch_metric_learning.samplers import MPerClassSampler
+    from pytorch_metric_learning.trainers import MetricLossOnly
+
+    torch.manual_seed(recipe.seed)
+    network = seed_two_network()
+    labels = splits.train.labels
+    MetricLossOnly(
+        models={"trunk": network},
+        optimizers={"trunk_optimizer": torch.optim.Adam(network.parameters(), recipe.lr)},
+        batch_size=recipe.batch,
+        loss_funcs={"metric_loss": RatioTriplet()},
+        dataset=PilPictures(splits.train),
+        sampler=MPerClassSampler(labels, recipe.per_class, recipe.batch, len(labels)),
+        dataloader_num_workers=2,
+        data_device=torch.device("cpu"),
+        dtype=torch.float32,
+    ).train(num_epochs=recipe.epochs)
+    return network
+
+
+class PilPictures(torch.utils.data.Dataset):
+    """One picture at a time through PIL and torchvision's transforms: the usual way."""
+
+    def __init__(self, split: Split):
+        from torchvision.transforms import v2
+
+        assert isinstance(split.inputs, Tensor)
+        self.pictures, self.labels = split.inputs[:, 0].numpy(), split.labels
+        self.transform = v2.Compose(
+            [
+                v2.RandomCrop(28, padding=2),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([0.5], [0.5]),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.pictures[index])), self.labels[index]
+
+
+def seed_two_network() -> nn.Module:
+    return backbones.make("network", {}, (1, 28, 28), RECIPE.dim)
+
+
+def score(network: nn.Module, splits: Splits) -> float:
+    """Accuracy of the 5 nearest training digits, embedded in float32."""
+    network.eval()
+    with torch.no_grad():
+        query, train = (
+            torch.cat([network(transforms.batch(s.inputs, i)) for i in chunks(s)])
+            for s in (splits.query, splits.train)
+        )
+    return knn_accuracy(
+        query.contiguous(), splits.query.labels, train, splits.train.labels, metric="euclidean"
+    )
+
+
+def chunks(split: Split) -> tuple[Tensor, ...]:
+    return torch.arange(len(split)).split(512)
+
+
+def summary(values: list[float]) -> str:
+    e = estimate(values)
+    return f"{100 * e.mean:.2f} ± {100 * (e.high - e.mean):.2f} %"
