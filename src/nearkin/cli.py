@@ -18,6 +18,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Literal
 
+import torch
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -198,12 +199,11 @@ def report(folder: Positional[Path], name: str = "") -> None:
         publish(module, [r for r in rows if r["study"] == study], folder, study)
 
 
-def evaluate(
+def evaluate_embeddings(
     embeddings: Path,
     gallery: Path | None = None,
     metric: Literal["cosine", "inner", "euclidean"] = "cosine",
     clusters: bool = True,
-    intervals: bool = False,
     memory: float = 1e9,
 ) -> None:
     """Print the metrics of stored embeddings as JSON; the file holds x (N, D) and y (N,).
@@ -215,21 +215,31 @@ def evaluate(
         gallery: .npz file of what they are searched in; by default each other.
         metric: what near means.
         clusters: whether to add NMI and AMI, by k-means.
-        intervals: whether to add 95 % intervals, by bootstrap over classes.
         memory: bytes that the search may use.
     """
     from nearkin import measure
     from nearkin.data.features import read_features
 
-    x, y = read_features(embeddings)
-    others = read_features(gallery) if gallery else (None, None)
-    for found in (x, others[0]):
-        if found is not None:
-            measure.check_embeddings(found)
-    metrics = measure.evaluate(
-        x, y, *others, metric=metric, clusters=clusters, intervals=intervals, memory=memory
-    )
+    query = read_features(embeddings)
+    x, y = query.inputs, query.labels
+    others = (None, None)
+    if gallery:
+        found = read_features(gallery)
+        others = found.inputs, in_classes_of(query, found)
+    for vectors in (x, others[0]):
+        if vectors is not None:
+            measure.check_embeddings(vectors, str(embeddings), zero=metric != "cosine")
+    metrics = measure.evaluate(x, y, *others, metric=metric, clusters=clusters, memory=memory)
     print(json.dumps(metrics, indent=2))
+
+
+def in_classes_of(query, gallery):
+    """The gallery's labels in the query's numbering of classes; classes of its own come after."""
+    number = {name: i for i, name in enumerate(query.classes)}
+    for name in gallery.classes:
+        number.setdefault(name, len(number))
+    numbers = torch.tensor([number[name] for name in gallery.classes])
+    return numbers[gallery.labels]
 
 
 COMMANDS: dict[str, Callable] = {
@@ -237,7 +247,7 @@ COMMANDS: dict[str, Callable] = {
     "train": train,
     "study": study,
     "report": report,
-    "evaluate": evaluate,
+    "evaluate": evaluate_embeddings,
 }
 
 

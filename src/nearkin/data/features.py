@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,11 +14,15 @@ from nearkin.data.splits import Split, Splits, halves
 
 
 def features(request: Request) -> Splits:
-    """x (N, D) floats and y (N,) integers or strings, names (N,) optional, of an npz file.
+    """The vectors of an npz file; the first half of the sorted classes trains, the rest tests."""
+    whole = read_features(request.root)
+    train, test = halves(whole, f"features:{request.root}")
+    variant = f"features, {train.inputs.shape[1]}-d"
+    return Splits(f"features:{request.root.stem}", train, test, test, variant)
 
-    The first half of the sorted classes trains, the rest tests.
-    """
-    path = request.root
+
+def read_features(path: Path) -> Split:
+    """x (N, D) floats and y (N,) integers or strings, names (N,) optional, of an npz file."""
     if not path.is_file():
         raise ValueError(f"features:{path}: no such file; `nearkin embed` writes one")
     try:
@@ -39,11 +44,9 @@ def features(request: Request) -> Splits:
         row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
         raise ValueError(f"features:{path}: row {row} of x is not finite")
     classes, labels = np.unique(y, return_inverse=True)
-    whole = Split(
+    return Split(
         torch.from_numpy(x.astype(np.float32)),
         torch.from_numpy(labels.astype(np.int64)),
         tuple(str(name) for name in classes),
         tuple(str(name) for name in names),
     )
-    train, test = halves(whole, f"features:{path}")
-    return Splits(f"features:{path.stem}", train, test, test, f"features, {x.shape[1]}-d")
