@@ -1,0 +1,80 @@
+"""A refiner is its graph and its layers, one after the other; at test time it sees no labels."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from nearkin import graphs
+from nearkin.graphs import LAYERS, Refiner
+from nearkin.graphs.refine import LISTS_FROM
+
+
+def batch(size: int = 12, dim: int = 8):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(size, dim, dtype=torch.double, generator=generator)
+
+
+def test_layers_follow_one_another_over_one_graph():
+    torch.manual_seed(0)
+    layers = [graphs.GAT(8, edges="bias"), graphs.GATv2(8, edges="gate"), graphs.DotProduct(8)]
+    first = torch.nn.Linear(8, 8)
+    refiner = Refiner(partial(graphs.knn, k=3), layers, input_linear=first, concat=True).double()
+    x = batch()
+    adjacency = graphs.knn(x, k=3)
+    edges = graphs.edge_features(x, adjacency)
+    nodes, outputs, weights = first(x), [], []
+    for layer in layers:
+        weights.append(layer.attention(nodes, adjacency, edges))
+        nodes, _ = layer(nodes, adjacency, edges)
+        outputs.append(nodes)
+    torch.testing.assert_close(refiner(x), torch.cat(outputs, 1))
+    refiner.concat = False
+    torch.testing.assert_close(refiner(x), nodes)
+    for found, expected in zip(refiner.attention(x), weights, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_large_sparse_batch_is_walked_as_lists_to_the_same_numbers(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name](8).double()
+    refiner = Refiner(partial(graphs.knn, k=4), [layer])
+    x = batch(LISTS_FROM)
+    refined = refiner.refine(x)
+    assert refined.adjacency.dtype == torch.int64
+    adjacency = graphs.knn(x, k=4)
+    dense, _ = layer(x, adjacency, graphs.edge_features(x, adjacency))
+    torch.testing.assert_close(refined.nodes[-1], dense)
+    assert Refiner(graphs.full, [layer]).refine(x).adjacency.dtype == torch.bool
+
+
+def test_labels_reach_the_builder_in_training_alone():
+    refiner = Refiner(partial(graphs.label_guided, k=3, bonus=3), [graphs.Mean(8)]).double()
+    x, labels = batch(), torch.arange(12) // 4
+    refiner(x, labels)
+    assert (refiner.graph(x, labels) == (labels[:, None] == labels)).all()
+    with pytest.raises(ValueError, match="training only"):
+        refiner.eval()(x, labels)
+
+
+def test_a_learned_graph_learns_through_attention():
+    torch.manual_seed(0)
+    learned = graphs.Learned(8)
+    refiner = Refiner(learned, [graphs.DotProduct(8)]).double()
+    (refiner(batch()) * batch().flip(0)).sum().backward()
+    assert learned.project.weight.grad is not None
+    assert learned.project.weight.grad.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("size", [0, 1])
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("graph", graphs.BUILDERS)
+def test_batches_of_no_node_and_of_one(size, name, graph):
+    refiner = Refiner(graphs.make_builder(graph, dim=8), [LAYERS[name](8)]).double()
+    x = batch(size).requires_grad_()
+    refined = refiner(x, torch.zeros(size, dtype=torch.int64))
+    assert refined.shape == (size, 8)
+    refined.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
