@@ -6,7 +6,7 @@ from pytorch_metric_learning import losses as pml
 from pytorch_metric_learning.distances import LpDistance
 
 from batches import batch, gradient
-from nearkin.losses import Contrastive, Memory, NPair, RatioTriplet, Triplet
+from nearkin.losses import Contrastive, Memory, NPair, RatioTriplet, Triplet, make
 
 OURS = [Contrastive(), RatioTriplet(), Triplet(0.5)]
 
@@ -67,6 +67,7 @@ def test_a_checkpoint_holds_the_memory():
     "loss",
     [
         pml.ContrastiveLoss(),
+        make("pml:ContrastiveLoss"),
         pml.MultiSimilarityLoss(),
         pml.TripletMarginLoss(distance=LpDistance(normalize_embeddings=False)),
     ],
@@ -84,7 +85,9 @@ def test_wraps_the_losses_of_pytorch_metric_learning(loss):
 
 
 def test_losses_that_search_no_references_refuse_a_memory():
-    for loss in (NPair(), pml.ProxyAnchorLoss(4, 3), pml.NPairsLoss()):
+    refused = [NPair(), pml.ProxyAnchorLoss(4, 3), pml.NPairsLoss()]
+    refused += [make(name, classes=4, dim=3) for name in ("proxy-anchor", "semi-hard-triplet")]
+    for loss in refused:
         with pytest.raises(ValueError, match="no use for a memory"):
             Memory(loss)
     with pytest.raises(ValueError, match="got 0"):

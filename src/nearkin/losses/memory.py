@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined
+from nearkin.losses.rivals import Borrowed
 from nearkin.tensors import pair_masks
 
 
@@ -20,7 +21,7 @@ class Memory(nn.Module):
     While the memory is empty this is L of the batch. What is remembered is a constant: it was
     embedded by earlier weights and gets no gradient. All pairs of batch and references are used, so
     a miner is refused; so are losses that do not search references: those on tuples, with proxies,
-    classifiers or graphs.
+    classifiers, graphs or a miner of their own.
 
     Source: Wang, Zhang, Huang & Scott, Cross-batch memory for embedding learning, CVPR 2020,
     algorithm 1. Differs: no warm-up; batch and memory are one set of references with one mean,
@@ -44,8 +45,8 @@ class Memory(nn.Module):
         if size < 1:
             raise ValueError(f"a memory needs a size of 1 or more, got {size}")
         if not searches_references(loss):
-            name = type(loss).__name__
-            raise ValueError(f"{name} has no use for a memory: it is not over pairs or triplets")
+            name = type(loss.loss if isinstance(loss, Borrowed) else loss).__name__
+            raise ValueError(f"{name} has no use for a memory: it is not over any given pairs")
         self.loss, self.size = loss, size
         self.past: tuple[Tensor, Tensor] | None = None  # embeddings, labels; newest first
 
@@ -74,7 +75,14 @@ class Memory(nn.Module):
 
 
 def searches_references(loss: nn.Module) -> bool:
-    """Whether a loss compares the batch with references given to it, and has nothing of its own."""
+    """Whether a loss compares the batch with references given to it, by whatever pairs it is told.
+
+    One that brings its own miner chooses its own pairs, and then an item could meet itself.
+    """
+    if isinstance(loss, Borrowed):
+        if loss.miner is not None:
+            return False
+        loss = loss.loss
     if type(loss).__module__.startswith("pytorch_metric_learning"):
         from pytorch_metric_learning.losses import CrossBatchMemory
 
