@@ -11,6 +11,7 @@ from torch import nn
 from nearkin.losses.classification import CrossEntropy, NormalisedCrossEntropy
 from nearkin.losses.combined import Combined
 from nearkin.losses.gradient_cache import cached_backward as cached_backward
+from nearkin.losses.group import GroupLoss
 from nearkin.losses.memory import Memory as Memory
 from nearkin.losses.pairs import Contrastive
 from nearkin.losses.proxy_graph import ProxyGML
@@ -23,6 +24,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "combined": Combined,
     "contrastive": Contrastive,
     "cross-entropy": CrossEntropy,
+    "group": GroupLoss,
     "n-pair": NPair,
     "normalised-cross-entropy": NormalisedCrossEntropy,
     "proxy-gml": ProxyGML,

@@ -38,9 +38,13 @@ class CrossEntropy(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
         check_labels(labels, len(self.weight))
-        logits = inner(embeddings, self.weight) + self.bias  # (B, C)
+        logits = self.logits(embeddings)
         total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.smoothing)
         return total / max(len(labels), 1)
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """(B, D) -> (B, C)."""
+        return inner(embeddings, self.weight) + self.bias
 
     def rates(self) -> dict[str, float]:
         """Weight and bias."""

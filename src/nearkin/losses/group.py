@@ -1,0 +1,107 @@
+"""Group loss: the samples of a batch settle their classes among themselves.
+
+Dimensions: B batch, D embedding, C classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nearkin.losses.classification import CrossEntropy
+from nearkin.losses.mined import Mined, refuse
+from nearkin.tensors import inner, unit
+
+
+class GroupLoss(nn.Module):
+    """Each sample believes a class as far as it did, and as far as those like it do.
+
+        W = ReLU(Pearson correlation of the embeddings)                          (B, B)
+        P_i = softmax((V x_i + b) / T), or the onehot y_i for an anchor          (B, C)
+        P <- rows of P * (W P), each divided by its sum          (replicator dynamics)
+        loss = weight x mean over i of -log P_iy  +  cross-entropy of V x_i + b
+
+    Source: Elezi et al., The group loss for deep metric learning, ECCV 2020, eqs. 1-4, and its
+    released code (dvl-tum/group_loss), whose settings on CUB-200-2011 are the defaults.
+    Differs: the anchors are the first samples of each class in the batch, which is in random order
+    anyway; a sample that nothing supports keeps its beliefs.
+
+    Args:
+        classes: C.
+        dim: D.
+        anchors: samples of each class whose beliefs are clamped to the truth.
+        iterations: of the dynamics.
+        temperature: T (the released code has 24 on CUB, 79 on Cars, 54 on SOP).
+        weight: of the first term.
+        rate: the learning rate that the classifier V, b asks for.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        dim: int,
+        anchors: int = 2,
+        iterations: int = 1,
+        temperature: float = 24.0,
+        weight: float = 1.0,
+        rate: float = 0.01,
+    ):
+        super().__init__()
+        if temperature <= 0 or anchors < 0 or iterations < 1:
+            wanted = "temperature above 0, no negative anchors, 1 iteration or more"
+            raise ValueError(f"wanted {wanted}; got {temperature}, {anchors} and {iterations}")
+        self.anchors, self.iterations = anchors, iterations
+        self.temperature, self.weight = temperature, weight
+        self.classifier = CrossEntropy(classes, dim, rate=rate)
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
+        refuse(self, indices_tuple)
+        classification = self.classifier(embeddings, labels)
+        logits = self.classifier.logits(embeddings)
+        beliefs = (logits / self.temperature).softmax(1)  # (B, C)
+        truth = F.one_hot(labels, logits.shape[1]).to(beliefs.dtype)
+        beliefs = torch.where(first_of_each(labels, self.anchors)[:, None], truth, beliefs)
+        beliefs = replicate(affinity(embeddings), beliefs, self.iterations)
+        own = beliefs.gather(1, labels[:, None]) + TINY
+        return classification - self.weight * own.log().sum() / max(len(labels), 1)
+
+    def rates(self) -> dict[str, float]:
+        """The classifier's."""
+        return {"classifier.": self.classifier.rate}
+
+
+TINY = 1e-12
+"""Belief that nobody has to be given: keeps logarithms and divisions finite."""
+
+
+def affinity(embeddings: Tensor) -> Tensor:
+    """Pearson correlation (B, B) between the rows of (B, D), where it is positive; else 0."""
+    centred = unit(embeddings - embeddings.mean(1, keepdim=True))
+    return inner(centred, centred).relu()
+
+
+def replicate(affinity: Tensor, beliefs: Tensor, iterations: int) -> Tensor:
+    """Replicator dynamics: P <- P * (W P), rows summing to 1; (B, B), (B, C) -> (B, C).
+
+    Beliefs of 0 stay 0, so that a clamped sample stays clamped.
+
+    >>> like = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    >>> replicate(like, torch.tensor([[1.0, 0.0], [0.5, 0.5]]), iterations=1)
+    tensor([[1.0000, 0.0000],
+            [0.7500, 0.2500]])
+    """
+    for _ in range(iterations):
+        beliefs = beliefs * (affinity @ beliefs + TINY)
+        beliefs = beliefs / beliefs.sum(1, keepdim=True)
+    return beliefs
+
+
+def first_of_each(labels: Tensor, count: int) -> Tensor:
+    """(B,) bool: whether a sample is among the first `count` of its class.
+
+    >>> first_of_each(torch.tensor([7, 9, 7, 7]), 2)
+    tensor([ True,  True,  True, False])
+    """
+    order = labels.argsort(stable=True)
+    kind = labels[order]
+    place = torch.arange(len(kind), device=kind.device) - torch.searchsorted(kind, kind)
+    return torch.empty_like(labels).index_put_((order,), place) < count
