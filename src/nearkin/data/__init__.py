@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nearkin.data.digits import fashion_mnist, mnist, mnist_5k
 from nearkin.data.features import features
+from nearkin.data.folders import folder, omniglot
 from nearkin.data.samplers import SAMPLERS as SAMPLERS
 from nearkin.data.samplers import Batches as Batches
 from nearkin.data.samplers import structure as structure
@@ -26,6 +27,8 @@ DATASETS: dict[str, Callable[[Request], Splits]] = {
     "mnist-5k": mnist_5k,
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
+    "omniglot": omniglot,
+    "folder": folder,
     "features": features,
 }
 """Each reads from a folder; the last ones take their path after a colon."""

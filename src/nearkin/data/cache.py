@@ -92,12 +92,11 @@ class Photographs:
         first = starts + (y * widths + x) * self.channels  # (B, height, width)
         return torch.stack([self.pixels[first + c] for c in range(self.channels)], 1)
 
-    def dense(self) -> Tensor | None:
-        """All of them as one tensor (B, C, H, W), where they are all of one size; else nothing."""
-        if len(self) == 0 or len(self.heights.unique()) > 1 or len(self.widths.unique()) > 1:
-            return None
-        whole = torch.tensor([[0, 0, int(self.heights[0]), int(self.widths[0])]])
-        return torch.stack(self.cuts(whole.expand(len(self), 4)))
+    def dense(self) -> Tensor:
+        """Pictures that are all of one size, as one tensor (B, C, H, W)."""
+        height, width = int(self.heights[0]), int(self.widths[0])
+        rows = self.pixels.unfold(0, height * width * self.channels, 1)[self.starts]
+        return rows.view(-1, height, width, self.channels).permute(0, 3, 1, 2).contiguous()
 
 
 def cache_folder(root: Path) -> Path:
@@ -169,8 +168,15 @@ def photographs(
 
 def digest(root: Path, files: Sequence[str], short_side: int, channels: int) -> str:
     """16 hex digits of what decides the cache's contents: the files' names and lengths."""
-    lengths = [os.stat(root / f).st_size if (root / f).exists() else -1 for f in files]
-    text = json.dumps([short_side, channels, list(zip(files, lengths, strict=True))])
+
+    def length(path: str) -> int:
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            return -1
+
+    listing = [(file, length(f"{root}/{file}")) for file in files]
+    text = json.dumps([short_side, channels, listing])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

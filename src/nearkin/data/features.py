@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nearkin.data.sources import Request
 from nearkin.data.splits import Split, Splits, halves
@@ -17,7 +18,8 @@ def features(request: Request) -> Splits:
     """The vectors of an npz file; the first half of the sorted classes trains, the rest tests."""
     whole = read_features(request.root)
     train, test = halves(whole, f"features:{request.root}")
-    variant = f"features, {train.inputs.shape[1]}-d"
+    assert isinstance(whole.inputs, Tensor)
+    variant = f"features, {whole.inputs.shape[1]}-d"
     return Splits(f"features:{request.root.stem}", train, test, test, variant)
 
 

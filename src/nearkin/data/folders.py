@@ -1,0 +1,86 @@
+"""Pictures in folders: a person's own, folder:PATH, and Omniglot's alphabets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from glob import glob
+from pathlib import Path
+
+from torch import Tensor
+
+from nearkin.data.listings import Listing, assembled
+from nearkin.data.pictures import ENDINGS
+from nearkin.data.sources import Request, folder_with
+from nearkin.data.splits import Split, Splits, halves
+
+
+def folder(request: Request) -> Splits:
+    """A folder of class folders, or one that holds train/ and test/ with class folders each.
+
+    Without train/ and test/ the first half of the sorted classes trains and the rest tests. With
+    them the two may have the same classes, or must have none in common.
+    """
+    root = request.root
+    name = f"folder:{root}"
+    if not root.is_dir():
+        raise ValueError(f"{name}: no such folder")
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        train, test = listed(name, root, "train"), listed(name, root, "test")
+        shared = train.classes == test.classes
+        return assembled(
+            name, root, {"train": train, "query": test}, request, shared_classes=shared
+        )
+    whole = listed(name, root)
+    if len(whole.classes) < 2:
+        raise ValueError(f"{name}: wanted two class folders or more, got {len(whole.classes)}")
+    splits = assembled(name, root, {"train": whole, "query": whole}, request, shared_classes=True)
+    train, test = halves(splits.train, name)
+    return replace(splits, train=train, query=test, gallery=test, shared_classes=False)
+
+
+def listed(name: str, root: Path, below: str = "") -> Listing:
+    """The pictures in the class folders of root/below, sorted; class folders must not be empty."""
+    pairs = []
+    for kind in sorted(path for path in (root / below).iterdir() if path.is_dir()):
+        if kind.name.startswith("."):
+            continue
+        found = [
+            path
+            for path in sorted(kind.rglob("*"))
+            if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+        ]
+        if not found:
+            raise ValueError(f"{name}: no pictures in {kind}")
+        pairs += [(path.relative_to(root).as_posix(), kind.name) for path in found]
+    if not pairs:
+        raise ValueError(f"{name}: no class folders with pictures in {root / below}")
+    return Listing.of(pairs)
+
+
+def omniglot(request: Request) -> Splits:
+    """Omniglot: 964 characters of 30 alphabets train, 659 of 20 others test, 20 drawings of each.
+
+    105 x 105 pixels, or the size asked for. Differs: white on black, as MNIST's digits are, so
+    that what moves in from outside is background.
+    """
+    root = folder_with(request.root, "images_background", "omniglot", "omniglot-py", "omniglot")
+    listings = {}
+    for split, part in (("train", "images_background"), ("query", "images_evaluation")):
+        if not (root / part).is_dir():
+            raise ValueError(f"omniglot: no {part} in {root}; see `nearkin data where omniglot`")
+        drawings = sorted(glob("*/character*/*.png", root_dir=root / part))
+        pairs = [(f"{part}/{drawing}", os.path.dirname(drawing)) for drawing in drawings]
+        if not pairs:
+            raise ValueError(f"omniglot: no ALPHABET/characterNN/*.png in {root / part}")
+        listings[split] = Listing.of(pairs)
+    variant = "white on black"
+    splits = assembled("omniglot", root, listings, request, channels=1, variant=variant)
+    train, test = inverted(splits.train), inverted(splits.query)
+    return replace(splits, train=train, query=test, gallery=test)
+
+
+def inverted(split: Split) -> Split:
+    """Black and white exchanged."""
+    assert isinstance(split.inputs, Tensor)
+    return replace(split, inputs=255 - split.inputs)

@@ -1,0 +1,103 @@
+"""From lists of picture files to splits: decoded once, small ones gathered into one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nearkin.data.cache import Photographs, photographs
+from nearkin.data.sources import Request
+from nearkin.data.splits import Split, Splits
+
+SMALL = 105  # pixels: pictures that are all of one size up to this live in memory
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one split, each with the number of its class."""
+
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[str, str]], classes: Sequence[str] = ()) -> Listing:
+        """From (file, class name) pairs; classes in this order, sorted by default."""
+        classes = tuple(classes) or tuple(sorted({name for _, name in pairs}))
+        numbers = {name: number for number, name in enumerate(classes)}
+        files = tuple(file for file, _ in pairs)
+        return cls(files, tuple(numbers[name] for _, name in pairs), classes)
+
+
+def assembled(
+    name: str,
+    root: Path,
+    listings: Mapping[str, Listing],
+    request: Request,
+    *,
+    channels: int = 3,
+    variant: str = "",
+    shared_classes: bool = False,
+) -> Splits:
+    """The listings "train", "query" and, where it is apart, "gallery", with their pictures."""
+    files = [file for listing in listings.values() for file in listing.files]
+    cache_name = name.partition(":")[0]
+    short_side = max(256, ceil(request.size * 8 / 7))
+    pictures, kept = photographs(
+        cache_name,
+        root,
+        files,
+        short_side=short_side,
+        channels=channels,
+        skip_bad=request.skip_bad,
+    )
+    inputs = small(pictures, request.size)
+    if len(kept) < len(files):
+        variant += f", {len(files) - len(kept)} bad pictures left out"
+
+    splits = {}
+    first = 0
+    for part, listing in listings.items():
+        own = kept[(kept >= first) & (kept < first + len(listing.files))]
+        where = torch.searchsorted(kept, own)
+        names = tuple(files[i] for i in own.tolist())
+        labels = torch.tensor(listing.labels)[own - first]
+        splits[part] = Split(inputs[where], labels, listing.classes, names)
+        first += len(listing.files)
+    gallery = splits.get("gallery", splits["query"])
+    described = ", ".join(filter(None, [shapes(pictures), variant]))
+    return Splits(name, splits["train"], splits["query"], gallery, described, shared_classes)
+
+
+def small(pictures: Photographs, size: int) -> Tensor | Photographs:
+    """Small pictures of one size as a tensor (N, C, H, W), one channel if they are grey.
+
+    At this size, unless it is 0; larger pictures stay as they are.
+    """
+    heights, widths = pictures.heights, pictures.widths
+    alike = len(heights.unique()) == len(widths.unique()) == 1
+    if not alike or max(int(heights[0]), int(widths[0])) > SMALL:
+        return pictures
+    parts = [pictures[indices].dense() for indices in torch.arange(len(pictures)).split(1024)]
+    if all((part == part[:, :1]).all() for part in parts):
+        parts = [part[:, :1] for part in parts]
+    if size and (size, size) != (int(heights[0]), int(widths[0])):
+        parts = [
+            F.interpolate(part, (size, size), mode="bilinear", antialias=True) for part in parts
+        ]
+    return torch.cat(parts)
+
+
+def shapes(pictures: Photographs) -> str:
+    """The size of the stored pictures in words."""
+    heights, widths = pictures.heights, pictures.widths
+    if len(heights.unique()) == len(widths.unique()) == 1:
+        return f"all {int(widths[0])} x {int(heights[0])} px"
+    short = torch.minimum(heights, widths)
+    return f"many shapes, short side {int(short.min())} to {int(short.max())} px"
