@@ -132,8 +132,8 @@ def test_propagation_is_the_closed_form_and_scikit_learns(count, k, alpha, seed)
 
     if alpha > 0:
         given_labels = torch.where(known, labels, -1)
-        kernel: Any = lambda a, b: weights.numpy()
-        theirs = LabelSpreading(kernel=kernel, alpha=alpha, max_iter=1000)
+        precomputed: Any = {"kernel": lambda a, b: weights.numpy()}
+        theirs = LabelSpreading(alpha=alpha, max_iter=1000, **precomputed)
         theirs.fit(x.numpy(), given_labels.numpy())
         assert (10 * theirs.transduction_ + 5 == found.numpy())[clear.numpy()].all()
 
@@ -157,6 +157,8 @@ def test_accuracy_is_1_for_clusters_and_chance_for_noise():
     few = propagation_accuracy(clusters + 8 * torch.randn(100, 8), labels, 1)
     many = propagation_accuracy(clusters + 8 * torch.randn(100, 8), labels, 10)
     assert few < many
+    astray = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])  # all beside others
+    assert propagation_accuracy(astray, torch.tensor([0, 0, 1, 1]), k=1) < 0.5
     with pytest.raises(ValueError, match="leaves no item"):
         propagation_accuracy(clusters, labels, per_class=20)
 
