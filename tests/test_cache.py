@@ -1,0 +1,206 @@
+"""Claim: every picture is decoded once, whatever stops the decoding, and read as it was decoded."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nearkin.data import cache
+from nearkin.data.cache import photographs
+from nearkin.data.pictures import read
+
+COUNT = 10
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Ten pictures of many sizes; the cache decodes three at a time."""
+    monkeypatch.delenv("NEARKIN_CACHE", raising=False)
+    monkeypatch.setattr(cache, "CHUNK", 3)
+    rng = np.random.default_rng(0)
+    names = []
+    for i in range(COUNT):
+        pixels = rng.integers(0, 256, (5 + i, 9 + 2 * i, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        names.append(f"{i}.png")
+    return names
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the files that were read, in turn."""
+    seen = []
+
+    def counted(path, *rest):
+        seen.append(path.name)
+        return read(path, *rest)
+
+    monkeypatch.setattr(cache, "read", counted)
+    return seen
+
+
+def folder(root):
+    (found,) = (path for path in (root / ".nearkin-cache").iterdir() if path.is_dir())
+    return found
+
+
+def assert_sound(root, names, **options):
+    """What the cache gives is what the files hold."""
+    pictures, kept = photographs("set", root, names, **options)
+    assert len(pictures) == len(kept)
+    boxes = torch.stack([0 * pictures.heights, 0 * pictures.heights, *sizes(pictures)], 1)
+    for picture, index in zip(pictures.cuts(boxes), kept.tolist(), strict=True):
+        wanted = read(root / names[index], options.get("channels", 3), options.get("short_side", 0))
+        assert torch.equal(picture.permute(1, 2, 0), torch.from_numpy(wanted.copy()))
+    return kept.tolist()
+
+
+def sizes(pictures):
+    return pictures.heights, pictures.widths
+
+
+@pytest.mark.parametrize("options", [{}, {"channels": 1}, {"short_side": 8}])
+def test_pictures_come_back_as_they_are(tmp_path, files, options):
+    for _ in range(2):
+        assert assert_sound(tmp_path, files, **options) == list(range(COUNT))
+
+
+def test_each_is_decoded_once(tmp_path, files, decoded):
+    for _ in range(3):
+        photographs("set", tmp_path, files)
+    assert decoded == files
+
+
+def test_other_files_or_another_size_are_another_cache(tmp_path, files, decoded):
+    photographs("set", tmp_path, files)
+    photographs("set", tmp_path, files[:4])
+    photographs("set", tmp_path, files, short_side=4)
+    Image.new("RGB", (40, 40)).save(tmp_path / "9.png")
+    photographs("set", tmp_path, files)
+    assert len(decoded) == COUNT + 4 + COUNT + COUNT
+
+
+def test_views_share_their_pixels(tmp_path, files):
+    pictures, _ = photographs("set", tmp_path, files)
+    some = pictures[torch.tensor([7, 2])][torch.tensor([1, 0, 1])]
+    assert some.heights.tolist() == [7, 12, 7]
+    assert some.pixels.data_ptr() == pictures.pixels.data_ptr()
+
+
+def test_pictures_of_one_size_become_one_tensor(tmp_path, files):
+    pictures, _ = photographs("set", tmp_path, [files[3], files[3]])
+    wanted = torch.from_numpy(read(tmp_path / files[3]).copy()).permute(2, 0, 1)
+    assert torch.equal(pictures.dense(), torch.stack([wanted, wanted]))
+
+
+@pytest.mark.parametrize("stop", range(1, COUNT))
+def test_a_stopped_decoding_goes_on_where_it_was(tmp_path, files, decoded, monkeypatch, stop):
+    def stopping(path, *rest):
+        if path.name == files[stop]:
+            raise KeyboardInterrupt
+        return read(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "read", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            photographs("set", tmp_path, files)
+    photographs("set", tmp_path, files)
+    assert decoded == files[stop // 3 * 3 :]
+    assert_sound(tmp_path, files)
+
+
+@pytest.mark.parametrize(("pixels", "records"), [(1.0, 0.55), (0.4, 1.0), (0.3, 0.77), (0, 0)])
+def test_files_cut_anywhere_are_mended(tmp_path, files, pixels, records):
+    photographs("set", tmp_path, files)
+    for name, share in (("pixels.u8", pixels), ("sizes.i4", records)):
+        path = folder(tmp_path) / name
+        os.truncate(path, int(path.stat().st_size * share))
+    assert_sound(tmp_path, files)
+
+
+def test_a_full_disk_leaves_nothing_and_the_next_run_is_sound(tmp_path, files, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device.*NEARKIN_CACHE") as caught:
+            photographs("set", tmp_path, files)
+    assert "\n" not in str(caught.value)
+    assert not [path for path in (tmp_path / ".nearkin-cache").iterdir() if path.is_dir()]
+    assert_sound(tmp_path, files)
+
+
+def test_an_unwritable_cache_is_said(tmp_path, files, monkeypatch):
+    monkeypatch.setenv("NEARKIN_CACHE", str(tmp_path / "0.png"))
+    with pytest.raises(OSError, match="cannot write the cache"):
+        photographs("set", tmp_path, files)
+
+
+def test_the_cache_can_lie_elsewhere(tmp_path, files, monkeypatch):
+    monkeypatch.setenv("NEARKIN_CACHE", str(tmp_path / "elsewhere"))
+    photographs("set", tmp_path, files)
+    assert not (tmp_path / ".nearkin-cache").exists()
+    assert list((tmp_path / "elsewhere").glob("set-*/pixels.u8"))
+
+
+def test_a_cache_of_another_version_is_decoded_again(tmp_path, files):
+    photographs("set", tmp_path, files)
+    header = folder(tmp_path) / "header.json"
+    header.write_text(json.dumps({**json.loads(header.read_text()), "version": 0}))
+    (folder(tmp_path) / "pixels.u8").write_bytes(b"of another make")
+    with pytest.warns(UserWarning, match="another version"):
+        photographs("set", tmp_path, files)
+    assert_sound(tmp_path, files)
+
+
+def test_a_bad_picture_stops_or_is_left_out_and_counted(tmp_path, files):
+    (tmp_path / files[4]).write_bytes(b"")
+    (tmp_path / files[8]).unlink()
+    with pytest.raises(ValueError, match=r"4\.png: empty"):
+        photographs("set", tmp_path, files)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"2 bad pictures left out, such as 4\.png"):
+            assert assert_sound(tmp_path, files, skip_bad=True) == [0, 1, 2, 3, 5, 6, 7, 9]
+    with pytest.raises(ValueError, match=r"4\.png: empty"):
+        photographs("set", tmp_path, files)
+
+
+def test_nothing_to_read_is_said(tmp_path, files):
+    with (
+        pytest.warns(UserWarning, match="1 bad pictures"),
+        pytest.raises(ValueError, match="no pictures"),
+    ):
+        photographs("set", tmp_path, ["absent.png"], skip_bad=True)
+
+
+PROCESS = """
+import sys, time
+from pathlib import Path
+from nearkin.data import cache
+from nearkin.data.pictures import read
+root, files = Path(sys.argv[1]), sys.argv[2:]
+def slow(path, *rest):
+    with open(root / "log", "a") as log:
+        log.write(path.name + "\\n")
+    time.sleep(0.05)
+    return read(path, *rest)
+cache.read, cache.CHUNK = slow, 3
+print(int(cache.photographs("set", root, files)[0].pixels.sum()))
+"""
+
+
+def test_two_processes_share_the_work_of_one(tmp_path, files):
+    command = [sys.executable, "-c", PROCESS, str(tmp_path), *files]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sums = {process.communicate()[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(sums) == 1
+    assert sorted((tmp_path / "log").read_text().split()) == sorted(files)
+    assert_sound(tmp_path, files)
