@@ -15,16 +15,8 @@ from nearkin.graphs.build import (
     top_ratio,
 )
 from nearkin.graphs.edges import GraphNetwork, edge_features
-from nearkin.graphs.refine import Refiner, from_released
-
-LAYERS = {
-    "dot-product": DotProduct,
-    "gat": GAT,
-    "gatv2": GATv2,
-    "graph-network": GraphNetwork,
-    "mean": Mean,
-    "no-edges": NoEdges,
-}
+from nearkin.graphs.inference import refine_at_test
+from nearkin.graphs.refine import LAYERS, Refiner, from_released, make_layers
 
 __all__ = [
     "BUILDERS",
@@ -44,9 +36,11 @@ __all__ = [
     "knn",
     "label_guided",
     "make_builder",
+    "make_layers",
     "mutual_knn",
     "neighbour_lists",
     "random",
+    "refine_at_test",
     "threshold",
     "top_ratio",
 ]

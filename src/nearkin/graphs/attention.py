@@ -51,7 +51,7 @@ class AttentionBlock(nn.Module):
             and there is no output projection.
         edges: what edges do: "none" nothing, "bias" add w . edge_ij to the score, "gate" multiply
             the message of each head by g_ij = sigmoid(w . edge_ij + b).
-        edge_dim: E.
+        edge_in: E.
         null_neighbour: put e^0 into the softmax's denominator, as the released code does: a
             neighbour that says nothing.
         dropout: of attention, of both messages and of the hidden features, in training.
@@ -66,7 +66,7 @@ class AttentionBlock(nn.Module):
         without: Collection[str] = (),
         shared_projection: bool = False,
         edges: str = "none",
-        edge_dim: int = 2,
+        edge_in: int = 2,
         null_neighbour: bool = False,
         dropout: float = 0.0,
     ):
@@ -94,8 +94,8 @@ class AttentionBlock(nn.Module):
         self.key = None if "key" in shared else projection("key")
         self.value, self.out = projection("value", out=wide), projection("out", size=wide)
         self.score = score(heads, dim // heads)
-        self.edge_dim = 0 if edges == "none" else edge_dim
-        self.edge = nn.Linear(edge_dim, heads, bias=edges == "gate") if self.edge_dim else None
+        self.edge_dim = 0 if edges == "none" else edge_in  # of the edges that go on; 0: none read
+        self.edge = nn.Linear(edge_in, heads, bias=edges == "gate") if self.edge_dim else None
         self.gated = edges == "gate"
         self.heads, self.null_neighbour = heads, null_neighbour
         self.update = Update(dim, without=absent, dropout=dropout)

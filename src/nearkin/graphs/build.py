@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.names import construct, look_up, unknown
-from nearkin.tensors import unit
+from nearkin.tensors import inner, unit
 
 
 def cosine(x: Tensor) -> Tensor:
     """Cosines (B, B) between the rows of x (B, D)."""
-    return unit(x) @ unit(x).T
+    return inner(unit(x), unit(x))
 
 
 def correlation(x: Tensor) -> Tensor:

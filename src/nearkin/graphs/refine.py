@@ -5,17 +5,45 @@ Dimensions: B batch, D embedding, L layers, H heads.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nearkin.graphs.attention import DotProduct
+from nearkin.graphs.attention import GAT, DotProduct, GATv2, Mean, NoEdges
 from nearkin.graphs.build import Learned, full, neighbour_lists
-from nearkin.graphs.edges import edge_features
+from nearkin.graphs.edges import GraphNetwork, edge_features
+from nearkin.names import construct, look_up
 
 LISTS_FROM = 512  # nodes, from which on a graph of few neighbours is walked as lists
 LISTS_SHARE = 16  # and these are few: at most one node in 16
+
+
+LAYERS: dict[str, Callable[..., nn.Module]] = {
+    "dot-product": DotProduct,
+    "gat": GAT,
+    "gatv2": GATv2,
+    "graph-network": GraphNetwork,
+    "mean": Mean,
+    "no-edges": NoEdges,
+}
+
+
+def make_layers(name: str, count: int, dim: int, **options: Any) -> list[Any]:
+    """`count` layers of this name with these options, each made for the edges of the one before.
+
+    An option of None stays at its default; one that the layer does not have is an error.
+
+    >>> [layer.edge_dim for layer in make_layers("graph-network", 2, dim=8, edge_dim=16)]
+    [16, 16]
+    """
+    build = look_up(name, LAYERS, "layer")
+    given = {option: value for option, value in options.items() if value is not None}
+    layers: list[Any] = []
+    for _ in range(count):
+        come = {"edge_in": layers[-1].edge_dim} if layers and layers[-1].edge_dim else {}
+        layers.append(construct(build, given | come, f"option of layer {name!r}", dim=dim))
+    return layers
 
 
 class Refined(NamedTuple):
@@ -69,8 +97,13 @@ class Refiner(nn.Module):
         return Refined(outputs, edges, adjacency)
 
     def attention(self, embeddings: Tensor, labels: Tensor | None = None) -> list[Tensor]:
-        """Attention (H, B, B) of each layer that has any; [h, i, j] is what i gives to j."""
+        """Attention (H, B, B) of each layer that has any; [h, i, j] is what i gives to j.
+
+        Without dropout, in training too.
+        """
         adjacency = self.graph(embeddings, labels)
+        training = self.training
+        self.eval()
         edges = edge_features(embeddings, adjacency) if self.reads_edges else None
         nodes, weights = self.input_linear(embeddings), []
         for layer in self.layers:
@@ -78,6 +111,7 @@ class Refiner(nn.Module):
             if look is not None:
                 weights.append(look(nodes, adjacency, edges))
             nodes, edges = layer(nodes, adjacency, edges)
+        self.train(training)
         return weights
 
     def graph(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:

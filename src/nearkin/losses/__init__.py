@@ -15,6 +15,7 @@ from nearkin.losses.group import GroupLoss
 from nearkin.losses.memory import Memory as Memory
 from nearkin.losses.pairs import Contrastive
 from nearkin.losses.proxy_graph import ProxyGML
+from nearkin.losses.refined import GraphRefinement
 from nearkin.losses.rivals import RIVALS, Rival, from_pml
 from nearkin.losses.triplets import RatioTriplet, Triplet
 from nearkin.losses.tuples import NPair, TupleRatio, TupleTriplet
@@ -24,6 +25,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "combined": Combined,
     "contrastive": Contrastive,
     "cross-entropy": CrossEntropy,
+    "graph-refinement": GraphRefinement,
     "group": GroupLoss,
     "n-pair": NPair,
     "normalised-cross-entropy": NormalisedCrossEntropy,

@@ -1,0 +1,122 @@
+"""Refinement of test images, each in a graph of its own that is built without labels.
+
+At test time the backbone alone embeds, unless this is asked for, and then it must be said where an
+image's neighbours came from. Refining whole test batches grouped by class would give the answer
+away (so would any graph that reads labels), and is refused.
+Dimensions: N images, M of the gallery, D embedding, k neighbours.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nearkin.graphs.refine import Refiner
+from nearkin.tensors import inner, unit
+
+BLOCK = 1024  # images whose cosines with the gallery are held at once
+REACH = 30  # k of the k-reciprocal neighbours
+
+
+def refine_at_test(
+    refiner: Refiner,
+    query: Tensor,
+    gallery: Tensor | None = None,
+    *,
+    source: str,
+    k: int = 6,
+    labels: Tensor | None = None,
+) -> tuple[Tensor, str]:
+    """What the refiner makes of each image in the graph of itself and its gallery neighbours.
+
+    Args:
+        refiner: a trained one; it is used in evaluation mode, on unit embeddings.
+        query: (N, D).
+        gallery: (M, D); by default the queries, each without itself.
+        source: where neighbours come from: "gallery", the k nearest by cosine; "reciprocal", the k
+            nearest of the k-reciprocal ones (`reciprocal`), which may be fewer.
+        k: of neighbours.
+        labels: refused.
+
+    Returns:
+        refined embeddings (N, D) or, of a refiner that concatenates, (N, L D); and a sentence that
+        says what the graphs were built from, to stand beside every number that comes of them.
+    """
+    if labels is not None or source == "labels":
+        raise ValueError("grouping test images by label gives the answer away: wanted no labels")
+    if source not in SOURCES:
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
+    query = unit(query)
+    found = query if gallery is None else unit(gallery)
+    lists = SOURCES[source](query, found, k, gallery is None)
+    training = refiner.training
+    refiner.eval()
+    with torch.no_grad():
+        graphs = (torch.cat([x[None], found[near]]) for x, near in zip(query, lists, strict=True))
+        refined = torch.stack([refiner(nodes)[0] for nodes in graphs]) if len(query) else query
+    refiner.train(training)
+    kind = "nearest" if source == "gallery" else f"nearest {REACH}-reciprocal"
+    where = "among the queries" if gallery is None else "in the gallery"
+    return refined, f"each image with its {k} {kind} neighbours {where}"
+
+
+def nearest(query: Tensor, gallery: Tensor, k: int, same: bool) -> list[Tensor]:
+    """Indices of the k nearest of the gallery (M, D) for each of the unit rows of query (N, D).
+
+    same: query and gallery are one set, in which nobody is a neighbour of itself.
+    """
+    return [index for _, index in ranked(query, gallery, k, same)]
+
+
+def reciprocal(query: Tensor, gallery: Tensor, k: int, same: bool) -> list[Tensor]:
+    """The k nearest of the k-reciprocal neighbours, 30-reciprocal that is, and their expansion.
+
+        R(q, n) = those of the n nearest of q that would also have q among their n nearest
+        R*(q) = R(q, n) and all R(c, n/2) of a c in R(q, n) of which 2/3 or more lie in R(q, n)
+
+    Source: Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017,
+    eqs. 1-2, arXiv:1701.08398; so used by Seidenschwarz et al. 2021 in their released code.
+    """
+    own = [(s.tolist(), j.tolist()) for s, j in ranked(gallery, gallery, REACH, True)]
+    near = (
+        own if same else [(s.tolist(), j.tolist()) for s, j in ranked(query, gallery, REACH, False)]
+    )
+
+    def mutual(i: int | None, cosines: list[float], index: list[int], reach: int) -> set[int]:
+        """R of an image with these neighbours, itself number i of the gallery or outside of it."""
+        near = zip(cosines[:reach], index[:reach], strict=True)
+        return {j for s, j in near if i in own[j][1][:reach] or s > last(own[j][0], reach)}
+
+    half = [mutual(i, *neighbours, REACH // 2) for i, neighbours in enumerate(own)]
+    lists = []
+    for i, (x, neighbours) in enumerate(zip(query, near, strict=True)):
+        kept = mutual(i if same else None, *neighbours, REACH)
+        grown = kept.union(*(half[c] for c in kept if len(kept & half[c]) >= 2 / 3 * len(half[c])))
+        members = torch.tensor(sorted(grown - ({i} if same else set())), device=query.device).long()
+        order = (gallery[members] @ x).argsort(descending=True, stable=True)
+        lists.append(members[order[:k]])
+    return lists
+
+
+def last(cosines: list[float], reach: int) -> float:
+    """The cosine that one must exceed to be among the `reach` nearest."""
+    return cosines[reach - 1] if len(cosines) >= reach else -torch.inf
+
+
+def ranked(query: Tensor, gallery: Tensor, k: int, same: bool) -> list[tuple[Tensor, Tensor]]:
+    """Cosines and indices of the k nearest of each image, from near to far."""
+    found = []
+    for start in range(0, len(query), BLOCK):
+        cosine = inner(query[start : start + BLOCK], gallery)
+        if same:
+            row = torch.arange(len(cosine), device=cosine.device)
+            cosine[row, start + row] = -torch.inf
+        values, index = cosine.topk(min(k, len(gallery) - same), 1)
+        found += zip(values, index, strict=True)
+    return found
+
+
+SOURCES: dict[str, Callable[[Tensor, Tensor, int, bool], list[Tensor]]] = {
+    "gallery": nearest,
+    "reciprocal": reciprocal,
+}

@@ -1,0 +1,209 @@
+"""Graph refinement is its formula, term by term; its options reach graph and layers, or fail."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from batches import batch
+from nearkin import graphs
+from nearkin.losses import make
+from nearkin.losses.refined import SETTINGS, GraphRefinement, as_published, as_released
+from nearkin.tensors import unit
+
+SIZES = [3, 3, 2, 1]
+
+
+def built(**options) -> GraphRefinement:
+    torch.manual_seed(0)
+    return GraphRefinement(5, 8, **options).double()
+
+
+def smoothed(logits, labels, smoothing, temperature):
+    """Cross-entropy with smoothed labels, image by image."""
+    terms = []
+    for row, y in zip(logits / temperature, labels, strict=True):
+        log_share = row - row.exp().sum().log()
+        terms.append(-(1 - smoothing) * log_share[y] - smoothing * log_share.mean())
+    return torch.stack(terms).mean()
+
+
+def normalised(x):
+    return (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"neck": False, "layer": "gatv2", "builder": "knn", "k": 3},
+        {"layers": 2, "concat": True, "temperature": 0.2},
+        {"layers": 2, "every": True, "smoothing": 0.0},
+        {"auxiliary": 0.5, "refined": 2.0, "input_linear": False},
+    ],
+    ids=str,
+)
+def test_formula(options):
+    loss = built(dropout=0.0, **options)
+    x, labels = batch(SIZES, dim=8)
+    smoothing, temperature = options.get("smoothing", 0.1), options.get("temperature", 1.0)
+    nodes = loss.refiner.refine(unit(x)).nodes
+    outputs = nodes if loss.every else [torch.cat(nodes, 1) if loss.concat else nodes[-1]]
+    expected = options.get("auxiliary", 1.0) * smoothed(
+        x @ loss.classifier.weight.T + loss.classifier.bias, labels, smoothing, temperature
+    )
+    for output, classifier in zip(outputs, loss.heads, strict=True):
+        output = normalised(output) if options.get("neck", True) else output
+        logits = output @ list(classifier.parameters())[-1].T
+        expected = expected + options.get("refined", 1.0) * smoothed(
+            logits, labels, smoothing, temperature
+        )
+    torch.testing.assert_close(loss(x, labels), expected)
+
+
+@pytest.mark.parametrize("layer", ["dot-product", "graph-network"])
+@pytest.mark.parametrize("size", [1, 60])
+def test_the_edge_loss_tells_kin_from_strangers(layer, size):
+    options = {"layer": layer, "builder": "knn", "k": 4, "dropout": 0.0}
+    loss, without = built(edge_loss=0.7, **options), built(**options)
+    without.load_state_dict(loss.state_dict(), strict=False)
+    x, labels = batch([size * s for s in SIZES], dim=8)
+    found = loss(x, labels) - without(x, labels)
+    adjacency = graphs.knn(unit(x), k=4)
+    edges = graphs.edge_features(unit(x), adjacency)
+    if layer == "graph-network":
+        _, edges = loss.refiner.layers[0](loss.refiner.input_linear(unit(x)), adjacency, edges)
+    kin = labels[:, None] == labels
+    off = adjacency & ~torch.eye(len(x), dtype=torch.bool)
+    terms = F.binary_cross_entropy_with_logits(
+        loss.same_class(edges)[..., 0], kin.double(), reduction="none"
+    )
+    expected = 0.7 * (terms[off & kin].mean() + terms[off & ~kin].mean()) / 2
+    torch.testing.assert_close(found, expected)
+
+
+def test_without_its_graph_it_is_cross_entropy():
+    x, labels = batch(SIZES, dim=8)
+    loss = built(refined=0.0)
+    assert [name for name, _ in loss.named_parameters()] == ["classifier.weight", "classifier.bias"]
+    expected = F.cross_entropy(loss.classifier(x), labels, label_smoothing=0.1)
+    torch.testing.assert_close(loss(x, labels), expected)
+
+
+def test_every_term_moves_the_embeddings():
+    x, labels = batch(SIZES, dim=8)
+    gradients = []
+    for options in ({"refined": 0.0}, {"auxiliary": 0.0}, {"edge_loss": 1.0}):
+        y = x.clone().requires_grad_()
+        built(**options)(y, labels).backward()
+        assert y.grad is not None
+        assert (y.grad.abs().sum(1) > 0).all()
+        gradients.append(y.grad)
+    assert not torch.allclose(gradients[0], gradients[1])
+
+
+def test_no_image_costs_nothing():
+    x = torch.zeros(0, 8, dtype=torch.double, requires_grad=True)
+    loss = built()(x, torch.zeros(0, dtype=torch.int64))
+    loss.backward()
+    assert loss == 0
+
+
+def test_options_reach_graph_and_layers():
+    options = {"builder": "threshold", "threshold": 0.3, "sign": "both", "layer": "gat"}
+    options |= {"heads": 2, "without": "residual norms", "edges": "bias", "layers": 2}
+    loss = make("graph-refinement", options, classes=5, dim=8)
+    assert isinstance(loss, GraphRefinement)
+    x, _ = batch(SIZES, dim=8)
+    wanted = graphs.threshold(x, threshold=0.3, sign="both")
+    assert (loss.refiner.graph(x) == wanted).all()
+    for layer in loss.refiner.layers:
+        assert isinstance(layer, graphs.AttentionBlock)
+        assert (layer.heads, layer.update.residual, layer.edge_dim) == (2, False, 2)
+        assert isinstance(layer.update.norm_attention, torch.nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 4}, "unknown option of graph 'full' 'k'"),
+        ({"builder": "kn"}, "did you mean 'knn'"),
+        ({"layer": "gats"}, "did you mean 'gat'"),
+        ({"layer": "gat", "aggregate": "sum"}, "unknown option of layer 'gat' 'aggregate'"),
+        ({"layer": "graph-network", "heads": 2}, "unknown option of layer 'graph-network' 'heads'"),
+        ({"without": "norm"}, "did you mean 'norms'"),
+        ({"layers": 0}, "wanted 1 layer"),
+        ({"temperature": 0.0}, "temperature above 0"),
+        ({"concat": True, "every": True, "layers": 2}, "wanted concat or every"),
+    ],
+)
+def test_errors_say_what_was_wanted(options, message):
+    with pytest.raises(ValueError, match=message):
+        built(**options)
+
+
+def test_labels_outside_the_classes_and_miners_are_refused():
+    x, labels = batch(SIZES, dim=8)
+    with pytest.raises(ValueError, match=r"labels must be in 0..4"):
+        built()(x, labels + 3)
+    with pytest.raises(ValueError, match="takes no miner"):
+        built()(x, labels, (labels, labels, labels))
+
+
+@pytest.mark.parametrize("builder", graphs.BUILDERS)
+@pytest.mark.parametrize("layer", graphs.LAYERS)
+def test_every_graph_goes_with_every_layer(builder, layer):
+    x, labels = batch(SIZES, dim=8)
+    x.requires_grad_()
+    loss = built(builder=builder, layer=layer, edge_loss=1.0)
+    loss(x, labels).backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_monitor_says_where_attention_goes():
+    x, labels = batch(SIZES, dim=8)
+    loss = built(layers=2, heads=2)
+    shares = loss.monitor(x, labels)
+    assert sum(shares.values()) == pytest.approx(1)
+    mean = torch.stack(loss.refiner.attention(unit(x))).mean((0, 1))
+    kin = [
+        (i, j) for i in range(len(x)) for j in range(len(x)) if i != j and labels[i] == labels[j]
+    ]
+    expected = sum(mean[i, j].item() for i, j in kin) / len(x)
+    assert shares["attention_within"] == pytest.approx(expected)
+    assert shares["attention_self"] == pytest.approx(mean.diagonal().mean().item())
+    assert built(refined=0.0).monitor(x, labels) == {}
+    assert built(layer="graph-network").monitor(x, labels) == {}
+
+
+@pytest.mark.parametrize("data", SETTINGS)
+def test_settings_of_the_paper_and_of_its_code(data):
+    x, labels = batch(SIZES, dim=8)
+    published: Any = make("graph-refinement", as_published(data), classes=5, dim=8).double()
+    released: Any = make("graph-refinement", as_released(data), classes=5, dim=8).double()
+    assert published(x, labels).isfinite()
+    assert released(x, labels).isfinite()
+    assert published.rates() == {}
+    if data == "sop":
+        assert not hasattr(released, "refiner")
+    else:
+        assert all(layer.null_neighbour for layer in released.refiner.layers)
+        assert not any(layer.null_neighbour for layer in published.refiner.layers)
+
+
+def test_learns_to_tell_classes_apart():
+    torch.manual_seed(0)
+    x, labels = batch([8] * 5, dim=8)
+    x.requires_grad_()
+    loss = GraphRefinement(5, 8, auxiliary=0.0).double()
+    optimizer = torch.optim.Adam([x, *loss.parameters()], lr=0.01)
+    values = []
+    for _ in range(60):
+        value = loss(x, labels)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < 0.6 * values[0]
