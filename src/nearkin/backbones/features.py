@@ -10,7 +10,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from nearkin.backbones.network import Shape, for_relu
+from nearkin.backbones.network import Shape, for_relu, in_full
 
 
 class Backbone(nn.Module):
@@ -33,7 +33,7 @@ class Backbone(nn.Module):
         self.mean, self.std = tuple(mean), tuple(std)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.trunk(x))
+        return in_full(self.head, self.trunk(x))
 
 
 def identity(input_shape: Shape, dim: int) -> Backbone:

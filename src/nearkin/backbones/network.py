@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
@@ -96,13 +97,19 @@ class Network(nn.Module):
                 f"Network: wanted floats {wanted}, as batch, channels, height, width, "
                 f"got {str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
             )
-        return self.head(self.trunk(x))
+        return in_full(self.head, self.trunk(x))
 
     forward = connect
 
     def renew_head(self) -> None:
         """A last linear layer, from what the trunk gives now to the embedding."""
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(prod(self.shape), self.dim))
+
+
+def in_full(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x) in float32 under autocast too: in bf16, 2-D embeddings fall on a coarse lattice."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x)
 
 
 def for_relu(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

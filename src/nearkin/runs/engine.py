@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from nearkin.backbones import describe
 from nearkin.data import Splits, load
 from nearkin.measure import confusion
 from nearkin.runs.examine import examine, headline, keep_embeddings, nearness
@@ -40,9 +41,9 @@ class Place:
 
 
 @lru_cache(maxsize=2)
-def data(name: str, root: str | None, download: bool, skip_bad: bool) -> Splits:
+def data(name: str, root: str | None, download: bool, skip_bad: bool, size: int) -> Splits:
     """A data set, kept for the next run that wants the same one."""
-    return load(name, root, download=download, skip_bad=skip_bad)
+    return load(name, root, download=download, skip_bad=skip_bad, size=size)
 
 
 def run(
@@ -75,7 +76,7 @@ def carry_out(
     """One run from its start, or from its last checkpoint, to its row."""
     if place.threads:
         torch.set_num_threads(place.threads)
-    splits = data(recipe.data, place.root, place.download, place.skip_bad)
+    splits = data(recipe.data, place.root, place.download, place.skip_bad, recipe.size)
     current = Run(with_start(recipe, store), splits, place.device)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
@@ -184,9 +185,7 @@ def conclude(
         keep_embeddings(folder / "embeddings.npz", embeddings, query)
         if len(query.classes) <= CONFUSED:
             mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()
-        write_whole(
-            folder / "backbone.pt", partial(torch.save, current.backbone.module.state_dict())
-        )
+        write_whole(folder / "backbone.pt", partial(torch.save, describe(current.backbone.module)))
     splits = current.splits
     return {
         "hash": recipe.hash,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from nearkin import backbones, losses
 from nearkin.data import Splits, hold_out, subset
+from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
 
@@ -26,10 +28,15 @@ def choose_data(recipe: Recipe, splits: Splits) -> tuple[Splits, Splits | None]:
 
 
 def make_backbone(recipe: Recipe, splits: Splits) -> nn.Module:
-    """The recipe's backbone for inputs of these splits, its trunk frozen if so asked."""
+    """The recipe's backbone for inputs of these splits; its trunk as `start` has it, or frozen."""
     inputs = splits.train.inputs
-    shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, recipe.size, recipe.size)
+    side = recipe.size or PHOTOGRAPH_SIDE
+    shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, side, side)
+    if len(shape) == 3 and recipe.size:
+        shape = (shape[0], side, side)
     backbone = backbones.make(recipe.backbone, recipe.backbone_options, shape, recipe.dim)
+    if recipe.start:
+        backbones.load_trunk(backbone, backbones.read(Path(recipe.start)))
     if recipe.freeze:
         backbone.trunk.requires_grad_(False)
     return backbone

@@ -116,6 +116,8 @@ class Run:
             train=generator is not None,
             size=self.recipe.size,
             generator=generator,
+            mean=self.backbone.mean,
+            std=self.backbone.std,
         ).to(self.device)
         if x.ndim == 4 and self.recipe.precision == "bf16":
             x = x.contiguous(memory_format=torch.channels_last)
