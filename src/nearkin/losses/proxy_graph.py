@@ -163,12 +163,13 @@ class ProxyGML(nn.Module):
 
 
 class Subgraphs(torch.autograd.Function):
-    """ProxyGML.subgraphs, its gradient written out: the proxies are read three times, not nine.
+    """ProxyGML.subgraphs, its gradient written out, so that proxies are passed over but 4 times.
 
     With G = dL/dS, |p| the lengths of the raw proxies and P their directions,
         dL/dX = G P,    dL/dp_j = ( sum_i G_ij x_i - (sum_i G_ij S_ij) P_j ) / |p_j|
     where only the chosen cells of G differ from 0:
-        G_ij = s ( share of the class of j in Z_i  -  [y_i is the class of j] )
+        G_ij = s ( share of the class of j in the softmax of i  -  [y_i is the class of j] )
+    and no cell does for a sample whose true class is missing.
     """
 
     @staticmethod
@@ -186,39 +187,46 @@ class Subgraphs(torch.autograd.Function):
         lengths = torch.linalg.vector_norm(proxies, dim=1).clamp_min(1e-12)  # (C N,)
         similarity = (samples @ proxies.T).div_(lengths)  # (B, C N)
         chosen = choose(similarity, labels, per_class, k, head_start)  # (B, k)
-        kind = chosen // per_class  # class of each chosen proxy
-
-        votes = similarity.new_zeros(len(samples), len(proxies) // per_class)  # (B, C)
-        if mask:
-            votes.fill_(-math.inf).scatter_(1, kind, 0)
-        votes.scatter_add_(1, kind, scale * similarity.gather(1, chosen))
-        share = votes.softmax(1).gather(1, kind)  # (B, k): of each chosen proxy's class
-        log_share = votes.log_softmax(1).gather(1, labels[:, None])  # (B, 1): of the true class
-        found = log_share > -math.inf
+        near = similarity.gather(1, chosen)
+        kind = chosen // per_class  # (B, k): class of each chosen proxy
         own = kind == labels[:, None]
-        gradient = torch.where(found, scale * (share - own.to(share.dtype)), 0)
-        ctx.save_for_backward(samples, proxies, lengths, similarity, chosen, gradient)
-        return -torch.where(found, log_share, MISSING).sum()
+        if mask and per_class == 1:  # each chosen proxy is all that its class has
+            log_share = (scale * near).log_softmax(1)
+            log_true = torch.where(own, log_share, -math.inf).amax(1)
+        else:
+            shape = len(samples), len(proxies) // per_class
+            votes = similarity.new_full(shape, -math.inf if mask else 0)  # s Z, (B, C)
+            votes.scatter_(1, kind, 0).scatter_add_(1, kind, scale * near)
+            log_shares = votes.log_softmax(1)
+            log_share = log_shares.gather(1, kind)  # (B, k): of each chosen proxy's class
+            log_true = log_shares.gather(1, labels[:, None])[:, 0]  # (B,): of the true class
+        found = log_true > -math.inf
+        slope = scale * (log_share.exp() - own.to(near.dtype)) * found[:, None]
+        ctx.save_for_backward(samples, proxies, lengths, chosen, near, slope)
+        return -torch.where(found, log_true, MISSING).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output: Tensor):
-        samples, proxies, lengths, similarity, chosen, gradient = ctx.saved_tensors
-        spread = torch.zeros_like(similarity).scatter_(1, chosen, gradient * grad_output)  # G
-        radial = (spread * similarity).sum(0)  # (C N,)
-        spread /= lengths
+        samples, proxies, lengths, chosen, near, slope = ctx.saved_tensors
+        slope = slope * grad_output / lengths[chosen]  # (B, k)
+        radial = torch.zeros_like(lengths).index_add_(0, chosen.flatten(), (slope * near).flatten())
+        spread = samples.new_zeros(len(samples), len(proxies)).scatter_(1, chosen, slope)  # G / |p|
         grad_samples = spread @ proxies
         grad_proxies = spread.T @ samples
-        grad_proxies.addcmul_((radial / lengths**2)[:, None], proxies, value=-1)
+        grad_proxies.addcmul_((radial / lengths)[:, None], proxies, value=-1)
         return grad_samples, grad_proxies, *[None] * 6
 
 
 def choose(similarity: Tensor, labels: Tensor, per_class: int, k: int, head_start: float) -> Tensor:
     """The k proxies (B, k) of largest similarity (B, C N), those of the true class ahead."""
     rows = torch.arange(len(labels), device=labels.device)
-    ranked = similarity.clone().unflatten(1, (-1, per_class))
-    ranked[rows, labels] += head_start
-    return largest(ranked.flatten(1), k)
+    of_class = similarity.unflatten(1, (-1, per_class))  # (B, C, N), a view
+    before = of_class[rows, labels]
+    of_class[rows, labels] = before + head_start
+    chosen = largest(similarity, k)
+    of_class[rows, labels] = before
+    return chosen
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
