@@ -5,7 +5,6 @@ It reads an answer and rows, and trains nothing. What comes from file and class 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,16 @@ import numpy as np
 
 from nearkin.report import pictures, plots, standard, tables
 from nearkin.report.kept import Kept, picture_uri, sheet
-from nearkin.report.views import CLASS_COLOURS, OTHER, Answers, Panel, Question, answers, panels
+from nearkin.report.views import (
+    CLASS_COLOURS,
+    OTHER,
+    Answers,
+    Panel,
+    Question,
+    answers,
+    panels,
+    tags,
+)
 from nearkin.runs.store import write_whole
 from nearkin.studies.answer import Answer, Figure, Gallery, Maps
 
@@ -153,9 +161,9 @@ class Atlas:
 
     def add(self, panel: Panel) -> int:
         """Take a map in; its number."""
-        items = self.items(panel.kept)
-        name = json.dumps(items)
-        self.sets.setdefault(name, items)
+        name = panel.kept.fingerprint()
+        if name not in self.sets:
+            self.sets[name] = self.items(panel.kept)
         self.maps.append(
             {
                 "set": list(self.sets).index(name),
@@ -171,6 +179,7 @@ class Atlas:
         uri, across = ("", 0) if kept.pictures is None else sheet(kept.pictures)
         return {
             "classes": kept.classes,
+            "tags": tags(kept.classes),
             "labels": kept.labels.tolist(),
             "titles": [kept.title(i) for i in range(len(kept.labels))],
             "sheet": uri,
@@ -187,10 +196,15 @@ def html_figure(figure: Figure, store: Path, atlas: Atlas) -> dict:
     """What the page's template prints of a figure."""
     said = {"kind": type(figure).__name__.lower(), "title": figure.title, "note": figure.note}
     if isinstance(figure, Maps):
-        return said | {"maps": [html_map(view, atlas) for view in panels(figure, store)]}
+        return said | {
+            "wide": True,
+            "maps": [html_map(view, atlas) for view in panels(figure, store)],
+        }
     if isinstance(figure, Gallery):
-        return said | html_gallery(answers(figure, store))
-    return said | {"svg": plots.svg(figure)}
+        return said | {"wide": True} | html_gallery(answers(figure, store))
+    drawn = plots.svg(figure)
+    points = float(drawn.split('width="', 1)[1].split("pt", 1)[0])
+    return said | {"svg": drawn, "points": points, "wide": points > 80 * plots.WIDE}
 
 
 def html_map(view: Panel | str, atlas: Atlas) -> dict:
@@ -203,9 +217,8 @@ def html_gallery(view: Answers | None) -> dict:
     """The tiles of wrong and of right answers, and how many of the items were right."""
     if view is None:
         return {"answers": None}
-    groups = [("Wrong at the nearest", view.wrong), ("Right at the nearest", view.right)]
     return {
-        "answers": [(name, [tiles(view.kept, q) for q in group]) for name, group in groups],
+        "answers": [(name, [tiles(view.kept, q) for q in group]) for name, group in view.groups()],
         "summary": view.summary(),
     }
 

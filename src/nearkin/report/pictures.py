@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from nearkin.report.plots import INK, drawing, new, svg, wrap
+import numpy as np
+
+from nearkin.report.plots import INK, drawing, new, short, svg, wrap
 from nearkin.report.views import (
     CLASS_COLOURS,
     OTHER,
@@ -18,7 +19,9 @@ from nearkin.report.views import (
     Question,
     answers,
     panels,
+    tags,
 )
+from nearkin.runs.store import write_whole
 from nearkin.studies.answer import Figure, Gallery, Maps
 
 
@@ -28,36 +31,49 @@ def class_colour(label: int) -> str:
 
 
 def draw_maps(figure: Maps, store: Path):
-    """The maps in one frame, up to four side by side."""
+    """The maps in one frame, up to four side by side, and what their letters stand for."""
     views = panels(figure, store)
     across = min(len(views), 4) if len(views) != 6 else 3
     down = -(-len(views) // across)
-    drawn = new(2.3 * across, 2.6 * down)
+    drawn = new(2.3 * across, 2.7 * down)
     for i, view in enumerate(views):
         axes = drawn.add_subplot(down, across, i + 1, aspect="equal")
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
-        axes.spines[:].set_visible(True)
-        axes.spines[:].set_color("#CCCCCC")
+        axes.spines[:].set(visible=True, color="#CCCCCC")
+        axes.set_title(wrap(view if isinstance(view, str) else view.name, 30), fontsize=9)
         if isinstance(view, str):
-            axes.set_title(wrap(view, 30), fontsize=9)
             axes.text(0.5, 0.5, "embeddings not kept here", ha="center", color="#777777")
         else:
-            axes.set_title(wrap(view.name, 30), fontsize=9)
             draw_panel(axes, view)
+    keys = dict.fromkeys(view.kept.classes for view in views if isinstance(view, Panel))
+    lines = [key_line(classes, 34 * across) for classes in keys]
+    drawn.supxlabel("\n".join(filter(None, lines)), fontsize=8)
+    drawn.set_layout_engine("constrained", h_pad=0.1)
     return drawn
 
 
+def key_line(classes: tuple[str, ...], width: int) -> str:
+    """A Albatross, B Auk, ... where letters stand for names, and how many classes are grey."""
+    named = zip(tags(classes), classes, strict=False)
+    parts = [f"{tag} {name}" for tag, name in named if tag != name]
+    more = len(classes) - len(CLASS_COLOURS)
+    parts += [f"{more} more classes in grey"] if more > 0 else []
+    return wrap(", ".join(parts), width)
+
+
 def draw_panel(axes, view: Panel) -> None:
-    """One map: its points, the names of its classes, its ruler."""
+    """One map: its points, the tags of its classes, its ruler."""
     from matplotlib.patheffects import withStroke
 
-    colours = [class_colour(c) for c in view.kept.labels]
-    axes.scatter(*view.points.T, s=1.6, c=colours, alpha=0.6, linewidths=0)
-    halo = [withStroke(linewidth=2, foreground="white")]
+    labels = view.kept.labels
+    order = np.argsort(labels < len(CLASS_COLOURS), kind="stable")  # colours above grey
+    colours = [class_colour(c) for c in labels[order]]
+    axes.scatter(*view.points[order].T, s=1.6, c=colours, alpha=0.6, linewidths=0)
+    halo = [withStroke(linewidth=2.4, foreground="white")]
+    names = tags(view.kept.classes)
     for c, x, y in view.labels:
-        name = textwrap.shorten(view.kept.classes[c], 12, placeholder="…")
-        look = {"color": class_colour(c), "weight": "bold", "path_effects": halo}
-        axes.text(x, y, name, ha="center", va="center", **look)
+        look = {"weight": "bold", "fontsize": 8.5, "path_effects": halo}
+        axes.text(x, y, names[c], ha="center", va="center", **look)
     text, length = view.ruler
     axes.plot([0.03, 0.03 + length], [0.03, 0.03], color=INK, linewidth=1.2)
     axes.text(0.03, 0.045, text, fontsize=7, path_effects=halo)
@@ -71,13 +87,16 @@ def draw_gallery(figure: Gallery, store: Path):
         drawn = new(4, 1)
         drawn.text(0.5, 0.5, "embeddings not kept here", ha="center", color="#777777")
         return drawn
-    questions = [*view.wrong, *view.right]
-    across = 1 + max((len(q.found) for q in questions), default=0)
-    drawn = new(1.0 * across, max(1.0, 1.2 * len(questions)))
-    for i, question in enumerate(questions):
-        for j in range(1 + len(question.found)):
-            axes = drawn.add_subplot(len(questions), across, i * across + j + 1)
-            draw_tile(axes, view, question, j)
+    groups = [(name, group) for name, group in view.groups() if group]
+    across = 1 + max(len(question.found) for _, group in groups for question in group)
+    down = max(len(group) for _, group in groups)
+    drawn = new(0.85 * across * len(groups), 0.3 + 1.05 * down)
+    halves = drawn.subfigures(1, len(groups), wspace=0.06, squeeze=False)[0]
+    for half, (name, group) in zip(halves, groups, strict=True):
+        half.suptitle(name, fontsize=10)
+        for i, question in enumerate(group):
+            for j in range(1 + len(question.found)):
+                draw_tile(half.add_subplot(down, across, i * across + j + 1), view, question, j)
     return drawn
 
 
@@ -96,7 +115,7 @@ def draw_tile(axes, view: Answers, question: Question, j: int) -> None:
     right = not j or question.right[j - 1]
     mark = "" if not j else "✓ " if right else "✗ "
     colour = INK if not j else RIGHT if right else WRONG
-    axes.set_title(textwrap.shorten(mark + name, 16, placeholder="…"), fontsize=8, color=colour)
+    axes.set_title(short(mark + name, 16), fontsize=8, color=colour)
     axes.spines[:].set(visible=True, color=colour, linewidth=2, linestyle="-" if right else "--")
 
 
@@ -104,14 +123,16 @@ RASTER: dict[type, Callable] = {Maps: draw_maps, Gallery: draw_gallery}
 
 
 def png(figure: Maps | Gallery, store: Path) -> bytes:
-    """The figure as a PNG of 256 colours, which keeps it small."""
+    """The figure as a PNG; a map, which has few colours, as one of 256, which keeps it small."""
     from PIL import Image
 
-    buffer, small = io.BytesIO(), io.BytesIO()
+    drawn_file, small = io.BytesIO(), io.BytesIO()
     with drawing():
         drawn = RASTER[type(figure)](figure, store)
-        drawn.savefig(buffer, format="png", dpi=140)
-    Image.open(buffer).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+        drawn.savefig(drawn_file, format="png", dpi=130)
+    image = Image.open(drawn_file).convert("RGB")
+    image = image.quantize(256) if isinstance(figure, Maps) else image
+    image.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
@@ -121,6 +142,5 @@ def save(figure: Figure, stem: Path, store: Path) -> Path:
         path, content = stem.with_suffix(".png"), png(figure, store)
     else:
         path, content = stem.with_suffix(".svg"), svg(figure).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    write_whole(path, lambda file: file.write(content))
     return path

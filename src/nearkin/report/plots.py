@@ -32,8 +32,8 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "nearkin",
     "text.parse_math": False,
-    "font.size": 9,
-    "axes.labelsize": 9,
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
     "axes.edgecolor": "#888888",
     "axes.labelcolor": INK,
     "text.color": INK,
@@ -45,15 +45,15 @@ STYLE: Any = {
     "grid.linewidth": 0.7,
     "xtick.color": "#444444",
     "ytick.color": "#444444",
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
     "figure.constrained_layout.use": True,
 }
-WIDE = 5.2  # inches: text stays readable where a phone shows it 360 pixels wide
+WIDE = 4.9  # inches: text stays readable where a phone shows it 360 pixels wide
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def draw_lines(figure: Lines, tips: Tips):
     for i, line in enumerate(figure.lines):
         colour = COLOURS[i % len(COLOURS)]
         x, y = np.array(line.x, float), scale * np.array(line.y, float)
-        look: dict = {"color": colour, "label": textwrap.shorten(line.name, 44, placeholder=" …")}
+        look: dict = {"color": colour, "label": short(line.name, 34)}
         if line.dashed:
             axes.plot(x, y, linestyle=(0, (5, 2)), linewidth=1.2, **look)
         else:
@@ -137,6 +137,7 @@ def draw_lines(figure: Lines, tips: Tips):
     axes.margins(x=0.02)
     if figure.log_y:
         axes.set_yscale("log")
+        write_out(axes.yaxis)
     set_x_ticks(axes, figure)
     if len(figure.lines) > 1:
         drawn.legend(loc="outside lower center", ncols=2, handlelength=2.6, columnspacing=1.5)
@@ -161,11 +162,22 @@ def set_x_ticks(axes, figure: Lines) -> None:
     whole = all(float(x).is_integer() for x in values)
     if figure.log_x:
         axes.set_xscale("log")
+        write_out(axes.xaxis)
     if figure.log_x and 1 < len(values) <= 9 and values[0] > 0:
         axes.set_xticks(values, [f"{x:g}" for x in values])
         axes.xaxis.set_minor_locator(NullLocator())
     elif not figure.log_x and whole:
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+
+
+def write_out(axis) -> None:
+    """Plain numbers on a logarithmic axis: 1, 10, 100, or 1, 2, 5, 10 where it is short."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def with_unit(text: str, percent: bool) -> str:
@@ -196,18 +208,28 @@ def draw_bars(figure: Bars, tips: Tips):
                     axes.plot([low, high], [y, y], color=INK, linewidth=1.1)
                 top = max(mean, high, 0)
             where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(text, (top, y), fontsize=7.5, **where)
+            axes.annotate(text, (top, y), fontsize=8, **where)
         axes.barh([0], [0], color=colour, alpha=0.85, label=name)
     axes.set_yticks(range(len(figure.groups)), [wrap(g, 26) for g in figure.groups])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(figure.groups) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= high])
     axes.set_xlim(low, high + 0.2 * (high - low))  # room for the numbers
     axes.set_xlabel(with_unit(figure.y, figure.percent))
     if count > 1:
         drawn.legend(loc="outside lower center", ncols=min(3, count), handlelength=1.2)
     return drawn
+
+
+def short(text: str, length: int) -> str:
+    """The text, or its beginning.
+
+    >>> short("Albatross", 5)
+    'Alba…'
+    """
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def wrap(text: str, width: int) -> str:
@@ -219,7 +241,7 @@ def draw_matrix(figure: Matrix, tips: Tips):
     scale = 100 if figure.percent else 1
     down, across = len(figure.rows), len(figure.columns)
     means = np.array([[np.nan if v is None else scale * v.mean for v in r] for r in figure.values])
-    drawn = new(max(3.4, 1.6 + 0.66 * across), 1.2 + 0.5 * down)
+    drawn = new(max(WIDE, 1.6 + 0.6 * across), 1.0 + 0.45 * down)
     axes = drawn.add_subplot()
     axes.imshow(np.ma.masked_invalid(means), cmap="Blues", aspect="auto")
     finite = means[np.isfinite(means)]
@@ -235,13 +257,11 @@ def draw_matrix(figure: Matrix, tips: Tips):
             tips.add(text, f"{row}, {col}\n{cell}{' %' if figure.percent else ''}")
             if cell.half:
                 axes.text(
-                    j, i + 0.23, f"± {cell.half}", ha="center", va="center", color=ink, size=6.5
+                    j, i + 0.23, f"± {cell.half}", ha="center", va="center", color=ink, size=7
                 )
     longest = max((len(c) for c in figure.columns), default=0)
     turn = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if longest > 9 else {}
-    axes.set_xticks(
-        range(across), [textwrap.shorten(c, 28, placeholder=" …") for c in figure.columns], **turn
-    )
+    axes.set_xticks(range(across), [short(c, 28) for c in figure.columns], **turn)
     axes.set_yticks(range(down), [wrap(r, 22) for r in figure.rows])
     axes.tick_params(length=0)
     axes.grid(visible=False)

@@ -110,14 +110,24 @@ def command(recipe: Mapping) -> str:
         if isinstance(value, bool):
             words.append(flag if value else "--no-" + flag[2:])
         elif isinstance(value, Mapping):
-            words += [flag, *(f"{k}={v}" for k, v in value.items())]
+            words += [flag, *(f"{k}={typed(v)}" for k, v in value.items())]
         else:
             words += [flag, str(value)]
     return shlex.join(words)
 
 
+def typed(value: object) -> str:
+    """An option as one types it: text as it is, unless it would be read as a number or the like."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)
+
+
 def runs(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Table:
-    """One line a run, in the order of `named`; `ordered` gives the rows in that order."""
+    """One line a run, in the order of `named`."""
     metric = headline(rows)
     numbers = ("last", "validated", "best on test")
     return Table(

@@ -1,8 +1,9 @@
 """A Table in the terminal, in Markdown, in LaTeX and in HTML: one layout, four ways to write it.
 
 Numbers of a column share their decimals, which its intervals decide: as many as show one digit
-of the usual half width. Without intervals: three significant digits, and in per cent as many as
-tell how far from 0 and from 100 the value is. What comes from file and class names is escaped.
+of the median half width, or two where it begins with 1 or 2. Without intervals: three significant
+digits but no zeros that all share; in per cent those of the distance from 0 or from 100, and at
+most two decimals. What comes from file and class names is escaped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor, isfinite, log10
+from math import floor, isclose, isfinite, log10
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -59,10 +60,10 @@ def cells(table: Table) -> list[list[Shown]]:
 
 def kinds(table: Table) -> list[str]:
     """Whether a column holds numbers, which stand to the right, or text."""
-    body = cells(table)
+    body, meant = cells(table), table.percent + table.best + table.lowest
     return [
-        "number" if any(row[i].number for row in body) else "text"
-        for i in range(len(table.columns))
+        "number" if name in meant or any(row[i].number for row in body) else "text"
+        for i, name in enumerate(table.columns)
     ]
 
 
@@ -95,19 +96,23 @@ def half_width(value: Cell) -> float:
 def decimals(values: Sequence[Cell], scale: float = 1) -> int:
     """How many decimals the numbers of a column are printed with.
 
-    >>> decimals([Estimate(0.9954, 0.9951, 0.9957, 5)], scale=100), decimals([3.21, 13.5, 120.2])
-    (2, 1)
+    >>> decimals([Estimate(0.9954, 0.9951, 0.9957, 5)], scale=100)
+    2
+    >>> decimals([3.21, 13.5, 120.2]), decimals([0.1, 0.5, 1.1])
+    (1, 1)
     """
     least = 1 if scale == 100 else 0
     halves = [h for v in values if 0 < (h := scale * half_width(v)) < float("inf")]
     if halves:
-        return min(6, max(least, -floor(log10(median(halves)))))
-    numbers = [scale * middle(v) for v in values if v is not None]
-    sizes = [abs(x) for x in numbers if isfinite(x) and x]
+        return min(6, max(least, -floor(log10(median(halves) / 2.95))))
+    numbers = [x for v in values if v is not None and isfinite(x := scale * middle(v))]
+    sizes = [abs(x) for x in numbers if x]
     if scale == 100:
         sizes = [rest for x in sizes if (rest := min(abs(x), abs(100 - x)))]
-        return min(3, max(1, 1 - floor(log10(median(sizes))))) if sizes else 1
-    return min(6, max(0, 2 - floor(log10(median(sizes))))) if sizes else 0
+        return min(2, max(1, 2 - floor(log10(median(sizes))))) if sizes else 1
+    enough = min(6, max(0, 2 - floor(log10(median(sizes))))) if sizes else 0
+    exact = (d for d in range(enough) if all(isclose(round(x, d), x) for x in numbers))
+    return next(exact, enough)
 
 
 def show(value: Cell, scale: float = 1, digits: int = 1) -> Shown:

@@ -5,6 +5,7 @@ Dimensions: n items drawn, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log10
 from pathlib import Path
@@ -30,7 +31,7 @@ class Panel:
     """One map: n points in a square, (0, 0) its lower left corner and (1, 1) its upper right.
 
     points: (n, 2).  ruler: a round length in units of the embedding, and its share of the side.
-    labels: for each coloured class its number and where its name stands.
+    labels: for each coloured class its number and where its tag stands.
     """
 
     name: str
@@ -79,8 +80,19 @@ def round_length(length: float) -> float:
     return float(f"{unit * max(m for m in (1, 2, 5) if m * unit <= length * (1 + 1e-9)):.1g}")
 
 
+def tags(classes: Sequence[str]) -> list[str]:
+    """What stands on a map for each coloured class: its name if all are short, else a letter.
+
+    >>> tags(["0", "1"]), tags(["Albatross", "Auk"])
+    (['0', '1'], ['A', 'B'])
+    """
+    coloured = classes[: len(CLASS_COLOURS)]
+    short = all(len(name) <= 3 for name in coloured)
+    return list(coloured) if short else [chr(ord("A") + i) for i in range(len(coloured))]
+
+
 def class_labels(points: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, float, float], ...]:
-    """Each coloured class's name at its median point, those that would overlap pushed apart."""
+    """Each coloured class's tag at its median point, those that would overlap pushed apart."""
     classes = [c for c in np.unique(labels) if c < len(CLASS_COLOURS)]
     places = np.array([np.median(points[labels == c], 0) for c in classes])
     apart = 0.07
@@ -90,7 +102,7 @@ def class_labels(points: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, flo
         near = (distance < apart) & ~np.eye(len(places), dtype=bool)
         if not near.any():
             break
-        # two names on the same spot part along a direction of their own
+        # two tags on the same spot part along a direction of their own
         angle = np.arange(len(places)) * 2.4
         gaps[distance == 0] = np.stack([np.cos(angle), np.sin(angle)], 1)[
             np.nonzero(distance == 0)[0]
@@ -120,6 +132,10 @@ class Answers:
     hits: int
     asked: int
 
+    def groups(self) -> list[tuple[str, tuple[Question, ...]]]:
+        """The wrong and the right ones, under their headings."""
+        return [("The nearest is wrong", self.wrong), ("The nearest is right", self.right)]
+
     def summary(self) -> str:
         pictured = "" if self.kept.pictures is not None else " Its pictures are not ours to show."
         return (
@@ -131,7 +147,8 @@ class Answers:
 def answers(gallery: Gallery, store: Path, count: int = 6, k: int = 5) -> Answers | None:
     """`count` wrong and `count` right answers, each with its k nearest among the items drawn.
 
-    One of each class in turn, in the set's order. None where the embeddings are not kept here.
+    One of each class in turn, those with the most such answers first. None where the embeddings
+    are not kept here.
     """
     kept = read(gallery.row, store)
     if kept is None or len(kept.x) < 2:
@@ -154,9 +171,12 @@ def answers(gallery: Gallery, store: Path, count: int = 6, k: int = 5) -> Answer
 def in_turn(items: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The items reordered: the first of every class, then the second of every class, ...
 
-    >>> in_turn(np.array([0, 1, 2, 3]), np.array([7, 7, 7, 8]))
-    array([0, 3, 1, 2])
+    Among classes, those with the most items come first.
+
+    >>> in_turn(np.array([0, 1, 2, 3]), np.array([5, 7, 7, 8]))
+    array([1, 0, 3, 2])
     """
     kinds = labels[items]
     turn = np.array([np.sum(kinds[:i] == kind) for i, kind in enumerate(kinds)], int)
-    return items[np.lexsort((kinds, turn))]
+    many = np.bincount(kinds)[kinds] if len(kinds) else turn
+    return items[np.lexsort((kinds, -many, turn))]

@@ -6,6 +6,11 @@ const tip = document.getElementById("tip");
 const colour = (label) => data.colours[label] ?? data.other;
 const places = []; // every map that is drawn: {element, map, set, figure}
 
+// Whether a class is in colour: all are, or the one whose button is pressed.
+function chosen(set, figure, label) {
+  return figure.only === null || figure.only.set !== set || figure.only.label === label;
+}
+
 function draw({ element, map, set, figure }) {
   const canvas = element.querySelector("canvas");
   const side = element.clientWidth, sharp = window.devicePixelRatio || 1;
@@ -19,46 +24,41 @@ function draw({ element, map, set, figure }) {
     pen.fill();
   };
   pen.globalAlpha = 0.55;
-  const chosen = (i) => figure.only === null || set.labels[i] === figure.only;
-  for (let i = 0; i < set.labels.length; i++) {
-    if (chosen(i)) continue;
-    pen.fillStyle = "#ebebed";
-    dot(i);
-  }
-  for (let i = 0; i < set.labels.length; i++) {
-    if (!chosen(i)) continue;
-    pen.fillStyle = colour(set.labels[i]);
-    dot(i);
+  const coloured = (label) => label < data.colours.length && chosen(set, figure, label);
+  for (const onTop of [false, true]) {
+    set.labels.forEach((label, i) => {
+      if (coloured(label) !== onTop) return;
+      pen.fillStyle = chosen(set, figure, label) ? colour(label) : "#ebebed";
+      dot(i);
+    });
   }
   pen.globalAlpha = 1;
-  const write = (text, x, y, ink) => {
-    pen.lineWidth = 3;
+  const write = (text, x, y) => {
+    pen.lineWidth = 4;
     pen.strokeStyle = "#fff";
     pen.lineJoin = "round";
     pen.strokeText(text, x, y);
-    pen.fillStyle = ink;
+    pen.fillStyle = "#1d1d1f";
     pen.fillText(text, x, y);
   };
   pen.font = `bold ${side > 300 ? 15 : 13}px system-ui, sans-serif`;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   for (const [label, x, y] of map.labels) {
-    const name = set.classes[label];
-    if (figure.only !== null && figure.only !== label) continue;
-    write(name.length > 12 ? name.slice(0, 11) + "…" : name, x * side, (1 - y) * side, colour(label));
+    if (chosen(set, figure, label)) write(set.tags[label], x * side, (1 - y) * side);
   }
   pen.font = "11px system-ui, sans-serif";
   pen.textAlign = "left";
   pen.fillStyle = "#1d1d1f";
   pen.fillRect(8, side - 8, map.ruler[1] * side, 1.5);
-  write(map.ruler[0], 8, side - 16, "#1d1d1f");
+  write(map.ruler[0], 8, side - 16);
 }
 
 function nearest(place, x, y) {
   const { map, set, figure } = place;
   let best = -1, least = (14 / place.element.clientWidth) ** 2;
   for (let i = 0; i < set.labels.length; i++) {
-    if (figure.only !== null && set.labels[i] !== figure.only) continue;
+    if (!chosen(set, figure, set.labels[i])) continue;
     const away = (map.points[2 * i] - x) ** 2 + (map.points[2 * i + 1] - y) ** 2;
     if (away < least) [best, least] = [i, away];
   }
@@ -108,21 +108,27 @@ for (const holder of document.querySelectorAll("figure.maps")) {
     element.addEventListener("pointerleave", leave);
     new ResizeObserver(() => draw(place)).observe(element);
   }
-  const key = holder.querySelector(".key"), classes = own[0]?.set.classes ?? [];
-  classes.slice(0, data.colours.length).forEach((name, label) => {
-    const button = document.createElement("button"), spot = document.createElement("i");
-    spot.style.background = colour(label);
-    button.append(spot, name);
-    button.type = "button";
-    button.setAttribute("aria-pressed", "false");
-    button.addEventListener("click", () => {
-      figure.only = figure.only === label ? null : label;
-      for (const other of key.children) other.setAttribute("aria-pressed", String(other === button && figure.only === label));
-      own.forEach(draw);
+  const key = holder.querySelector(".key");
+  for (const set of new Set(own.map((place) => place.set))) {
+    const line = document.createElement("div");
+    set.tags.forEach((tag, label) => {
+      const button = document.createElement("button"), spot = document.createElement("i");
+      const name = set.classes[label];
+      spot.style.background = colour(label);
+      button.append(spot, tag === name ? name : `${tag} · ${name}`);
+      button.type = "button";
+      button.setAttribute("aria-pressed", "false");
+      button.addEventListener("click", () => {
+        const pressed = button.getAttribute("aria-pressed") === "true";
+        for (const other of key.querySelectorAll("button")) other.setAttribute("aria-pressed", "false");
+        button.setAttribute("aria-pressed", String(!pressed));
+        figure.only = pressed ? null : { set, label };
+        own.forEach(draw);
+      });
+      line.append(button);
     });
-    key.append(button);
-  });
-  if (classes.length > data.colours.length) {
-    key.append(`and ${classes.length - data.colours.length} more classes in grey`);
+    const more = set.classes.length - set.tags.length;
+    if (more > 0) line.append(`and ${more} more classes in grey`);
+    key.append(line);
   }
 }

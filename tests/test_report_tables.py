@@ -1,0 +1,183 @@
+"""Tables print numbers with the decimals that their intervals deserve, and text as it is."""
+
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from nearkin.measure.statistics import Estimate
+from nearkin.report import tables
+from nearkin.studies.answer import Table
+
+NASTY = "<script>alert('50 % | $x_1$ & \\cmd{*b*} ~^#\"')</script> [red]λ ≤ 1[/red]"
+
+
+def around(mean: float, half: float, n: int = 5) -> Estimate:
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+TABLE = Table(
+    title="Every <kind> of cell",
+    columns=("method", "R@1", "seconds", "parameters", "published"),
+    rows=(
+        (NASTY, around(0.573, 0.004), around(120.4, 6.2), 1_663_370, None),
+        ("triplet", around(0.561, 0.0052), around(31.0, 4.1), 512, "58.1 (own net)"),
+        ("one seed", around(0.573, 0.0, n=1), None, None, None),
+    ),
+    note="Means & 95 % intervals.",
+    best=("R@1",),
+    lowest=("seconds",),
+    percent=("R@1",),
+)
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[str(cell) for cell in row] for row in tables.cells(table)]
+
+
+def test_every_kind_of_cell_is_printed_by_its_kind():
+    assert texts(TABLE) == [
+        [NASTY, "57.3 ± 0.4", "120 ± 6", "1,663,370", "–"],
+        ["triplet", "56.1 ± 0.5", "31 ± 4", "512", "58.1 (own net)"],
+        ["one seed", "57.3", "–", "–", "–"],
+    ]
+    assert tables.heads(TABLE) == ["method", "R@1 %", "seconds", "parameters", "published"]
+    assert tables.kinds(TABLE) == ["text", "number", "number", "number", "text"]
+
+
+def test_the_best_is_what_prints_best_by_the_columns_own_sense():
+    best = [[cell.best for cell in row] for row in tables.cells(TABLE)]
+    assert [row[1] for row in best] == [True, False, True]  # both print 57.3
+    assert [row[2] for row in best] == [False, True, False]  # the lowest
+    assert not any(row[i] for row in best for i in (0, 3, 4))
+
+
+def test_a_lone_number_is_not_the_best_of_anything():
+    table = Table("t", ("a", "b"), ((0.5, None), (None, 0.5)), best=("a", "b"))
+    assert not any(cell.best for row in tables.cells(table) for cell in row)
+
+
+@pytest.mark.parametrize(
+    ("values", "percent", "printed"),
+    [
+        ([around(0.9954, 0.0003)], True, ["99.54 ± 0.03"]),
+        ([around(0.9954, 0.0014)], True, ["99.54 ± 0.14"]),
+        ([around(-0.003, 0.0051)], True, ["−0.3 ± 0.5"]),
+        ([0.9954, 0.9961], True, ["99.54", "99.61"]),
+        ([0.573, 0.5], True, ["57.3", "50.0"]),
+        ([-0.5, 0.25], True, ["−50.0", "25.0"]),
+        ([0.1, 0.5, 1.1], False, ["0.1", "0.5", "1.1"]),
+        ([2.0, 64.0], False, ["2", "64"]),
+        ([1e-4, 0.5, 0.25], False, ["0.0001", "0.500", "0.250"]),
+        ([float("nan"), float("inf"), 0.5], False, ["–", "–", "0.5"]),
+        ([12_345_678.9], False, ["12,345,679"]),
+        ([0, 0.0], False, ["0", "0"]),
+    ],
+)
+def test_decimals_follow_the_interval_or_the_size(values, percent, printed):
+    assert [str(s) for s in tables.column(values, percent)] == printed
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-1e4, 1e4), st.floats(1e-3, 1e3), st.integers(2, 9)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_what_is_printed_lies_within_half_a_unit_of_what_was_meant(values):
+    column = [around(mean, half, n) for mean, half, n in values]
+    for value, shown in zip(column, tables.column(column), strict=True):
+        digits = len(shown.text.partition(".")[2])
+        printed = float(shown.text.replace(",", "").replace("−", "-"))
+        assert abs(printed - value.mean) <= 0.5 * 10**-digits * (1 + 1e-6)
+
+
+def test_columns_that_do_not_exist_and_short_rows_are_errors():
+    with pytest.raises(ValueError, match="no column 'R@2'"):
+        Table("t", ("a",), (), best=("R@2",))
+    with pytest.raises(ValueError, match="2 columns, but a row"):
+        Table("t", ("a", "b"), (("x",),))
+
+
+class Reader(HTMLParser):
+    """The text of each cell, and the tags met."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.cells: list[str] = []
+        self.tags: list[str] = []
+        self.inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag in ("td", "th"):
+            self.inside = True
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.cells[-1] += data
+
+
+def test_html_gives_back_every_text_and_holds_no_tag_of_its_content():
+    read = Reader(tables.html(TABLE))
+    assert read.cells == tables.heads(TABLE) + [text for row in texts(TABLE) for text in row]
+    assert set(read.tags) == {"table", "thead", "tbody", "tr", "th", "td", "b", "span"}
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
+def test_html_escapes_any_text(text):
+    assert Reader(tables.html(Table("t", ("a",), ((text,),)))).cells == ["a", text]
+
+
+def test_markdown_has_the_same_columns_in_every_line_and_no_markup_of_its_content():
+    lines = [line for line in tables.markdown(TABLE).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(TABLE.rows)
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {1 + len(TABLE.columns)}
+    assert "<" not in tables.markdown(TABLE)
+    assert r"\*b\*" in tables.markdown(TABLE)
+    assert "| **57.3 ± 0.4** |" in tables.markdown(TABLE)
+    assert lines[1] == "| --- | ---: | ---: | ---: | --- |"
+
+
+def test_latex_leaves_nothing_that_latex_would_act_upon():
+    text = tables.latex_text(NASTY)
+    for command in (r"\textless{}", r"\textbackslash{}", r"\$x\_1\$", r"50 \%", r"$\lambda$"):
+        assert command in text
+    assert tables.latex_text("Δ Σ π") == r"$\Delta$ $\Sigma$ $\pi$"
+
+
+@given(st.text(st.characters(max_codepoint=0x17F), max_size=30))
+def test_latex_specials_are_always_escaped(text):
+    known = r"\\text\w+\{\}|\\dots\{\}|\$\\[a-z]+\$|\$-\$|\\[&%$#_{}]"
+    rest = re.sub(known, "", tables.latex_text(text))
+    assert not set(rest) & set('\\&%$#_{}~^<>|"')
+
+
+def test_latex_tables_have_their_rules_and_equally_many_cells():
+    text = tables.latex(TABLE)
+    assert r"\begin{tabular}{lrrrl}" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(body) == 1 + len(TABLE.rows)
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {4}
+    assert r"\textbf{57.3} $\pm$ 0.4" in text
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert text.count(rule) == 1
+
+
+def test_the_terminal_shows_markup_of_names_as_text():
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console.print(tables.terminal(TABLE))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[red]λ ≤ 1[/red]" in text
+    assert "57.3 ± 0.4" in text
+    assert "Means & 95 % intervals." in text
