@@ -60,6 +60,8 @@ OPTIONS = [
     {"weight": 0.0},
     {"scale": 20.0},
     {"proxies": 1, "ratio": 0.5},
+    {"proxies": 1, "ratio": 0.5, "mask": False},
+    {"proxies": 1, "ratio": 0.5, "positives": "none"},
     {"ratio": 1.0},
 ]
 
