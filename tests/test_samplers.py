@@ -134,6 +134,14 @@ def test_what_cannot_be_drawn_is_said(name, batch, labels, said):
         SAMPLERS[name](torch.tensor(labels), batch, 2, 0, 0)
 
 
+def test_a_few_lonely_images_among_many_classes_are_left_out():
+    labels = torch.cat([torch.arange(150).repeat(2), torch.tensor([150])])
+    steps = SAMPLERS["classes"](labels, 20, 2, 0, 0)
+    assert 150 not in labels[steps]
+    with pytest.raises(ValueError, match="2 such classes"):
+        SAMPLERS["classes"](torch.cat([labels, torch.tensor([151])]), 20, 2, 0, 0)
+
+
 def test_batches_in_a_data_loader():
     data = torch.utils.data.TensorDataset(torch.arange(len(LABELS)))
     batches = Batches(LABELS, 9, "classes", per_class=3, seed=4)

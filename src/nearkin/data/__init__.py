@@ -12,6 +12,7 @@ from pathlib import Path
 from nearkin.data.digits import fashion_mnist, mnist, mnist_5k
 from nearkin.data.features import features
 from nearkin.data.folders import folder, omniglot
+from nearkin.data.retrieval import RETRIEVAL
 from nearkin.data.samplers import SAMPLERS as SAMPLERS
 from nearkin.data.samplers import Batches as Batches
 from nearkin.data.samplers import structure as structure
@@ -28,6 +29,7 @@ DATASETS: dict[str, Callable[[Request], Splits]] = {
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
     "omniglot": omniglot,
+    **RETRIEVAL,
     "folder": folder,
     "features": features,
 }

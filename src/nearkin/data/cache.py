@@ -157,7 +157,7 @@ def photographs(
         if not skip_bad:
             read(root / first, channels)  # says what is wrong with it
         bad = len(files) - len(kept)
-        warnings.warn(f"{name}: {bad} bad pictures left out, such as {first}", stacklevel=2)
+        warnings.warn(f"{name}: bad pictures left out: {bad}, such as {first}", stacklevel=2)
     if len(kept) == 0:
         raise ValueError(f"{name}: no pictures in {root}")
     total = int(lengths.sum())

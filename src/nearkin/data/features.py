@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from nearkin.data.sources import Request
-from nearkin.data.splits import Split, Splits, halves
+from nearkin.data.splits import Split, Splits, chosen_classes, halves
 
 
 def features(request: Request) -> Splits:
     """The vectors of an npz file; the first half of the sorted classes trains, the rest tests."""
     whole = read_features(request.root)
-    train, test = halves(whole, f"features:{request.root}")
+    first, rest = halves(len(whole.classes), f"features:{request.root}")
+    train, test = chosen_classes(whole, first), chosen_classes(whole, rest)
     assert isinstance(whole.inputs, Tensor)
     variant = f"features, {whole.inputs.shape[1]}-d"
     return Splits(f"features:{request.root.stem}", train, test, test, variant)

@@ -32,11 +32,9 @@ def folder(request: Request) -> Splits:
             name, root, {"train": train, "query": test}, request, shared_classes=shared
         )
     whole = listed(name, root)
-    if len(whole.classes) < 2:
-        raise ValueError(f"{name}: wanted two class folders or more, got {len(whole.classes)}")
-    splits = assembled(name, root, {"train": whole, "query": whole}, request, shared_classes=True)
-    train, test = halves(splits.train, name)
-    return replace(splits, train=train, query=test, gallery=test, shared_classes=False)
+    first, rest = halves(len(whole.classes), name)
+    listings = {"train": whole.of_classes(first), "query": whole.of_classes(rest)}
+    return assembled(name, root, listings, request)
 
 
 def listed(name: str, root: Path, below: str = "") -> Listing:
@@ -64,7 +62,9 @@ def omniglot(request: Request) -> Splits:
     105 x 105 pixels, or the size asked for. Differs: white on black, as MNIST's digits are, so
     that what moves in from outside is background.
     """
-    root = folder_with(request.root, "images_background", "omniglot", "omniglot-py", "omniglot")
+    root, _ = folder_with(
+        request.root, ["images_background"], "omniglot", ["omniglot-py", "omniglot"]
+    )
     listings = {}
     for split, part in (("train", "images_background"), ("query", "images_evaluation")):
         if not (root / part).is_dir():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +28,26 @@ class Listing:
     classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[str, str]], classes: Sequence[str] = ()) -> Listing:
-        """From (file, class name) pairs; classes in this order, sorted by default."""
-        classes = tuple(classes) or tuple(sorted({name for _, name in pairs}))
-        numbers = {name: number for number, name in enumerate(classes)}
+    def of(
+        cls, pairs: Iterable[tuple[str, Any]], names: Mapping[Any, str] | None = None
+    ) -> Listing:
+        """From (file, class) pairs; classes are sorted, and called by their names if they have."""
+        pairs = list(pairs)
+        found = sorted({kind for _, kind in pairs})
+        numbers = {kind: number for number, kind in enumerate(found)}
         files = tuple(file for file, _ in pairs)
-        return cls(files, tuple(numbers[name] for _, name in pairs), classes)
+        classes = tuple(str(names[kind] if names else kind) for kind in found)
+        return cls(files, tuple(numbers[kind] for _, kind in pairs), classes)
+
+    def of_classes(self, chosen: range) -> Listing:
+        """The files of these classes, which become classes 0, 1, ..."""
+        pairs = [
+            (file, label - chosen.start)
+            for file, label in zip(self.files, self.labels, strict=True)
+            if label in chosen
+        ]
+        files, labels = zip(*pairs, strict=True) if pairs else ((), ())
+        return Listing(files, labels, self.classes[chosen.start : chosen.stop])
 
 
 def assembled(
@@ -58,8 +73,7 @@ def assembled(
         skip_bad=request.skip_bad,
     )
     inputs = small(pictures, request.size)
-    if len(kept) < len(files):
-        variant += f", {len(files) - len(kept)} bad pictures left out"
+    left_out = f"bad pictures left out: {len(files) - len(kept)}" if len(kept) < len(files) else ""
 
     splits = {}
     first = 0
@@ -71,7 +85,7 @@ def assembled(
         splits[part] = Split(inputs[where], labels, listing.classes, names)
         first += len(listing.files)
     gallery = splits.get("gallery", splits["query"])
-    described = ", ".join(filter(None, [shapes(pictures), variant]))
+    described = ", ".join(filter(None, [shapes(pictures), variant, left_out]))
     return Splits(name, splits["train"], splits["query"], gallery, described, shared_classes)
 
 

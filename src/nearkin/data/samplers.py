@@ -156,17 +156,20 @@ class Batches(Sampler[list[int]]):
 def images_by_class(labels: Tensor, least: int) -> tuple[np.ndarray, np.ndarray]:
     """The indices of the images, class by class, and how many each class has: `least` or more.
 
-    Labels that do not occur are no classes.
+    Labels that do not occur are no classes. A class with fewer images is an error, unless such
+    classes are fewer than one in a hundred (12 of In-Shop's 3,997): those give no batches.
     """
     members = torch.argsort(labels, stable=True).numpy()
     present, sizes = np.unique(labels.numpy(), return_counts=True)
+    few = sizes < least
+    if few.any() and 100 * few.sum() >= len(sizes):
+        raise ValueError(
+            f"a pair wanted two images of each class, but class {present[few][0]} has one "
+            f"({few.sum()} such classes)"
+        )
+    members, sizes = members[np.repeat(~few, sizes)], sizes[~few]
     if len(sizes) < 2:
         raise ValueError(f"batches by class wanted two classes or more, got {len(sizes)}")
-    if sizes.min() < least:
-        raise ValueError(
-            f"a pair wanted two images of each class, but class {present[sizes.argmin()]} has one "
-            f"({(sizes < least).sum()} such classes)"
-        )
     return members, sizes
 
 

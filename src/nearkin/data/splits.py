@@ -5,6 +5,7 @@ Dimensions: N items, C channels, H x W pixels, D features.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ class Splits:
             )
 
 
-def chosen_classes(split: Split, chosen: list[int]) -> Split:
+def chosen_classes(split: Split, chosen: Iterable[int]) -> Split:
     """The items of these classes alone, which become classes 0, 1, ... in their old order."""
     chosen = sorted(chosen)
     new = torch.full((len(split.classes),), -1)
@@ -78,14 +79,16 @@ def chosen_classes(split: Split, chosen: list[int]) -> Split:
     return replace(part, labels=new[part.labels], classes=classes)
 
 
-def halves(whole: Split, name: str) -> tuple[Split, Split]:
-    """The first half of the classes, to train on, and the rest, to test on."""
-    classes = len(whole.classes)
+def halves(classes: int, name: str) -> tuple[range, range]:
+    """The numbers of the first half of the sorted classes, to train on, and of the rest, to test.
+
+    >>> halves(5, "five")
+    (range(0, 3), range(3, 5))
+    """
     if classes < 2:
         raise ValueError(f"{name}: wanted two classes or more, got {classes}")
     middle = (classes + 1) // 2
-    first, rest = list(range(middle)), list(range(middle, classes))
-    return chosen_classes(whole, first), chosen_classes(whole, rest)
+    return range(middle), range(middle, classes)
 
 
 def hold_out(splits: Splits) -> Splits:
