@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from nearkin.data import SAMPLERS, Split, Splits, structure, transforms
@@ -26,7 +26,7 @@ from nearkin.runs.store import write_whole
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
-logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells of bf16 at each run
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of bf16 at each run
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {
     "float32": "32-true",
     "bf16": "bf16-mixed",

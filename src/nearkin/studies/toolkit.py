@@ -100,15 +100,15 @@ def answer(rows: list[dict]) -> Answer:
     dims = sorted({r["recipe"]["dim"] for r in rows})
     flat = [r for r in rows if r["recipe"]["dim"] == 2 and r["recipe"]["seed"] == 0]
     pictures = [(name, r) for r in flat if (name := method(r)) and r["status"] == "done"]
-    figures: list[Figure] = [overlaps(rows, dim) for dim in dims] + [
-        curves(rows, dim) for dim in dims
-    ]
+    figures: list[Figure] = [overlaps(rows, dim) for dim in dims]
+    figures += [curves(rows, dim) for dim in dims]
     if pictures:
         figures.insert(0, Maps("The embeddings of every method in 2-D", tuple(pictures)))
     best_row = winner(rows, dims[-1])
     if best_row:
         figures.append(Gallery(f"Neighbours by {method(best_row)}, {dims[-1]}-D", best_row))
-    tables = [comparison(rows, dim) for dim in dims] + [sweep_table(rows)]
+    tables = [make(rows, dim) for dim in dims for make in (comparison, shapes)]
+    tables.append(sweep_table(rows))
     return Answer(
         title=TITLE,
         question=QUESTION,
@@ -139,27 +139,47 @@ def of_dim(rows: list[dict], dim: int, head: str) -> dict[str, Scores]:
 
 
 def comparison(rows: list[dict], dim: int) -> Table:
-    """Every method by every metric, and whether its 5-NN accuracy differs from the best one's."""
+    """Every method by how well it finds kin, and whether it differs from the best one."""
     accuracy = of_dim(rows, dim, "5-NN")
     reference = best(accuracy) if accuracy else None
     differ = against(reference, accuracy) if reference else {}
-    found = {head: of_dim(rows, dim, head) for head in HEADS}
+    found = {head: of_dim(rows, dim, head) for head in SHARES}
     return Table(
-        title=f"{dim}-D embeddings",
-        columns=("method", *HEADS, "p"),
+        title=f"{dim}-D embeddings: who finds kin",
+        columns=("method", *SHARES, "p"),
         rows=tuple(
-            (name, *(mean(found[head].get(name)) for head in HEADS), p_value(differ.get(name)))
+            (name, *(mean(found[head].get(name)) for head in SHARES), p_value(differ.get(name)))
             for name in METHODS
             if name in accuracy
         ),
-        percent=(*SHARES, *OVERLAPS),
-        best=(*SHARES, "separation"),
-        lowest=tuple(OVERLAPS),
+        percent=tuple(SHARES),
+        best=tuple(SHARES),
         note=(
             "Mean ± half of the 95 % t-interval over seeds, last epoch. p: paired t-test of 5-NN "
-            f"against {reference}, Holm-corrected. 4/7/9 and 2/3: share of these digits taken for "
-            "another of the group. Spread: within-class variance; anisotropy: 0 round, 1 a line; "
-            "separation: between-class over within-class variance."
+            f"against {reference}, Holm-corrected."
+        ),
+    )
+
+
+def shapes(rows: list[dict], dim: int) -> Table:
+    """Every method by how its classes scatter, stand apart, and are mistaken for each other."""
+    heads = (*SHAPES, *OVERLAPS)
+    found = {head: of_dim(rows, dim, head) for head in heads}
+    return Table(
+        title=f"{dim}-D embeddings: scattering and separation",
+        columns=("method", *heads),
+        rows=tuple(
+            (name, *(mean(found[head].get(name)) for head in heads))
+            for name in METHODS
+            if name in found["spread"]
+        ),
+        percent=tuple(OVERLAPS),
+        best=("separation",),
+        lowest=("anisotropy", *OVERLAPS),
+        note=(
+            "Spread: variance within classes; anisotropy: 0 for round classes, 1 for lines; "
+            "separation: variance between classes over that within; 4/7/9 and 2/3: share of these "
+            "digits whose nearest other digit is another of the group."
         ),
     )
 
@@ -263,10 +283,12 @@ def claim(rows: list[dict], dim: int, a: str, b: str, head: str, lower: bool = F
     difference = paired(found[a], found[b])
     change = difference.estimate.mean
     sure = difference.p < 0.05
-    word = ("better" if (change < 0) == lower else "worse") if sure else "not distinguishable"
+    word = (
+        ("better than" if (change < 0) == lower else "worse than") if sure else "no different from"
+    )
     share = head in SHARES or head in OVERLAPS
     size = f"{100 * change:+.2f} points" if share else f"{change:+.3g}"
-    return [f"{dim}-D: by {head}, {a} is {word} than {b} ({size}, p {p_value(difference)})."]
+    return [f"{dim}-D: by {head}, {a} is {word} {b} ({size}, p {p_value(difference)})."]
 
 
 def percent(value: Estimate | None) -> str:
