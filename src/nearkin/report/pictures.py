@@ -81,7 +81,7 @@ def draw_panel(axes, view: Panel) -> None:
 
 
 def draw_gallery(figure: Gallery, store: Path):
-    """Each question and what was found, framed: wrong in dashed red with a cross."""
+    """Wrong answers to the left, right ones to the right: each question, then what was found."""
     view = answers(figure, store)
     if view is None:
         drawn = new(4, 1)
@@ -90,33 +90,41 @@ def draw_gallery(figure: Gallery, store: Path):
     groups = [(name, group) for name, group in view.groups() if group]
     across = 1 + max(len(question.found) for _, group in groups for question in group)
     down = max(len(group) for _, group in groups)
-    drawn = new(0.85 * across * len(groups), 0.3 + 1.05 * down)
-    halves = drawn.subfigures(1, len(groups), wspace=0.06, squeeze=False)[0]
-    for half, (name, group) in zip(halves, groups, strict=True):
-        half.suptitle(name, fontsize=10)
+    width, height = len(groups) * (across + 0.6), 1.3 * down + 0.4  # in tiles
+    drawn = new(0.85 * width, 0.85 * height)
+    drawn.set_layout_engine("none")
+    axes = drawn.add_axes((0, 0, 1, 1), xlim=(-0.1, width - 0.1), ylim=(height - 0.4, -0.4))
+    axes.set_axis_off()
+    for half, (name, group) in enumerate(groups):
+        left = half * (across + 0.6)
+        axes.text(left, -0.2, name, fontsize=10, weight="bold")
         for i, question in enumerate(group):
             for j in range(1 + len(question.found)):
-                draw_tile(half.add_subplot(down, across, i * across + j + 1), view, question, j)
+                draw_tile(axes, view, question, j, left + j + 0.2 * (j > 0), 1.3 * i + 0.25)
     return drawn
 
 
-def draw_tile(axes, view: Answers, question: Question, j: int) -> None:
-    """The question itself (j = 0) or its j-th neighbour: its picture, or its name without one."""
-    item = question.found[j - 1] if j else question.item
-    kept = view.kept
-    axes.set(xticks=[], yticks=[])
-    if kept.pictures is not None:
-        axes.imshow(kept.pictures[item], cmap="gray")
-        name = kept.kind(item)
-    else:
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axes.text(0.5, 0.5, wrap(kept.kind(item), 12), ha="center", va="center", fontsize=7)
-        name = ""
+def draw_tile(axes, view: Answers, question: Question, j: int, x: float, y: float) -> None:
+    """The question itself (j = 0) or its j-th neighbour: its picture, or its name without one.
+
+    Framed in green where right; dashed, in red and with a cross, where wrong.
+    """
+    from matplotlib.patches import Rectangle
+
+    kept, item = view.kept, question.found[j - 1] if j else question.item
     right = not j or question.right[j - 1]
     mark = "" if not j else "✓ " if right else "✗ "
     colour = INK if not j else RIGHT if right else WRONG
-    axes.set_title(short(mark + name, 16), fontsize=8, color=colour)
-    axes.spines[:].set(visible=True, color=colour, linewidth=2, linestyle="-" if right else "--")
+    side, name = 0.9, kept.kind(item)
+    if kept.pictures is not None:
+        axes.imshow(kept.pictures[item], cmap="gray", extent=(x, x + side, y + side, y))
+        axes.text(x + side / 2, y - 0.05, short(mark + name, 14), ha="center", fontsize=8)
+    else:
+        middle = {"ha": "center", "va": "center", "fontsize": 7}
+        axes.text(x + side / 2, y + side / 2, wrap(short(name, 36), 12), **middle)
+        axes.text(x + side / 2, y - 0.05, mark, ha="center", fontsize=8)
+    look = {"edgecolor": colour, "linewidth": 2, "linestyle": "-" if right else "--"}
+    axes.add_patch(Rectangle((x, y), side, side, fill=False, **look))
 
 
 RASTER: dict[type, Callable] = {Maps: draw_maps, Gallery: draw_gallery}
