@@ -94,7 +94,7 @@ WHERE = {
     ),
     "sop": Where(
         "https://cvgl.stanford.edu/projects/lifted_struct/",
-        "for research; the page states no licence",
+        "none known to us; used in research, after photographs of eBay's sellers",
         "ROOT/Stanford_Online_Products/ with Ebay_train.txt, Ebay_test.txt and *_final/",
     ),
     "inshop": Where(
