@@ -91,28 +91,6 @@ DEMO = {"seeds": 2, "epochs": 6, "dims": "2", "sweep": False}
 """The options of `make demo`."""
 
 
-def l2_sweep(base: Recipe, seeds: Iterable[int]) -> list[Recipe]:
-    """n-pair (7) in 2-D over the weight of its L2 term, in the right and in the printed form."""
-    return [
-        replace(base, dim=2, seed=seed, loss="n-pair", loss_options=options(form, l2))
-        for form, l2, seed in product(("right", "printed"), L2, seeds)
-    ]
-
-
-def options(form: str, l2: float) -> dict:
-    """The options of n-pair that differ from its defaults, so that equal runs are one run."""
-    return ({"form": form} if form != "right" else {}) | ({"l2": l2} if l2 else {})
-
-
-def method(row: dict) -> str | None:
-    """The method's name in the table, None for a row of the sweep alone."""
-    recipe = row["recipe"]
-    for name, change in METHODS.items():
-        if all(recipe[k] == v for k, v in ({"loss_options": {}} | change).items()):
-            return name
-    return None
-
-
 def main_rows(rows: list[dict]) -> list[dict]:
     """The rows on the data set that was asked for, without the sweep on the small one."""
     data = {r["recipe"]["data"] for r in rows}
