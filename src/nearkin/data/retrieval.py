@@ -256,5 +256,5 @@ def matlab(path: Path, variable: str) -> np.ndarray:
         raise ValueError(f"{path}: missing")
     try:
         return np.atleast_1d(loadmat(path, squeeze_me=True, variable_names=[variable])[variable])
-    except (KeyError, ValueError, TypeError, EOFError, MatReadError) as error:
+    except (KeyError, ValueError, TypeError, OSError, EOFError, MatReadError) as error:
         raise ValueError(f"{path}: not a whole MATLAB file with {variable} ({error})") from None
