@@ -91,6 +91,15 @@ DEMO = {"seeds": 2, "epochs": 6, "dims": "2", "sweep": False}
 """The options of `make demo`."""
 
 
+def method(row: dict) -> str | None:
+    """The method's name in the table, None for a row of the sweep alone."""
+    recipe = row["recipe"]
+    for name, change in METHODS.items():
+        if all(recipe[k] == v for k, v in ({"loss_options": {}} | change).items()):
+            return name
+    return None
+
+
 def main_rows(rows: list[dict]) -> list[dict]:
     """The rows on the data set that was asked for, without the sweep on the small one."""
     data = {r["recipe"]["data"] for r in rows}
