@@ -1,3 +1,68 @@
-"""Nearkin: embeddings in which near means kin."""
+"""Nearkin: embeddings in which near means kin.
+
+    import nearkin as nk
+
+    splits = nk.load("mnist-5k")
+    net = nk.Network(28, 28, 1, 2).add_conv(5, 5, 2, 2, 32).add_fc(256)
+    loss = nk.losses.RatioTriplet()
+    row = nk.run(nk.Recipe(loss="ratio-triplet", dim=2))
+
+What is behind a name is imported when it is first used, so that `import nearkin` takes no time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nearkin import backbones, data, graphs, losses, measure, report, runs, studies
+    from nearkin.backbones import Network
+    from nearkin.data import load
+    from nearkin.measure import evaluate, neighbours
+    from nearkin.runs.engine import Place, complete, run
+    from nearkin.runs.recipe import Recipe
 
 __version__ = "0.1.0"
+
+WINGS = ("backbones", "data", "graphs", "losses", "measure", "report", "runs", "studies")
+NAMES = {
+    "Network": "nearkin.backbones",
+    "Place": "nearkin.runs.engine",
+    "Recipe": "nearkin.runs.recipe",
+    "complete": "nearkin.runs.engine",
+    "evaluate": "nearkin.measure",
+    "load": "nearkin.data",
+    "neighbours": "nearkin.measure",
+    "run": "nearkin.runs.engine",
+}
+__all__ = [
+    "Network",
+    "Place",
+    "Recipe",
+    "backbones",
+    "complete",
+    "data",
+    "evaluate",
+    "graphs",
+    "load",
+    "losses",
+    "measure",
+    "neighbours",
+    "report",
+    "run",
+    "runs",
+    "studies",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in WINGS:
+        return import_module(f"nearkin.{name}")
+    if name in NAMES:
+        return getattr(import_module(NAMES[name]), name)
+    raise AttributeError(f"nearkin has no {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
