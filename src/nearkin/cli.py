@@ -20,9 +20,12 @@ from typing import Literal
 
 import torch
 import tyro
+from torch import Tensor
 from tyro.conf import OmitArgPrefixes, Positional
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from nearkin import measure
+from nearkin.data import Split
 from nearkin.names import construct, look_up, nearest
 from nearkin.runs.recipe import Plain, Recipe
 
@@ -217,23 +220,85 @@ def evaluate_embeddings(
         clusters: whether to add NMI and AMI, by k-means.
         memory: bytes that the search may use.
     """
-    from nearkin import measure
     from nearkin.data.features import read_features
 
     query = read_features(embeddings)
-    x, y = query.inputs, query.labels
-    others = (None, None)
+    sides = {"query": vectors_of(query, embeddings, metric), "query_labels": query.labels}
     if gallery:
-        found = read_features(gallery)
-        others = found.inputs, in_classes_of(query, found)
-    for vectors in (x, others[0]):
-        if vectors is not None:
-            measure.check_embeddings(vectors, str(embeddings), zero=metric != "cosine")
-    metrics = measure.evaluate(x, y, *others, metric=metric, clusters=clusters, memory=memory)
+        searched = read_features(gallery)
+        sides["gallery"] = vectors_of(searched, gallery, metric)
+        sides["gallery_labels"] = in_classes_of(query, searched)
+    metrics = measure.evaluate(**sides, metric=metric, clusters=clusters, memory=memory)
     print(json.dumps(metrics, indent=2))
 
 
-def in_classes_of(query, gallery):
+@dataclass(frozen=True)
+class Embedding:
+    """What is embedded, and by what."""
+
+    data: str
+    """data set: a name from `nearkin list`, or folder:PATH"""
+    output: Path
+    """.npz file to write; features:FILE then reads it"""
+    checkpoint: Path | None = None
+    """backbone.pt of a run; by default a backbone by name, as it is"""
+    backbone: str = "lite0"
+    """a name from `nearkin list`, or timm:NAME; its features, without a head"""
+    backbone_options: Options = field(default_factory=dict)
+    """key=value ... for the backbone's constructor"""
+    size: int = 0
+    """side of the pictures in pixels; 0: as the backbone or the data set has it"""
+
+
+def embed(embedding: OmitArgPrefixes[Embedding], where: OmitArgPrefixes[Where] = Where()) -> None:
+    """Write a data set's embeddings by one backbone to a file, for heads and losses to train on.
+
+    Example: nearkin embed --data cub --backbone lite0 --size 224 --output cub.npz
+    Example: nearkin embed --data mnist-5k --checkpoint out/runs/HASH/backbone.pt --output x.npz
+    """
+    from rich.progress import Progress
+
+    from nearkin.runs.embedding import load_and_embed
+
+    with Progress() as shown:
+        task = shown.add_task(f"embedding {embedding.data}", total=None)
+        for progress in load_and_embed(**vars(embedding), place=where.place()):
+            shown.update(task, completed=progress.done, total=progress.total)
+    print(f"{embedding.output}: {progress.total:,} embeddings, for features:{embedding.output}")
+
+
+def data(
+    act: Positional[Literal["check", "where"]], name: Positional[str], root: Path | None = None
+) -> None:
+    """Check a data set's files against what was published, or say where to get them.
+
+    Example: nearkin data check cub --root DIR
+    Example: nearkin data where sop
+
+    Args:
+        act: check, or where.
+        name: a data set from `nearkin list`.
+        root: folder of the data sets; by default NEARKIN_DATA, else ./data.
+    """
+    from nearkin.data import check, where
+
+    if act == "where":
+        print(where(name))
+        return
+    verdict = check(name, root)
+    print(verdict)
+    if not verdict.sound:
+        raise SystemExit(2)
+
+
+def vectors_of(split: Split, path: Path, metric: str) -> Tensor:
+    """The vectors of a file, all of which have neighbours."""
+    assert isinstance(split.inputs, Tensor)
+    measure.check_embeddings(split.inputs, str(path), zero=metric != "cosine")
+    return split.inputs
+
+
+def in_classes_of(query: Split, gallery: Split) -> Tensor:
     """The gallery's labels in the query's numbering of classes; classes of its own come after."""
     number = {name: i for i, name in enumerate(query.classes)}
     for name in gallery.classes:
@@ -248,6 +313,8 @@ COMMANDS: dict[str, Callable] = {
     "study": study,
     "report": report,
     "evaluate": evaluate_embeddings,
+    "embed": embed,
+    "data": data,
 }
 
 

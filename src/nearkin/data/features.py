@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,13 +16,42 @@ from nearkin.data.splits import Split, Splits, chosen_classes, halves
 
 
 def features(request: Request) -> Splits:
-    """The vectors of an npz file; the first half of the sorted classes trains, the rest tests."""
-    whole = read_features(request.root)
-    first, rest = halves(len(whole.classes), f"features:{request.root}")
-    train, test = chosen_classes(whole, first), chosen_classes(whole, rest)
+    """The vectors of an npz file, split as its array `split` says ("train", "query", "gallery").
+
+    Without that array the first half of the sorted classes trains, and the rest tests.
+    """
+    path = request.root
+    whole = read_features(path)
     assert isinstance(whole.inputs, Tensor)
-    variant = f"features, {whole.inputs.shape[1]}-d"
-    return Splits(f"features:{request.root.stem}", train, test, test, variant)
+    name, variant = f"features:{path.stem}", f"features, {whole.inputs.shape[1]}-d"
+    with np.load(path, allow_pickle=False) as file:
+        part = file.get("split")
+        variant = f"{file['variant']}, {variant}" if "variant" in file else variant
+    if part is None:
+        first, rest = halves(len(whole.classes), f"features:{path}")
+        train, test = chosen_classes(whole, first), chosen_classes(whole, rest)
+        return Splits(name, train, test, test, variant)
+    if part.shape != whole.labels.shape or not {"train", "query"} <= set(part.tolist()):
+        raise ValueError(
+            f"features:{path}: `split` must say train or query of each of {len(whole)}"
+        )
+    found = {
+        kind: renumbered(whole.select(torch.from_numpy(np.flatnonzero(part == kind))))
+        for kind in ("train", "query", "gallery")
+    }
+    gallery = found["gallery"] if len(found["gallery"]) else found["query"]
+    shared = bool(set(found["train"].classes) & set(found["query"].classes))
+    return Splits(name, found["train"], found["query"], gallery, variant, shared)
+
+
+def renumbered(split: Split) -> Split:
+    """The split with the classes that it has, in their order, as 0..C-1."""
+    present = split.labels.unique()
+    return replace(
+        split,
+        labels=torch.searchsorted(present, split.labels),
+        classes=tuple(split.classes[c] for c in present.tolist()),
+    )
 
 
 def read_features(path: Path) -> Split:

@@ -34,9 +34,12 @@ def make_backbone(recipe: Recipe, splits: Splits) -> nn.Module:
     shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, side, side)
     if len(shape) == 3 and recipe.size:
         shape = (shape[0], side, side)
+    start = backbones.read(Path(recipe.start)) if recipe.start else None
+    if start and not (recipe.epochs or recipe.steps):
+        return backbones.rebuild(start)  # nothing is trained: the last layer too is that of `start`
     backbone = backbones.make(recipe.backbone, recipe.backbone_options, shape, recipe.dim)
-    if recipe.start:
-        backbones.load_trunk(backbone, backbones.read(Path(recipe.start)))
+    if start:
+        backbones.load_trunk(backbone, start)
     if recipe.freeze:
         backbone.trunk.requires_grad_(False)
     return backbone
@@ -52,7 +55,7 @@ def make_loss(recipe: Recipe, splits: Splits) -> nn.Module:
 def make_optimizer(recipe: Recipe, backbone: nn.Module, loss: Any) -> torch.optim.Optimizer:
     """One group for the head, one for the trunk, one for each rate that the loss asks for."""
     rates = loss.rates() if hasattr(loss, "rates") else {}
-    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {("head", recipe.lr): []}
     for name, parameter in backbone.named_parameters():
         trunk = name.startswith("trunk.")
         rate = recipe.backbone_lr or recipe.lr if trunk else recipe.lr

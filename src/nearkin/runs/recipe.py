@@ -30,7 +30,7 @@ class Recipe:
     dim: int = 64
     """size of the embedding"""
     start: str = ""
-    """checkpoint whose backbone is the start, its last layer new (transfer)"""
+    """checkpoint whose backbone is the start, its last layer new unless epochs are 0 (transfer)"""
     freeze: bool = False
     """train the last layer alone"""
 
@@ -88,7 +88,7 @@ class Recipe:
     metric: str = ""
     """what near means in evaluation: cosine, inner or euclidean; by default as the loss has it"""
     precision: str = "float32"
-    """float32 or bf16 (autocast, channels last)"""
+    """float32 or bf16 (autocast)"""
     seed: int = 0
     """of weights, batches and augmentation"""
 

@@ -56,8 +56,7 @@ class Run:
         self.device = self.fabric.device
         torch.manual_seed(recipe.seed)
         backbone: Any = parts.make_backbone(recipe, self.splits)
-        if recipe.precision == "bf16":
-            backbone = backbone.to(memory_format=torch.channels_last)
+        backbone = backbone.to(memory_format=torch.channels_last)  # convolutions: 1.5 x as fast
         self.loss: Any = parts.make_loss(recipe, self.splits).to(self.device)
         self.miner = parts.make_miner(recipe)
         optimizer = parts.make_optimizer(recipe, backbone, self.loss)
@@ -119,9 +118,7 @@ class Run:
             mean=self.backbone.mean,
             std=self.backbone.std,
         ).to(self.device)
-        if x.ndim == 4 and self.recipe.precision == "bf16":
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def train(run: Run) -> Iterator[Step]:

@@ -1,0 +1,123 @@
+"""A data set's embeddings by one backbone, written once: `nearkin embed`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nearkin import backbones
+from nearkin.data import Split, Splits, load, transforms
+from nearkin.data.transforms import PHOTOGRAPH_SIDE
+from nearkin.runs.engine import Place
+from nearkin.runs.store import write_whole
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Items embedded so far, and all."""
+
+    done: int
+    total: int
+
+
+def embed(
+    backbone: Any, splits: Splits, path: Path, *, size: int = 0, key: str = "", device: str
+) -> Iterator[Progress]:
+    """Write the embeddings of every split to an npz file that `features:FILE` reads.
+
+        x (N, D) float32, y (N,) class names, names (N,), split (N,) of train, query and gallery,
+        variant
+
+    What is done lies beside the file until it is whole, so that a killed call goes on; `key` says
+    of what and by what, and work done under another key is begun anew.
+    """
+    backbone = backbone.eval().to(device)
+    parts = [("train", splits.train), ("query", splits.query)]
+    parts += [("gallery", splits.gallery)] if splits.gallery is not splits.query else []
+    total = sum(len(split) for _, split in parts)
+    kept = path.with_name(f".{path.name}.partial")
+    done = finished(kept, key)
+    position = sum(len(x) for x in done)
+    start = position
+    for _, split in parts:
+        skip = min(start, len(split))
+        start -= skip
+        for indices in torch.arange(skip, len(split)).split(BATCH):
+            done.append(vectors(backbone, split, indices, size, device))
+            position += len(indices)
+            if position // 2048 != (position - len(indices)) // 2048:
+                write_whole(kept, lambda file: keep(file, done, key))
+            yield Progress(position, total)
+    arrays: dict[str, Any] = {
+        "x": torch.cat(done).numpy(),
+        "y": np.concatenate([np.array(s.classes)[s.labels.numpy()] for _, s in parts]),
+        "names": np.array([name for _, s in parts for name in s.names]),
+        "split": np.concatenate([np.full(len(s), kind) for kind, s in parts]),
+        "variant": np.array(splits.variant),
+    }
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+    kept.unlink(missing_ok=True)
+
+
+def load_and_embed(
+    data: str,
+    output: Path,
+    checkpoint: Path | None,
+    backbone: str,
+    backbone_options: Mapping,
+    size: int,
+    place: Place,
+) -> Iterator[Progress]:
+    """`embed` with the data set loaded, and the backbone read from a file or made by name.
+
+    A timm model made by name has no head: its features are the embeddings.
+    """
+    if output.suffix != ".npz":
+        raise ValueError(f"the output must be an .npz file, got {output}")
+    key = json.dumps([data, str(checkpoint), backbone, dict(backbone_options), size])
+    if checkpoint:
+        net = backbones.rebuild(backbones.read(checkpoint))
+        size = size or net.made["input_shape"][-1]
+    else:
+        size = size or PHOTOGRAPH_SIDE
+    splits = load(data, place.root, download=place.download, skip_bad=place.skip_bad, size=size)
+    if not checkpoint:
+        inputs = splits.train.inputs
+        shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, size, size)
+        timm = backbone == "lite0" or backbone.startswith("timm:")
+        options = {"head": "none"} | dict(backbone_options) if timm else backbone_options
+        net = backbones.make(backbone, options, shape, dim=1)
+    device = "cuda" if place.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if place.threads:
+        torch.set_num_threads(place.threads)
+    return embed(net, splits, output, size=size, key=key, device=device)
+
+
+def vectors(backbone: Any, split: Split, indices: Tensor, size: int, device: str) -> Tensor:
+    """Embeddings (B, D) float32 of some items, on the CPU."""
+    x = transforms.batch(
+        split.inputs, indices, train=False, size=size, mean=backbone.mean, std=backbone.std
+    )
+    with torch.no_grad():
+        return backbone(x.to(device)).float().cpu()
+
+
+def keep(file: Any, done: list[Tensor], key: str) -> None:
+    torch.save({"key": key, "done": torch.cat(done)}, file)
+
+
+def finished(kept: Path, key: str) -> list[Tensor]:
+    """What an earlier, killed call under the same key has done."""
+    if not kept.exists():
+        return []
+    state = torch.load(kept, weights_only=True)
+    return [state["done"]] if state["key"] == key else []
