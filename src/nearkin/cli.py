@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial, wraps
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -223,7 +223,7 @@ def evaluate_embeddings(
     from nearkin.data.features import read_features
 
     query = read_features(embeddings)
-    sides = {"query": vectors_of(query, embeddings, metric), "query_labels": query.labels}
+    sides: dict[str, Any] = {"query": vectors_of(query, embeddings, metric), "query_labels": query.labels}
     if gallery:
         searched = read_features(gallery)
         sides["gallery"] = vectors_of(searched, gallery, metric)
