@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -31,17 +32,11 @@ def check_embeddings(x: Tensor, name: str = "embeddings", *, zero: bool = False)
         raise ValueError(f"{name} {wanted}, got {tuple(x.shape)} of {x.dtype}")
     for start, rows in blocks(x, 8192):
         for bad, what in (
-            (~rows.isfinite().all(1), "NaN or infinity"),
+            (~rows.float().isfinite().all(1), "NaN or infinity"),
             ((rows == 0).all(1) & (not zero), "only zeros, which point nowhere"),
         ):
             if bad.any():
                 raise ValueError(f"{name}: row {start + int(bad.nonzero()[0])} holds {what}")
-
-
-def blocks(x: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
-    """(start, x[start : start + size]) for one start after the other."""
-    for start in range(0, len(x), size):
-        yield start, x[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,15 @@ class Points:
         return Points(self.rows[which], self.scale[which], self.square[which], self.metric)
 
 
+Rows = TypeVar("Rows", Tensor, Points)
+
+
+def blocks(x: Rows, size: int) -> Iterator[tuple[int, Rows]]:
+    """(start, x[start : start + size]) for one start after the other."""
+    for start in range(0, len(x), size):
+        yield start, x[start : start + size]
+
+
 def points(x: Tensor, metric: str = "cosine") -> Points:
     """Put embeddings x (N, D) on the grid. A zero row has cosine 0 to everything."""
     if metric not in METRICS:
@@ -74,12 +78,12 @@ def points(x: Tensor, metric: str = "cosine") -> Points:
     square = torch.empty_like(scale)
     for start, block in blocks(x.detach(), 4096):
         here = slice(start, start + len(block))
-        block = block.double()
+        block = block.float().double()
         norm = torch.linalg.vector_norm(block, dim=1)
         if metric == "cosine":
             block = block / torch.where(norm == 0, 1, norm)[:, None]
         else:
-            scale[here] = torch.ldexp(torch.ones_like(norm), torch.frexp(norm).exponent)
+            scale[here] = power_above(norm)
             block = block / scale[here, None]
         block = (block * STEPS).round() / STEPS
         rows[here] = block
@@ -87,21 +91,40 @@ def points(x: Tensor, metric: str = "cosine") -> Points:
     return Points(rows, scale, square, metric)
 
 
+def points_of(query: Tensor, gallery: Tensor | None, metric: str) -> tuple[Points, Points]:
+    """Both sets on the grid, checked; without a gallery the queries are searched themselves."""
+    check_embeddings(query, "query", zero=True)
+    asked = points(query, metric)
+    if gallery is None:
+        return asked, asked
+    check_embeddings(gallery, "gallery", zero=True)
+    if gallery.shape[1] != query.shape[1]:
+        wanted = f"as many columns as query, {query.shape[1]}"
+        raise ValueError(f"gallery must have {wanted}, got {gallery.shape[1]}")
+    return asked, points(gallery, metric)
+
+
+def power_above(x: Tensor) -> Tensor:
+    """The power of two in (x, 2x]; 1 for 0."""
+    return torch.where(x == 0, 1, x / torch.frexp(x).mantissa)
+
+
 def similarities(query: Points, gallery: Points) -> Tensor:
     """(B, M) float32: cosine, inner product, or minus the Euclidean distance."""
     dots = query.rows.double() @ gallery.rows.double().T
-    return _finish(
-        dots,
-        query.scale[:, None] * gallery.scale,
-        query.square[:, None] + gallery.square,
-        query.metric,
-    )
+    if query.metric == "cosine":
+        return dots.float()
+    scale = query.scale[:, None] * gallery.scale
+    return _finish(dots, scale, query.square[:, None] + gallery.square, query.metric)
 
 
-def pair_similarities(query: Points, gallery: Points) -> Tensor:
-    """(P,) float32: of query i and gallery i; the same bits as in `similarities`."""
-    dots = (query.rows.double() * gallery.rows.double()).sum(1)
-    return _finish(dots, query.scale * gallery.scale, query.square + gallery.square, query.metric)
+def pair_similarities(query: Points, gallery: Points, row: Tensor, column: Tensor) -> Tensor:
+    """(P,) float32: of query row[i] and gallery column[i], the same bits as in `similarities`."""
+    dots = (query.rows[row].double() * gallery.rows[column].double()).sum(1)
+    if query.metric == "cosine":
+        return dots.float()
+    scale = query.scale[row] * gallery.scale[column]
+    return _finish(dots, scale, query.square[row] + gallery.square[column], query.metric)
 
 
 def _finish(dots: Tensor, scale: Tensor, squares: Tensor, metric: str) -> Tensor:

@@ -21,14 +21,15 @@ Dimensions: B queries, M gallery, L neighbours looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nearkin.measure.exact import Points, check_embeddings, points, similarities, to_keys
+from nearkin.measure.exact import Points, blocks, points_of, similarities, to_keys
 from nearkin.measure.nearest import NOTHING, from_keys, nearest_keys, neighbours, ranks
+from nearkin.measure.screen import plain_arithmetic
 
 
 @dataclass(frozen=True)
@@ -106,48 +107,63 @@ def retrieval(
 ) -> Retrieval:
     """The retrieval metrics of every query that has a match; arguments as in `evaluate`."""
     query_labels = check_labels(query, query_labels, "query")
-    asked = points(query, metric)
-    if gallery is None:
-        searched, labels = asked, query_labels
-    else:
-        labels = check_labels(gallery, gallery_labels, "gallery")
-        searched = points(gallery, metric)
-    matches = count_matches(query_labels, labels) - int(gallery is None)
-    # Queries with equally many matches stand together, so that each block looks just deep enough.
-    order = matches.argsort(stable=True)
-    order = order[matches[order] > 0]
-    if not len(order):
+    labels = query_labels if gallery is None else check_labels(gallery, gallery_labels, "gallery")
+    with plain_arithmetic(query.device):
+        asked, searched = points_of(query, gallery, metric)
+        alone = gallery is None
+        return _retrieval(asked, query_labels, searched, labels, alone, ks, precision_ks, memory)
+
+
+def _retrieval(
+    asked: Points,
+    query_labels: Tensor,
+    searched: Points,
+    labels: Tensor,
+    alone: bool,
+    ks: Sequence[int],
+    precision_ks: Sequence[int],
+    memory: float,
+) -> Retrieval:
+    """alone: the queries are searched themselves, each among all the others."""
+    matches = count_matches(query_labels, labels) - int(alone)
+    who = (matches > 0).nonzero()[:, 0]
+    if not len(who):
         raise ValueError("no query has a match: another item of its class in the gallery")
-    deepest = len(searched) - int(gallery is None)
-    first = torch.empty(len(order), dtype=torch.int64, device=query.device)
+    count, itself = matches[who], who if alone else None
+    deepest = len(searched) - int(alone)
+    depth = count.clamp_min(max(precision_ks, default=1)).clamp_max(deepest)
+    first = torch.zeros_like(who)
     values = {
-        name: torch.empty(len(order), dtype=torch.float64, device=query.device)
+        name: torch.empty(len(who), dtype=torch.float64, device=who.device)
         for name in ("r_precision", "map@r", *(f"precision@{k}" for k in precision_ks))
     }
-    for start in range(0, len(order), 4096):
-        here = slice(start, start + 4096)
-        who = order[here]
-        count = matches[who]
-        depth = min(max(int(count.max()), *precision_ks, 1), deepest)
-        itself = who if gallery is None else None
-        keys = nearest_keys(asked[who], searched, depth, itself, memory=memory)
-        relevant = labels[from_keys(keys)[1]] == query_labels[who, None]  # (B, L)
-        first[here] = torch.where(relevant.any(1), 1 + relevant.int().argmax(1), 0)
-        for name, value in list_metrics(relevant, count, precision_ks).items():
-            values[name][here] = value
+    for rows, deep in by_depth(depth, memory):
+        inside = None if itself is None else itself[rows]
+        keys = nearest_keys(asked[who[rows]], searched, deep, inside, memory=memory)
+        relevant = labels[from_keys(keys)[1]] == query_labels[who[rows], None]  # (B, L)
+        first[rows] = torch.where(relevant.any(1), 1 + relevant.int().argmax(1), 0)
+        for name, value in list_metrics(relevant, count[rows], precision_ks).items():
+            values[name][rows] = value
     missed = (first == 0).nonzero()[:, 0]
     if len(missed):
-        who = order[missed]
-        itself = who if gallery is None else None
-        targets = nearest_matches(asked[who], searched, query_labels[who], labels, itself)
-        first[missed] = ranks(asked[who], searched, targets, itself, memory=memory)
+        rows = who[missed]
+        inside = rows if alone else None
+        targets = nearest_matches(asked[rows], searched, query_labels[rows], labels, inside)
+        first[missed] = ranks(asked[rows], searched, targets, inside, memory=memory)
     recalls = {f"recall@{k}": (first <= k).double() for k in ks}
     everything = recalls | values | {"mrr": 1 / first.double()}
     names = [*recalls, "r_precision", "map@r", "mrr", *(f"precision@{k}" for k in precision_ks)]
-    back = order.argsort()
-    return Retrieval(
-        order[back], query_labels[order[back]], {name: everything[name][back] for name in names}
-    )
+    return Retrieval(who, query_labels[who], {name: everything[name] for name in names})
+
+
+def by_depth(depth: Tensor, memory: float) -> Iterator[tuple[Tensor, int]]:
+    """(rows, how deep to look), like depths together: a large class does not slow small ones."""
+    power = depth.double().log2().ceil()
+    for one in power.unique():
+        rows = (power == one).nonzero()[:, 0]
+        deep = int(depth[rows].max())
+        for _, block in blocks(rows, max(1, int(memory / 100 / deep))):
+            yield block, deep
 
 
 def list_metrics(relevant: Tensor, matches: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:
@@ -203,7 +219,6 @@ def count_matches(query_labels: Tensor, labels: Tensor) -> Tensor:
 
 def check_labels(x: Tensor, labels: Tensor | None, name: str) -> Tensor:
     """The labels as a tensor beside x (N, D), one integer a row, or an error that says so."""
-    check_embeddings(x, name, zero=True)
     if labels is None:
         raise ValueError(f"{name} needs labels")
     labels = torch.as_tensor(labels, device=x.device)
