@@ -114,12 +114,19 @@ class Study:
     """runs at a time, each in a process of its own"""
     demo: bool = False
     """a short form of the study, to see what it does"""
+    publish: Path | None = None
+    """folder of published results: rows that stand there are not run again, and new ones join"""
 
     def asked(self, module) -> dict:
         """The options that were given, as the study's recipes() takes them."""
         asked = dict(module.DEMO) if self.demo and hasattr(module, "DEMO") else {}
         given = {"data": self.data, "seeds": self.seeds, "epochs": self.epochs}
         return asked | {k: v for k, v in given.items() if v} | dict(self.options)
+
+    def published_name(self) -> str:
+        """The study's name with that of the data set, if one was asked for: toolkit-mnist."""
+        kind, _, path = self.data.partition(":")
+        return "-".join(part for part in (self.name, Path(path).stem or kind) if part)
 
 
 def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()) -> None:
@@ -134,6 +141,8 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     from nearkin.studies import STUDIES
 
     module = look_up(study.name, STUDIES, "study")
+    if study.publish:
+        take(study.publish / f"{study.published_name()}.jsonl", where.out)
     asked, kind = study.asked(module), f"option of study {study.name!r}"
 
     def carry_out(recipes: list[Recipe]) -> list[dict]:
@@ -157,10 +166,38 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
             known = {k: v for k, v in asked.items() if k != "seeds"}
             asked["searched"] = carry_out(construct(module.search, known, kind))
         rows = carry_out(construct(module.recipes, asked, kind))
-    publish(module, rows, where.out, study.name)
+    show(module, rows, where.out, study.name)
+    if study.publish:
+        keep(module, rows, where.out, study.publish, study.published_name())
 
 
-def publish(module, rows: list[dict], out: Path, name: str) -> None:
+def take(published: Path, out: Path) -> None:
+    """Put published rows that the store does not have into it."""
+    from nearkin.runs.store import Store
+
+    store, old = Store(out), Store(published.parent, published.name)
+    known = {row["hash"] for row in store.rows()}
+    for row in old.rows():
+        if row["hash"] not in known:
+            store.append(row)
+
+
+def keep(module, rows: list[dict], out: Path, folder: Path, name: str) -> None:
+    """Write the rows as folder/NAME.jsonl, and the page as Markdown with its pictures."""
+    from nearkin.report import write_markdown
+    from nearkin.runs.store import Store
+
+    published = Store(folder, f"{name}.jsonl")
+    known = {row["hash"] for row in published.rows()}
+    for row in rows:
+        if row["hash"] not in known:
+            published.append(row)
+    rows = published.rows()
+    page = write_markdown(module.answer(rows), rows, folder, out, name=name, command=command_line())
+    print(f"Published: {page}")
+
+
+def show(module, rows: list[dict], out: Path, name: str) -> None:
     """Print a study's tables and write its page, as HTML, Markdown and LaTeX."""
     from rich.console import Console
 
@@ -182,14 +219,19 @@ def command_line() -> str:
     return shlex.join(["nearkin", *sys.argv[1:]])
 
 
-def report(folder: Positional[Path], name: str = "") -> None:
+def report(
+    folder: Positional[Path], study: str = "", publish: Path | None = None, name: str = ""
+) -> None:
     """Write the pages of the rows stored in a folder anew, without running anything.
 
     Example: nearkin report out/toolkit
+    Example: nearkin report out/toolkit --publish docs/results --name toolkit-mnist
 
     Args:
         folder: the --out of earlier studies.
-        name: the study; by default every one that has rows there.
+        study: by default every one that has rows there.
+        publish: folder of published results, to write rows and a Markdown page to.
+        name: of what is published; by default the study's.
     """
     from nearkin.runs.store import Store
     from nearkin.studies import STUDIES
@@ -197,9 +239,11 @@ def report(folder: Positional[Path], name: str = "") -> None:
     rows = Store(folder).rows()
     if not rows:
         raise ValueError(f"{folder} holds no rows: wanted the --out folder of a study")
-    for study in [name] if name else sorted({r["study"] for r in rows} - {""}):
-        module = look_up(study, STUDIES, "study")
-        publish(module, [r for r in rows if r["study"] == study], folder, study)
+    for each in [study] if study else sorted({r["study"] for r in rows} - {""}):
+        module, found = look_up(each, STUDIES, "study"), [r for r in rows if r["study"] == each]
+        show(module, found, folder, each)
+        if publish:
+            keep(module, found, folder, publish, name or each)
 
 
 def evaluate_embeddings(
@@ -223,7 +267,10 @@ def evaluate_embeddings(
     from nearkin.data.features import read_features
 
     query = read_features(embeddings)
-    sides: dict[str, Any] = {"query": vectors_of(query, embeddings, metric), "query_labels": query.labels}
+    sides: dict[str, Any] = {
+        "query": vectors_of(query, embeddings, metric),
+        "query_labels": query.labels,
+    }
     if gallery:
         searched = read_features(gallery)
         sides["gallery"] = vectors_of(searched, gallery, metric)

@@ -53,10 +53,15 @@ def load(
 
 
 def named(name: str, root: str | Path | None) -> tuple[str, Path]:
-    """The key in DATASETS that a name means, and the folder or file to read from."""
+    """The key in DATASETS that a name means, and the folder or file to read from.
+
+    A path after a colon is looked for where one stands, then below the root.
+    """
     kind, _, path = name.partition(":")
     look_up(kind, DATASETS, "data set")
     if (kind in PATHS) != bool(path):
         wanted = f"{kind}:PATH" if kind in PATHS else kind
         raise ValueError(f"data set {name!r}: wanted {wanted}")
-    return kind, Path(path or root or default_root()).expanduser()
+    place = Path(root or default_root()).expanduser()
+    here = Path(path).expanduser()
+    return kind, here if path and (here.exists() or not (place / path).exists()) else place / path

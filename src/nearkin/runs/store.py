@@ -35,9 +35,9 @@ from nearkin.runs.recipe import Recipe
 class Store:
     """A folder of rows and of what their runs left: rows.jsonl, and runs/HASH/ for each run."""
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, folder: Path | str, name: str = "rows.jsonl"):
         self.folder = Path(folder)
-        self.file = self.folder / "rows.jsonl"
+        self.file = self.folder / name
 
     def rows(self) -> list[dict]:
         """All rows, the first of each hash; a last line that was cut off is not one."""

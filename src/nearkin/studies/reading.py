@@ -48,7 +48,7 @@ def best(found: dict[Key, Scores]) -> Key:
 
 
 def p_value(difference: Difference | None) -> str:
-    """How a p is printed in a table."""
-    if difference is None:
+    """How a p is printed in a table; nothing where one seed cannot tell."""
+    if difference is None or difference.estimate.n < 2:
         return ""
     return "< 0.001" if difference.p < 0.001 else f"{difference.p:.3f}"

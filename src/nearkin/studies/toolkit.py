@@ -293,6 +293,8 @@ def claim(rows: list[dict], dim: int, a: str, b: str, head: str, lower: bool = F
     if a not in found or b not in found:
         return []
     difference = paired(found[a], found[b])
+    if difference.estimate.n < 2:
+        return []
     change = difference.estimate.mean
     sure = difference.p < 0.05
     word = (
