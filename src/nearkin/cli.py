@@ -473,8 +473,8 @@ def parse(words: list[str], recipe: Recipe) -> Callable[[], None]:
 
 def complaint(text: str) -> str:
     """tyro's framed complaint in one line."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in text.splitlines()]
-    lines = [line for line in lines[1:] if line]
+    lines = [line.strip("│| ") for line in text.splitlines()[1:]]
+    lines = [line for line in lines if any(map(str.isalnum, line))]
     guess = next((line.split()[0] for line in lines[1:] if line.startswith("--")), "")
     return lines[0] + (f": did you mean {guess}?" if guess and "Unrecognized" in lines[0] else "")
 

@@ -1,0 +1,180 @@
+"""Bad input ends in one clear line and exit code 2, and leaves nothing half written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nearkin.cli import COMMANDS, key_values, main
+from nearkin.runs.recipe import Recipe
+from nearkin.runs.store import Store
+
+
+@pytest.fixture
+def features(tmp_path) -> str:
+    random = np.random.default_rng(0)
+    y = np.repeat(np.arange(8), 6)
+    x = random.normal(size=(8, 5))[y] + 0.3 * random.normal(size=(48, 5))
+    np.savez(tmp_path / "points.npz", x=x, y=y)
+    return f"features:{tmp_path / 'points.npz'}"
+
+
+def refused(capsys, *words: str) -> str:
+    """The one line that a refused command says."""
+    with pytest.raises(SystemExit) as left:
+        main(list(words))
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert said.count("\n") == 1, said
+    assert said.startswith("nearkin: ")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trane"], "unknown command 'trane': did you mean 'train'?"),
+        (["train", "--los", "x"], "did you mean --loss?"),
+        (["train", "--batch", "many"], "--batch"),
+        (
+            ["train", "--loss", "contrastve"],
+            "unknown loss 'contrastve': did you mean 'contrastive'?",
+        ),
+        (["train", "--loss-options", "margn=2", "--loss", "contrastive"], "did you mean 'margin'?"),
+        (["train", "--loss-options", "margin"], "wanted key=value, got 'margin'"),
+        (["train", "--data", "mnst"], "unknown data set 'mnst': did you mean 'mnist'?"),
+        (["train", "--backbone", "netwrk"], "unknown backbone 'netwrk'"),
+        (["train", "--sampler", "pear"], "unknown sampler 'pear': did you mean 'pairs'?"),
+        (["train", "--optimizer", "adm"], "unknown optimizer 'adm': did you mean 'adam'?"),
+        (["train", "--schedule", "cosin"], "unknown schedule 'cosin': did you mean 'cosine'?"),
+        (["train", "--augment", "shft"], "'shft'"),
+        (["train", "--precision", "bf17"], "unknown precision 'bf17': did you mean 'bf16'?"),
+        (["train", "--keep-images", "0"], "keep_images must be in (0, 1]"),
+        (["train", "--start", "nowhere.pt"], "nowhere.pt: no such file"),
+        (["train", "--recipe"], "--recipe wants a file"),
+        (["train", "--recipe", "nowhere.json"], "nowhere.json"),
+        (["study", "toolkt"], "unknown study 'toolkt': did you mean 'toolkit'?"),
+        (["study", "toolkit", "--options", "sed=3"], "did you mean 'seeds'?"),
+        (["evaluate", "--embeddings", "nowhere.npz"], "no such file"),
+        (["report", "nowhere"], "holds no rows"),
+        (["data", "check", "cup"], "unknown data set 'cup': did you mean 'cub'?"),
+        (["embed", "--data", "mnist-5k", "--output", "x.txt"], "must be an .npz file"),
+    ],
+)
+def test_bad_words_are_refused_in_one_line(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *words)
+    assert not list(tmp_path.rglob("rows.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x, y: (np.where(np.arange(len(x))[:, None] == 3, np.nan, x), y), "row 3"),
+        (
+            lambda x, y: (np.where(np.arange(len(x))[:, None] == 3, 0, x), y),
+            "row 3 holds only zeros",
+        ),
+        (lambda x, y: (x, y[:-1]), "wanted x (N, D) and y (N,)"),
+    ],
+)
+def test_embeddings_without_neighbours_are_refused(spoil, message, capsys, tmp_path):
+    x, y = spoil(np.random.default_rng(0).normal(size=(9, 4)), np.repeat([0, 1, 2], 3))
+    np.savez(tmp_path / "bad.npz", x=x, y=y)
+    assert message in refused(capsys, "evaluate", "--embeddings", str(tmp_path / "bad.npz"))
+
+
+def test_labels_beyond_a_loss_are_refused():
+    import torch
+
+    from nearkin.losses import make
+
+    loss = make("proxy-gml", {"ratio": 0.6}, classes=3, dim=4)
+    with pytest.raises(ValueError, match="3"):
+        loss(torch.randn(4, 4), torch.tensor([0, 1, 2, 3]))
+
+
+def test_a_class_with_one_image_cannot_give_a_pair(capsys, tmp_path):
+    np.savez(tmp_path / "one.npz", x=np.random.default_rng(0).normal(size=(8, 4)), y=np.arange(8))
+    words = ["train", "--data", f"features:{tmp_path / 'one.npz'}", "--backbone", "linear"]
+    words += ["--sampler", "pairs", "--out", str(tmp_path / "out")]
+    refused(capsys, *words)
+    assert not (tmp_path / "out" / "rows.jsonl").exists()
+
+
+def test_an_unwritable_folder_is_said_in_one_line(capsys, tmp_path, features):
+    (tmp_path / "file").write_text("in the way")
+    words = ["train", "--data", features, "--backbone", "linear", "--out", str(tmp_path / "file")]
+    assert "file" in refused(capsys, *words)
+
+
+def test_a_full_disk_leaves_no_half_row(capsys, tmp_path, features, monkeypatch):
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    words = ["train", "--data", features, "--backbone", "linear", "--epochs", "1", "--batch", "12"]
+    words += ["--per-class", "3", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("os.fsync", full)
+    assert "No space left on device" in refused(capsys, *words)
+    monkeypatch.undo()
+    assert Store(tmp_path / "out").rows() == []
+    assert not list((tmp_path / "out").rglob(".*.pt.*"))
+    main(words)
+    assert len(Store(tmp_path / "out").rows()) == 1
+
+
+def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"backbone": "linear", "epochs": 1, "batch": 12, "per_class": 3}))
+    words = ["--recipe", str(recipe), "--data", features, "--dim", "3", "--device", "cpu"]
+    main(["train", *words, "--loss", "contrastive", "--out", str(tmp_path / "out")])
+    said = json.loads(capsys.readouterr().out)
+    (row,) = Store(tmp_path / "out").rows()
+    assert Recipe(**row["recipe"]).dim == 3
+    assert said["last"]["recall@1"] == row["metrics"]["last"]["recall@1"]
+    kept = tmp_path / "out" / row["files"]["folder"] / "embeddings.npz"
+    main(["evaluate", "--embeddings", str(kept), "--metric", "euclidean"])
+    again = json.loads(capsys.readouterr().out)
+    assert again["recall@1"] == row["metrics"]["last"]["recall@1"]
+
+
+def test_embeddings_of_a_run_become_features(capsys, tmp_path, features):
+    words = [
+        "--backbone",
+        "mlp",
+        "--epochs",
+        "1",
+        "--batch",
+        "12",
+        "--per-class",
+        "3",
+        "--dim",
+        "3",
+    ]
+    main(["train", "--data", features, *words, "--out", str(tmp_path / "out")])
+    (kept,) = tmp_path.glob("out/runs/*/backbone.pt")
+    output = tmp_path / "again.npz"
+    main(["embed", "--data", features, "--checkpoint", str(kept), "--output", str(output)])
+    with np.load(output) as file:
+        assert file["x"].shape == (48, 3)
+        assert sorted(set(file["split"])) == ["query", "train"]
+    assert not list(tmp_path.glob(".again*"))
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as left:
+            main([name, "--help"])
+        assert left.value.code == 0
+        assert f"nearkin {name}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert all(f"nearkin {name}" in said for name in COMMANDS)
+
+
+def test_key_values_are_numbers_truths_or_words():
+    words = ["a=1", "b=0.5", "c=true", "d=printed", "e=null", "f=[1]", "g=x=y"]
+    assert key_values(words) == {
+        "a": 1, "b": 0.5, "c": True, "d": "printed", "e": None, "f": "[1]", "g": "x=y",
+    }  # fmt: skip
