@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nearkin import graphs
-from nearkin.graphs import GAT, LAYERS, AttentionBlock, DotProduct, GATv2, Mean, NoEdges
+from nearkin.graphs import GAT, LAYERS, DotProduct, GATv2, Mean, NoEdges
 from nearkin.graphs.attention import PARTS
 
 with warnings.catch_warnings():
@@ -130,7 +130,7 @@ def columns(head: int, heads: int, x) -> slice:
     return slice(head * width, (head + 1) * width)
 
 
-def slow_message(layer: AttentionBlock, x, weight, edges, score):
+def slow_message(layer: Any, x, weight, edges, score):
     """Message of every node before the output projection, term by term; weight 0: no edge."""
     size = len(x)
     heads = layer.heads
@@ -160,9 +160,9 @@ def slow_message(layer: AttentionBlock, x, weight, edges, score):
 SLOW = {
     "dot-product": lambda layer, h, q, k: q @ k / len(q) ** 0.5,
     "gat": lambda layer, h, q, k: F.leaky_relu(
-        layer.score.listener[h, 0] @ q + layer.score.speaker[h, 0] @ k, 0.2
+        layer.score.listener[h] @ q + layer.score.speaker[h] @ k, 0.2
     ),
-    "gatv2": lambda layer, h, q, k: layer.score.weight[h, 0] @ F.leaky_relu(q + k, 0.2),
+    "gatv2": lambda layer, h, q, k: layer.score.weight[h] @ F.leaky_relu(q + k, 0.2),
     "mean": lambda layer, h, q, k: torch.zeros((), dtype=torch.double),
 }
 

@@ -104,38 +104,39 @@ class AttentionBlock(nn.Module):
     def forward(
         self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        weights, value = self.weigh(nodes, adjacency, edges)
-        heard = (self.drop(weights) @ value).transpose(-3, -2).flatten(-2)  # (B, D) or (B, 1, D)
-        return self.update(nodes, self.out(heard.reshape(len(nodes), heard.shape[-1]))), edges
+        value = self.value(nodes)
+        weights = self.drop(self.weigh(nodes, value, adjacency, edges))
+        return self.update(nodes, self.out(hear(weights, self.split(value), adjacency))), edges
 
     def attention(self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None = None) -> Tensor:
         """a_ij, with its gate where there is one: (H, B, B), or (B, H, 1, k) beside lists."""
-        return self.weigh(nodes, adjacency, edges)[0]
+        return self.weigh(nodes, self.value(nodes), adjacency, edges)
 
     def weigh(
-        self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Attention (..., H, N, M) and the values (..., H, M, K) that it weighs."""
-        value = self.value(nodes)  # (B, D)
+        self, nodes: Tensor, value: Tensor, adjacency: Tensor, edges: Tensor | None
+    ) -> Tensor:
+        """Attention (..., H, N, M): (H, B, B), or (B, H, 1, k) beside lists."""
         query = value if self.query is None else self.query(nodes)
         key = value if self.key is None else self.key(nodes)
+        query, key = self.score.terms(self.split(query), self.split(key))  # (B, H, F)
+        connected = adjacency  # (B, B)
         if is_lists(adjacency):  # B graphs of one listener each
-            query, key, value = query[:, None], key[adjacency], value[adjacency]  # (B, 1 or k, D)
-            adjacency = adjacency[:, None] >= 0  # (B, 1, k)
+            query, key = query[:, None], gather(key, adjacency)  # (B, 1 or k, H, F)
+            connected = adjacency[:, None] >= 0  # (B, 1, k)
             edges = None if edges is None else edges[:, None]
-        query, key, value = (self.split(x) for x in (query, key, value))  # (..., H, N or M, K)
-        score, gate = self.score(query, key), None  # (..., H, N, M)
+        score = self.score(query.transpose(-3, -2), key.transpose(-3, -2))  # (..., H, N, M)
+        gate = None
         if self.edge is not None:
             if edges is None:
                 raise ValueError("this layer reads edges: wanted (B, B, E) numbers, got none")
             term = self.edge(edges).movedim(-1, -3)  # (..., H, N, M)
             score, gate = (score, term.sigmoid()) if self.gated else (score + term, None)
-        weights = masked_softmax(score, adjacency[..., None, :, :], self.null_neighbour)
-        return weights if gate is None else weights * gate, value
+        weights = masked_softmax(score, connected[..., None, :, :], self.null_neighbour)
+        return weights if gate is None else weights * gate
 
     def split(self, x: Tensor) -> Tensor:
-        """(..., N, D) -> (..., H, N, K)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+        """(B, D) -> (B, H, K)."""
+        return x.unflatten(-1, (self.heads, -1))
 
 
 class Update(nn.Module):
@@ -225,6 +226,30 @@ def masked_softmax(score: Tensor, adjacency: Tensor, null_neighbour: bool) -> Te
     if null_neighbour:
         return F.pad(score, (0, 1)).softmax(-1)[..., :-1]
     return score.softmax(-1)
+
+
+def gather(x: Tensor, lists: Tensor) -> Tensor:
+    """Rows of x (B, ...) by lists (B, k) of indices, -1 for any: (B, k, ...)."""
+    return x.index_select(0, lists.clamp_min(0).flatten()).unflatten(0, lists.shape)
+
+
+def hear(weights: Tensor, value: Tensor, adjacency: Tensor) -> Tensor:
+    """sum over j of a_ij v_j, of values (B, H, K), heads side by side: (B, D).
+
+    weights: (H, B, B), or (B, H, 1, k) beside lists, whose values are summed as they are gathered.
+    """
+    size, heads, features = value.shape
+    if not is_lists(adjacency):
+        return (weights @ value.transpose(0, 1)).transpose(0, 1).flatten(1)
+    head = torch.arange(heads, device=value.device)[:, None]
+    rows = adjacency.clamp_min(0)[:, None] * heads + head  # (B, H, k), of values as (B H, K)
+    heard = F.embedding_bag(
+        rows.flatten(0, 1),
+        value.reshape(size * heads, features),
+        per_sample_weights=weights.flatten(0, 2),
+        mode="sum",
+    )
+    return heard.view(size, heads * features)
 
 
 def linear(size: int, out: int, bias: bool) -> nn.Linear:

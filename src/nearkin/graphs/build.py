@@ -274,7 +274,7 @@ def neighbour_lists(adjacency: Tensor) -> Tensor:
     degree = adjacency.sum(1)
     place = torch.arange(len(listener), device=adjacency.device)
     place = place - (degree.cumsum(0) - degree)[listener]
-    longest = int(degree.max()) if len(degree) else 0
+    longest = int(degree.max()) if len(degree) else 1
     lists = torch.full((len(adjacency), longest), -1, device=adjacency.device)
     lists[listener, place] = speaker
     return lists

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearkin.graphs.attention import Update, is_lists
+from nearkin.graphs.attention import Update, gather, is_lists
 from nearkin.graphs.build import cosine
 from nearkin.names import look_up
 from nearkin.tensors import distances, unit
@@ -22,8 +22,8 @@ def edge_features(nodes: Tensor, adjacency: Tensor) -> Tensor:
     if not is_lists(adjacency):
         return torch.stack([cosine(nodes), distances(nodes)], -1)
     direction = unit(nodes)
-    cosines = (direction[:, None] * direction[adjacency]).sum(-1)
-    square = (nodes[:, None] - nodes[adjacency]).square().sum(-1)
+    cosines = (direction[:, None] * gather(direction, adjacency)).sum(-1)
+    square = (nodes[:, None] - gather(nodes, adjacency)).square().sum(-1)
     zero = square == 0  # a node and itself: the square root has no gradient there
     return torch.stack([cosines, torch.where(zero, 0, torch.where(zero, 1, square).sqrt())], -1)
 
@@ -78,7 +78,7 @@ class GraphNetwork(nn.Module):
         if edges is None:
             edges = edge_features(nodes, adjacency)
         speaker = self.speaker(nodes)
-        speaker = speaker[adjacency] if is_lists(adjacency) else speaker[None]
+        speaker = gather(speaker, adjacency) if is_lists(adjacency) else speaker[None]
         connected = (adjacency >= 0 if is_lists(adjacency) else adjacency > 0)[..., None]
         hidden = self.listener(nodes)[:, None] + speaker + self.edge_in(edges)  # (B, B or k, E)
         updated = self.norm_edges(self.keep(edges) + self.edge_out(F.relu(hidden)))

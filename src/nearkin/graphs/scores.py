@@ -1,7 +1,8 @@
 """Score functions: how much node i wants to hear from node j, before the softmax.
 
-A score compares queries (..., H, N, K) with keys (..., H, M, K) and gives (..., H, N, M). On a
-dense graph N = M = B, the batch; on neighbour lists every node is a graph of its own, N = 1 by M.
+A score first reduces the queries and keys of each node (B, H, K) to the F numbers that it compares,
+by `terms`, and then compares (..., H, N, F) with (..., H, M, F) to (..., H, N, M). On a dense graph
+N = M = B, the batch; on neighbour lists every node is a graph of its own, N = 1 by M.
 Dimensions: H heads, N listeners, M speakers, K features per head.
 
 Each class says which of its projections have a bias (those that are redundant beside a score's
@@ -28,6 +29,9 @@ class DotProductScore(nn.Module):
     def __init__(self, heads: int, features: int):
         super().__init__()
 
+    def terms(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return query, key
+
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         return query @ key.mT * query.shape[-1] ** -0.5
 
@@ -47,13 +51,14 @@ class GATScore(nn.Module):
     def __init__(self, heads: int, features: int, slope: float = 0.2):
         super().__init__()
         self.slope = slope
-        self.listener = nn.Parameter(glorot(heads, 1, features))
-        self.speaker = nn.Parameter(glorot(heads, 1, features))
+        self.listener = nn.Parameter(glorot(heads, features))
+        self.speaker = nn.Parameter(glorot(heads, features))
+
+    def terms(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return dot(query, self.listener), dot(key, self.speaker)  # F = 1
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        listener = (query * self.listener).sum(-1)  # (..., H, N)
-        speaker = (key * self.speaker).sum(-1)  # (..., H, M)
-        return F.leaky_relu(listener[..., :, None] + speaker[..., None, :], self.slope)
+        return F.leaky_relu(query + key.mT, self.slope)
 
 
 class GATv2Score(nn.Module):
@@ -76,16 +81,17 @@ class GATv2Score(nn.Module):
     def __init__(self, heads: int, features: int, slope: float = 0.2):
         super().__init__()
         self.slope = slope
-        self.weight = nn.Parameter(glorot(heads, 1, features))
+        self.weight = nn.Parameter(glorot(heads, features))
+
+    def terms(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return query, key
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        weight = self.weight[:, None]  # (H, 1, K)
         if query.shape[-2] == 1:  # neighbour lists: nothing to save, and cdist is slow on them
-            mixed = F.leaky_relu(query + key, self.slope)  # (..., H, M, K)
-            return (mixed * self.weight).sum(-1)[..., None, :]
-        each = (query * self.weight).sum(-1)[..., :, None] + (key * self.weight).sum(-1)[
-            ..., None, :
-        ]
-        heads = zip(query.unbind(-3), key.unbind(-3), self.weight[:, 0].unbind(), strict=True)
+            return dot(F.leaky_relu(query + key, self.slope), weight).mT
+        each = dot(query, weight) + dot(key, weight).mT  # (H, N, M)
+        heads = zip(query.unbind(-3), key.unbind(-3), self.weight, strict=True)
         bend = torch.stack([weighted_l1(q, -k, a) for q, k, a in heads], -3)
         return (1 + self.slope) / 2 * each + (1 - self.slope) / 2 * bend
 
@@ -99,6 +105,9 @@ class MeanScore(nn.Module):
     def __init__(self, heads: int, features: int):
         super().__init__()
 
+    def terms(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return query[..., :0], key[..., :0]  # F = 0
+
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         return query.new_zeros(*query.shape[:-1], key.shape[-2])
 
@@ -106,10 +115,15 @@ class MeanScore(nn.Module):
 Score = DotProductScore | GATScore | GATv2Score | MeanScore
 
 
-def glorot(heads: int, rows: int, features: int) -> Tensor:
-    """Glorot-uniform weights of `heads` maps from `features` numbers to one: (H, rows, K)."""
+def glorot(heads: int, features: int) -> Tensor:
+    """Glorot-uniform weights (H, K) of maps from K numbers to one."""
     bound = (6 / (features + 1)) ** 0.5
-    return torch.empty(heads, rows, features).uniform_(-bound, bound)
+    return torch.empty(heads, features).uniform_(-bound, bound)
+
+
+def dot(x: Tensor, weight: Tensor) -> Tensor:
+    """Products with a vector: (..., K), (..., K) -> (..., 1)."""
+    return (x * weight).sum(-1, keepdim=True)
 
 
 def weighted_l1(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
