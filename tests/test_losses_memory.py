@@ -32,6 +32,11 @@ def test_the_batch_meets_itself_and_the_memory(loss):
     torch.testing.assert_close(memory(x, y), loss(everything, labels, pairs))
 
 
+def test_the_metric_is_that_of_the_loss():
+    assert Memory(Triplet()).metric == "euclidean"
+    assert Memory(pml.ContrastiveLoss()).metric == "cosine"
+
+
 def test_no_gradient_reaches_the_past():
     (old, old_y), (x, y) = batch([2, 2]), batch([2, 2], seed=1)
     memory = Memory(Contrastive(3.0), 100)

@@ -48,6 +48,7 @@ class Memory(nn.Module):
             name = type(loss.loss if isinstance(loss, Borrowed) else loss).__name__
             raise ValueError(f"{name} has no use for a memory: it is not over any given pairs")
         self.loss, self.size = loss, size
+        self.metric = getattr(loss, "metric", "cosine")
         self.past: tuple[Tensor, Tensor] | None = None  # embeddings, labels; newest first
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
