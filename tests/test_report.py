@@ -94,7 +94,7 @@ def rows(store) -> list[dict]:
 
 LINES = Lines(
     "Curves",
-    "epoch",
+    "share of images",
     "R@1",
     (
         Line("a", (1, 2, 4), (0.1, 0.2, 0.3), (0.05, 0.1, 0.2), (0.15, 0.3, 0.4)),
@@ -267,6 +267,14 @@ def test_an_svg_is_well_formed_and_says_its_numbers(figure):
         i for i in ids if re.match(r"figure|axes|text|tip", i or "")
     ]  # two can share a page
     assert "<script" not in text
+
+
+def test_a_dollar_in_a_name_is_no_formula():
+    bars = Bars("b", "price in $ or $", ("$x$",), ("s",), ((HALF,),))
+    root = ElementTree.fromstring(plots.svg(bars))
+    said = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "$x$" in said
+    assert "price in $ or $" in said
 
 
 def test_figures_without_any_value_can_be_drawn():
@@ -442,6 +450,12 @@ def test_curves_are_means_over_seeds(rows):
     assert curves.lines[0].x == (1, 2, 3)
     assert curves.lines[0].y == pytest.approx((0.38, 0.45, 0.52))
     assert all(low < y for low, y in zip(curves.lines[0].low, curves.lines[0].y, strict=True))
+
+
+def test_a_study_that_draws_its_own_curves_gets_no_others(answer, rows, tmp_path):
+    own = Lines("Own", "epoch", "R@1", (Line("a", (1, 2), (0.1, 0.2)),))
+    path = write_markdown(Answer("t", "q", figures=(own,)), rows, tmp_path, tmp_path)
+    assert path.read_text().count("![") == 1
 
 
 def test_accuracy_speaks_where_every_run_has_it(rows):

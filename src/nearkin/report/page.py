@@ -25,7 +25,7 @@ from nearkin.report.views import (
     tags,
 )
 from nearkin.runs.store import write_whole
-from nearkin.studies.answer import Answer, Figure, Gallery, Maps
+from nearkin.studies.answer import Answer, Figure, Gallery, Lines, Maps
 
 TILE = 96  # pixels of a picture in a gallery
 GRAIN = 4  # decimals of a point's place in its square
@@ -126,11 +126,12 @@ def what_is_said(answer: Answer, rows: Sequence[dict], command: str) -> dict:
     named = standard.methods(rows)
     ordered = [row for group in named.values() for row in group]
     common, table = standard.shared(rows), standard.runs(rows, named)
+    has_curves = any(isinstance(f, Lines) and f.x == "epoch" for f in answer.figures)
     return {
         "answer": answer,
         "rows": ordered,
         "selection": standard.selection(rows, named),
-        "curves": standard.curves(rows, named),
+        "curves": None if has_curves else standard.curves(rows, named),
         "diverged": [
             (name, row)
             for name, group in named.items()
