@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from nearkin.cli import COMMANDS, key_values, main
+from nearkin.cli import COMMANDS, main
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
+from nearkin.words import key_values
 
 
 @pytest.fixture

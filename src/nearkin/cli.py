@@ -11,9 +11,8 @@ import inspect
 import io
 import json
 import sys
-import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Literal
@@ -22,12 +21,12 @@ import torch
 import tyro
 from torch import Tensor
 from tyro.conf import OmitArgPrefixes, Positional
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from nearkin import measure
 from nearkin.data import Split
-from nearkin.names import construct, look_up, nearest
+from nearkin.names import construct, look_up
 from nearkin.runs.recipe import Plain, Recipe
+from nearkin.words import complaint, registry, split_recipe_file
 
 Options = Mapping[str, Plain]
 
@@ -78,8 +77,8 @@ def list_names() -> None:
         "schedules": parts.SCHEDULES,
         "studies": studies.STUDIES,
     }
-    for kind, registry in kinds.items():
-        print(f"{kind}: {', '.join(registry)}")
+    for kind, names in kinds.items():
+        print(f"{kind}: {', '.join(names)}")
 
 
 def train(recipe: OmitArgPrefixes[Recipe], where: OmitArgPrefixes[Where] = Where()) -> None:
@@ -365,69 +364,6 @@ COMMANDS: dict[str, Callable] = {
 }
 
 
-def key_values(words: list[str]) -> dict[str, Plain]:
-    """['margin=0.5', 'form=printed'] -> {'margin': 0.5, 'form': 'printed'}."""
-    found: dict[str, Plain] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise ValueError(f"wanted key=value, got {word!r}")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-        if not isinstance(found[key], Plain):
-            found[key] = value
-    return found
-
-
-def registry() -> ConstructorRegistry:
-    """tyro's rules, and that a mapping is typed as key=value key=value ..."""
-    rules = ConstructorRegistry()
-
-    @rules.primitive_rule
-    def mapping(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if typing.get_origin(info.type) is not Mapping:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="KEY=VALUE",
-            instance_from_str=key_values,
-            is_instance=lambda x: isinstance(x, Mapping),
-            str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
-        )
-
-    return rules
-
-
-def split_recipe_file(words: list[str]) -> tuple[list[str], Recipe]:
-    """The words without --recipe FILE, and the recipe that the file holds; flags go before it."""
-    if "--recipe" not in words:
-        return words, Recipe()
-    at = words.index("--recipe")
-    if at + 1 == len(words):
-        raise ValueError("--recipe wants a file")
-    return words[:at] + words[at + 2 :], read_recipe(Path(words[at + 1]))
-
-
-def read_recipe(path: Path) -> Recipe:
-    """A recipe from a JSON file: an object of its fields, or a row, whose recipe is meant."""
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: wanted an object of a recipe's fields, got {found!r:.60}")
-    found = found.get("recipe", found)
-    valid = [f.name for f in fields(Recipe)]
-    for name in found:
-        if name not in valid:
-            raise ValueError(
-                f"{path}: unknown field {name!r}: did you mean {nearest(name, valid)!r}?"
-            )
-    return Recipe(**found)
-
-
 def main(words: list[str] | None = None) -> None:
     """Carry out one command; bad input is one line and exit code 2."""
     words = list(sys.argv[1:] if words is None else words)
@@ -469,14 +405,6 @@ def parse(words: list[str], recipe: Recipe) -> Callable[[], None]:
         if leave.code:
             raise ValueError(complaint(said.getvalue())) from None
         raise
-
-
-def complaint(text: str) -> str:
-    """tyro's framed complaint in one line."""
-    lines = [line.strip("│| ") for line in text.splitlines()[1:]]
-    lines = [line for line in lines if any(map(str.isalnum, line))]
-    guess = next((line.split()[0] for line in lines[1:] if line.startswith("--")), "")
-    return lines[0] + (f": did you mean {guess}?" if guess and "Unrecognized" in lines[0] else "")
 
 
 def overview() -> str:

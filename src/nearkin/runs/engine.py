@@ -17,7 +17,14 @@ import torch
 from nearkin.backbones import describe
 from nearkin.data import Splits, load
 from nearkin.measure import confusion
-from nearkin.runs.examine import examine, headline, keep_embeddings, nearness
+from nearkin.runs.examine import (
+    examine,
+    headline,
+    keep_embeddings,
+    nearness,
+    refined,
+    watched_batch,
+)
 from nearkin.runs.log import Silent, StepLog
 from nearkin.runs.machine import Peak, cores, machine, versions
 from nearkin.runs.recipe import Recipe
@@ -155,6 +162,8 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
     entry["loss"] = None if diverged or not steps else current.loss_sum.item() / steps
     current.loss_sum.zero_()
     last = current.step == current.total
+    if hasattr(current.loss, "monitor") and not diverged:
+        clock.outside(lambda: entry.update(monitor=watched_batch(current)))
 
     def measure() -> None:
         for name, splits in (("test", current.splits), ("validation", current.validation)):
@@ -195,6 +204,7 @@ def conclude(
         "metric": nearness(current),
         "metrics": {
             "last": last,
+            "refined": refined(current) if recipe.refine and not diverged else None,
             "validated": chosen(current.epochs, headline(splits), "validation"),
             "best_on_test": chosen(current.epochs, headline(splits), "test"),
         },

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nearkin.data import Split, Splits
+from nearkin.graphs import refine_at_test
 from nearkin.measure import evaluate, knn_accuracy, scattering
 from nearkin.runs.store import write_whole
 from nearkin.runs.training import Run
@@ -61,6 +62,33 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
         metrics["norm"] = query.norm(dim=1).mean().item()
         metrics |= scattering(unit(query) if metric == "cosine" else query, splits.query.labels)
     return metrics
+
+
+def refined(run: Run) -> dict[str, float | str]:
+    """Metrics of the query set refined by the loss's graph layers, and what the graph came from."""
+    refiner = getattr(run.loss, "refiner", None)
+    if refiner is None:
+        raise ValueError(f"refine={run.recipe.refine!r} wants a loss with graph layers")
+    splits, source = run.splits, run.recipe.refine
+    apart = splits.gallery is not splits.query
+    query, gallery = run.embed(splits.query), run.embed(splits.gallery) if apart else None
+    seen, graph = refine_at_test(refiner, query, gallery, source=source)
+    sides = [seen, splits.query.labels]
+    if gallery is not None:
+        sides += [refine_at_test(refiner, gallery, source=source)[0], splits.gallery.labels]
+    return {**evaluate(*sides, ks=(1, 2, 4, 8)), "graph": graph}
+
+
+def watched_batch(run: Run) -> dict[str, float]:
+    """What the loss says of the embeddings of a batch that is the same in every epoch."""
+    indices = run.batches_of(0)[0]
+    run.backbone.eval()
+    run.loss.eval()
+    with torch.no_grad():
+        embeddings = run.backbone(run.prepare(run.inputs, indices)).float()
+        said = run.loss.monitor(embeddings, run.labels[indices.to(run.device)])
+    run.loss.train()
+    return said
 
 
 def keep_embeddings(path: Path, embeddings: Tensor, split: Split) -> None:

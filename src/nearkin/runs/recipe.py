@@ -87,6 +87,9 @@ class Recipe:
 
     metric: str = ""
     """what near means in evaluation: cosine, inner or euclidean; by default as the loss has it"""
+    refine: str = ""
+    """also refine the test images by the loss's graph layers, each among its neighbours: gallery
+    or reciprocal; by default the backbone alone embeds"""
     precision: str = "float32"
     """float32 or bf16 (autocast)"""
     seed: int = 0

@@ -7,10 +7,12 @@ A row is a dictionary of plain data:
     metric     what near means in it: "cosine", "inner" or "euclidean"
     metrics    {"last": {...},               the last epoch: the result
                 "validated": {...} or null,  the epoch that validation chose, where it did
-                "best_on_test": {...}}       the best epoch on test: what cheating would say
+                "refined": {...} or null,    the last epoch, test images refined by the loss's graph
+               "best_on_test": {...}}       the best epoch on test: what cheating would say
                each {"recall@1": 0.57, "map@r": ..., ...}, shares in 0..1, with "epoch"
     confusion  class by class, whose nearest other is of which class (of small data sets), or null
-    epochs     [{"epoch": 1, "loss": ..., "seconds": ..., "test": {...}, "validation": {...}}, ...]
+    epochs     [{"epoch": 1, "loss": ..., "seconds": ..., "test": {...}, "validation": {...},
+                "monitor": {...}}, ...]          what the loss says of a fixed batch, where it does
     cost       {"seconds", "train_seconds", "images_per_second", "peak_memory_mb",
                 "parameters", "loss_parameters"}
     data       {"name", "variant", "train_images", "train_classes", "query_images", ...}

@@ -1,0 +1,85 @@
+"""Words of the command line: key=value, a recipe's file, and complaints in one line."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from nearkin.names import nearest
+from nearkin.runs.recipe import Plain, Recipe
+
+
+def key_values(words: list[str]) -> dict[str, Plain]:
+    """['margin=0.5', 'form=printed'] -> {'margin': 0.5, 'form': 'printed'}."""
+    found: dict[str, Plain] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"wanted key=value, got {word!r}")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+        if not isinstance(found[key], Plain):
+            found[key] = value
+    return found
+
+
+def registry() -> ConstructorRegistry:
+    """tyro's rules, and that a mapping is typed as key=value key=value ..."""
+    rules = ConstructorRegistry()
+
+    @rules.primitive_rule
+    def mapping(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if typing.get_origin(info.type) is not Mapping:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="KEY=VALUE",
+            instance_from_str=key_values,
+            is_instance=lambda x: isinstance(x, Mapping),
+            str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
+        )
+
+    return rules
+
+
+def split_recipe_file(words: list[str]) -> tuple[list[str], Recipe]:
+    """The words without --recipe FILE, and the recipe that the file holds; flags go before it."""
+    if "--recipe" not in words:
+        return words, Recipe()
+    at = words.index("--recipe")
+    if at + 1 == len(words):
+        raise ValueError("--recipe wants a file")
+    return words[:at] + words[at + 2 :], read_recipe(Path(words[at + 1]))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a JSON file: an object of its fields, or a row, whose recipe is meant."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: wanted an object of a recipe's fields, got {found!r:.60}")
+    found = found.get("recipe", found)
+    valid = [f.name for f in fields(Recipe)]
+    for name in found:
+        if name not in valid:
+            raise ValueError(
+                f"{path}: unknown field {name!r}: did you mean {nearest(name, valid)!r}?"
+            )
+    return Recipe(**found)
+
+
+def complaint(text: str) -> str:
+    """tyro's framed complaint in one line."""
+    lines = [line.strip("│| ") for line in text.splitlines()[1:]]
+    lines = [line for line in lines if any(map(str.isalnum, line))]
+    guess = next((line.split()[0] for line in lines[1:] if line.startswith("--")), "")
+    return lines[0] + (f": did you mean {guess}?" if guess and "Unrecognized" in lines[0] else "")
