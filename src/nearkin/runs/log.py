@@ -91,7 +91,7 @@ class Bar(Silent):
         self.done += 1
         if self.all is not None:
             self.progress.update(self.all, completed=self.done)
-        self.progress.console.print(line, highlight=False)
+        self.progress.console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextmanager
