@@ -192,6 +192,21 @@ def test_positives_are_certain_as_released_likely_as_printed_and_free_otherwise(
     assert 0 < shares["none"] < shares["printed"] < 1
 
 
+def test_it_tells_what_its_graph_and_its_proxies_are_like():
+    loss = ProxyGML(2, 2, proxies=2, ratio=0.5, positives="none")
+    loss.proxies.data = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.9, 0.1], [-1.0, 0.0]])
+    embeddings = torch.tensor([[1.0, 0.01], [2.0, 0.0], [1.0, 0.02]])  # each nearest to 0 and 2
+    told = loss.monitor(embeddings, torch.tensor([0, 0, 1]))
+    cosine = (0 - 0.9 / (0.9**2 + 0.1**2) ** 0.5) / 2
+    expected = {"own_chosen": 0.5, "class_missing": 0, "proxies_idle": 0.5, "proxy_cosine": cosine}
+    assert told == pytest.approx(expected)
+    single = ProxyGML(2, 2, proxies=1, ratio=0.5, positives="none")
+    single.proxies.data = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    told = single.monitor(embeddings, torch.tensor([0, 1, 1]))
+    assert told["class_missing"] == pytest.approx(2 / 3)
+    assert told["proxy_cosine"] == pytest.approx(1)
+
+
 def test_the_gradient_of_a_step_lowers_the_loss():
     loss, embeddings, labels = example({}, classes=10, dim=16, batch=32)
     before = loss(embeddings, labels)

@@ -155,11 +155,34 @@ class ProxyGML(nn.Module):
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Share of the proxies of the samples' own classes that are chosen, and so are pulled."""
-        samples = unit(embeddings.to(self.proxies.dtype))
-        similarity = samples @ unit(self.proxies).T
-        chosen = choose(similarity, labels, self.per_class, self.chosen, self.head_start)
-        own = chosen // self.per_class == labels[:, None]
+        own = self.nearest(embeddings, labels) // self.per_class == labels[:, None]
         return own.sum() / max(len(labels) * self.per_class, 1)
+
+    @torch.no_grad()
+    def monitor(self, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+        """What the graph of these samples is like, and whether a class's proxies stay apart.
+
+        own_chosen      share of the proxies of a sample's class that are chosen
+        class_missing   share of the samples with no proxy of their class chosen
+        proxies_idle    share of the proxies that no sample chooses
+        proxy_cosine    mean cosine between two proxies of a class; 1 where each has but one
+        """
+        chosen = self.nearest(embeddings, labels)
+        own = (chosen // self.per_class == labels[:, None]).sum(1).float()  # (B,)
+        chosen_by = torch.bincount(chosen.flatten(), minlength=len(self.proxies))
+        kin = unit(self.proxies).unflatten(0, (self.classes, self.per_class))  # (C, N, D)
+        apart = 1 - (kin @ kin.mT).mean()  # of all N^2 pairs, of which N are no pairs
+        return {
+            "own_chosen": float(own.mean()) / self.per_class,
+            "class_missing": float((own == 0).float().mean()),
+            "proxies_idle": float((chosen_by == 0).float().mean()),
+            "proxy_cosine": 1 - float(apart) * self.per_class / max(self.per_class - 1, 1),
+        }
+
+    def nearest(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The proxies (B, k) that samples (B, D) are joined to."""
+        similarity = unit(embeddings.to(self.proxies.dtype)) @ unit(self.proxies).T
+        return choose(similarity, labels, self.per_class, self.chosen, self.head_start)
 
 
 class Subgraphs(torch.autograd.Function):
