@@ -66,8 +66,9 @@ def normalised(
     """(B, C, H, W) in 0..255 as float32, with this mean and standard deviation taken out."""
     centre = torch.tensor(mean, device=pictures.device).view(-1, 1, 1)
     spread = torch.tensor(std, device=pictures.device).view(-1, 1, 1)
-    scaled = pictures.to(torch.float32) * (1 / (255 * spread))
-    return scaled.sub_(centre / spread)
+    channels = max(pictures.shape[1], len(centre), len(spread))
+    scaled = pictures.expand(-1, channels, -1, -1).to(torch.float32, copy=True)
+    return scaled.mul_(1 / (255 * spread)).sub_(centre / spread)
 
 
 def centred(pictures: Pictures, size: int, generator: Generator | None = None) -> Tensor:
