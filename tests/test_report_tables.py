@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -82,6 +82,7 @@ def test_decimals_follow_the_interval_or_the_size(values, percent, printed):
     assert [str(s) for s in tables.column(values, percent)] == printed
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(-1e4, 1e4), st.floats(1e-3, 1e3), st.integers(2, 9)),
@@ -134,6 +135,7 @@ def test_html_gives_back_every_text_and_holds_no_tag_of_its_content():
     assert set(read.tags) == {"table", "thead", "tbody", "tr", "th", "td", "b", "span"}
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
 def test_html_escapes_any_text(text):
     assert Reader(tables.html(Table("t", ("a",), ((text,),)))).cells == ["a", text]
@@ -156,6 +158,7 @@ def test_latex_leaves_nothing_that_latex_would_act_upon():
     assert tables.latex_text("Δ Σ π") == r"$\Delta$ $\Sigma$ $\pi$"
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(max_codepoint=0x17F), max_size=30))
 def test_latex_specials_are_always_escaped(text):
     known = r"\\text\w+\{\}|\\dots\{\}|\$\\[a-z]+\$|\$-\$|\\[&%$#_{}]"

@@ -236,6 +236,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def count(n: int, thing: str) -> str:
+    """
+    >>> count(1, "core"), count(2000, "run")
+    ('1 core', '2,000 runs')
+    """
+    return f"{n:,} {thing}" + ("s" if n != 1 else "")
+
+
 def facts(rows: Sequence[dict]) -> list[tuple[str, list[str]]]:
     """What the numbers were measured on and with: data, machine, versions, time."""
     seconds = sum(row.get("cost", {}).get("seconds") or 0 for row in rows)
@@ -245,14 +253,14 @@ def facts(rows: Sequence[dict]) -> list[tuple[str, list[str]]]:
         ("seeds", [", ".join(map(str, seeds))] if seeds else []),
         ("machine", counted(rows, "machine", machine_words)),
         ("versions", counted(rows, "versions", lambda v: ", ".join(f"{k} {v[k]}" for k in v))),
-        ("time", [f"{len(rows)} runs, {duration(seconds)} in all"]),
+        ("time", [f"{count(len(rows), 'run')}, {duration(seconds)} in all"]),
     ]
 
 
 def counted(rows: Sequence[dict], part: str, words) -> list[str]:
     """Every different value of a part of the rows in words, with how many runs had it."""
     found = Counter(words(row[part]) for row in rows if row.get(part))
-    return [f"{text} ({n} runs)" if len(found) > 1 else text for text, n in found.items()]
+    return [f"{text} ({count(n, 'run')})" if len(found) > 1 else text for text, n in found.items()]
 
 
 def data_words(data: Mapping) -> str:
@@ -263,5 +271,5 @@ def data_words(data: Mapping) -> str:
 
 def machine_words(machine: Mapping) -> str:
     cores = machine.get("cores")
-    parts = [machine.get("gpu"), machine.get("cpu"), f"{cores} cores" if cores else None]
+    parts = [machine.get("gpu"), machine.get("cpu"), count(cores, "core") if cores else None]
     return ", ".join(filter(None, [*parts, machine.get("system")]))

@@ -2,8 +2,8 @@
 
 Numbers of a column share their decimals, which its intervals decide: as many as show one digit
 of the median half width, or two where it begins with 1 or 2. Without intervals: three significant
-digits but no zeros that all share; in per cent those of the distance from 0 or from 100, and at
-most two decimals. What comes from file and class names is escaped.
+digits but no zeros that all share; in per cent one decimal, and two within 2 points of 0 or 100.
+What comes from file and class names is escaped.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def decimals(values: Sequence[Cell], scale: float = 1) -> int:
     numbers = [x for v in values if v is not None and isfinite(x := scale * middle(v))]
     sizes = [abs(x) for x in numbers if x]
     if scale == 100:
-        sizes = [rest for x in sizes if (rest := min(abs(x), abs(100 - x)))]
-        return min(2, max(1, 2 - floor(log10(median(sizes))))) if sizes else 1
+        sizes = [rest for x in numbers if (rest := min(abs(x), abs(100 - x)))]
+        return 2 if sizes and median(sizes) < 2 else 1
     enough = min(6, max(0, 2 - floor(log10(median(sizes))))) if sizes else 0
     exact = (d for d in range(enough) if all(isclose(round(x, d), x) for x in numbers))
     return next(exact, enough)
