@@ -9,12 +9,14 @@ digits, over seeds.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +39,8 @@ def rows(quick: bool) -> Iterator[Row]:
     splits = load("mnist-5k")
     epochs, seeds = (1, 2) if quick else (4, 5)
     recipe = replace(RECIPE, epochs=epochs)
-    plain = replace(recipe, augment="none")
-    times = seconds(
-        {"ours": lambda: ours(plain, splits), "bare": lambda: bare(plain, splits)},
-        repeats=2 if quick else 7,
-    )
-    yield Row("an epoch, no augmentation", times["ours"], "bare loop", times["bare"], goal=1.15)
+    times = epoch_times(splits if quick else fifteen_times(splits), repeats=1 if quick else 5)
+    yield Row("an epoch of 60,000 digits", times["ours"], "bare loop", times["bare"], goal=1.15)
     accuracy: dict[str, list[float]] = {"ours": [], "PML": []}
     spent: dict[str, list[float]] = {"ours": [], "PML": []}
     for seed in range(seeds):
@@ -60,6 +58,24 @@ def rows(quick: bool) -> Iterator[Row]:
         goal=1 / 3,
         note=note,
     )
+
+
+def epoch_times(splits: Splits, repeats: int) -> dict[str, float]:
+    """Seconds of one epoch, without augmentation."""
+    plain = replace(RECIPE, epochs=1, augment="none")
+    ways: dict[str, Callable[[], object]] = {
+        "ours": lambda: ours(plain, splits),
+        "bare": lambda: bare(plain, splits),
+    }
+    return seconds(ways, repeats, warm_up=False)
+
+
+def fifteen_times(splits: Splits) -> Splits:
+    """mnist-5k's 4,000 training digits as the 60,000 of full MNIST."""
+    part = splits.train
+    assert isinstance(part.inputs, Tensor)
+    whole = replace(part, inputs=part.inputs.repeat(15, 1, 1, 1), labels=part.labels.repeat(15))
+    return replace(splits, train=replace(whole, names=()))
 
 
 def ours(recipe: Recipe, splits: Splits) -> nn.Module:
@@ -80,7 +96,7 @@ def bare(recipe: Recipe, splits: Splits) -> nn.Module:
     network = seed_two_network().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), recipe.lr, fused=True)
     loss, labels = RatioTriplet(), splits.train.labels
-    pictures = transforms.batch(splits.train.inputs, torch.arange(len(labels)))
+    pictures = prepared(network, splits.train, torch.arange(len(labels)))
     sampler = Run(recipe, splits, "cpu")
     for epoch in range(recipe.epochs):
         for indices in sampler.batches_of(epoch):
@@ -101,6 +117,7 @@ def metric_loss_only(recipe: Recipe, splits: Splits) -> nn.Module:
     torch.manual_seed(recipe.seed)
     network = seed_two_network()
     labels = splits.train.labels
+    logging.getLogger("PML").setLevel(logging.WARNING)
     MetricLossOnly(
         models={"trunk": network},
         optimizers={"trunk_optimizer": torch.optim.Adam(network.parameters(), recipe.lr)},
@@ -128,7 +145,7 @@ class PilPictures(torch.utils.data.Dataset):
                 v2.RandomCrop(28, padding=2),
                 v2.ToImage(),
                 v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize([0.5], [0.5]),
+                v2.Normalize([0.0], [1.0]),  # as the network wants them
             ]
         )
 
@@ -150,12 +167,18 @@ def score(network: nn.Module, splits: Splits) -> float:
     network.eval()
     with torch.no_grad():
         query, train = (
-            torch.cat([network(transforms.batch(s.inputs, i)) for i in chunks(s)])
+            torch.cat([network(prepared(network, s, i)) for i in chunks(s)])
             for s in (splits.query, splits.train)
         )
     return knn_accuracy(
         query.contiguous(), splits.query.labels, train, splits.train.labels, metric="euclidean"
     )
+
+
+def prepared(network: nn.Module, split: Split, indices: Tensor) -> Tensor:
+    """Pictures as the network wants them."""
+    made: Any = network
+    return transforms.batch(split.inputs, indices, mean=made.mean, std=made.std)
 
 
 def chunks(split: Split) -> tuple[Tensor, ...]:
