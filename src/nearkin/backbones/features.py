@@ -25,8 +25,8 @@ class Backbone(nn.Module):
         self,
         trunk: nn.Module,
         head: nn.Module,
-        mean: Sequence[float] = (0.5,),
-        std: Sequence[float] = (0.5,),
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
     ):
         super().__init__()
         self.trunk, self.head = trunk, head

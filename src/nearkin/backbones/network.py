@@ -29,7 +29,7 @@ class Network(nn.Module):
         dim: D, size of the embedding; 2 gives plots.
     """
 
-    mean, std = (0.5,), (0.5,)  # to be taken out of the pixels, in 0..1
+    mean, std = (0.0,), (1.0,)  # of the pixels, in 0..1: black stays 0, which trains best
     made: dict  # by `nearkin.backbones.make`, from this name, these options, ...
 
     def __init__(self, height: int, width: int, channels: int, dim: int):
