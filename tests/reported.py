@@ -1,0 +1,91 @@
+"""Rows, embeddings and figures with names that mean harm: what the tests of the report share."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from nearkin.measure.statistics import Estimate
+from nearkin.runs.recipe import Recipe
+from nearkin.studies.answer import Bars, Line, Lines, Matrix
+
+EVIL = "<script>alert('1')</script> & \"$x$\" | *b*"
+FILE = '"><img src=x onerror=alert(2)>.png'
+CLASSES = ("0", "1", EVIL)
+
+
+def make_row(recipe: Recipe, store: Path, *, status: str = "done", keep: bool = True) -> dict:
+    """A row as the engine writes it, with its embeddings: 30 items of 3 classes around corners."""
+    last = {"epoch": 3, "recall@1": 0.5 + 0.01 * recipe.seed, "map@r": 0.3}
+    done = status == "done"
+    epochs = [
+        {"epoch": e, "loss": 1 / e, "test": {"recall@1": 0.3 + 0.07 * e + 0.01 * recipe.seed}}
+        for e in (1, 2, 3)
+    ]
+    row = {
+        "hash": recipe.hash,
+        "study": "demo",
+        "status": status,
+        "recipe": asdict(recipe),
+        "metric": "euclidean",
+        "metrics": {
+            "last": last if done else None,
+            "validated": last | {"epoch": 2, "recall@1": 0.49} if done else None,
+            "best_on_test": last | {"epoch": 1, "recall@1": last["recall@1"] + 0.02}
+            if done
+            else None,
+        },
+        "epochs": epochs,
+        "cost": {"seconds": 12.5},
+        "data": {"name": recipe.data, "variant": "28 px, grey", "train_images": 4000},
+        "versions": {"nearkin": "0.1", "torch": "2.9"},
+        "machine": {"cpu": "a <fast> one", "cores": 2, "gpu": None, "system": "Linux"},
+        "files": {"folder": f"runs/{recipe.hash}", "embeddings": "embeddings.npz"},
+    }
+    if keep:
+        write_embeddings(store / "runs" / recipe.hash / "embeddings.npz", recipe)
+    return row
+
+
+def write_embeddings(path: Path, recipe: Recipe, n: int = 30) -> None:
+    random = np.random.default_rng(recipe.seed)
+    y = np.arange(n) % 3
+    corners = np.random.default_rng(0).normal(size=(3, recipe.dim)) * 2
+    path.parent.mkdir(parents=True)
+    np.savez(
+        path,
+        x=(corners[y] + random.normal(size=(n, recipe.dim))).astype(np.float32),
+        y=y,
+        classes=np.array(CLASSES),
+        names=np.array([f"{i} {FILE}" for i in range(n)]),
+        pictures=np.random.default_rng(1).integers(0, 255, (n // 2, 8, 8), dtype=np.uint8),
+        picture_index=np.arange(0, n, 2),
+    )
+
+
+def make_rows(store: Path) -> list[dict]:
+    """Three methods with three seeds each, and one that diverged."""
+    recipes = [
+        Recipe(loss=loss, dim=dim, seed=seed)
+        for loss, dim in (("contrastive", 2), ("n-pair", 2), ("n-pair", 5))
+        for seed in range(3)
+    ]
+    odd = Recipe(loss="n-pair", dim=5, seed=3)
+    found = [make_row(r, store) for r in recipes]
+    return [*found, make_row(odd, store, status="diverged", keep=False)]
+
+
+LINES = Lines(
+    "Curves",
+    "share of images",
+    "R@1",
+    (
+        Line("a", (1, 2, 4), (0.1, 0.2, 0.3), (0.05, 0.1, 0.2), (0.15, 0.3, 0.4)),
+        Line(EVIL, (1, 2, 4), (0.3, 0.2, 0.1), dashed=True),
+    ),
+    log_x=True,
+    percent=True,
+)
+HALF = Estimate(0.5, 0.49, 0.51, 5)
+BARS = Bars("Bars", "R@1", ("a", EVIL), ("2-D", "64-D"), ((HALF, None), (HALF, HALF)), percent=True)
+MATRIX = Matrix("Matrix", ("a", EVIL), ("b", "c"), ((HALF, None), (HALF, HALF)), percent=True)

@@ -1,0 +1,76 @@
+"""What a page says from rows alone: methods, three numbers, their bias, curves, commands."""
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from nearkin import cli
+from nearkin.measure.statistics import Estimate, estimate
+from nearkin.report import standard, write_markdown
+from nearkin.runs.recipe import Recipe
+from nearkin.studies.answer import Answer, Line, Lines
+from reported import make_rows
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> list[dict]:
+    store: Path = tmp_path_factory.mktemp("store")
+    return make_rows(store)
+
+
+def test_methods_are_named_by_as_little_as_tells_them_apart(rows):
+    named = standard.methods(rows)
+    assert {name: len(group) for name, group in named.items()} == {
+        "contrastive, dim 2": 3,
+        "n-pair, dim 2": 3,
+        "n-pair, dim 5": 4,
+    }
+    assert list(standard.methods(rows[:3])) == ["contrastive"]
+
+
+def test_the_bias_is_best_on_test_less_the_last_epoch(rows):
+    table = standard.selection(rows, standard.methods(rows))
+    line = dict(zip(table.columns, table.rows[2], strict=True))
+    assert (line["runs"], line["diverged"]) == (4, 1)
+    assert line["last epoch"] == estimate([0.5, 0.51, 0.52])
+    assert line["validated epoch"] == estimate([0.49] * 3)
+    assert isinstance(line["bias"], Estimate)
+    assert line["bias"].mean == pytest.approx(0.02)
+
+
+def test_curves_are_means_over_seeds(rows):
+    curves = standard.curves(rows, standard.methods(rows))
+    assert curves is not None
+    assert [line.name for line in curves.lines] == list(standard.methods(rows))
+    assert curves.lines[0].x == (1, 2, 3)
+    assert curves.lines[0].y == pytest.approx((0.38, 0.45, 0.52))
+    assert all(low < y for low, y in zip(curves.lines[0].low, curves.lines[0].y, strict=True))
+
+
+def test_a_study_that_draws_its_own_curves_gets_no_others(rows, tmp_path):
+    own = Lines("Own", "epoch", "R@1", (Line("a", (1, 2), (0.1, 0.2)),))
+    path = write_markdown(Answer("t", "q", figures=(own,)), rows, tmp_path, tmp_path)
+    assert path.read_text().count("![") == 1
+
+
+def test_accuracy_speaks_where_every_run_has_it(rows):
+    assert standard.headline(rows).name == "R@1"
+    last = {"knn_accuracy": 0.9, "recall@1": 0.8}
+    assert standard.headline([{"metrics": {"last": last}}]).name == "5-NN accuracy"
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(),
+        Recipe(data="folder:/a b/c", loss="n-pair", loss_options={"l2": 0.1, "form": "printed"}),
+        Recipe(validate=True, lr=3e-5, epochs=7, backbone_options={"live": True, "name": "1"}),
+    ],
+)
+def test_the_command_of_a_row_asks_for_its_recipe(recipe):
+    words = shlex.split(standard.command(asdict(recipe)))
+    act = cli.parse(words[1:], Recipe())
+    asked = [*act.args, *act.keywords.values()]  # type: ignore[attr-defined]
+    assert recipe in asked
