@@ -1,13 +1,14 @@
 """How good an embedding is: exact neighbours, retrieval and clustering metrics, intervals."""
 
 from nearkin.measure.exact import check_embeddings
-from nearkin.measure.metrics import evaluate, knn_accuracy
+from nearkin.measure.metrics import Retrieval, evaluate, knn_accuracy, retrieval
 from nearkin.measure.nearest import Neighbours, neighbours
 from nearkin.measure.propagation import label_propagation, propagation_accuracy
 from nearkin.measure.scatter import confusion, overlap, scattering
 
 __all__ = [
     "Neighbours",
+    "Retrieval",
     "check_embeddings",
     "confusion",
     "evaluate",
@@ -16,5 +17,6 @@ __all__ = [
     "neighbours",
     "overlap",
     "propagation_accuracy",
+    "retrieval",
     "scattering",
 ]

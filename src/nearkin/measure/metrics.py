@@ -27,9 +27,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nearkin.measure.exact import Points, blocks, points_of, similarities, to_keys
-from nearkin.measure.nearest import NOTHING, from_keys, nearest_keys, neighbours, ranks
+from nearkin.measure.exact import blocks, from_keys, similarities, to_keys
+from nearkin.measure.nearest import NOTHING, Search, nearest_keys, neighbours, ranks, search_of
 from nearkin.measure.screen import plain_arithmetic
+from nearkin.measure.statistics import Difference, Estimate, bootstrap, bootstrap_difference
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,31 @@ class Retrieval:
         """Each metric, averaged over the queries."""
         return {name: float(value.mean()) for name, value in self.values.items()}
 
+    def per_class(self) -> dict[int, dict[str, float]]:
+        """Class -> each metric, averaged over the queries of that class."""
+        classes, place, count = self.labels.unique(return_inverse=True, return_counts=True)
+        means = {
+            name: (torch.zeros(len(classes)).to(value).index_add_(0, place, value) / count).tolist()
+            for name, value in self.values.items()
+        }
+        return {
+            label: {name: mean[i] for name, mean in means.items()}
+            for i, label in enumerate(classes.tolist())
+        }
+
+    def intervals(self, *, seed: int = 0) -> dict[str, Estimate]:
+        """Each metric with its 95 % interval over test classes (statistics.bootstrap)."""
+        values = {name: value.cpu().numpy() for name, value in self.values.items()}
+        return bootstrap(values, self.labels.cpu().numpy(), seed=seed)
+
+    def compare(self, other: Retrieval, *, seed: int = 0) -> dict[str, Difference]:
+        """This run minus another on the same queries, paired, by a bootstrap over test classes."""
+        same = torch.equal(self.queries, other.queries) and torch.equal(self.labels, other.labels)
+        if not same:
+            raise ValueError("only two runs on the same queries can be compared")
+        a, b = ({k: v.cpu().numpy() for k, v in r.values.items()} for r in (self, other))
+        return bootstrap_difference(a, b, self.labels.cpu().numpy(), seed=seed)
+
 
 def evaluate(
     query: Tensor,
@@ -59,6 +85,7 @@ def evaluate(
     ks: Sequence[int] = (1, 2, 4, 8),
     precision_ks: Sequence[int] = (10,),
     clusters: bool = False,
+    intervals: bool = False,
     seed: int = 0,
     memory: float = 1e9,
 ) -> dict[str, float]:
@@ -70,14 +97,16 @@ def evaluate(
         metric: "cosine", "inner" or "euclidean".
         ks, precision_ks: the k of recall@k and of precision@k.
         clusters: also nmi and ami of a k-means clustering of the queries (slow for many classes).
-        seed: of k-means.
+        intervals: also recall@1/low and recall@1/high, and so on: 95 % intervals by a bootstrap
+            over the test classes. `retrieval` gives values per query and class.
+        seed: of k-means and of the bootstrap.
         memory: bytes that the work may take beside its inputs.
 
     >>> x = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.1, 1.0]])
     >>> evaluate(x, torch.tensor([0, 0, 1, 1]), ks=[1], precision_ks=[])
-    {'recall@1': 1.0, 'r_precision': 1.0, 'map@r': 1.0, 'mrr': 1.0}
+    {'recall@1': 1.0, 'mrr': 1.0, 'r_precision': 1.0, 'map@r': 1.0}
     """
-    scores = retrieval(
+    found = retrieval(
         query,
         query_labels,
         gallery,
@@ -86,7 +115,11 @@ def evaluate(
         ks=ks,
         precision_ks=precision_ks,
         memory=memory,
-    ).mean()
+    )
+    scores = found.mean()
+    if intervals:
+        for name, estimate in found.intervals(seed=seed).items():
+            scores |= {f"{name}/low": estimate.low, f"{name}/high": estimate.high}
     if clusters:
         from nearkin.measure.clusters import clustering
 
@@ -109,51 +142,42 @@ def retrieval(
     query_labels = check_labels(query, query_labels, "query")
     labels = query_labels if gallery is None else check_labels(gallery, gallery_labels, "gallery")
     with plain_arithmetic(query.device):
-        asked, searched = points_of(query, gallery, metric)
-        alone = gallery is None
-        return _retrieval(asked, query_labels, searched, labels, alone, ks, precision_ks, memory)
+        search = search_of(query, gallery, metric, memory)
+        matches = count_matches(query_labels, labels) - int(gallery is None)
+        asked = (matches > 0).nonzero()[:, 0]
+        if not len(asked):
+            raise ValueError("no query has a match: another item of its class in the gallery")
+        values = _retrieval(
+            search[asked], matches[asked], query_labels[asked], labels, ks, precision_ks
+        )
+    return Retrieval(asked, query_labels[asked], values)
 
 
 def _retrieval(
-    asked: Points,
+    search: Search,
+    matches: Tensor,
     query_labels: Tensor,
-    searched: Points,
     labels: Tensor,
-    alone: bool,
     ks: Sequence[int],
     precision_ks: Sequence[int],
-    memory: float,
-) -> Retrieval:
-    """alone: the queries are searched themselves, each among all the others."""
-    matches = count_matches(query_labels, labels) - int(alone)
-    who = (matches > 0).nonzero()[:, 0]
-    if not len(who):
-        raise ValueError("no query has a match: another item of its class in the gallery")
-    count, itself = matches[who], who if alone else None
-    deepest = len(searched) - int(alone)
-    depth = count.clamp_min(max(precision_ks, default=1)).clamp_max(deepest)
-    first = torch.zeros_like(who)
-    values = {
-        name: torch.empty(len(who), dtype=torch.float64, device=who.device)
-        for name in ("r_precision", "map@r", *(f"precision@{k}" for k in precision_ks))
-    }
-    for rows, deep in by_depth(depth, memory):
-        inside = None if itself is None else itself[rows]
-        keys = nearest_keys(asked[who[rows]], searched, deep, inside, memory=memory)
-        relevant = labels[from_keys(keys)[1]] == query_labels[who[rows], None]  # (B, L)
+) -> dict[str, Tensor]:
+    """The metrics of queries that all have matches."""
+    deepest = len(labels) - (search.itself is not None)
+    depth = matches.clamp_min(max(precision_ks, default=1)).clamp_max(deepest)
+    first = torch.zeros_like(matches)  # rank of the nearest match
+    lists: dict[str, Tensor] = {}
+    for rows, deep in by_depth(depth, search.memory):
+        nearest = from_keys(nearest_keys(search[rows], deep))[1]  # (B, L)
+        relevant = labels[nearest] == query_labels[rows, None]
         first[rows] = torch.where(relevant.any(1), 1 + relevant.int().argmax(1), 0)
-        for name, value in list_metrics(relevant, count[rows], precision_ks).items():
-            values[name][rows] = value
-    missed = (first == 0).nonzero()[:, 0]
-    if len(missed):
-        rows = who[missed]
-        inside = rows if alone else None
-        targets = nearest_matches(asked[rows], searched, query_labels[rows], labels, inside)
-        first[missed] = ranks(asked[rows], searched, targets, inside, memory=memory)
+        for name, value in list_metrics(relevant, matches[rows], precision_ks).items():
+            lists.setdefault(name, value.new_empty(len(first)))[rows] = value
+    deeper = (first == 0).nonzero()[:, 0]
+    if len(deeper):
+        rest = search[deeper]
+        first[deeper] = ranks(rest, nearest_matches(rest, query_labels[deeper], labels))
     recalls = {f"recall@{k}": (first <= k).double() for k in ks}
-    everything = recalls | values | {"mrr": 1 / first.double()}
-    names = [*recalls, "r_precision", "map@r", "mrr", *(f"precision@{k}" for k in precision_ks)]
-    return Retrieval(who, query_labels[who], {name: everything[name] for name in names})
+    return recalls | {"mrr": 1 / first.double()} | lists
 
 
 def by_depth(depth: Tensor, memory: float) -> Iterator[tuple[Tensor, int]]:
@@ -184,16 +208,16 @@ def list_metrics(relevant: Tensor, matches: Tensor, ks: Sequence[int]) -> dict[s
     return values
 
 
-def nearest_matches(
-    query: Points, gallery: Points, query_labels: Tensor, labels: Tensor, itself: Tensor | None
-) -> Tensor:
+def nearest_matches(search: Search, query_labels: Tensor, labels: Tensor) -> Tensor:
     """The key (B,) of each query's nearest match, which must exist: one class after the other."""
-    best = torch.empty(len(query), dtype=torch.int64, device=labels.device)
-    for members, kin in zip(*by_class(query_labels, labels), strict=True):
-        keys = to_keys(similarities(query[members], gallery[kin]), kin)
-        if itself is not None:
-            keys.masked_fill_(itself[members, None] == kin, NOTHING)
-        best[members] = keys.max(1).values
+    best = torch.empty_like(query_labels, dtype=torch.int64)
+    for asked, kin in zip(*by_class(query_labels, labels), strict=True):
+        for _, rows in blocks(asked, max(1, int(search.memory / 40 / len(kin)))):
+            part = search[rows]
+            keys = to_keys(similarities(part.query, search.gallery[kin]), kin)
+            if part.itself is not None:
+                keys.masked_fill_(part.itself[:, None] == kin, NOTHING)
+            best[rows] = keys.amax(1)
     return best
 
 

@@ -15,6 +15,7 @@ Dimensions: B queries, M gallery, D embedding, G groups' size, W groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -69,90 +70,118 @@ def neighbours(
                indices=tensor([[1], [0], [1]]))
     """
     with plain_arithmetic(query.device):
-        asked, searched = points_of(query, gallery, metric)
-        itself = torch.arange(len(asked), device=query.device) if gallery is None else None
-        most = len(searched) - (gallery is None)
+        search = search_of(query, gallery, metric, memory)
+        most = len(search.gallery) - (gallery is None)
         if not 1 <= k <= most:
             raise ValueError(f"k must be in 1..{most}, got {k}")
-        return Neighbours(*from_keys(nearest_keys(asked, searched, k, itself, memory=memory)))
+        return Neighbours(*from_keys(nearest_keys(search, k)))
 
 
-def nearest_keys(
-    query: Points, gallery: Points, k: int, itself: Tensor | None, *, memory: float
-) -> Tensor:
-    """The k largest keys (B, k) of each query, in descending order.
+@dataclass(frozen=True)
+class Search:
+    """Some queries and what they are searched in.
 
-    itself: (B,) where a query stands in the gallery, if it does; it is left out.
+    itself: (B,) where each query stands in the gallery, if it does: it is not its own neighbour.
+    memory: bytes that the work may take.
     """
-    found = torch.full((len(query), k), NOTHING, dtype=torch.int64, device=query.rows.device)
-    for start, piece in blocks(gallery, piece_size(gallery, memory)):
-        inside = None if itself is None else itself - start
-        for rows, keys in _nearest_in(query, piece, min(k, len(piece)), inside, memory):
+
+    query: Points
+    gallery: Points
+    itself: Tensor | None
+    memory: float
+
+    @property
+    def device(self) -> torch.device:
+        return self.query.rows.device
+
+    def __getitem__(self, rows: Tensor) -> Search:
+        """These queries only."""
+        itself = None if self.itself is None else self.itself[rows]
+        return replace(self, query=self.query[rows], itself=itself)
+
+    def pieces(self) -> Iterator[tuple[int, Search]]:
+        """(start, search) in one part of the gallery after the other: screens take memory too."""
+        for start, piece in blocks(self.gallery, piece_size(self)):
+            itself = None if self.itself is None else self.itself - start
+            yield start, replace(self, gallery=piece, itself=itself)
+
+    def own_places(self, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """(row, column) of every query that meets itself in these columns of the gallery."""
+        if self.itself is None:
+            none = torch.empty(0, dtype=torch.int64, device=self.device)
+            return none, none
+        place = self.itself - start
+        row = ((place >= 0) & (place < size)).nonzero()[:, 0]
+        return row, place[row]
+
+
+def search_of(query: Tensor, gallery: Tensor | None, metric: str, memory: float) -> Search:
+    """The search of queries in a gallery, or each among all the others."""
+    asked, searched = points_of(query, gallery, metric)
+    itself = torch.arange(len(asked), device=query.device) if gallery is None else None
+    return Search(asked, searched, itself, memory)
+
+
+def piece_size(search: Search) -> int:
+    """How many gallery items are searched at a time."""
+    return max(4096, int(search.memory / 16 / search.gallery.rows.shape[1]))
+
+
+def nearest_keys(search: Search, k: int) -> Tensor:
+    """The k largest keys (B, k) of each query, in descending order."""
+    found = torch.full((len(search.query), k), NOTHING, device=search.device)
+    for start, piece in search.pieces():
+        for rows, keys in _nearest_in(piece, min(k, len(piece.gallery))):
             keys = torch.where(keys == NOTHING, NOTHING, keys - start)
             found[rows] = torch.cat([found[rows], keys], 1).topk(k).values
     return found
 
 
-def ranks(
-    query: Points, gallery: Points, targets: Tensor, itself: Tensor | None, *, memory: float
-) -> Tensor:
+def ranks(search: Search, targets: Tensor) -> Tensor:
     """The rank (B,) of one gallery item each, given by its key: 1 + the number of larger keys."""
-    above = torch.zeros(len(query), dtype=torch.int64, device=query.rows.device)
-    for start, piece in blocks(gallery, piece_size(gallery, memory)):
-        inside = None if itself is None else itself - start
-        for rows, count in _above_in(query, piece, targets + start, inside, memory):
+    above = torch.zeros_like(targets)
+    for start, piece in search.pieces():
+        for rows, count in _above_in(piece, targets + start):
             above[rows] += count
     return 1 + above
-
-
-def piece_size(gallery: Points, memory: float) -> int:
-    """How many gallery items are searched at a time: their screens take a part of the memory."""
-    return max(4096, int(memory / 16 / gallery.rows.shape[1]))
 
 
 Found = Iterator[tuple[Tensor, Tensor]]
 """(positions of queries, what was found for them)"""
 
 
-def _nearest_in(
-    query: Points, gallery: Points, k: int, itself: Tensor | None, memory: float
-) -> Found:
+def _nearest_in(search: Search, k: int) -> Found:
     """The k largest keys of every query, in one piece of the gallery."""
 
     def exact(_: Tensor, tiles: Iterator[Tensor]) -> Tensor:
-        best: Tensor | None = None
+        best = next(tiles)
+        best = best.topk(min(k, best.shape[1])).values
         for keys in tiles:
-            both = keys if best is None else torch.cat([best, keys], 1)
+            both = torch.cat([best, keys], 1)
             best = both.topk(min(k, both.shape[1])).values
-        assert best is not None
         return best
 
     def cheap(rows: Tensor, screen: Screen, scores: Tensor, error: Tensor) -> tuple:
-        return _nearest_screened(query[rows], gallery, k, screen, scores, error)
+        return _nearest_screened(search[rows], k, screen, scores, error)
 
-    group = int((len(gallery) / (3 * k)) ** 0.5)  # balances what follows the product
-    return _cascade(query, gallery, itself, memory, group, cheap, exact)
+    group = int((len(search.gallery) / (3 * k)) ** 0.5)  # balances what follows the product
+    return _cascade(search, group, cheap, exact)
 
 
-def _above_in(
-    query: Points, gallery: Points, targets: Tensor, itself: Tensor | None, memory: float
-) -> Found:
+def _above_in(search: Search, targets: Tensor) -> Found:
     """How many keys of one piece of the gallery are larger than each query's target."""
 
     def exact(rows: Tensor, tiles: Iterator[Tensor]) -> Tensor:
         return torch.stack([(keys > targets[rows, None]).sum(1) for keys in tiles]).sum(0)
 
     def cheap(rows: Tensor, screen: Screen, scores: Tensor, error: Tensor) -> tuple:
-        return _above_screened(query[rows], gallery, targets[rows], screen, scores, error)
+        return _above_screened(search[rows], targets[rows], screen, scores, error)
 
-    return _cascade(query, gallery, itself, memory, 64 if len(gallery) >= 1024 else 1, cheap, exact)
+    return _cascade(search, min(64, len(search.gallery) // 64), cheap, exact)
 
 
 def _cascade(
-    query: Points,
-    gallery: Points,
-    itself: Tensor | None,
-    memory: float,
+    search: Search,
     group: int,
     cheap: Callable[[Tensor, Screen, Tensor, Tensor], tuple[Tensor, Tensor]],
     exact: Callable[[Tensor, Iterator[Tensor]], Tensor],
@@ -161,11 +190,11 @@ def _cascade(
 
     A screen that proves less than a quarter of a block is given up: it would not pay.
     """
-    left = torch.arange(len(query), device=query.rows.device)
-    for dtype in precisions(query.rows.device) if group >= 4 else ():
-        screen = Screen(query, gallery, dtype, group)
+    left = torch.arange(len(search.query), device=search.device)
+    for dtype in precisions(search.device) if group >= 4 else ():
+        screen = Screen(search.query, search.gallery, dtype, group)
         unproved, seen = [], 0
-        for rows, scores, error in screened(query, screen, left, itself, memory):
+        for rows, scores, error in _screened(search, screen, left):
             proved, found = cheap(rows, screen, scores, error)
             yield rows[proved], found
             unproved.append(rows[~proved])
@@ -175,33 +204,39 @@ def _cascade(
         left = torch.cat([*unproved, left[seen:]])
         if not len(left):
             return
-    for rows, tiles in key_tiles(query, gallery, left, itself, memory):
-        yield rows, exact(rows, tiles)
+    for _, rows in blocks(left, max(1, min(1024, int(search.memory / (64 * TILE))))):
+        yield rows, exact(rows, key_tiles(search[rows]))
 
 
-def screened(
-    query: Points, screen: Screen, rows: Tensor, itself: Tensor | None, memory: float
+def key_tiles(search: Search) -> Iterator[Tensor]:
+    """Brute force: the keys of all queries, for one part of the gallery after the other."""
+    for start, piece in blocks(search.gallery, TILE):
+        indices = torch.arange(start, start + len(piece), device=search.device)
+        keys = to_keys(similarities(search.query, piece), indices)
+        keys[search.own_places(start, len(piece))] = NOTHING
+        yield keys
+
+
+def _screened(
+    search: Search, screen: Screen, rows: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(positions, scores (B, G, W), error) of block after block of these queries.
+    """(positions, scores (B, G, W), error (B,)) of block after block of these queries.
 
     Group w is the gallery items {w, w + W, w + 2W, ...}; a score of -inf stands for no item.
     """
-    tall = max(1, min(1024, int(memory / 4 / len(screen.rows) / screen.rows.element_size())))
-    buffer = screen.rows.new_empty(min(tall, len(rows)), len(screen.rows))
-    for _, block in blocks(
-        rows, tall
-    ):  # into one buffer: fresh memory costs as much as the product
-        scores, error = screen.scores(query[block], out=buffer[: len(block)])
+    tall = int(search.memory / 4 / len(screen.rows) / screen.rows.element_size())
+    tall = max(1, min(1024, tall, len(rows)))
+    buffer = screen.rows.new_empty(tall, len(screen.rows))  # fresh memory for each costs as much
+    for _, block in blocks(rows, tall):  # as the product
+        part = search[block]
+        scores, error = screen.scores(part.query, out=buffer[: len(block)])
         scores[:, screen.size :] = -torch.inf
-        if itself is not None:
-            place = itself[block]
-            here = ((place >= 0) & (place < screen.size)).nonzero()[:, 0]
-            scores[here, place[here]] = -torch.inf
+        scores[part.own_places(0, screen.size)] = -torch.inf
         yield block, scores.view(len(block), screen.group, -1), error
 
 
 def _nearest_screened(
-    query: Points, gallery: Points, k: int, screen: Screen, scores: Tensor, error: Tensor
+    search: Search, k: int, screen: Screen, scores: Tensor, error: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(B,) bool, for which queries the screen sufficed, and the k largest keys of those.
 
@@ -222,26 +257,26 @@ def _nearest_screened(
     count = torch.where(proved, count, 0)
     place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
     keys = torch.full((len(scores), max(k, int(count.max()))), NOTHING, device=row.device)
-    keys[row, place] = pair_keys(query, gallery, row, column)
+    keys[row, place] = pair_keys(search, row, column)
     return proved, keys[proved].topk(k).values
 
 
 def _above_screened(
-    query: Points, gallery: Points, targets: Tensor, screen: Screen, scores: Tensor, error: Tensor
+    search: Search, targets: Tensor, screen: Screen, scores: Tensor, error: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(B,) bool, for which queries the screen sufficed, and their counts of larger keys.
 
     Items screened above `high` are surely nearer than the target, those below `low` surely
-    not; the few between are computed. Groups are of 64, a count that bfloat16 holds.
+    not; the few between are computed. Groups are of at most 64, which bfloat16 can count.
     """
-    exact = screen.score_of(query, from_keys(targets)[0])
+    exact = screen.score_of(search.query, from_keys(targets)[0])
     low, high = screen.lower(exact, error), screen.upper(exact, error)
     mask = torch.empty_like(scores)
     above = torch.gt(scores, high[:, None, None], out=mask).sum(1)  # (B, W)
     unsure = torch.ge(scores, low[:, None, None], out=mask).sum(1) - above
     proved = (unsure.float().sum(1) <= 256) & low.isfinite()
     row, column = members(scores, (unsure > 0) & proved[:, None], low, high)
-    larger = pair_keys(query, gallery, row, column) > targets[row]
+    larger = pair_keys(search, row, column) > targets[row]
     count = above.float().sum(1).long() + torch.bincount(row[larger], minlength=len(above))
     return proved, count[proved]
 
@@ -272,29 +307,12 @@ def members(
     return row[which], member * scores.shape[2] + group[which]
 
 
-def pair_keys(query: Points, gallery: Points, row: Tensor, column: Tensor) -> Tensor:
+def pair_keys(search: Search, row: Tensor, column: Tensor) -> Tensor:
     """(P,) keys of pairs, a few at a time, so that they stay in cache."""
     keys = torch.empty_like(column)
     some = 256 if column.device.type == "cpu" else 2**16
     for start in range(0, len(row), some):
         here = slice(start, start + some)
-        pairs = pair_similarities(query, gallery, row[here], column[here])
+        pairs = pair_similarities(search.query, search.gallery, row[here], column[here])
         keys[here] = to_keys(pairs, column[here])
     return keys
-
-
-def key_tiles(
-    query: Points, gallery: Points, rows: Tensor, itself: Tensor | None, memory: float
-) -> Iterator[tuple[Tensor, Iterator[Tensor]]]:
-    """Brute force: block after block of these queries, and tiles of their keys."""
-
-    def tiles(block: Tensor) -> Iterator[Tensor]:
-        for left, piece in blocks(gallery, TILE):
-            indices = torch.arange(left, left + len(piece), device=block.device)
-            keys = to_keys(similarities(query[block], piece), indices)
-            if itself is not None:
-                keys.masked_fill_(itself[block, None] == indices, NOTHING)
-            yield keys
-
-    for _, block in blocks(rows, max(1, min(1024, int(memory / (64 * TILE))))):
-        yield block, tiles(block)

@@ -1,17 +1,22 @@
-"""Means with intervals, and whether two methods differ: the statistics of a few seeds."""
+"""Means with intervals, and whether two methods differ: of a few seeds, or of the test classes.
+
+The spread over seeds says how much a training run depends on chance; that over test classes how
+much the result depends on which classes happened to be tested.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % t-interval; low and high are the mean where n is 1."""
+    """A mean with its 95 % interval, over n seeds or test classes; a point where n is 1."""
 
     mean: float
     low: float
@@ -37,7 +42,7 @@ def estimate(values: Sequence[float], level: float = 0.95) -> Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired difference over shared seeds: its estimate and the p of a paired t-test."""
+    """Paired difference: its estimate, and the p of no difference."""
 
     estimate: Estimate
     p: float
@@ -65,3 +70,76 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, float(p[i]) * (len(p) - rank)))
         adjusted[i] = largest
     return adjusted
+
+
+def bootstrap(
+    values: Mapping[str, ArrayLike],
+    groups: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Mean of each value with the percentile interval of a bootstrap over groups.
+
+    As many groups as there are are drawn with replacement, each with all its values; the mean is
+    that of all values drawn. The items of a class are alike, so a bootstrap over the items would
+    promise too much.
+
+    Source: Davison & Hinkley, Bootstrap methods and their application, 1997, section 3.8
+    (resampling of whole clusters).
+
+    Args:
+        values: name -> (Q,) numbers.
+        groups: (Q,) the group (class) of each, as integers or names.
+
+    >>> bootstrap({"recall@1": [1.0, 1.0, 1.0]}, [7, 7, 9])
+    {'recall@1': Estimate(mean=1.0, low=1.0, high=1.0, n=2)}
+    """
+    draws, count = _resampled(values, groups, resamples, seed)
+    tail = 100 * (1 - level) / 2
+    found = {}
+    for (name, value), draw in zip(values.items(), draws.T, strict=True):
+        low, high = np.percentile(draw, [tail, 100 - tail])
+        found[name] = Estimate(
+            float(np.asarray(value, float).mean()), float(low), float(high), count
+        )
+    return found
+
+
+def bootstrap_difference(
+    a: Mapping[str, ArrayLike],
+    b: Mapping[str, ArrayLike],
+    groups: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """a - b of each value that both have, on the same queries, by a bootstrap over groups.
+
+    Both are drawn together. p is two-sided: twice the share of draws on the rarer side of 0 (0
+    itself belongs to both), one draw being added so that it never is 0.
+    """
+    both = {k: np.asarray(a[k], float) - np.asarray(b[k], float) for k in a if k in b}
+    found = bootstrap(both, groups, level=level, resamples=resamples, seed=seed)
+    draws, _ = _resampled(both, groups, resamples, seed)
+    rarer = np.minimum((draws <= 0).sum(0), (draws >= 0).sum(0))
+    p = np.minimum(1, 2 * (rarer + 1) / (resamples + 1))
+    return {
+        name: Difference(one, float(chance))
+        for (name, one), chance in zip(found.items(), p, strict=True)
+    }
+
+
+def _resampled(
+    values: Mapping[str, ArrayLike], groups: ArrayLike, resamples: int, seed: int
+) -> tuple[np.ndarray, int]:
+    """(resamples, values) means of draws of whole groups, and how many groups there are."""
+    kinds, place, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    sums = [np.bincount(place, np.asarray(v, float), len(kinds)) for v in values.values()]
+    totals = np.stack([*sums, sizes], 1)  # (groups, values + 1)
+    random = np.random.default_rng(seed)
+    share = np.full(len(kinds), 1 / len(kinds))
+    draws = np.stack([random.multinomial(len(kinds), share) @ totals for _ in range(resamples)])
+    return draws[:, :-1] / draws[:, -1:], len(kinds)

@@ -1,0 +1,283 @@
+"""Neighbours and ranks are those of brute force, to the last bit, whatever the data.
+
+Brute force is exact.similarities and a sort; that is checked here against exact rational
+arithmetic, and everything else against it.
+"""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from nearkin.measure import check_embeddings, nearest, neighbours
+from nearkin.measure.exact import (
+    METRICS,
+    from_keys,
+    pair_similarities,
+    points,
+    similarities,
+    to_keys,
+)
+from nearkin.measure.nearest import ranks, search_of
+from nearkin.measure.screen import Screen, plain_arithmetic
+
+N, D = 500, 24
+
+
+def normal(n: int = N, d: int = D, seed: int = 0) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def spread_norms(x: Tensor) -> Tensor:
+    return x * 10 ** torch.linspace(-20, 18, len(x))[torch.randperm(len(x)), None]
+
+
+DATA: dict[str, Callable[[], Tensor]] = {
+    "ordinary": normal,
+    "one direction": lambda: 3 + 0.1 * normal(),
+    "one cluster": lambda: 1 + 1e-4 * normal(),
+    "one point, nearly": lambda: 1 + 1e-7 * normal(),
+    "collapsed": lambda: torch.ones(N, D),
+    "zeros": lambda: torch.zeros(N, D),
+    "zeros among others": lambda: normal() * (torch.arange(N) % 9 > 0)[:, None],
+    "duplicates": lambda: normal()[torch.arange(N) % 37],
+    "near-ties": lambda: normal()[torch.arange(N) % 250] + 1e-7 * normal(seed=1),
+    "many ties": lambda: normal().sign(),
+    "small integers": lambda: (2 * normal()).round(),
+    "huge norms": lambda: spread_norms(normal()),
+    "all huge": lambda: 1e37 * normal(),
+    "all tiny": lambda: 1e-30 * normal(),
+    "subnormal": lambda: 1e-41 * normal(),
+    "all negative": lambda: -normal().abs(),
+    "a line": lambda: torch.arange(N)[:, None] * torch.ones(D),
+    "one column": lambda: normal()[:, :1],
+    "far from the origin": lambda: 1e4 + normal(),
+    "half precision": lambda: normal().half(),
+    "double precision": lambda: normal().double(),
+}
+
+
+def all_keys(x: Tensor, gallery: Tensor | None, metric: str) -> Tensor:
+    """The definition: (B, M) keys of every pair, a query's own the smallest."""
+    query = points(x, metric)
+    searched = query if gallery is None else points(gallery, metric)
+    keys = to_keys(similarities(query, searched), torch.arange(len(searched)))
+    return keys.fill_diagonal_(nearest.NOTHING) if gallery is None else keys
+
+
+SCREENS = {"both": (torch.bfloat16, torch.float32), "float32": (torch.float32,)}
+
+
+@pytest.fixture(params=SCREENS)
+def screens(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What any machine may use, whichever this is."""
+    monkeypatch.setattr(nearest, "precisions", lambda _: SCREENS[request.param])
+
+
+@pytest.mark.usefixtures("screens")
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("data", DATA)
+def test_neighbours_and_ranks_are_those_of_brute_force(data: str, metric: str):
+    x = DATA[data]()
+    for k, gallery in ((1, None), (9, None), (5, x.roll(3, 0)[: N - 60])):
+        keys = all_keys(x, gallery, metric)
+        found = neighbours(x, k, gallery, metric=metric)
+        similarity, indices = from_keys(keys.topk(k).values)
+        assert torch.equal(found.indices, indices)
+        assert torch.equal(found.similarities, similarity)
+
+        target = (7 * torch.arange(N) + 5) % keys.shape[1]
+        target = keys[torch.arange(N), (target + (target == torch.arange(N))) % keys.shape[1]]
+        with plain_arithmetic(x.device):
+            found = ranks(search_of(x, gallery, metric, 1e9), target)
+        assert torch.equal(found, 1 + (keys > target[:, None]).sum(1))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_similarity_is_the_exact_number_rounded_once(metric: str):
+    x, y = points(7 * normal(6), metric), points(normal(5, seed=1), metric)
+    rows = [[[Fraction(v) for v in row] for row in p.rows.tolist()] for p in (x, y)]
+    scale = [[Fraction(s) for s in p.scale.tolist()] for p in (x, y)]
+    found = similarities(x, y)
+    for i, a in enumerate(rows[0]):
+        for j, b in enumerate(rows[1]):
+            if metric == "euclidean":
+                pairs = zip(a, b, strict=True)
+                square = sum((scale[0][i] * u - scale[1][j] * v) ** 2 for u, v in pairs)
+                wanted = np.float32(-math.sqrt(square))
+            else:
+                dot = sum(u * v for u, v in zip(a, b, strict=True))
+                wanted = np.float32(float(scale[0][i] * scale[1][j] * dot))
+            assert found[i, j].item() == wanted
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_similarity_is_near_that_of_the_embeddings_themselves(metric: str):
+    x, y = 7 * normal(40), normal(30, seed=1)
+    a, b = x.double(), y.double()
+    wanted = {
+        "cosine": torch.cosine_similarity(a[:, None], b[None], dim=2),
+        "inner": a @ b.T,
+        "euclidean": -torch.cdist(a, b),
+    }[metric]
+    found = similarities(points(x, metric), points(y, metric))
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=5e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_similarity_has_the_same_bits_in_every_block_order_and_direction(metric: str):
+    x, y = points(normal(300, 70), metric), points(normal(200, 70, seed=1), metric)
+    whole = similarities(x, y)
+    assert torch.equal(
+        similarities(x[torch.tensor([7])], y[torch.tensor([3, 5])]), whole[7:8, [3, 5]]
+    )
+    assert torch.equal(similarities(y, x).T, whole)
+    row, column = torch.randint(300, (999,)), torch.randint(200, (999,))
+    assert torch.equal(pair_similarities(x, y, row, column), whole[row, column])
+    turned = torch.arange(69, -1, -1)
+    assert torch.equal(
+        similarities(
+            points(normal(300, 70)[:, turned], "inner"), points(normal(300, 70)[:, turned], "inner")
+        ),
+        similarities(points(normal(300, 70), "inner"), points(normal(300, 70), "inner")),
+    )
+
+
+def test_neighbours_are_those_of_scikit_learn():
+    x, y = normal(200, 8), normal(150, 8, seed=1)
+    for metric, name in (("euclidean", "euclidean"), ("cosine", "cosine")):
+        found = neighbours(x, 6, y, metric=metric)
+        reference = NearestNeighbors(n_neighbors=6, metric=name).fit(y.double())
+        distance, indices = reference.kneighbors(x.double())
+        assert np.array_equal(found.indices, indices)
+        wanted = -distance if metric == "euclidean" else 1 - distance
+        np.testing.assert_allclose(found.similarities, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@given(
+    seed=st.integers(0, 99),
+    dim=st.integers(1, 90),
+    scales=st.tuples(*[st.sampled_from([1e-20, 1e-3, 1.0, 50.0, 1e15])] * 2),
+    shift=st.sampled_from([0.0, 0.5, 100.0]),
+)
+@settings(deadline=None, max_examples=25)
+def test_no_screened_score_is_further_off_than_its_bound(metric, dtype, seed, dim, scales, shift):
+    x = points(scales[0] * (shift + normal(20, dim, seed)), metric)
+    y = points(scales[1] * (shift + normal(60, dim, seed + 1)), metric)
+    with plain_arithmetic(torch.device("cpu")):
+        screen = Screen(x, y, dtype, 8)
+        scores, error = screen.scores(x, torch.empty(20, 64, dtype=dtype))
+        exact = torch.stack([screen.score_of(x, s) for s in similarities(x, y).T], 1)  # (B, M)
+        low, high = screen.lower(exact, error[:, None]), screen.upper(exact, error[:, None])
+        surely = screen.surely(scores[:, :60], error[:, None])
+    bounded = error.isfinite()  # infinite: float32 would overflow
+    assert bounded.all() or max(scales) / min(scales) > 1e15
+    assert (low <= scores[:, :60])[bounded].all()
+    assert (scores[:, :60] <= high)[bounded].all()
+    assert (surely <= exact)[bounded].all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_ordinary_data_need_no_brute_force(metric: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nearest, "precisions", lambda _: (torch.bfloat16,))
+    monkeypatch.setattr(nearest, "key_tiles", lambda _: pytest.fail("brute force"))
+    x = 0.5 + normal(2000, 64)
+    found = neighbours(x, 10, metric=metric)
+    target = to_keys(found.similarities, found.indices)[:, -1]
+    with plain_arithmetic(x.device):
+        assert (ranks(search_of(x, None, metric, 1e9), target) == 10).all()
+
+
+def test_ties_go_to_the_lower_index_and_nobody_is_its_own_neighbour():
+    found = neighbours(torch.ones(5, 3), 4)
+    assert found.indices.tolist() == [
+        [1, 2, 3, 4],
+        [0, 2, 3, 4],
+        [0, 1, 3, 4],
+        [0, 1, 2, 4],
+        [0, 1, 2, 3],
+    ]
+    assert neighbours(torch.ones(1, 3), 2, torch.ones(4, 3)).indices.tolist() == [[0, 1]]
+    assert (neighbours(torch.zeros(3, 2), 1).similarities == 0).all()  # cosine of a zero row
+
+
+def test_memory_and_pieces_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch):
+    x = torch.cat([normal(300), normal(300)[:100]])
+    whole = neighbours(x, 7)
+    little = neighbours(x, 7, memory=1e4)
+    monkeypatch.setattr(nearest, "piece_size", lambda _: 90)
+    pieces, tail = neighbours(x, 7), neighbours(x, 95)
+    monkeypatch.setattr(nearest, "TILE", 33)
+    tiles = neighbours(x, 7)
+    for other in (little, pieces, tiles):
+        assert torch.equal(whole.indices, other.indices)
+        assert torch.equal(whole.similarities, other.similarities)
+    assert torch.equal(tail.indices, from_keys(all_keys(x, None, "cosine").topk(95).values)[1])
+
+
+def test_settings_of_the_caller_neither_matter_nor_are_lost():
+    x = normal(700, 64)
+    wanted = neighbours(x, 5)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = neighbours(x.requires_grad_(), 5)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(found.indices, wanted.indices)
+    assert torch.equal(found.similarities, wanted.similarities)
+    assert not found.similarities.requires_grad
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(width=32, allow_nan=False), st.integers(0, 2**32 - 1)),
+        unique_by=lambda pair: pair[1],
+        min_size=1,
+    )
+)
+def test_keys_sort_as_neighbours_do(pairs):
+    similarity = torch.tensor([s for s, _ in pairs])
+    indices = torch.tensor([i for _, i in pairs])
+    keys = to_keys(similarity, indices)
+    wanted = sorted(range(len(pairs)), key=lambda i: (-pairs[i][0], pairs[i][1]))
+    assert keys.argsort(descending=True).tolist() == wanted
+    back = from_keys(keys)
+    assert torch.equal(back[0], similarity + 0.0)
+    assert torch.equal(back[1], indices)
+    assert (keys > nearest.NOTHING).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: neighbours(normal(5), 5), "k must be in 1..4, got 5"),
+        (lambda: neighbours(normal(5), 0), "k must be in 1..4, got 0"),
+        (lambda: neighbours(normal(5), 6, normal(5)), "k must be in 1..5, got 6"),
+        (lambda: neighbours(normal(5), 1, normal(5, 3)), "as many columns as query, 24, got 3"),
+        (lambda: neighbours(normal(5), 1, metric="dot"), "metric must be one of cosine, inner"),
+        (lambda: neighbours(normal(5)[0], 1), "query must be a matrix of floats"),
+        (lambda: neighbours(normal(5).long(), 1), "query must be a matrix of floats"),
+        (lambda: neighbours(normal(5).log(), 1), "query: row 0 holds NaN or infinity"),
+        (lambda: neighbours(normal(5), 1, 1 / torch.zeros(2, D)), "gallery: row 0 holds NaN"),
+        (lambda: check_embeddings(torch.eye(3)[[0, 1, 1]] * torch.ones(3), "x"), None),
+        (lambda: check_embeddings(torch.eye(3)[:, :2]), "embeddings: row 2 holds only zeros"),
+    ],
+)
+def test_what_has_no_neighbours_is_refused_in_one_line(call, words):
+    if words is None:
+        call()
+        return
+    with pytest.raises(ValueError, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)
