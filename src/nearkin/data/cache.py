@@ -56,6 +56,7 @@ class Photographs:
 
     def __getitem__(self, indices: Tensor) -> Photographs:
         """The photographs at these indices."""
+        indices = indices.to(self.starts.device)
         heights, widths = self.heights[indices], self.widths[indices]
         return replace(self, starts=self.starts[indices], heights=heights, widths=widths)
 

@@ -60,7 +60,7 @@ def random_boxes(
     return torch.hstack([corner, height, width]).long()
 
 
-def centre_boxes(heights: Tensor, widths: Tensor, share: float = 0.875) -> Tensor:
+def centre_boxes(heights: Tensor, widths: Tensor, share: float) -> Tensor:
     """The square (B, 4) in the middle of each picture whose side is this share of the short one.
 
     As torchvision's Resize(s / share) and CenterCrop(s): 0.875 is 224 of 256.

@@ -9,7 +9,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from nearkin.data.sources import Request
 from nearkin.data.splits import Split, Splits, chosen_classes, halves
@@ -22,8 +21,7 @@ def features(request: Request) -> Splits:
     """
     path = request.root
     whole = read_features(path)
-    assert isinstance(whole.inputs, Tensor)
-    name, variant = f"features:{path.stem}", f"features, {whole.inputs.shape[1]}-d"
+    name, variant = f"features:{path.stem}", f"features, {whole.tensor.shape[1]}-d"
     with np.load(path, allow_pickle=False) as file:
         part = file.get("split")
         variant = f"{file['variant']}, {variant}" if "variant" in file else variant

@@ -35,6 +35,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def tensor(self) -> Tensor:
+        """The inputs where they are one tensor; photographs of many sizes are refused."""
+        from torch import Tensor
+
+        if not isinstance(self.inputs, Tensor):
+            raise ValueError(f"wanted inputs of one size, got {len(self)} photographs of many")
+        return self.inputs
+
     def select(self, indices: Tensor) -> Split:
         """The items at these indices; labels and classes as they were."""
         names = tuple(self.names[i] for i in indices.tolist()) if self.names else ()

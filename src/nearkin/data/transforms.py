@@ -55,7 +55,7 @@ def batch(
         return inputs[indices]
     if size == 0 and isinstance(inputs, Photographs):
         size = PHOTOGRAPH_SIDE
-    picked = inputs[indices.to(inputs.device)]
+    picked = inputs[indices]
     pictures = (change if train else centred)(picked, size, generator)
     return normalised(pictures, mean, std)
 
