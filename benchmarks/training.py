@@ -73,8 +73,7 @@ def epoch_times(splits: Splits, repeats: int) -> dict[str, float]:
 def fifteen_times(splits: Splits) -> Splits:
     """mnist-5k's 4,000 training digits as the 60,000 of full MNIST."""
     part = splits.train
-    assert isinstance(part.inputs, Tensor)
-    whole = replace(part, inputs=part.inputs.repeat(15, 1, 1, 1), labels=part.labels.repeat(15))
+    whole = replace(part, inputs=part.tensor.repeat(15, 1, 1, 1), labels=part.labels.repeat(15))
     return replace(splits, train=replace(whole, names=()))
 
 
@@ -138,8 +137,7 @@ class PilPictures(torch.utils.data.Dataset):
     def __init__(self, split: Split):
         from torchvision.transforms import v2
 
-        assert isinstance(split.inputs, Tensor)
-        self.pictures, self.labels = split.inputs[:, 0].numpy(), split.labels
+        self.pictures, self.labels = split.tensor[:, 0].numpy(), split.labels
         self.transform = v2.Compose(
             [
                 v2.RandomCrop(28, padding=2),

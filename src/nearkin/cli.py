@@ -339,9 +339,8 @@ def data(
 
 def vectors_of(split: Split, path: Path, metric: str) -> Tensor:
     """The vectors of a file, all of which have neighbours."""
-    assert isinstance(split.inputs, Tensor)
-    measure.check_embeddings(split.inputs, str(path), zero=metric != "cosine")
-    return split.inputs
+    measure.check_embeddings(split.tensor, str(path), zero=metric != "cosine")
+    return split.tensor
 
 
 def in_classes_of(query: Split, gallery: Split) -> Tensor:
