@@ -10,6 +10,7 @@ from torch import nn
 
 from nearkin.losses.classification import CrossEntropy, NormalisedCrossEntropy
 from nearkin.losses.combined import Combined
+from nearkin.losses.fisher import FisherNCA
 from nearkin.losses.gradient_cache import cached_backward as cached_backward
 from nearkin.losses.group import GroupLoss
 from nearkin.losses.memory import Memory as Memory
@@ -25,6 +26,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "combined": Combined,
     "contrastive": Contrastive,
     "cross-entropy": CrossEntropy,
+    "fisher-nca": FisherNCA,
     "graph-refinement": GraphRefinement,
     "group": GroupLoss,
     "n-pair": NPair,

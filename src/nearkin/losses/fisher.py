@@ -1,0 +1,76 @@
+"""Neighbourhood components in units of the within-class spread: our own answer to seed 2.
+
+Dimensions: B batch, D embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nearkin.losses.mined import Mined, refuse
+from nearkin.tensors import at_least_float32, masked_mean, pair_masks, squared_distances
+
+
+class FisherNCA(nn.Module):
+    """Kin nearest, others far in units of the within-class spread, each class a round cloud.
+
+        v       =  mean over kin pairs of  d_ij^2                           (within-class spread)
+        near    =  mean over kin pairs of  log(1 + sum_n exp(t (d_ij^2 - d_in^2) / v)),
+                                                                            n of another class
+        uneven  =  mean over items of  log R - H,    H = -log sum_k p_k^2   (Rényi entropy)
+        loss    =  near + w uneven
+
+    p_k are the shares of the eigenvalues of the covariance, within the batch, of the item's class,
+    and R = min(D, size of the class - 1) is how many there can be: `uneven` is 0 for a round cloud
+    and log R for a line. No eigenvalue is needed: with r_i = x_i less its class's mean,
+    sum_k p_k^2 = sum_ij (r_i.r_j)^2 / (sum_i |r_i|^2)^2.
+
+    As in Fisher's discriminant only ratios count: the loss is the same for c x, whatever c, so that
+    neither collapse nor growth can lower it. `near` separates: t says how far apart, others want to
+    be log(number of others) / t spreads away, squared. `uneven` scatters.
+
+    Source: Nearkin's own. From Goldberger et al., Neighbourhood components analysis, NIPS 2004,
+    whose softmax it takes for each kin pair, and Fisher, 1936, whose unit it takes.
+
+    Args:
+        sharpness: t.
+        roundness: w.
+
+    >>> x = torch.tensor([[0.0, 0], [1, 0], [0, 2], [1, 2]])
+    >>> FisherNCA(1.0, 0.0)(x, torch.tensor([0, 0, 1, 1]))  # log(1 + exp(1 - 4) + exp(1 - 5))
+    tensor(0.0659)
+    """
+
+    metric = "euclidean"  # what it makes near, and is evaluated by
+
+    def __init__(self, sharpness: float = 0.5, roundness: float = 0.1):
+        super().__init__()
+        if sharpness <= 0 or roundness < 0:
+            raise ValueError(
+                "sharpness must be above 0 and roundness not below, "
+                f"got {sharpness} and {roundness}"
+            )
+        self.sharpness, self.roundness = sharpness, roundness
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
+        refuse(self, indices_tuple)
+        embeddings = at_least_float32(embeddings)
+        kin, others = pair_masks(labels)
+        square = squared_distances(embeddings)  # (B, B)
+        limits = torch.finfo(square.dtype)
+        score = -self.sharpness * square / masked_mean(square, kin).clamp_min(limits.tiny**0.5)
+        rivals = score.masked_fill(~others, limits.min / 4).logsumexp(1, keepdim=True)
+        near = masked_mean(torch.logaddexp(score, rivals) - score, kin & others.any(1)[:, None])
+        return near + self.roundness * unevenness(embeddings, labels)
+
+
+def unevenness(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Mean over items of log R - H of their class; a class of one, or at one point, counts as 0."""
+    same = (labels[:, None] == labels).to(embeddings.dtype)  # (B, B)
+    size = same.sum(1)
+    residual = embeddings - same @ embeddings / size[:, None]
+    squares = same @ residual.square().sum(1)  # (B,), of the item's class
+    products = same @ (same * (residual @ residual.T).square()).sum(1)
+    spread = squares > torch.finfo(squares.dtype).tiny ** 0.25
+    concentration = torch.where(spread, products, 1) / torch.where(spread, squares, 1).square()
+    rank = (size - 1).clamp(1, embeddings.shape[1])
+    return torch.where(spread, rank.log() + concentration.log(), 0).mean()

@@ -1,0 +1,93 @@
+"""FisherNCA equals its formula, eigenvalue by eigenvalue, whatever the scale of the embeddings."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from batches import batch, batches, gradient
+from nearkin.losses import FisherNCA
+
+
+def near(x, y, sharpness):
+    """Mean over kin pairs of log(1 + sum_n exp(t (d_ij^2 - d_in^2) / v))."""
+    d = torch.cdist(x, x) ** 2
+    kin = [(i, j) for i in range(len(y)) for j in range(len(y)) if i != j and y[i] == y[j]]
+    v = sum(d[i, j] for i, j in kin) / max(len(kin), 1)
+    terms = []
+    for i, j in kin:
+        others = [n for n in range(len(y)) if y[n] != y[i]]
+        if others:
+            total = sum(torch.exp(sharpness * (d[i, j] - d[i, n]) / v) for n in others)
+            terms.append(torch.log(1 + torch.as_tensor(total)))
+    return sum(terms) / max(len(terms), 1)
+
+
+def uneven(x, y):
+    """Mean over items of log R - H, from the eigenvalues of their class's covariance."""
+    total = 0.0
+    for c in y.unique():
+        own = x[y == c]
+        centred = own - own.mean(0)
+        eigenvalues = torch.linalg.eigvalsh(centred.T @ centred)
+        if len(own) < 2 or eigenvalues.sum() == 0:
+            continue
+        shares = eigenvalues / eigenvalues.sum()
+        rank = min(x.shape[1], len(own) - 1)
+        total = total + len(own) * (math.log(rank) + torch.log((shares**2).sum()))
+    return total / len(y)
+
+
+def formula(x, y, sharpness=0.5, roundness=0.1):
+    return torch.as_tensor(near(x, y, sharpness) + roundness * uneven(x, y)).double()
+
+
+@settings(max_examples=40, deadline=None)
+@given(batches())
+def test_equals_the_formula(case):
+    x, y = case
+    if len(x.unique(dim=0)) < len(x):  # classes at one point: the formula divides 0 by 0
+        assert FisherNCA()(x, y).isfinite()
+    else:
+        torch.testing.assert_close(FisherNCA()(x, y), formula(x, y), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(
+            FisherNCA(2.0, 0.7)(x, y), formula(x, y, 2.0, 0.7), atol=1e-6, rtol=1e-6
+        )
+    assert gradient(FisherNCA(), x, y).isfinite().all()
+
+
+def test_gradients():
+    x, y = batch([4, 3, 5, 1])
+    torch.testing.assert_close(gradient(FisherNCA(), x, y), gradient(formula, x, y))
+    assert torch.autograd.gradcheck(FisherNCA(), (x.requires_grad_(), y))
+
+
+def test_neither_scale_nor_place_nor_turn_matters():
+    x, y = batch([4, 3, 5])
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.double)).Q
+    torch.testing.assert_close(FisherNCA()(1e3 * x @ turn + 7, y), FisherNCA()(x, y))
+    inward = (gradient(FisherNCA(), x, y) * x).sum()
+    assert inward.abs() < 1e-12, "the gradient would grow or shrink the embeddings"
+
+
+def test_round_classes_are_even_and_lines_are_not():
+    cross = torch.cat([torch.eye(2), -torch.eye(2)]).double()
+    line = torch.tensor([[-2.0, 0], [-1, 0], [1, 0], [2, 0]]).double()
+    y = torch.zeros(4, dtype=torch.long)
+    assert FisherNCA(roundness=1.0)(cross, y) == pytest.approx(0)
+    assert FisherNCA(roundness=1.0)(line, y) == pytest.approx(math.log(2))
+
+
+def test_collapse_does_not_help():
+    """Shrinking every class to a point changes nothing; a batch at one point scores by chance."""
+    y = torch.arange(20) % 10
+    assert FisherNCA()(torch.zeros(20, 2), y) == pytest.approx(math.log(19))
+    assert (gradient(FisherNCA(), torch.zeros(20, 2), y) == 0).all()
+
+
+def test_options_out_of_range_are_refused():
+    with pytest.raises(ValueError, match=r"got 0 and 0\.1"):
+        FisherNCA(sharpness=0)
+    with pytest.raises(ValueError, match=r"got 0\.5 and -1"):
+        FisherNCA(roundness=-1)
