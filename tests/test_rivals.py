@@ -105,6 +105,7 @@ def test_asks_for_a_rate_where_it_learns_and_refuses_classes_that_it_has_not(nam
     assert isinstance(loss, Borrowed)
     learns = [n for n, _ in loss.named_parameters()]
     assert (loss.rates() != {}) == bool(learns) == (name in OWN_CLASSES)
+    assert (RIVALS[name].rate > 0) == bool(learns)
     assert all(n.startswith(tuple(loss.rates())) for n in learns)
     x, y = batch([0, 0, 7, 7])
     if learns:

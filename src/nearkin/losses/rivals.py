@@ -27,13 +27,16 @@ PROXY_RATE = 0.01
 
 @dataclass(frozen=True)
 class Rival:
-    """A method of another paper: a loss of PML, its options, its miner, and its proxies' rate."""
+    """A method of another paper: a loss of PML, its options, its miner, and its proxies' rate.
+
+    rate: the learning rate that its proxies, classifiers or margins ask for; 0: it has none.
+    """
 
     loss: str
     options: Mapping[str, Plain] = field(default_factory=dict)
     miner: str = ""
     miner_options: Mapping[str, Plain] = field(default_factory=dict)
-    rate: float = PROXY_RATE
+    rate: float = 0.0
     source: str = ""
 
     def build(self, options: Mapping[str, Plain], classes: int | None, dim: int | None) -> Borrowed:
@@ -47,6 +50,7 @@ RIVALS: dict[str, Rival] = {
     "arcface": Rival(
         "ArcFaceLoss",
         {"margin": 28.6, "scale": 64.0},  # degrees: 0.5 rad
+        rate=PROXY_RATE,
         source="Deng et al., ArcFace, CVPR 2019",
     ),
     "lifted-structure": Rival(

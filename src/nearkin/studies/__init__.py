@@ -18,8 +18,22 @@ both functions pure. Two optional functions, pure as well:
 
 from types import ModuleType
 
-from nearkin.studies import toolkit
+from nearkin.studies import (
+    proxygml_ablation,
+    proxygml_cost,
+    proxygml_curve,
+    proxygml_proxies,
+    proxygml_ratio,
+    rivals,
+    toolkit,
+)
 
 STUDIES: dict[str, ModuleType] = {
+    "proxygml-ablation": proxygml_ablation,
+    "proxygml-cost": proxygml_cost,
+    "proxygml-curve": proxygml_curve,
+    "proxygml-proxies": proxygml_proxies,
+    "proxygml-ratio": proxygml_ratio,
+    "rivals": rivals,
     "toolkit": toolkit,
 }

@@ -1,0 +1,136 @@
+"""ProxyGML over epochs: retrieval, and the loss on images that train and that are held back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+import torch
+
+from nearkin.data import Split, Splits, load
+from nearkin.measure import evaluate
+from nearkin.measure.statistics import estimate
+from nearkin.runs.machine import machine, versions
+from nearkin.runs.training import Run, train
+from nearkin.studies.answer import Answer, Line, Lines
+from nearkin.studies.proxygml import CUB, proxygml
+
+TITLE = "ProxyGML over epochs"
+QUESTION = (
+    "How fast does ProxyGML converge, and does its loss tell when to stop? The seed shows R@1 over "
+    "epochs on Cars196. Beside it here: the loss of the training images, and of a fifth of the "
+    "images of each training class that are held back. New classes have no proxies, and no loss."
+)
+EPOCHS = 30
+CURVES = {"R@1, test classes": "recall@1", "R@1, held-back images": "held_recall@1"}
+LOSSES = {"training images": "loss", "held-back images": "held_loss"}
+DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 2}
+"""The options of a short form that needs no data set."""
+
+
+def measure(data: str = CUB, seeds: int = 3, epochs: int = EPOCHS) -> Iterator[dict]:
+    """A row for each seed: R@1 and losses, epoch by epoch.
+
+    Args:
+        data: the data set.
+        seeds: how many, from 0.
+        epochs: of each run.
+    """
+    splits, held = hold_back(load(data, size=proxygml(data, epochs, {}).size))
+    for seed in range(seeds):
+        recipe = replace(proxygml(data, epochs, {}), lr=3e-4, seed=seed)
+        yield {
+            "hash": f"curve-{recipe.hash}",
+            "study": "proxygml-curve",
+            "status": "done",
+            "recipe": asdict(recipe),
+            "epochs": follow(Run(recipe, splits), held),
+            "versions": versions(),
+            "machine": machine(torch.device("cpu")),
+            "data": {"name": splits.name, "variant": splits.variant},
+        }
+
+
+def hold_back(splits: Splits) -> tuple[Splits, Split]:
+    """The splits without every fifth training image of each class; and those images."""
+    order = splits.train.labels.argsort(stable=True)
+    kind = splits.train.labels[order]
+    place = torch.arange(len(kind)) - torch.searchsorted(kind, kind)  # within its class
+    kept, held = order[place % 5 < 4], order[place % 5 == 4]
+    return replace(splits, train=splits.train.select(kept)), splits.train.select(held)
+
+
+def follow(run: Run, held: Split) -> list[dict]:
+    """Train, and note each epoch's R@1 and losses."""
+    found: list[dict] = []
+    for _ in train(run):
+        if run.epoch_ends:
+            steps = run.step - sum(entry["steps"] for entry in found)
+            entry = {"epoch": run.epoch, "steps": steps, "loss": run.loss_sum.item() / steps}
+            run.loss_sum.zero_()
+            entry |= {"held_loss": held_loss(run, held), "held_recall@1": recall(run, held)}
+            found.append(entry | {"recall@1": recall(run, run.splits.query)})
+    return found
+
+
+def recall(run: Run, split: Split) -> float:
+    """R@1 of a split's images among themselves."""
+    return evaluate(run.embed(split), split.labels, ks=(1,), precision_ks=())["recall@1"]
+
+
+@torch.no_grad()
+def held_loss(run: Run, held: Split) -> float:
+    """Mean loss of the held-back images, in batches of the training's size."""
+    embeddings, labels = run.embed(held).to(run.device), held.labels.to(run.device)
+    size = run.recipe.batch
+    parts = zip(embeddings.split(size), labels.split(size), strict=True)
+    values = [(run.loss(x, y).item(), len(y)) for x, y in parts]
+    return sum(value * count for value, count in values) / len(labels)
+
+
+def answer(rows: list[dict]) -> Answer:
+    """Two figures, and where each curve has its best epoch."""
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(rows)),
+        figures=(
+            curves(rows, "R@1 over epochs", "R@1", CURVES, percent=True),
+            curves(rows, "Loss over epochs", "loss", LOSSES),
+        ),
+    )
+
+
+def over_epochs(rows: list[dict], key: str) -> list:
+    """The estimate over seeds of each epoch."""
+    return [
+        estimate([entry[key] for entry in epoch])
+        for epoch in zip(*(row["epochs"] for row in rows), strict=True)
+    ]
+
+
+def curves(
+    rows: list[dict], title: str, y: str, keys: dict[str, str], percent: bool = False
+) -> Lines:
+    """One line for each of the keys."""
+    lines = []
+    for name, key in keys.items():
+        values = over_epochs(rows, key)
+        epochs = tuple(float(entry["epoch"]) for entry in rows[0]["epochs"])
+        low, high = tuple(v.low for v in values), tuple(v.high for v in values)
+        lines.append(Line(name, epochs, tuple(v.mean for v in values), low, high))
+    return Lines(title, "epoch", y, tuple(lines), percent=percent)
+
+
+def findings(rows: list[dict]) -> list[str]:
+    """Whether the loss of held-back images is lowest where test retrieval is best."""
+    retrieval = [value.mean for value in over_epochs(rows, "recall@1")]
+    loss = [value.mean for value in over_epochs(rows, "held_loss")]
+    best = max(range(len(retrieval)), key=retrieval.__getitem__)
+    lowest = min(range(len(loss)), key=loss.__getitem__)
+    return [
+        f"R@1 on the test classes is best after epoch {best + 1}, {100 * retrieval[best]:.1f} %, "
+        f"and {100 * retrieval[-1]:.1f} % after the last, {len(retrieval)}.",
+        f"The loss of the held-back images is lowest after epoch {lowest + 1}, where R@1 is "
+        f"{100 * retrieval[lowest]:.1f} %.",
+    ]

@@ -1,0 +1,79 @@
+"""The equal search: every method has as many trials, and validation classes judge them.
+
+A trial is a run with every fifth training class held out; it also shows how many epochs are
+enough. The runs that are reported then train on all training classes, for that many epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from inspect import signature
+
+from nearkin.losses import LOSSES, RIVALS
+from nearkin.runs.recipe import Recipe
+
+RATES = (1e-4, 3e-4, 1e-3)
+LOSS_RATES = (1e-3, 1e-2, 1e-1)
+LONE_RATES = (3e-5, 6e-5, 1e-4, 2e-4, 3e-4, 6e-4, 1e-3, 2e-3, 4e-3)
+"""Learning rates of the network, of a loss's own proxies, and of a network whose loss has none."""
+
+SETTLED = {"lr", "loss_lr", "epochs"}
+FREE = {*SETTLED, "evaluate_every", "validate", "seed", "dim"}
+"""What the search chooses; and where a trial may differ from the run that it is for."""
+
+
+def learns(loss: str) -> bool:
+    """Whether a loss has parameters, and so a learning rate, of its own.
+
+    >>> learns("proxy-gml"), learns("triplet")
+    (True, False)
+    """
+    if loss in RIVALS:
+        return RIVALS[loss].rate > 0
+    return "rate" in signature(LOSSES[loss]).parameters
+
+
+def trials(recipe: Recipe, seeds: int = 1) -> list[Recipe]:
+    """9 trials of a method: 3 x 3 learning rates where its loss has one too, else 9."""
+    rates = [(lr, 0.0) for lr in LONE_RATES]
+    if learns(recipe.loss):
+        rates = [(lr, loss_lr) for lr in RATES for loss_lr in LOSS_RATES]
+    return [
+        replace(recipe, lr=lr, loss_lr=loss_lr, validate=True, seed=seed)
+        for lr, loss_lr in rates
+        for seed in range(seeds)
+    ]
+
+
+def settle(recipe: Recipe, searched: Iterable[dict]) -> Recipe:
+    """The recipe with the learning rates and epochs of its best trial; as it is without any.
+
+    The best has the highest R@1 on the validation classes, in the mean over seeds.
+    """
+    wanted = {k: v for k, v in asdict(recipe).items() if k not in FREE}
+    found: dict[tuple, list[float]] = {}
+    for row in searched:
+        tried = row["recipe"]
+        if tried["validate"] and all(tried[k] == v for k, v in wanted.items()):
+            for epoch in row["epochs"]:
+                if "validation" in epoch:
+                    key = tried["lr"], tried["loss_lr"], epoch["epoch"]
+                    found.setdefault(key, []).append(epoch["validation"]["recall@1"])
+    if not found:
+        return recipe
+    lr, loss_lr, epochs = max(found, key=lambda key: sum(found[key]) / len(found[key]))
+    return replace(recipe, lr=lr, loss_lr=loss_lr, epochs=epochs)
+
+
+def common(data: str, epochs: int = 0) -> Recipe:
+    """What all methods of a table share: a linear head on features, else the Network builder's.
+
+    Args:
+        data: the data set; with "features:" the head is all that is trained.
+        epochs: the most that a run may take; 0: 12 on features, 8 on pictures.
+    """
+    base = Recipe(data=data, sampler="classes", batch=128, per_class=4, evaluate_every=2)
+    if data.startswith("features:"):
+        return replace(base, backbone="linear", dim=512, epochs=epochs or 12)
+    return replace(base, size=28, augment="affine", dim=64, epochs=epochs or 8)
