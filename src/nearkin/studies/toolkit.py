@@ -33,6 +33,7 @@ METHODS: dict[str, dict] = {
     "tuple ratio (8)": {"loss": "tuple-ratio"},
     "tuple ratio (8) printed": {"loss": "tuple-ratio", "loss_options": {"form": "printed"}},
     "combined": {"loss": "combined"},
+    "ours: Fisher NCA": {"loss": "fisher-nca"},
 }
 """Name in the table -> what differs from the common recipe."""
 
