@@ -1,0 +1,231 @@
+"""Metrics are what their definitions say: a slow loop, pytorch-metric-learning, scikit-learn.
+
+Where those leave ties to chance, the loop decides: larger similarity first, then lower index.
+"""
+
+import pytest
+import torch
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from nearkin.measure import evaluate, knn_accuracy, metrics, neighbours, retrieval
+from nearkin.measure.clusters import k_means
+from nearkin.measure.exact import points, similarities
+
+Sides = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+
+
+def sample(n: int, classes: int, seed: int = 0, dim: int = 8) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=random)
+    centres = torch.randn(classes, dim, generator=random)
+    return centres[labels] + torch.randn(n, dim, generator=random), labels
+
+
+def cases() -> dict[str, Sides]:
+    x, y = sample(300, 30)
+    singles = torch.where(torch.arange(300) % 10 == 0, 1000 + torch.arange(300), y)
+    gallery, kinds = sample(200, 20, seed=1)  # classes 20..29 have no match there
+    one_large = torch.where(torch.arange(300) < 200, 77, y)
+    return {
+        "each other": (x, y, None, None),
+        "singleton classes": (x, singles, None, None),
+        "query and gallery, classes missing": (x, y, gallery, kinds),
+        "two classes": (*sample(60, 2), None, None),
+        "one large class": (x, one_large, None, None),
+        "ties": (x.sign(), y, None, None),
+        "collapsed": (torch.ones(300, 8), y, None, None),
+        "labels far apart": (x, y * 10**12 - 5, None, None),
+        "a gallery of three": (x, y, x[:3], y[:3]),
+    }
+
+
+def by_the_book(query: Tensor, labels: Tensor, gallery: Tensor | None, kinds: Tensor | None):
+    """Metric -> value of each query with a match, one query at a time, from its whole ranking."""
+    alone = gallery is None
+    gallery, kinds = (query, labels) if gallery is None or kinds is None else (gallery, kinds)
+    found: dict[str, list[float]] = {}
+    table = similarities(points(query), points(gallery))
+    for i, row in enumerate(table.tolist()):
+        others = [j for j in range(len(row)) if not (alone and i == j)]
+        others.sort(key=lambda j: (-row[j], j))
+        hit = [bool(kinds[j] == labels[i]) for j in others]
+        r = sum(hit)
+        if not r:
+            continue
+        first = 1 + hit.index(True)
+        precision = [sum(hit[:n]) / n for n in range(1, r + 1)]
+        scores = {f"recall@{k}": float(first <= k) for k in (1, 2, 5, 1000)}
+        scores |= {
+            "mrr": 1 / first,
+            "r_precision": precision[-1],
+            "map@r": sum(p for p, h in zip(precision, hit, strict=False) if h) / r,
+            "precision@3": sum(hit[:3]) / 3,
+            "precision@10": sum(hit[:10]) / 10,
+        }
+        for name, value in scores.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("memory", [1e9, 3e4])
+@pytest.mark.parametrize("name", cases())
+def test_retrieval_metrics_are_those_of_the_definitions(name: str, memory: float):
+    sides = cases()[name]
+    wanted = by_the_book(*sides)
+    found = retrieval(*sides, ks=(1, 2, 5, 1000), precision_ks=(3, 10), memory=memory)
+    assert set(found.values) == set(wanted)
+    for metric, values in wanted.items():
+        torch.testing.assert_close(found.values[metric], torch.tensor(values).double())
+    means = evaluate(*sides, ks=(1, 2, 5, 1000), precision_ks=(3, 10))
+    assert means == pytest.approx({m: sum(v) / len(v) for m, v in wanted.items()})
+
+
+@pytest.mark.parametrize("name", ["each other", "singleton classes", "two classes", "ties"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_metrics_are_those_of_pytorch_metric_learning(name: str, apart: bool):
+    query, labels, _, _ = cases()[name]
+    gallery, kinds = sample(200, 20, seed=1) if apart else (None, None)
+    size = len(query if gallery is None else gallery)
+
+    def in_our_order(query, k, reference, shared):
+        return neighbours(query, k, None if shared else reference)
+
+    calculator = AccuracyCalculator(
+        exclude=("NMI", "AMI"), k=size - (not apart), knn_func=in_our_order
+    )
+    theirs = calculator.get_accuracy(query, labels, gallery, kinds)
+    ours = evaluate(query, labels, gallery, kinds)
+    assert ours["recall@1"] == pytest.approx(theirs["precision_at_1"])
+    assert ours["r_precision"] == pytest.approx(theirs["r_precision"])
+    assert ours["map@r"] == pytest.approx(theirs["mean_average_precision_at_r"])
+    assert ours["mrr"] == pytest.approx(theirs["mean_reciprocal_rank"], rel=1e-5)
+
+
+def test_means_per_class_are_those_of_pytorch_metric_learning():
+    x, y = sample(200, 15)
+    calculator = AccuracyCalculator(
+        include=("mean_average_precision_at_r",), k=199, return_per_class=True
+    )
+    theirs = calculator.get_accuracy(torch.nn.functional.normalize(x), y)
+    ours = retrieval(x, y).per_class()
+    assert list(ours) == y.unique().tolist()
+    wanted = theirs["mean_average_precision_at_r"]
+    assert [row["map@r"] for row in ours.values()] == pytest.approx(wanted)
+
+
+def test_a_collapsed_network_gets_what_it_deserves():
+    """All similarities are equal, so item 0 is nearest to all, and item 1 to item 0."""
+    labels = torch.arange(8) // 2  # 0 0 1 1 2 2 3 3
+    for x in (torch.ones(8, 3), torch.zeros(8, 3)):
+        found = retrieval(x, labels, ks=(1, 3), precision_ks=())
+        rank = torch.tensor([1, 1, 3, 3, 5, 5, 7, 7])
+        assert torch.equal(found.values["mrr"], 1 / rank.double())
+        assert torch.equal(found.values["recall@1"], (rank <= 1).double())
+        assert torch.equal(found.values["recall@3"], (rank <= 3).double())
+
+
+def test_names_of_classes_and_order_of_items_do_not_matter():
+    x, y = sample(250, 12)
+    shuffled, renamed = torch.arange(250) * 7 % 250, torch.arange(12) * 5 % 12
+    wanted = evaluate(x, y)
+    assert evaluate(x[shuffled], renamed[y[shuffled]]) == pytest.approx(wanted)
+    assert evaluate(3 * x, y) == pytest.approx(wanted)  # the cosine has no scale
+
+
+def test_a_mixture_of_deep_and_shallow_queries_is_looked_into_as_deep_as_needed(monkeypatch):
+    depths = []
+    search = metrics.nearest_keys
+    monkeypatch.setattr(
+        metrics,
+        "nearest_keys",
+        lambda part, k: depths.append((len(part.query), k)) or search(part, k),
+    )
+    x, _ = sample(400, 5)
+    labels = torch.where(torch.arange(400) < 100, 0, torch.arange(400) // 2)
+    evaluate(x, labels, precision_ks=())
+    assert depths == [(300, 1), (100, 99)]
+
+
+def test_clusters_are_those_of_scikit_learn_and_pytorch_metric_learning():
+    x, y = sample(300, 12)
+    found = evaluate(x, y, clusters=True, metric="euclidean", seed=3)
+    clusters = k_means(x, 12, seed=3)
+    assert found["nmi"] == pytest.approx(normalized_mutual_info_score(y, clusters))
+    assert found["ami"] == pytest.approx(adjusted_mutual_info_score(y, clusters))
+    theirs = AccuracyCalculator(
+        include=("NMI", "AMI"), kmeans_func=lambda x, k: k_means(x, k, seed=3)
+    ).get_accuracy(x, y)
+    assert (found["nmi"], found["ami"]) == pytest.approx((theirs["NMI"], theirs["AMI"]))
+
+
+def test_clusters_far_apart_are_found():
+    labels = torch.arange(90) % 9
+    x = 20 * torch.eye(9)[labels] + 0.1 * sample(90, 1, dim=9)[0]
+    for metric in ("cosine", "euclidean"):
+        found = evaluate(x, labels, clusters=True, metric=metric)
+        assert found["nmi"] > 0.9
+    assert evaluate(x, labels, clusters=True) == evaluate(x, labels, clusters=True)  # seeded
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_knn_accuracy_is_that_of_scikit_learn(metric: str):
+    x, y = sample(300, 3)  # an odd number of votes for 3 classes can tie: k = 1 and 2 classes
+    query, labels = sample(100, 3, seed=1)
+    for k, kinds in ((1, 3), (5, 2)):
+        reference = KNeighborsClassifier(k, metric=metric).fit(x, y % kinds)
+        wanted = reference.score(query, labels % kinds)
+        found = knn_accuracy(query, labels % kinds, x, y % kinds, k=k, metric=metric)
+        assert found == pytest.approx(wanted)
+
+
+def test_a_tied_vote_is_won_by_the_class_of_the_nearest():
+    gallery = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    query = torch.tensor([[0.0]])
+    for kinds, winner in (([5, 6, 6, 5], 5), ([6, 5, 5, 6], 6), ([6, 5, 5, 7], 5)):
+        for guess in (5, 6, 7):
+            accuracy = knn_accuracy(
+                query, torch.tensor([guess]), gallery, torch.tensor(kinds), 4, metric="euclidean"
+            )
+            assert accuracy == (guess == winner)
+
+
+def test_knn_accuracy_leaves_the_query_out_of_its_own_vote():
+    x = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    assert knn_accuracy(x, torch.tensor([0, 1, 0, 1]), k=1, metric="euclidean") == 0.0
+
+
+def test_intervals_hold_the_mean_and_a_comparison_with_itself_is_nothing():
+    x, y = sample(300, 25)
+    found = retrieval(x, y)
+    flat = evaluate(x, y, intervals=True)
+    for name, mean in found.mean().items():
+        assert flat[f"{name}/low"] < mean < flat[f"{name}/high"]
+        assert found.intervals()[name].n == 25
+    better = retrieval(x + 2 * torch.eye(25, 8)[y], y)
+    assert all(d.p == 1 and d.estimate.mean == 0 for d in found.compare(found).values())
+    difference = better.compare(found)["map@r"]
+    wanted = better.mean()["map@r"] - found.mean()["map@r"]
+    assert difference.estimate.mean == pytest.approx(wanted)
+    with pytest.raises(ValueError, match="same queries"):
+        found.compare(retrieval(x[:200], y[:200]))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x, y: evaluate(x, y[:-1]), "query labels must be 20 integers, one a row, got"),
+        (lambda x, y: evaluate(x, y.float()), "query labels must be 20 integers"),
+        (lambda x, y: evaluate(x, y, x), "gallery needs labels"),
+        (lambda x, y: evaluate(x, torch.arange(20)), "no query has a match"),
+        (lambda x, y: evaluate(x, y, x, y + 9), "no query has a match"),
+        (lambda x, y: evaluate(x.log(), y), "query: row . holds NaN"),
+        (lambda x, y: knn_accuracy(x, y, k=20), "k must be in 1..19, got 20"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(call, words):
+    with pytest.raises(ValueError, match=words) as error:
+        call(*sample(20, 3))
+    assert "\n" not in str(error.value)
