@@ -161,13 +161,19 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
             store.append(row)
             rows.append(row)
     else:
+        recipes = construct(module.recipes, asked, kind)  # so that a wrong option is said at once
         if hasattr(module, "search"):
-            known = {k: v for k, v in asked.items() if k != "seeds"}
-            asked["searched"] = carry_out(construct(module.search, known, kind))
-        rows = carry_out(construct(module.recipes, asked, kind))
+            asked["searched"] = carry_out(construct(module.search, {}, kind, **asked))
+            recipes = construct(module.recipes, asked, kind)
+        rows = asked.get("searched", []) + carry_out(recipes)
     show(module, rows, where.out, study.name)
     if study.publish:
         keep(module, rows, where.out, study.publish, study.published_name())
+
+
+def results(rows: list[dict]) -> list[dict]:
+    """The rows that are reported: not those that only chose settings, on validation classes."""
+    return [row for row in rows if not row.get("recipe", {}).get("validate")]
 
 
 def take(published: Path, out: Path) -> None:
@@ -191,7 +197,7 @@ def keep(module, rows: list[dict], out: Path, folder: Path, name: str) -> None:
     for row in rows:
         if row["hash"] not in known:
             published.append(row)
-    rows = published.rows()
+    rows = results(published.rows())
     page = write_markdown(module.answer(rows), rows, folder, out, name=name, command=command_line())
     print(f"Published: {page}")
 
@@ -202,12 +208,12 @@ def show(module, rows: list[dict], out: Path, name: str) -> None:
 
     from nearkin.report import tables, write_page
 
-    answer = module.answer(rows)
+    answer = module.answer(results(rows))
     for table in answer.tables:
         Console().print(tables.terminal(table))
     for finding in answer.findings:
         print(finding)
-    page = write_page(answer, rows, out / "report", out, name=name, command=command_line())
+    page = write_page(answer, results(rows), out / "report", out, name=name, command=command_line())
     print(f"\nReport: {page}")
 
 
