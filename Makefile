@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 demo: .venv/ready  ## the toolkit study on 5,000 real digits: trains, prints the table, names the report
-	$(BIN)/nearkin study toolkit --demo --out out/demo $(DEMO)
+	$(BIN)/nearkin study toolkit --demo --jobs 2 --out out/demo $(DEMO)
 
 test: .venv/ready  ## every test
 	$(BIN)/pytest -n 2 --dist worksteal
