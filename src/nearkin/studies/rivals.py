@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
-from nearkin.studies.proxygml import CUB, proxygml
+from nearkin.studies.proxygml import CUB, classes, proxygml
 from nearkin.studies.reading import Scores, against, mean, p_value, scores
 from nearkin.studies.tuning import common, settle, trials
 
@@ -23,7 +23,7 @@ QUESTION = (
 
 UNTRAINED = "no training"
 METHODS: dict[str, dict] = {
-    UNTRAINED: {"backbone": "identity", "epochs": 0, "loss": "contrastive"},
+    UNTRAINED: {"backbone": "identity", "epochs": 0, "loss": "contrastive", "metric": "cosine"},
     "cross-entropy": {"loss": "cross-entropy"},
     "normalised cross-entropy": {"loss": "normalised-cross-entropy"},
     "contrastive": {"loss": "pml-contrastive"},
@@ -76,6 +76,9 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
 
 DIMS = "64,384,512"
 
+FEW_CENTRES = {"centers_per_class": 2}
+"""SoftTriple's option where there are many classes, as its paper has it on Stanford Online Products."""
+
 HEADS = {"NMI": "nmi", "R@1": "recall@1"}
 DEEPER = {"R@2": "recall@2", "R@4": "recall@4", "R@8": "recall@8"}
 DEEPEST = {"R@10": "recall@10", "R@100": "recall@100", "R@1000": "recall@1000"}
@@ -89,6 +92,8 @@ def methods(data: str, epochs: int, dim: int) -> dict[str, Recipe]:
     """Name -> recipe, its settings not chosen yet."""
     base = replace(common(data, epochs), dim=dim)
     found = {name: replace(base, **change) for name, change in METHODS.items()}
+    if (classes(data) or 0) > 500:
+        found["SoftTriple"] = replace(found["SoftTriple"], loss_options=FEW_CENTRES)
     return {**found, OURS: replace(proxygml(data, epochs, {}), dim=dim)}
 
 
