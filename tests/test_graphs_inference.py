@@ -66,8 +66,9 @@ def slow_reciprocal(points, i: int, k: int) -> set[int]:
 
 def test_reciprocal_neighbours_by_sets():
     x = points(80, 2)
-    lists = reciprocal(unit(x), unit(x), 6, True)
-    assert [set(index.tolist()) for index in lists] == [slow_reciprocal(x, i, 6) for i in range(80)]
+    for k in (6, 80):
+        lists = [set(index.tolist()) for index in reciprocal(unit(x), unit(x), k, True)]
+        assert lists == [slow_reciprocal(x, i, k) for i in range(80)]
     refined, said = refine_at_test(refiner(), x, source="reciprocal")
     assert said == "each image with its 6 nearest 30-reciprocal neighbours among the queries"
     assert refined.isfinite().all()
