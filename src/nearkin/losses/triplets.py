@@ -58,9 +58,8 @@ class RatioTriplet(nn.Module):
         if indices_tuple is not None and len(indices_tuple) == 3:
             return self.constant * ratio(*chosen(distance, indices_tuple))
         positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
-        triplets = (positive.sum(1) * negative.sum(1)).sum()
         total = SumOfSquaredShares.apply(distance, positive, negative)
-        return self.constant * total / triplets.clamp_min(1)
+        return self.constant * total / how_many(positive, negative).clamp_min(1)
 
     def triples(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """The same on explicit triplets of embeddings, each (T, D): seed 2's three networks."""
@@ -127,7 +126,7 @@ class Triplet(nn.Module):
             return hinge.sum() / max(int(count), 1)
         positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
         c, k = active_counts(distance.detach() + self.margin, distance.detach(), positive, negative)
-        count = c.sum() if self.mean == "active" else (positive.sum(1) * negative.sum(1)).sum()
+        count = c.sum() if self.mean == "active" else how_many(positive, negative)
         return (c * (distance + self.margin) - k * distance).sum() / count.clamp_min(1)
 
     @torch.no_grad()
@@ -217,4 +216,9 @@ def share_within(distance: Tensor, labels: Tensor, margin: float, ties: bool = F
     """Share of all triplets of a batch with d_an < d_ap + margin (with ties: <=)."""
     positive, negative = pair_weights(labels, None, None, distance.dtype)
     c, _ = active_counts(distance + margin, distance, positive, negative, ties)
-    return c.sum() / (positive.sum(1) * negative.sum(1)).sum().clamp_min(1)
+    return c.sum() / how_many(positive, negative).clamp_min(1)
+
+
+def how_many(positive: Tensor, negative: Tensor) -> Tensor:
+    """The number of triplets that pairs of these weights (B, M) make."""
+    return (positive.sum(1) * negative.sum(1)).sum()
