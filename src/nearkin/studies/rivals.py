@@ -77,7 +77,7 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
 DIMS = "64,384,512"
 
 FEW_CENTRES = {"centers_per_class": 2}
-"""SoftTriple's option where there are many classes, as its paper has it on Stanford Online Products."""
+"""SoftTriple's option where there are many classes, as in its paper on SOP."""
 
 HEADS = {"NMI": "nmi", "R@1": "recall@1"}
 DEEPER = {"R@2": "recall@2", "R@4": "recall@4", "R@8": "recall@8"}

@@ -1,0 +1,287 @@
+"""The studies of ProxyGML and its rivals ask what they say, equally of all, and read rows right."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+
+from nearkin.data import Split, Splits
+from nearkin.losses import ProxyGML, make
+from nearkin.runs.recipe import Recipe
+from nearkin.runs.training import Run
+from nearkin.studies import (
+    STUDIES,
+    proxygml_ablation,
+    proxygml_cost,
+    proxygml_curve,
+    proxygml_proxies,
+    proxygml_ratio,
+    rivals,
+)
+from nearkin.studies.answer import Answer, Table
+from nearkin.studies.proxygml import CARS, CUB, classes, proxygml
+from nearkin.studies.tuning import common, settle, trials
+
+NAMES = [name for name in STUDIES if name.startswith("proxygml") or name == "rivals"]
+ASKED = [name for name in NAMES if hasattr(STUDIES[name], "recipes")]
+
+
+def done(recipe: Recipe, recall: float, monitor: dict | None = None, **metrics: float) -> dict:
+    """The row of a finished run with this R@1."""
+    values = {"recall@1": recall, "recall@2": recall, "recall@4": recall, "recall@8": recall}
+    last = {"epoch": recipe.epochs, "nmi": recall / 2, "map@r": recall / 3, **values, **metrics}
+    validation = {"validation": {"recall@1": recall}} if recipe.validate else {}
+    return {
+        "hash": recipe.hash,
+        "status": "done",
+        "recipe": asdict(recipe),
+        "metrics": {"last": last, "validated": None, "best_on_test": last | {"recall@1": 0.9}},
+        "epochs": [{"epoch": max(recipe.epochs, 1), "monitor": monitor or {}, **validation}],
+        "data": {"name": "features:CUB_200_2011", "variant": "features, 1280-d"},
+        "cost": {"seconds": 1.0},
+    }
+
+
+def cells(table: Table, name: str) -> dict[str, Any]:
+    """The row of a table that this name heads, by column."""
+    row = next(row for row in table.rows if row[0] == name)
+    return dict(zip(table.columns, row, strict=True))
+
+
+def figures(found: Answer) -> list[Any]:
+    """Of whatever kind they are."""
+    return list(found.figures)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_every_recipe_is_asked_for_once_and_can_be_built(name):
+    study = STUDIES[name]
+    asked = study.recipes()
+    assert len({r.hash for r in asked}) == len(set(map(str, asked)))
+    assert {r.seed for r in asked} == set(range(5))
+    assert not any(r.validate for r in asked)
+    for loss, options in {(r.loss, tuple(r.loss_options.items())) for r in asked}:
+        make(loss, dict(options), classes=100, dim=16)
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("data", [CARS, "omniglot", "mnist-5k"])
+def test_options_fit_the_classes_of_the_data_set(name, data):
+    asked = STUDIES[name].recipes(data=data, seeds=1)
+    assert {recipe.data for recipe in asked} == {data}
+    for options in {tuple(r.loss_options.items()) for r in asked if r.loss == "proxy-gml"}:
+        make("proxy-gml", dict(options), classes=classes(data), dim=4)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_search_holds_classes_back_and_can_be_left_out(name):
+    study = STUDIES[name]
+    assert all(r.validate for r in study.search())
+    assert study.search(tune=False) == []
+    assert {r.data for r in study.search(data="omniglot", epochs=2)} == {"omniglot"}
+
+
+def test_every_method_has_nine_trials():
+    tried = rivals.search()
+    for name, change in rivals.METHODS.items():
+        count = sum(r.loss == change["loss"] for r in tried)
+        assert count == (0 if name == rivals.UNTRAINED else 9), name
+    assert {r.dim for r in tried} == {512}
+    assert len({(r.loss, r.lr, r.loss_lr) for r in tried}) == len(tried)
+
+
+def test_settings_are_those_of_the_best_validation_epoch():
+    recipe = replace(common(CUB), loss="proxy-anchor")
+    rows = [done(trial, 0.3) for trial in trials(recipe)]
+    rows[4]["epochs"] = [
+        {"epoch": e, "validation": {"recall@1": r}, "test": {"recall@1": 1 - r}}
+        for e, r in ((2, 0.4), (4, 0.6), (6, 0.5))
+    ]
+    rows += [done(t, 0.9) for t in trials(replace(recipe, loss="proxy-nca"))]  # of another method
+    rows.append(done(replace(recipe, lr=0.5), 0.99))  # not a trial: trained on all classes
+    best = settle(replace(recipe, dim=64, seed=3), rows)
+    tried = rows[4]["recipe"]
+    assert (best.lr, best.loss_lr, best.epochs) == (tried["lr"], tried["loss_lr"], 4)
+    assert (best.dim, best.seed, best.validate) == (64, 3, False)
+    assert settle(recipe, []) == recipe
+
+
+def test_two_seeds_of_a_trial_are_averaged():
+    recipe = replace(common(CUB), loss="supcon")
+    rows = [done(trial, 0.5) for trial in trials(recipe, seeds=2)]
+    rows[0] = done(trials(recipe, seeds=2)[0], 0.9)  # lucky once
+    rows[1] = done(trials(recipe, seeds=2)[1], 0.0)
+    lucky = rows[0]["recipe"]["lr"]
+    assert settle(recipe, rows).lr != lucky
+
+
+def test_the_final_runs_have_the_settings_of_the_search():
+    tried = [done(t, 0.7 if t.lr == 3e-4 else 0.5) for t in rivals.search()]
+    asked = rivals.recipes(searched=tried, seeds=2, dims="64,512")
+    trained = [r for r in asked if r.backbone != "identity"]
+    assert {r.lr for r in trained} == {3e-4}
+    assert len(trained) == 14 * 2 * 2
+    assert {r.dim for r in trained} == {64, 512}
+
+
+def test_the_table_of_rivals():
+    asked = rivals.recipes(dims="512")
+    points = {"ProxyGML": 0.585, "multi-similarity": 0.59, "SoftTriple": 0.52}
+    rows = []
+    for recipe in asked:
+        name = rivals.method(done(recipe, 0))
+        rows.append(done(recipe, points.get(name, 0.5) + 0.0001 * (recipe.seed * 7 % 5)))
+    found = rivals.answer(rows)
+    (table,) = found.tables
+    assert [row[0] for row in table.rows] == list(rivals.METHODS)
+    ours = cells(table, "ProxyGML")
+    assert ours["R@1"].mean == pytest.approx(0.5852)
+    assert ours["best epoch on test"].mean == pytest.approx(0.9)
+    assert ours["published R@1"] == "66.6 (BN-Inception, 512-D)"
+    assert ours["p"] == ""
+    assert cells(table, "SoftTriple")["p"] == "< 0.001"
+    assert cells(table, "no training")["R@1"].n == 1
+    assert "multi-similarity is best" in found.findings[0]
+    assert "Surely better than ProxyGML: multi-similarity;" in found.findings[0]
+    assert "published as number 2" in found.findings[1]
+    assert figures(found)[0].groups == tuple(rivals.METHODS)
+
+
+def test_the_rows_of_the_ablation_keep_their_names():
+    for data in (CUB, "omniglot"):
+        for name, options in (proxygml_ablation.ROWS | proxygml_ablation.CONTROLS).items():
+            row = done(proxygml(data, 1, options), 0.5)
+            assert proxygml_ablation.row_name(row) == name
+    assert len(proxygml_ablation.search()) == 9 * 8
+
+
+def test_the_ablation_compares_under_shared_settings_and_under_own():
+    tried = []
+    for t in proxygml_ablation.search():
+        name = proxygml_ablation.row_name(done(t, 0))
+        wanted = 1e-4 if name == proxygml_ablation.NONE else 1e-3
+        tried.append(done(t, 0.6 if t.lr == wanted else 0.5))
+    asked = proxygml_ablation.recipes(searched=tried)
+    rows = []
+    for recipe in {r.hash: r for r in asked}.values():
+        name = proxygml_ablation.row_name(done(recipe, 0))
+        recall = {proxygml_ablation.NONE: 0.4, "1, all proxies chosen": 0.55}.get(str(name), 0.58)
+        recall = 0.5 if name == proxygml_ablation.NONE and recipe.lr == 1e-4 else recall
+        said = {"own_chosen": 0.3, "class_missing": 0.02, "proxies_idle": 0.6, "proxy_cosine": 0.2}
+        rows.append(done(recipe, recall + 0.001 * recipe.seed, said))
+    found = proxygml_ablation.answer(rows)
+    shared, own, graph = found.tables
+    assert [len(t.rows) for t in found.tables] == [8, 8, 8 + len(proxygml_ablation.CONTROLS)]
+    assert cells(shared, proxygml_ablation.NONE)["R@1"].mean == pytest.approx(0.402)
+    assert cells(own, proxygml_ablation.NONE)["R@1"].mean == pytest.approx(0.502)
+    assert cells(own, "2: S^pos")["R@1"] == cells(shared, "2: S^pos")["R@1"]
+    assert cells(graph, proxygml_ablation.NONE)["own proxies chosen"].mean == pytest.approx(0.3)
+    said = " ".join(found.findings)
+    assert "Row 1 has 40.2 % R@1, the full method 58.2 %: 18.0 points apart" in said
+    assert "all proxies chosen: 55.2 %" in said
+    assert "joined to 30 % of its own class's proxies, and 2 % of the samples to none" in said
+
+
+def test_ratios_that_teach_nothing_are_skipped_and_named():
+    asked = proxygml_ratio.recipes(seeds=1)
+    ratios: list[Any] = [r.loss_options["ratio"] for r in asked]
+    assert 0.01 not in ratios
+    assert 0.02 in ratios
+    for ratio in set(proxygml_ratio.RATIOS) - set(ratios):
+        with pytest.raises(ValueError, match="the loss would be 0"):
+            ProxyGML(100, 4, ratio=ratio)
+    rows = [done(r, 0.6 if r.loss_options["ratio"] == 0.1 else 0.5) for r in asked]
+    found = proxygml_ratio.answer(rows)
+    assert "R@1 is best at r = 0.1: 60.0 %." in found.findings
+    assert "r = 0.005, 0.01. With 100 classes" in found.findings[-1]
+    assert figures(found)[0].lines[0].x == tuple(sorted(ratios))
+
+
+def test_the_count_of_proxies_is_told_from_the_temperature():
+    rows = []
+    for recipe in proxygml_proxies.recipes(seeds=3):
+        growing = "scale" not in recipe.loss_options
+        few = recipe.loss_options["proxies"] == 1
+        recall = 0.5 if growing and few else 0.58
+        rows.append(done(recipe, recall + 0.001 * recipe.seed, {"proxy_cosine": 0.99}))
+    found = proxygml_proxies.answer(rows)
+    recalls, cosines = figures(found)
+    lines = {line.name: line for line in recalls.lines}
+    assert list(lines) == ["r = 0.05", "r = 0.2", "r = 1", "r = 0.05, s = 12 / N"]
+    assert all(line.x == (1, 2, 4, 8, 12, 16) for line in lines.values())
+    assert lines["r = 0.05"].y[0] == pytest.approx(0.501)
+    assert lines["r = 0.05, s = 12 / N"].y[0] == pytest.approx(0.581)
+    assert 1 not in cosines.lines[0].x
+    assert (
+        "r = 0.05: 12 proxies a class instead of 1 change R@1 by +8.0 points" in found.findings[0]
+    )
+    assert "by +0.0 points" in found.findings[3]
+    assert "cosine of 0.99" in found.findings[-1]
+
+
+def test_the_cost_is_measured_and_read():
+    small = proxygml_cost.Setting(classes=20, proxies=2, ratio=0.2, weight=0.3)
+    seconds, megabytes = proxygml_cost.step_cost(small)
+    assert seconds > 0
+    assert megabytes >= 0
+    settings = proxygml_cost.settings(0)
+    assert len(settings) == len(set(settings))
+    rows = [
+        {"setting": asdict(s), "seconds": s.proxies * s.ratio, "megabytes": 3.0} for s in settings
+    ]
+    watched = {"variant": "as released", "cosines": [0.0, 0.8, 0.99]}
+    found = proxygml_cost.answer([*rows, watched])
+    assert len(found.tables[0].rows) == len(settings)
+    assert "100 classes: 24 proxies a class instead of 1 take 24.0 times" in found.findings[0]
+    assert "then takes 20.0 times as long" in found.findings[0]
+    assert "cosine of 0.00 at the start and of 0.99 after 2 epochs" in found.findings[-1]
+
+
+def synthetic(count=30, dim=8):
+    """Clusters as features: 6 classes to train on, 4 to test."""
+    torch.manual_seed(0)
+    centres = 3 * torch.randn(10, dim)
+    labels = torch.arange(10).repeat_interleave(count)
+    x = centres[labels] + torch.randn(10 * count, dim)
+    names = tuple(str(i) for i in range(10))
+    train = Split(x[labels < 6], labels[labels < 6], names[:6])
+    test = Split(x[labels >= 6], labels[labels >= 6] - 6, names[6:])
+    return Splits("clusters", train, test, test)
+
+
+def test_the_curve_holds_back_every_fifth_image_of_each_class():
+    splits = synthetic()
+    kept, held = proxygml_curve.hold_back(splits)
+    assert held.labels.bincount().tolist() == [6] * 6
+    assert len(kept.train) + len(held) == len(splits.train)
+    both = torch.cat([torch.as_tensor(kept.train.inputs), torch.as_tensor(held.inputs)])
+    assert len(both.unique(dim=0)) == len(splits.train)
+    assert kept.query is splits.query
+
+
+def test_the_curve_follows_both_losses():
+    kept, held = proxygml_curve.hold_back(synthetic())
+    recipe = replace(proxygml("features:clusters", 3, {"ratio": 0.5}), lr=1e-3, dim=4, batch=24)
+    epochs = proxygml_curve.follow(Run(recipe, kept, "cpu"), held)
+    assert [e["epoch"] for e in epochs] == [1, 2, 3]
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
+    assert epochs[-1]["held_loss"] < epochs[0]["held_loss"]
+    assert epochs[-1]["recall@1"] > 0.5
+    found = proxygml_curve.answer([{"epochs": epochs}, {"epochs": epochs}])
+    assert [line.name for line in figures(found)[1].lines] == [
+        "training images",
+        "held-back images",
+    ]
+    assert figures(found)[1].lines[0].y == pytest.approx([e["loss"] for e in epochs])
+    assert "is best after epoch" in found.findings[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_short_form_has_options_that_the_study_knows(name):
+    study = STUDIES[name]
+    asked = getattr(study, "recipes", None) or study.measure
+    if name in ASKED:
+        assert asked(**study.DEMO)
+    else:
+        asked(**study.DEMO)  # a generator: its arguments are checked, nothing is measured
