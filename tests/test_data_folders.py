@@ -1,0 +1,138 @@
+"""Claim: class folders and Omniglot become class-disjoint splits, or one line says why not."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nearkin.data import load
+from nearkin.data.cache import Photographs
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("NEARKIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def draw(path, shade, size=(12, 10), mode="L"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, shade).save(path)
+
+
+def folders(root, classes, count=3, **options):
+    """Class c's pictures are all of shade 10 c."""
+    for c, name in enumerate(classes):
+        for i in range(count):
+            draw(root / name / f"{i}.png", 10 * c, **options)
+    return root
+
+
+def test_the_first_half_of_the_sorted_classes_trains(tmp_path):
+    folders(tmp_path, ["a", "b", "c", "d", "e"])
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / ".hidden").mkdir()
+    splits = load(f"folder:{tmp_path}")
+    assert splits.train.classes == ("a", "b", "c")
+    assert splits.query.classes == ("d", "e")
+    assert splits.train.names[:4] == ("a/0.png", "a/1.png", "a/2.png", "b/0.png")
+    assert isinstance(splits.train.inputs, torch.Tensor)
+    assert splits.train.inputs.shape == (9, 1, 10, 12)
+    assert splits.train.inputs[:, 0, 0, 0].tolist() == [0, 0, 0, 10, 10, 10, 20, 20, 20]
+    assert splits.query.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert splits.variant == "all 12 x 10 px"
+
+
+def test_train_and_test_folders(tmp_path):
+    for part in ("train", "test"):
+        folders(tmp_path / part, ["a", "b"])
+    shared = load(f"folder:{tmp_path}")
+    assert shared.shared_classes
+    assert len(shared.train) == len(shared.query) == 6
+
+    folders(tmp_path / "train", ["c", "d"])
+    with pytest.raises(ValueError, match="must be disjoint, but share 2"):
+        load(f"folder:{tmp_path}")
+
+
+def test_large_or_uneven_pictures_become_photographs(tmp_path):
+    folders(tmp_path, ["a", "b"], size=(140, 110), mode="RGB")
+    draw(tmp_path / "b" / "tall.jpg", "red", (100, 300), "RGB")
+    splits = load(f"folder:{tmp_path}")
+    assert isinstance(splits.query.inputs, Photographs)
+    assert splits.query.inputs.heights.tolist() == [110, 110, 110, 300]
+    assert splits.variant == "many shapes, short side 100 to 110 px"
+
+
+def test_colour_stays_and_a_size_is_kept(tmp_path):
+    folders(tmp_path, ["a", "b"], mode="RGB")
+    draw(tmp_path / "a" / "0.png", "red", mode="RGB")
+    inputs = load(f"folder:{tmp_path}", size=8).train.inputs
+    assert isinstance(inputs, torch.Tensor)
+    assert inputs.shape == (3, 3, 8, 8)
+    assert inputs[0, :, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_bad_pictures_stop_or_are_left_out(tmp_path):
+    folders(tmp_path, ["a", "b"])
+    (tmp_path / "a" / "1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"1\.png: empty"):
+        load(f"folder:{tmp_path}")
+    with pytest.warns(UserWarning, match=r"bad pictures left out: 1, such as a/1\.png"):
+        splits = load(f"folder:{tmp_path}", skip_bad=True)
+    assert splits.train.names == ("a/0.png", "a/2.png")
+    assert splits.train.labels.tolist() == [0, 0]
+    assert len(splits.query) == 3
+    assert splits.variant.endswith("bad pictures left out: 1")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ([], "no class folders with pictures"),
+        (["a"], "two classes or more, got 1"),
+    ],
+)
+def test_too_little(tmp_path, made, said):
+    folders(tmp_path, made)
+    with pytest.raises(ValueError, match=said):
+        load(f"folder:{tmp_path}")
+
+
+def test_an_empty_class_folder_and_no_folder(tmp_path):
+    folders(tmp_path, ["a", "b"])
+    (tmp_path / "c").mkdir()
+    with pytest.raises(ValueError, match=r"no pictures in .*c$"):
+        load(f"folder:{tmp_path}")
+    with pytest.raises(ValueError, match="no such folder"):
+        load(f"folder:{tmp_path / 'absent'}")
+
+
+@pytest.mark.parametrize("below", ["", "omniglot-py"])
+def test_omniglot_keeps_its_alphabets_apart(tmp_path, below):
+    rng = np.random.default_rng(0)
+    for part, alphabet in (("images_background", "Greek"), ("images_evaluation", "Tengwar")):
+        for character in ("character01", "character02"):
+            for i in range(3):
+                path = tmp_path / below / part / alphabet / character / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.random((105, 105)) < 0.9).save(path)
+    splits = load("omniglot", tmp_path)
+    assert splits.train.classes == ("Greek/character01", "Greek/character02")
+    assert splits.query.classes == ("Tengwar/character01", "Tengwar/character02")
+    assert isinstance(splits.train.inputs, torch.Tensor)
+    assert splits.train.inputs.shape == (6, 1, 105, 105)
+    assert 0.05 < (splits.train.inputs == 255).float().mean() < 0.15
+    assert load("omniglot", tmp_path, size=28).query.inputs.shape == (6, 1, 28, 28)  # type: ignore[union-attr]
+
+
+def test_a_root_without_omniglot(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"omniglot: no images_background in .*data where omniglot"
+    ):
+        load("omniglot", tmp_path)
+    (tmp_path / "images_background").mkdir()
+    with pytest.raises(ValueError, match=r"no ALPHABET/characterNN/\*\.png in .*background"):
+        load("omniglot", tmp_path)
+    draw(tmp_path / "images_background" / "Greek" / "character01" / "1.png", 0)
+    with pytest.raises(ValueError, match="no images_evaluation"):
+        load("omniglot", tmp_path)
