@@ -31,7 +31,7 @@ def test_layers_follow_one_another_over_one_graph():
     torch.testing.assert_close(refiner(x), torch.cat(outputs, 1))
     refiner.concat = False
     torch.testing.assert_close(refiner(x), nodes)
-    for found, expected in zip(refiner.attention(x), weights, strict=True):
+    for found, expected in zip(refiner.attention(x, adjacency), weights, strict=True):
         torch.testing.assert_close(found, expected)
 
 

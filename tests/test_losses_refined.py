@@ -166,16 +166,23 @@ def test_monitor_says_where_attention_goes():
     x, labels = batch(SIZES, dim=8)
     loss = built(layers=2, heads=2)
     shares = loss.monitor(x, labels)
-    assert sum(shares.values()) == pytest.approx(1)
-    mean = torch.stack(loss.refiner.attention(unit(x))).mean((0, 1))
+    names = ("attention_self", "attention_within", "attention_across")
+    assert sum(shares[name] for name in names) == pytest.approx(1)
+    mean = torch.stack(loss.refiner.attention(unit(x), graphs.full(x))).mean((0, 1))
     kin = [
         (i, j) for i in range(len(x)) for j in range(len(x)) if i != j and labels[i] == labels[j]
     ]
     expected = sum(mean[i, j].item() for i, j in kin) / len(x)
     assert shares["attention_within"] == pytest.approx(expected)
+    assert shares["degree"] == len(x) - 1
+    assert shares["kin_heard"] == pytest.approx(len(kin) / (len(x) * (len(x) - 1)))
     assert shares["attention_self"] == pytest.approx(mean.diagonal().mean().item())
+    assert loss.eval().monitor(x, labels) == shares
+    assert built(builder="label-guided").eval().monitor(x, labels)["attention_within"] > 0
     assert built(refined=0.0).monitor(x, labels) == {}
-    assert built(layer="graph-network").monitor(x, labels) == {}
+    said = built(layer="graph-network", builder="knn", k=3).monitor(x, labels)
+    assert set(said) == {"degree", "kin_heard"}
+    assert said["degree"] == 3
 
 
 @pytest.mark.parametrize("data", SETTINGS)

@@ -88,7 +88,7 @@ class Refiner(nn.Module):
 
     def refine(self, embeddings: Tensor, labels: Tensor | None = None) -> Refined:
         """All that comes of it: the nodes after every layer, the last edges, the graph."""
-        adjacency = shorten(self.graph(embeddings, labels))
+        adjacency = shorten(self.graph(embeddings, labels if self.training else None))
         edges = edge_features(embeddings, adjacency) if self.reads_edges else None
         nodes, outputs = self.input_linear(embeddings), []
         for layer in self.layers:
@@ -96,12 +96,11 @@ class Refiner(nn.Module):
             outputs.append(nodes)
         return Refined(outputs, edges, adjacency)
 
-    def attention(self, embeddings: Tensor, labels: Tensor | None = None) -> list[Tensor]:
+    def attention(self, embeddings: Tensor, adjacency: Tensor) -> list[Tensor]:
         """Attention (H, B, B) of each layer that has any; [h, i, j] is what i gives to j.
 
-        Without dropout, in training too.
+        Over a graph (B, B), and without dropout, in training too.
         """
-        adjacency = self.graph(embeddings, labels)
         training = self.training
         self.eval()
         edges = edge_features(embeddings, adjacency) if self.reads_edges else None
@@ -119,7 +118,7 @@ class Refiner(nn.Module):
         if isinstance(self.builder, Learned):
             return self.builder.weights(embeddings)
         with torch.no_grad():
-            return self.builder(embeddings, labels if self.training else None)
+            return self.builder(embeddings, labels)
 
 
 def shorten(adjacency: Tensor) -> Tensor:

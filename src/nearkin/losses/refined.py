@@ -170,21 +170,29 @@ class GraphRefinement(nn.Module):
 
     @torch.no_grad()
     def monitor(self, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
-        """Where attention goes: shares on oneself, within and across classes; sum 1.
+        """What the graph of a batch is like, and where attention goes.
 
-        The mean over layers, heads and listeners; nothing where no layer has attention.
+        degree             others that an image listens to, in the mean
+        kin_heard          share of these that are of its class
+        attention_self, _within, _across     attention to oneself, to one's class, to others;
+                           sum 1; the mean over layers, heads and images, of layers that have any
         """
         if not self.weights["refined"]:
             return {}
-        weights = self.refiner.attention(unit(embeddings), labels)
-        if not weights:
-            return {}
-        mean = torch.cat(weights).mean(0)  # (B, B)
+        adjacency = self.refiner.graph(unit(embeddings), labels)
+        weights, connected = self.refiner.attention(unit(embeddings), adjacency), adjacency > 0
         kin, strangers = pair_masks(labels)
-        itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        parts = {"self": itself, "within": kin, "across": strangers}
-        shares = {name: (mean * mask).sum(1).mean().item() for name, mask in parts.items()}
-        return {f"attention_{name}": share for name, share in shares.items()}
+        heard = (connected & (kin | strangers)).sum().item()
+        said = {
+            "degree": heard / max(len(labels), 1),
+            "kin_heard": (connected & kin).sum().item() / max(heard, 1),
+        }
+        if weights:
+            mean = torch.cat(weights).mean(0)  # (B, B)
+            parts = {"self": ~(kin | strangers), "within": kin, "across": strangers}
+            for name, mask in parts.items():
+                said[f"attention_{name}"] = (mean * mask).sum(1).mean().item()
+        return said
 
     def rates(self) -> dict[str, float]:
         """Those of the classifiers; the message passing network takes the run's."""
