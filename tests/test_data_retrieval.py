@@ -169,6 +169,7 @@ def test_cub_trains_on_the_first_half_of_its_classes(tmp_path, monkeypatch):
     assert splits.train.classes == ("001.Albatross", "002.Auklet")
     assert splits.query.classes == ("003.Bobolink", "004.Cardinal")
     assert splits.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert splits.query.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert splits.query.names[0] == "images/003.Bobolink/Bobolink_0.jpg"
 
 
