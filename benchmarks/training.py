@@ -39,7 +39,7 @@ def rows(quick: bool) -> Iterator[Row]:
     splits = load("mnist-5k")
     epochs, seeds = (1, 2) if quick else (4, 5)
     recipe = replace(RECIPE, epochs=epochs)
-    times = epoch_times(splits if quick else fifteen_times(splits), repeats=1 if quick else 5)
+    times = epoch_times(splits if quick else fifteen_times(splits), repeats=1 if quick else 3)
     yield Row("an epoch of 60,000 digits", times["ours"], "bare loop", times["bare"], goal=1.15)
     accuracy: dict[str, list[float]] = {"ours": [], "PML": []}
     spent: dict[str, list[float]] = {"ours": [], "PML": []}

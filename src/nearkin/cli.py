@@ -198,7 +198,14 @@ def keep(module, rows: list[dict], out: Path, folder: Path, name: str) -> None:
         if row["hash"] not in known:
             published.append(row)
     rows = results(published.rows())
-    page = write_markdown(module.answer(rows), rows, folder, out, name=name, command=command_line())
+    page = write_markdown(
+        module.answer(rows),
+        rows,
+        folder,
+        out,
+        name=name,
+        command=command_of(rows[0]["study"] if rows else name, rows),
+    )
     print(f"Published: {page}")
 
 
@@ -213,15 +220,16 @@ def show(module, rows: list[dict], out: Path, name: str) -> None:
         Console().print(tables.terminal(table))
     for finding in answer.findings:
         print(finding)
-    page = write_page(answer, results(rows), out / "report", out, name=name, command=command_line())
+    page = write_page(
+        answer, results(rows), out / "report", out, name=name, command=command_of(name, rows)
+    )
     print(f"\nReport: {page}")
 
 
-def command_line() -> str:
-    """The command that is being carried out, as one would type it."""
-    import shlex
-
-    return shlex.join(["nearkin", *sys.argv[1:]])
+def command_of(study: str, rows: list[dict]) -> str:
+    """The command that makes these rows, without the folders of the machine that made them."""
+    data = {row["recipe"]["data"] for row in rows if "recipe" in row}
+    return f"nearkin study {study}" + (f" --data {data.pop()}" if len(data) == 1 else "")
 
 
 def report(
