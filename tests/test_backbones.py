@@ -150,3 +150,9 @@ def test_options_of_the_network_are_its_layers():
 def test_what_make_builds_by_default_is_seeds_network():
     shapes = [p.shape for p in make("network", {}, (1, 28, 28), 2).parameters()]
     assert shapes == [p.shape for p in seeds_network().parameters()]
+
+
+def test_an_mlp_as_wide_as_its_features_starts_with_their_positive_parts():
+    x = torch.randn(3, 12)
+    torch.testing.assert_close(make("mlp", {}, (12,), 7).trunk(x), x.clamp_min(0))
+    assert make("mlp", {"hidden": 5}, (12,), 7).trunk(x).shape == (3, 5)

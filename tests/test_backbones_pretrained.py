@@ -281,7 +281,10 @@ def test_transfer_takes_the_trunk_and_leaves_the_head():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (("mlp", {}, (8,)), r"'1.weight' is \(512, 9\), wanted \(512, 8\)"),
+        (
+            ("mlp", {}, (8,)),
+            r"'1.bias' is \(9,\), wanted \(8,\)|'1.weight' is \(9, 9\), wanted \(8, 8\)",
+        ),
         (("linear", {}, (9,)), "it has besides '1.bias'"),
         (("network", {"filters": "2", "units": "3"}, (1, 8, 8)), "it lacks '0.bias'"),
     ],

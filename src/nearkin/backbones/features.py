@@ -46,7 +46,18 @@ def linear(input_shape: Shape, dim: int) -> Backbone:
     return Backbone(nn.Flatten(), nn.Linear(prod(input_shape), dim))
 
 
-def mlp(input_shape: Shape, dim: int, *, hidden: int = 512) -> Backbone:
-    """Two layers, of which the first is the trunk."""
-    layer = for_relu(nn.Linear(prod(input_shape), hidden))
-    return Backbone(nn.Sequential(nn.Flatten(), layer, nn.ReLU()), nn.Linear(hidden, dim))
+def mlp(input_shape: Shape, dim: int, *, hidden: int = 0) -> Backbone:
+    """Two layers, of which the first is the trunk.
+
+    Args:
+        hidden: units between them; 0: as many as there are features, and then the first layer
+            starts as the identity, so that nothing of what pretrained features know is lost
+            (but their negative parts: a ReLU follows).
+    """
+    features = prod(input_shape)
+    layer = for_relu(nn.Linear(features, hidden or features))
+    if not hidden:
+        nn.init.eye_(layer.weight)
+    return Backbone(
+        nn.Sequential(nn.Flatten(), layer, nn.ReLU()), nn.Linear(hidden or features, dim)
+    )

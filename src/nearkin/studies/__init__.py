@@ -19,21 +19,39 @@ both functions pure. Two optional functions, pure as well:
 from types import ModuleType
 
 from nearkin.studies import (
+    attention,
+    edges,
+    features_vs_fine_tuning,
+    fine_tuning,
+    graph,
+    graph_gain,
     proxygml_ablation,
     proxygml_cost,
     proxygml_curve,
     proxygml_proxies,
     proxygml_ratio,
+    rank_collapse,
     rivals,
+    samples,
     toolkit,
+    transfer,
 )
 
 STUDIES: dict[str, ModuleType] = {
+    "attention": attention,
+    "edges": edges,
+    "features-vs-fine-tuning": features_vs_fine_tuning,
+    "fine-tuning": fine_tuning,
+    "graph": graph,
+    "graph-gain": graph_gain,
     "proxygml-ablation": proxygml_ablation,
     "proxygml-cost": proxygml_cost,
     "proxygml-curve": proxygml_curve,
     "proxygml-proxies": proxygml_proxies,
     "proxygml-ratio": proxygml_ratio,
+    "rank-collapse": rank_collapse,
     "rivals": rivals,
+    "samples": samples,
     "toolkit": toolkit,
+    "transfer": transfer,
 }

@@ -1,0 +1,42 @@
+"""The methods that the studies of transfer, samples and fine-tuning compare."""
+
+from __future__ import annotations
+
+from nearkin.names import look_up
+
+METHODS: dict[str, dict] = {
+    "cross-entropy": {"loss": "normalised-cross-entropy"},
+    "contrastive": {"loss": "pml-contrastive"},
+    "multi-similarity": {"loss": "multi-similarity"},
+    "SoftTriple": {"loss": "soft-triple"},
+    "proxy-anchor": {"loss": "proxy-anchor"},
+    "ProxyGML": {"loss": "proxy-gml"},
+    "group loss": {"loss": "group"},
+    "intra-batch dot-product": {"loss": "graph-refinement"},
+    "intra-batch GAT": {"loss": "graph-refinement", "loss_options": {"layer": "gat"}},
+    "intra-batch GATv2": {"loss": "graph-refinement", "loss_options": {"layer": "gatv2"}},
+}
+"""Name in the tables -> what differs from the common recipe."""
+
+FEW = "cross-entropy,multi-similarity,proxy-anchor,ProxyGML,intra-batch dot-product"
+"""One of each kind: a classifier, pairs, proxies, a graph of proxies, a graph of the batch."""
+
+
+def picked(names: str) -> dict[str, dict]:
+    """Those of METHODS whose names, separated by commas, are given; "all" of them.
+
+    >>> picked("ProxyGML,contrastive")
+    {'ProxyGML': {'loss': 'proxy-gml'}, 'contrastive': {'loss': 'pml-contrastive'}}
+    """
+    wanted = list(METHODS) if names == "all" else names.split(",")
+    return {name: look_up(name, METHODS, "method") for name in wanted}
+
+
+def method(row: dict) -> str | None:
+    """The name in METHODS of a row's loss; None for another loss, and where nothing was trained."""
+    recipe = row["recipe"]
+    for name, change in METHODS.items():
+        wanted = {"loss_options": {}} | change
+        if all(recipe[k] == v for k, v in wanted.items()) and recipe["backbone"] != "identity":
+            return name
+    return None

@@ -1,0 +1,263 @@
+"""Transfer: what a metric that was learnt on one data set is worth on another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import permutations, takewhile
+
+from nearkin.measure.statistics import Difference, Estimate, paired
+from nearkin.runs.recipe import Recipe
+from nearkin.studies.answer import Answer, Matrix, Table
+from nearkin.studies.fine_tuning import photographs
+from nearkin.studies.methods import FEW, METHODS, method, picked
+from nearkin.studies.proxygml import CARS, CUB
+from nearkin.studies.reading import Scores, mean, p_value, scores
+from nearkin.studies.tuning import common, settle, trials
+
+TITLE = "Transfer"
+QUESTION = (
+    "How much of a learnt metric carries over to another data set? Each network is trained (1) on "
+    "the target; (2) on the source, then, with a new last layer, on the target; (3) the same with "
+    "all but the last layer frozen. Zero-shot takes the source's network as it is. Which method "
+    "loses least from (1) to (3)?"
+)
+
+OMNIGLOT = "features:omniglot_efficientnet_lite0_224px.npz"
+UNTRAINED = "no training"
+TARGET, TUNED, FROZEN, ZERO_SHOT = "(1) target", "(2) fine-tuned", "(3) frozen", "zero-shot"
+AFTER_SOURCE = (TUNED, FROZEN, ZERO_SHOT)
+
+Case = tuple[str, str, str, str]
+"""Method, protocol, source ("" where there is none), target."""
+
+
+def base(data: str, epochs: int) -> Recipe:
+    """What all methods share on a data set: two layers on features, else a pretrained network."""
+    if data.startswith("features:"):
+        return replace(common(data, epochs), backbone="mlp")
+    return photographs(data, epochs)
+
+
+def settings(data: str, epochs: int, methods: str) -> dict[tuple[str, str], Recipe]:
+    """(method, data set) -> recipe, its settings not chosen yet."""
+    return {
+        (name, target): replace(base(target, epochs), **change)
+        for target in data.split(",")
+        for name, change in picked(methods).items()
+    }
+
+
+def search(
+    data: str = f"{CUB},{CARS},{OMNIGLOT}",
+    epochs: int = 0,
+    methods: str = FEW,
+    tune: bool = True,
+) -> list[Recipe]:
+    """Nine trials of every method on every data set."""
+    return [t for r in settings(data, epochs, methods).values() for t in trials(r)] if tune else []
+
+
+def recipes(
+    data: str = f"{CUB},{CARS},{OMNIGLOT}",
+    seeds: int = 5,
+    epochs: int = 0,
+    methods: str = FEW,
+    tune: bool = True,
+    searched: list[dict] | None = None,
+) -> list[Recipe]:
+    """Every method, seed, data set and pair of data sets, by every protocol.
+
+    Args:
+        data: the data sets, separated by commas: all stored features of one backbone
+            (`nearkin embed` makes them), or all pictures.
+        seeds: how many, from 0.
+        epochs: the most that a run may take; 0 takes the common number.
+        methods: names separated by commas, or all.
+        tune: whether settings are searched; otherwise the common ones are taken.
+        searched: the rows of `search`.
+    """
+    names = data.split(",")
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"transfer wanted two different data sets or more, got {data}")
+    found = settings(data, epochs, methods)
+    settled = {key: settle(recipe, searched or []) for key, recipe in found.items()}
+    runs = [untrained(base(target, epochs)) for target in names]
+    for seed in range(seeds):
+        for name in picked(methods):
+            own = {target: replace(settled[name, target], seed=seed) for target in names}
+            runs += own.values()
+            for source, target in permutations(names, 2):
+                runs += after(own[source], own[target])
+    return runs
+
+
+def untrained(recipe: Recipe) -> Recipe:
+    """The features, or the pretrained network's, as they are."""
+    bare = replace(recipe, epochs=0, loss="contrastive", metric="cosine")
+    if recipe.data.startswith("features:"):
+        return replace(bare, backbone="identity", backbone_options={})
+    return replace(bare, backbone_options={**recipe.backbone_options, "head": "none"})
+
+
+def after(source: Recipe, target: Recipe) -> list[Recipe]:
+    """Fine-tuned, frozen and zero-shot, by a recipe of the source and one of the target."""
+    tuned = replace(target, start=source.hash)
+    return [tuned, replace(tuned, freeze=True), replace(tuned, epochs=0)]
+
+
+def answer(rows: list[dict]) -> Answer:
+    """A table for each pair, a matrix of every method, and what is lost from (1) to (3)."""
+    found = cases(rows, "recall@1")
+    pairs = list(dict.fromkeys((s, t) for _, _, s, t in found if s))
+    names = [name for name in METHODS if any(case[0] == name for case in found)]
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(found, names, pairs)),
+        tables=tuple(table(rows, found, names, *pair) for pair in pairs),
+        figures=(losses(found, names, pairs), *(matrix(found, name, pairs) for name in names)),
+    )
+
+
+def cases(rows: Iterable[dict], metric: str) -> dict[Case, Scores]:
+    """Case -> seed -> metric."""
+    rows = list(rows)
+    short = shortened({row["data"]["name"] for row in rows})
+    by_hash = {row["hash"]: row for row in rows}
+
+    def case(row: dict) -> Case | None:
+        recipe, target = row["recipe"], short[row["data"]["name"]]
+        if not recipe["epochs"] and not recipe["start"]:
+            return UNTRAINED, TARGET, "", target
+        name = method(row)
+        if name is None:
+            return None
+        if not recipe["start"]:
+            return name, TARGET, "", target
+        source = short[by_hash[recipe["start"]]["data"]["name"]]
+        protocol = FROZEN if recipe["freeze"] else TUNED if recipe["epochs"] else ZERO_SHOT
+        return name, protocol, source, target
+
+    return scores(rows, case, metric)
+
+
+def shortened(names: Iterable[str]) -> dict[str, str]:
+    """Names without the words, parted by "_", with which they all end.
+
+    >>> shortened(["features:cub_lite0_224px", "features:cars_lite0_224px"])
+    {'features:cub_lite0_224px': 'cub', 'features:cars_lite0_224px': 'cars'}
+    """
+    words = {name: name.removeprefix("features:").split("_") for name in names}
+    ends = zip(*(reversed(parts[1:]) for parts in words.values()), strict=False)
+    shared = len(list(takewhile(lambda same: len(set(same)) == 1, ends)))
+    return {name: "_".join(parts[: len(parts) - shared]) for name, parts in words.items()}
+
+
+def lost(found: dict[Case, Scores], name: str, source: str, target: str) -> Difference | None:
+    """(1) minus (3), paired over seeds; None where one of them is missing."""
+    first, third = found.get((name, TARGET, "", target)), found.get((name, FROZEN, source, target))
+    return paired(first, third) if first and third else None
+
+
+def table(
+    rows: list[dict], found: dict[Case, Scores], names: list[str], source: str, target: str
+) -> Table:
+    """One pair: every method by every protocol."""
+    variants = {r["data"]["variant"] for r in rows}
+    bare = mean(found.get((UNTRAINED, TARGET, "", target)))
+    lines = []
+    for name in names:
+        loss = lost(found, name, source, target)
+        lines.append(
+            (
+                name,
+                mean(found.get((name, TARGET, "", target))),
+                *(mean(found.get((name, p, source, target))) for p in AFTER_SOURCE),
+                loss and loss.estimate,
+                p_value(loss),
+            )
+        )
+    return Table(
+        title=f"{source} to {target}, R@1",
+        columns=("method", TARGET, *AFTER_SOURCE, "(1) - (3)", "p"),
+        rows=((UNTRAINED, bare, None, None, None, None, ""), *lines),
+        percent=(TARGET, *AFTER_SOURCE, "(1) - (3)"),
+        best=(TARGET, *AFTER_SOURCE),
+        lowest=("(1) - (3)",),
+        note=(
+            f"{'; '.join(sorted(variants))}. Mean ± half of the 95 % t-interval over seeds, last "
+            "epoch. p: paired t-test of (1) against (3)."
+        ),
+    )
+
+
+def losses(found: dict[Case, Scores], names: list[str], pairs: list[tuple[str, str]]) -> Matrix:
+    """What every method loses from (1) to (3) on every pair."""
+
+    def cell(name: str, pair: tuple[str, str]) -> Estimate | None:
+        loss = lost(found, name, *pair)
+        return loss and loss.estimate
+
+    return Matrix(
+        title="R@1 lost from training on the target (1) to a frozen trunk from the source (3)",
+        rows=tuple(names),
+        columns=tuple(f"{source} to {target}" for source, target in pairs),
+        values=tuple(tuple(cell(name, pair) for pair in pairs) for name in names),
+        x="source and target",
+        y="method",
+        percent=True,
+    )
+
+
+def matrix(found: dict[Case, Scores], name: str, pairs: list[tuple[str, str]]) -> Matrix:
+    """One method: from where, and how, against the target."""
+    targets = list(dict.fromkeys(source for source, _ in pairs))
+    origins = [(TARGET, "")] + [(p, source) for p in AFTER_SOURCE for source in targets]
+    return Matrix(
+        title=f"{name}: R@1 by what was trained, and on what",
+        rows=tuple(f"{p} from {source}" if source else p for p, source in origins),
+        columns=tuple(targets),
+        values=tuple(
+            tuple(mean(found.get((name, p, source, target))) for target in targets)
+            for p, source in origins
+        ),
+        x="target",
+        y="protocol and source",
+        percent=True,
+    )
+
+
+def findings(
+    found: dict[Case, Scores], names: list[str], pairs: list[tuple[str, str]]
+) -> list[str]:
+    """What is lost on the average, who loses least, and whether anything is gained."""
+    said = []
+    for source, target in pairs:
+        losses = {n: loss for n in names if (loss := lost(found, n, source, target))}
+        if not losses:
+            continue
+        least = min(losses, key=lambda name: losses[name].estimate.mean)
+        most = max(losses, key=lambda name: losses[name].estimate.mean)
+        said.append(
+            f"{source} to {target}: from (1) to (3) {least} loses least, "
+            f"{points(losses[least].estimate.mean)}, and {most} most, "
+            f"{points(losses[most].estimate.mean)}."
+        )
+        bare = mean(found.get((UNTRAINED, TARGET, "", target)))
+        shots = {n: mean(found.get((n, ZERO_SHOT, source, target))) for n in names}
+        better = [n for n, shot in shots.items() if bare and shot and shot.low > bare.mean]
+        said.append(
+            f"{source} to {target}: zero-shot is surely better than no training for "
+            f"{', '.join(better) or 'no method'}."
+        )
+    return said
+
+
+def points(share: float) -> str:
+    """A difference of shares in points.
+
+    >>> points(0.0312)
+    '3.1 points'
+    """
+    return f"{100 * share:.1f} points"

@@ -1,0 +1,125 @@
+"""Fine-tuning compares under one budget; the two rankings are compared as SciPy compares them."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from finished import cells, figures, finished
+from nearkin.studies import features_vs_fine_tuning as versus
+from nearkin.studies import fine_tuning
+from nearkin.studies.fine_tuning import UNTRAINED
+from nearkin.studies.methods import METHODS, picked
+
+SCORES = {"cross-entropy": 0.5, "multi-similarity": 0.58, "proxy-anchor": 0.52, "ProxyGML": 0.55}
+NAMES = ",".join(SCORES)
+
+
+def test_the_short_table_and_the_full_one():
+    short, full = fine_tuning.recipes(), fine_tuning.recipes(full=True)
+    assert len({r.hash for r in short}) == len(short) == 1 + 5 * 2
+    assert len({r.hash for r in full}) == len(full) == 2 * (1 + 9 * 5)
+    assert {(r.data, r.size, r.precision) for r in short} == {("cub", 96, "float32")}
+    assert {(r.data, r.size, r.precision) for r in full if r.epochs} == {
+        ("cub", 128, "bf16"),
+        ("cars", 128, "bf16"),
+    }
+    assert len({(r.lr, r.backbone_lr, r.batch) for r in full}) == 1
+
+
+def test_what_is_given_goes_before_the_defaults():
+    asked = fine_tuning.recipes(
+        data="cars", seeds=3, epochs=2, methods="ProxyGML", size=64, backbone="timm:resnet50"
+    )
+    assert len(asked) == 1 + 3
+    assert {(r.data, r.size, r.backbone) for r in asked} == {("cars", 64, "timm:resnet50")}
+    assert {r.epochs for r in asked} == {0, 2}
+
+
+def test_validation_chooses_the_epochs():
+    tried = fine_tuning.search(methods=NAMES)
+    assert [r.validate for r in tried] == [True] * 4
+    rows = [finished(r, 0.5) for r in tried]
+    rows[1]["epochs"] = [
+        {"epoch": e, "validation": {"recall@1": share}}
+        for e, share in ((1, 0.3), (5, 0.6), (8, 0.5))
+    ]
+    asked = fine_tuning.recipes(methods=NAMES, searched=rows)
+    assert {r.epochs for r in asked if r.loss == "multi-similarity"} == {5}
+    assert {r.epochs for r in asked if r.loss == "proxy-gml"} == {8}
+
+
+def tuned_rows(seeds=3):
+    asked = fine_tuning.recipes(methods=NAMES, seeds=seeds)
+    points = {METHODS[name]["loss"]: share for name, share in SCORES.items()}
+    return [finished(r, points[r.loss] + 0.01 * r.seed if r.epochs else 0.3) for r in asked]
+
+
+def test_the_table():
+    answer = fine_tuning.answer(tuned_rows())
+    (table,) = answer.tables
+    line = cells(table, "ProxyGML")
+    assert (line["R@1"].mean, line["minutes"].mean) == pytest.approx((0.56, 1.0))
+    assert (line["best epoch on test"].mean, line["epochs"].mean) == pytest.approx((0.9, 8))
+    assert line["p"] == "< 0.001"
+    assert cells(table, "multi-similarity")["p"] == ""  # the best
+    assert cells(table, UNTRAINED)["R@1"].mean == 0.3
+    assert "as drawn, 96 px; lite0; 2 cores of abacus" in table.note
+    assert figures(answer)[0].groups == (UNTRAINED, *SCORES)
+    assert (
+        "multi-similarity is best, R@1 59.0 %, 29.0 points above no training" in answer.findings[0]
+    )
+
+
+def test_both_rankings_are_read_and_correlated():
+    asked = versus.recipes(methods=NAMES, seeds=3)
+    heads = [r for r in asked if r.data.startswith("features:")]
+    assert [r.hash for r in asked if r not in heads] == [
+        r.hash for r in fine_tuning.recipes(methods=NAMES, seeds=3, data="cub")
+    ]
+    points = {METHODS[name]["loss"]: share for name, share in SCORES.items()}
+    rows = tuned_rows() + [finished(r, 1 - points[r.loss]) for r in heads]
+    answer = versus.answer(rows)
+    assert "Over 4 methods the rank correlation is -1.00" in answer.findings[0]
+    line = cells(answer.tables[0], "ProxyGML")
+    assert (line["on features"].mean, line["fine-tuned"].mean) == pytest.approx((0.45, 0.56))
+    assert {r.validate for r in versus.search(methods=NAMES)} == {True}
+
+
+def by_mean(values):
+    """Method -> seed -> score, two seeds around each value."""
+    return {f"m{i}": {0: v - 0.1, 1: v + 0.1} for i, v in enumerate(values)}
+
+
+def test_rank_correlation_is_scipys_and_lies_in_its_interval():
+    random = np.random.default_rng(3)
+    x = random.random(12)
+    y = x + random.random(12)
+    found = versus.rank_correlation(by_mean(x), by_mean(y))
+    assert found is not None
+    assert found.mean == pytest.approx(spearmanr(x, y)[0])  # pyright: ignore[reportArgumentType]
+    spread = np.arctanh([found.low, found.mean, found.high])
+    assert np.diff(spread) == pytest.approx([1.96 * ((1 + found.mean**2 / 2) / 9) ** 0.5] * 2)
+
+
+def test_the_interval_is_that_of_its_authors_program():
+    """Bonett's R package statpsych, the example of ci.spear."""
+    y = [21, 4, 9, 12, 35, 18, 10, 22, 24, 1, 6, 8, 13, 16, 19]
+    x = [67, 28, 30, 28, 52, 40, 25, 37, 44, 10, 14, 20, 28, 40, 51]
+    found = versus.rank_correlation(by_mean(x), by_mean(y))
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx(
+        (0.8699639, 0.5840951, 0.9638297), abs=1e-4
+    )
+
+
+def test_a_perfect_order_of_few_is_no_proof():
+    for order in (1, -1):
+        found = versus.rank_correlation(by_mean(range(5)), by_mean([order * i for i in range(5)]))
+        assert found is not None
+        assert found.mean == pytest.approx(order)
+        assert abs(found.low + found.high) < 1.9
+    assert versus.rank_correlation(by_mean([1, 2, 3]), by_mean([1, 2, 3])) is None
+
+
+def test_every_method_of_the_full_table_is_known():
+    assert set(picked(fine_tuning.FULL["methods"])) == set(METHODS) - {"contrastive"}

@@ -1,0 +1,163 @@
+"""Transfer asks for every protocol of every pair, does as it says, and tells what is lost."""
+
+import numpy as np
+import pytest
+import torch
+
+from finished import cells, figures, finished
+from nearkin import losses
+from nearkin.backbones import read, rebuild
+from nearkin.data import load
+from nearkin.runs.engine import Place, complete, waves
+from nearkin.studies import transfer
+from nearkin.studies.methods import METHODS, method, picked
+from nearkin.studies.transfer import AFTER_SOURCE, FROZEN, TARGET, TUNED, UNTRAINED, ZERO_SHOT
+
+DATA = "features:a_lite0.npz,features:b_lite0.npz,features:c_lite0.npz"
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return transfer.recipes(data=DATA, seeds=2, methods="contrastive,ProxyGML")
+
+
+def test_every_protocol_of_every_pair_is_asked_for_once(asked):
+    # per method and seed: 3 data sets, 6 pairs x 3 protocols; and each data set without training
+    assert len({r.hash for r in asked}) == len(asked) == 2 * 2 * (3 + 6 * 3) + 3
+    by_hash = {r.hash: r for r in asked}
+    for recipe in asked:
+        if recipe.start:
+            source = by_hash[recipe.start]
+            assert not source.start
+            assert source.data != recipe.data
+            assert (source.loss, source.seed) == (recipe.loss, recipe.seed)
+    started = [r for r in asked if r.start]
+    assert sum(r.freeze for r in started) == sum(not r.epochs for r in started) == len(started) / 3
+
+
+def test_sources_are_run_before_what_starts_from_them(asked):
+    first, second = waves(asked[::-1])
+    assert not any(r.start for r in first)
+    assert all(r.start for r in second)
+
+
+def test_settings_come_from_the_search():
+    tried = transfer.search(data=DATA, methods="ProxyGML")
+    assert len(tried) == 3 * 9
+    assert all(r.validate for r in tried)
+    rows = [finished(r, 0.7 if r.lr == 1e-3 and r.loss_lr == 0.1 else 0.5) for r in tried]
+    asked = transfer.recipes(data=DATA, methods="ProxyGML", seeds=1, searched=rows)
+    assert {(r.lr, r.loss_lr) for r in asked if r.epochs} == {(1e-3, 0.1)}
+    assert transfer.search(data=DATA, tune=False) == []
+
+
+def test_one_data_set_has_nowhere_to_go():
+    with pytest.raises(ValueError, match="two different data sets or more"):
+        transfer.recipes(data="cub")
+    with pytest.raises(ValueError, match="did you mean 'ProxyGML'"):
+        transfer.recipes(data=DATA, methods="ProxyGLM")
+
+
+def test_pictures_train_a_pretrained_network():
+    asked = transfer.recipes(data="cub,omniglot", seeds=1)
+    assert {r.backbone for r in asked} == {"lite0"}
+    bare = [r for r in asked if not r.epochs and not r.start]
+    assert [r.backbone_options["head"] for r in bare] == ["none", "none"]
+
+
+def test_every_method_can_be_built_and_is_known_again():
+    for name, change in picked("all").items():
+        losses.make(change["loss"], change.get("loss_options"), classes=60, dim=16)
+        recipe = transfer.settings("features:x.npz", 0, name)[name, "features:x.npz"]
+        assert method(finished(recipe, 0.5)) == name
+    assert len(METHODS) == len(picked("all"))
+
+
+def recall(recipe, by_hash) -> float:
+    """R@1 that a protocol is given here: 50 % less what source, protocol and seed take from it."""
+    if recipe.backbone == "identity":
+        return 0.2
+    if not recipe.start:
+        return 0.5 + 0.01 * recipe.seed
+    left = 0.3 if recipe.freeze else 0.4 if recipe.epochs else 0.25
+    return (
+        left
+        + 0.02 * recipe.seed
+        + (0.1 if by_hash[recipe.start].data.startswith("features:b") else 0)
+    )
+
+
+def test_the_answer_tells_protocols_sources_and_targets_apart(asked):
+    by_hash = {r.hash: r for r in asked}
+    answer = transfer.answer([finished(r, recall(r, by_hash)) for r in asked])
+    table = next(t for t in answer.tables if t.title.startswith("b to a"))
+    line = cells(table, "ProxyGML")
+    assert line[TARGET].mean == pytest.approx(0.505)
+    assert line[TUNED].mean == pytest.approx(0.51)
+    assert line[FROZEN].mean == pytest.approx(0.41)
+    assert line[ZERO_SHOT].mean == pytest.approx(0.36)
+    assert line["(1) - (3)"].mean == pytest.approx(0.095)  # 0.5 - 0.4 and 0.51 - 0.42
+    assert cells(table, UNTRAINED)[TARGET].mean == pytest.approx(0.2)
+    assert len(answer.tables) == 6
+    lost, contrastive, proxies = figures(answer)
+    assert lost.values[lost.rows.index("ProxyGML")][lost.columns.index("b to a")].mean == (
+        pytest.approx(0.095)
+    )
+    assert (contrastive.columns, proxies.columns) == (("a", "b", "c"),) * 2
+    assert proxies.values[proxies.rows.index("(3) frozen from b")][0].mean == pytest.approx(0.41)
+    assert proxies.values[proxies.rows.index("(3) frozen from b")][1] is None
+    assert len(proxies.rows) == 1 + 3 * len(AFTER_SOURCE)
+    assert any(
+        "b to a: zero-shot is surely better than no training for" in s for s in answer.findings
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["mnist", "fashion-mnist"], ["mnist", "fashion-mnist"]),
+        (["features:x_1", "features:y_1"], ["x", "y"]),
+        (["features:a_b_1", "features:c_b_1"], ["a", "c"]),
+        (["features:a_1", "b_1_1"], ["a", "b_1"]),
+        (["cub"], ["cub"]),
+    ],
+)
+def test_names_are_cut_where_they_end_alike(names, short):
+    assert list(transfer.shortened(names).values()) == short
+
+
+@pytest.fixture(scope="module")
+def carried_out(tmp_path_factory):
+    """A study of two small files of features, from its recipes to its rows."""
+    folder = tmp_path_factory.mktemp("transfer")
+    random = np.random.default_rng(0)
+    for name, shift in (("a", 0), ("b", 1)):
+        y = np.arange(8).repeat(6)
+        x = random.random((8, 5))[y] + 0.2 * random.random((48, 5)) + shift
+        np.savez(folder / f"{name}_tiny.npz", x=x.astype("float32"), y=y)
+    asked = transfer.recipes(
+        data="features:a_tiny.npz,features:b_tiny.npz", seeds=1, epochs=2, methods="contrastive"
+    )
+    return folder, complete(asked, folder, place=Place(root=str(folder)))
+
+
+def test_it_runs_as_it_says(carried_out):
+    folder, rows = carried_out
+    answer = transfer.answer(rows)
+    assert all(
+        value is not None for t in answer.tables for value in cells(t, "contrastive").values()
+    )
+
+    def backbone(row):
+        return rebuild(read(folder / "runs" / row["hash"] / "backbone.pt")).eval()
+
+    by_hash = {row["hash"]: row for row in rows}
+    started = [row for row in rows if row["recipe"]["start"]]
+    assert len(started) == 2 * 3
+    for row in started:
+        recipe, own = row["recipe"], backbone(row)
+        source = backbone(by_hash[recipe["start"]])
+        query = load(recipe["data"], folder).query.tensor
+        same = torch.equal(own.trunk(query), source.trunk(query))
+        assert same == (recipe["freeze"] or not recipe["epochs"])
+        assert torch.equal(own(query), source(query)) == (not recipe["epochs"])
