@@ -78,7 +78,7 @@ def test_retrieval_metrics_are_those_of_the_definitions(name: str, memory: float
     found = retrieval(*sides, ks=(1, 2, 5, 1000), precision_ks=(3, 10), memory=memory)
     assert set(found.values) == set(wanted)
     for metric, values in wanted.items():
-        torch.testing.assert_close(found.values[metric], torch.tensor(values).double())
+        torch.testing.assert_close(found.values[metric].double(), torch.tensor(values).double())
     means = evaluate(*sides, ks=(1, 2, 5, 1000), precision_ks=(3, 10))
     assert means == pytest.approx({m: sum(v) / len(v) for m, v in wanted.items()})
 
@@ -123,8 +123,8 @@ def test_a_collapsed_network_gets_what_it_deserves():
         found = retrieval(x, labels, ks=(1, 3), precision_ks=())
         rank = torch.tensor([1, 1, 3, 3, 5, 5, 7, 7])
         assert torch.equal(found.values["mrr"], 1 / rank.double())
-        assert torch.equal(found.values["recall@1"], (rank <= 1).double())
-        assert torch.equal(found.values["recall@3"], (rank <= 3).double())
+        assert torch.equal(found.values["recall@1"], rank <= 1)
+        assert torch.equal(found.values["recall@3"], rank <= 3)
 
 
 def test_names_of_classes_and_order_of_items_do_not_matter():
@@ -162,11 +162,11 @@ def test_clusters_are_those_of_scikit_learn_and_pytorch_metric_learning():
 
 
 def test_clusters_far_apart_are_found():
-    labels = torch.arange(90) % 9
-    x = 20 * torch.eye(9)[labels] + 0.1 * sample(90, 1, dim=9)[0]
+    labels = torch.arange(90) % 2
+    x = 20 * torch.eye(2)[labels] + 0.1 * sample(90, 1, dim=2)[0]
     for metric in ("cosine", "euclidean"):
         found = evaluate(x, labels, clusters=True, metric=metric)
-        assert found["nmi"] > 0.9
+        assert found["nmi"] == found["ami"] == 1
     assert evaluate(x, labels, clusters=True) == evaluate(x, labels, clusters=True)  # seeded
 
 

@@ -174,7 +174,7 @@ def test_no_screened_score_is_further_off_than_its_bound(metric, dtype, seed, di
     x = points(scales[0] * (shift + normal(20, dim, seed)), metric)
     y = points(scales[1] * (shift + normal(60, dim, seed + 1)), metric)
     with plain_arithmetic(torch.device("cpu")):
-        screen = Screen(x, y, dtype, 8)
+        screen = Screen(x, y, dtype)
         scores, error = screen.scores(x, torch.empty(20, 64, dtype=dtype))
         exact = torch.stack([screen.score_of(x, s) for s in similarities(x, y).T], 1)  # (B, M)
         low, high = screen.lower(exact, error[:, None]), screen.upper(exact, error[:, None])

@@ -38,7 +38,7 @@ class Retrieval:
     """What each query with a match scored: the values from which means and intervals are made.
 
     queries: (Q,) their positions among all queries; labels: (Q,) their classes.
-    values: metric -> (Q,) float64 in 0..1.
+    values: metric -> (Q,) float64 in 0..1, or bool.
     """
 
     queries: Tensor
@@ -47,13 +47,13 @@ class Retrieval:
 
     def mean(self) -> dict[str, float]:
         """Each metric, averaged over the queries."""
-        return {name: float(value.mean()) for name, value in self.values.items()}
+        return {name: float(value.double().mean()) for name, value in self.values.items()}
 
     def per_class(self) -> dict[int, dict[str, float]]:
         """Class -> each metric, averaged over the queries of that class."""
         classes, place, count = self.labels.unique(return_inverse=True, return_counts=True)
         means = {
-            name: (torch.zeros(len(classes)).to(value).index_add_(0, place, value) / count).tolist()
+            name: (torch.bincount(place, value.double()) / count).tolist()
             for name, value in self.values.items()
         }
         return {
@@ -176,7 +176,7 @@ def _retrieval(
     if len(deeper):
         rest = search[deeper]
         first[deeper] = ranks(rest, nearest_matches(rest, query_labels[deeper], labels))
-    recalls = {f"recall@{k}": (first <= k).double() for k in ks}
+    recalls = {f"recall@{k}": first <= k for k in ks}
     return recalls | {"mrr": 1 / first.double()} | lists
 
 

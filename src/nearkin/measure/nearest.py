@@ -14,8 +14,9 @@ Dimensions: B queries, M gallery, D embedding, G groups' size, W groups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ from nearkin.measure.exact import (
     similarities,
     to_keys,
 )
-from nearkin.measure.screen import Screen, plain_arithmetic, precisions
+from nearkin.measure.screen import GROUP, Screen, plain_arithmetic, precisions
 
 NOTHING = torch.iinfo(torch.int64).min
 """a key below all others"""
@@ -83,12 +84,14 @@ class Search:
 
     itself: (B,) where each query stands in the gallery, if it does: it is not its own neighbour.
     memory: bytes that the work may take.
+    screens: those of this gallery that were made so far.
     """
 
     query: Points
     gallery: Points
     itself: Tensor | None
     memory: float
+    screens: dict[torch.dtype, Screen] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -101,9 +104,18 @@ class Search:
 
     def pieces(self) -> Iterator[tuple[int, Search]]:
         """(start, search) in one part of the gallery after the other: screens take memory too."""
-        for start, piece in blocks(self.gallery, piece_size(self)):
+        size = piece_size(self)
+        if len(self.gallery) <= size:
+            yield 0, self
+            return
+        for start, piece in blocks(self.gallery, size):
             itself = None if self.itself is None else self.itself - start
-            yield start, replace(self, gallery=piece, itself=itself)
+            yield start, Search(self.query, piece, itself, self.memory)
+
+    def screen(self, dtype: torch.dtype) -> Screen:
+        if dtype not in self.screens:
+            self.screens[dtype] = Screen(self.query, self.gallery, dtype)
+        return self.screens[dtype]
 
     def own_places(self, start: int, size: int) -> tuple[Tensor, Tensor]:
         """(row, column) of every query that meets itself in these columns of the gallery."""
@@ -164,8 +176,8 @@ def _nearest_in(search: Search, k: int) -> Found:
     def cheap(rows: Tensor, screen: Screen, scores: Tensor, error: Tensor) -> tuple:
         return _nearest_screened(search[rows], k, screen, scores, error)
 
-    group = int((len(search.gallery) / (3 * k)) ** 0.5)  # balances what follows the product
-    return _cascade(search, group, cheap, exact)
+    balanced = (len(search.gallery) / (3 * k)) ** 0.5  # between the work on groups and in them
+    return _cascade(search, balanced, cheap, exact)
 
 
 def _above_in(search: Search, targets: Tensor) -> Found:
@@ -177,24 +189,26 @@ def _above_in(search: Search, targets: Tensor) -> Found:
     def cheap(rows: Tensor, screen: Screen, scores: Tensor, error: Tensor) -> tuple:
         return _above_screened(search[rows], targets[rows], screen, scores, error)
 
-    return _cascade(search, min(64, len(search.gallery) // 64), cheap, exact)
+    return _cascade(search, len(search.gallery) / GROUP, cheap, exact)
 
 
 def _cascade(
     search: Search,
-    group: int,
+    group: float,
     cheap: Callable[[Tensor, Screen, Tensor, Tensor], tuple[Tensor, Tensor]],
     exact: Callable[[Tensor, Iterator[Tensor]], Tensor],
 ) -> Found:
     """Ask screens of rising precision, then brute force, each for what is still unproved.
 
-    A screen that proves less than a quarter of a block is given up: it would not pay.
+    A screen that proves less than a quarter of a block is given up: it would not pay. Nor do
+    groups of fewer than four.
     """
     left = torch.arange(len(search.query), device=search.device)
+    group = min(GROUP, 2 ** int(math.log2(max(group, 1))))
     for dtype in precisions(search.device) if group >= 4 else ():
-        screen = Screen(search.query, search.gallery, dtype, group)
+        screen = search.screen(dtype)
         unproved, seen = [], 0
-        for rows, scores, error in _screened(search, screen, left):
+        for rows, scores, error in _screened(search, screen, left, group):
             proved, found = cheap(rows, screen, scores, error)
             yield rows[proved], found
             unproved.append(rows[~proved])
@@ -218,7 +232,7 @@ def key_tiles(search: Search) -> Iterator[Tensor]:
 
 
 def _screened(
-    search: Search, screen: Screen, rows: Tensor
+    search: Search, screen: Screen, rows: Tensor, group: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(positions, scores (B, G, W), error (B,)) of block after block of these queries.
 
@@ -232,7 +246,7 @@ def _screened(
         scores, error = screen.scores(part.query, out=buffer[: len(block)])
         scores[:, screen.size :] = -torch.inf
         scores[part.own_places(0, screen.size)] = -torch.inf
-        yield block, scores.view(len(block), screen.group, -1), error
+        yield block, scores.view(len(block), group, -1), error
 
 
 def _nearest_screened(
@@ -267,7 +281,7 @@ def _above_screened(
     """(B,) bool, for which queries the screen sufficed, and their counts of larger keys.
 
     Items screened above `high` are surely nearer than the target, those below `low` surely
-    not; the few between are computed. Groups are of at most 64, which bfloat16 can count.
+    not; the few between are computed. bfloat16 can count to 256, and a group is smaller.
     """
     exact = screen.score_of(search.query, from_keys(targets)[0])
     low, high = screen.lower(exact, error), screen.upper(exact, error)

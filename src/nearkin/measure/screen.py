@@ -36,6 +36,8 @@ from nearkin.measure.exact import Points, blocks, power_above
 
 SUM = 2.0**-23
 """u: twice float32's rounding, so that hardware which cuts instead of rounding is covered"""
+GROUP = 64
+"""the most items that are looked at together"""
 RESULT = {torch.bfloat16: 1.02 * 2.0**-8, torch.float32: 0.0}
 """v: a bfloat16 product is rounded to 8 bits once more; 1.02 covers 1 / (1 - v)"""
 
@@ -77,11 +79,11 @@ class Screen:
     """Low-precision scores of one gallery for some queries, and how wrong they can be.
 
     dtype: torch.bfloat16 or torch.float32.
-    group: the gallery is padded with zero rows to a multiple of this.
+    rows: (M padded with zeros to a multiple of GROUP, columns) of that type.
     """
 
-    def __init__(self, query: Points, gallery: Points, dtype: torch.dtype, group: int) -> None:
-        self.dtype, self.group, self.euclidean = dtype, group, gallery.metric == "euclidean"
+    def __init__(self, query: Points, gallery: Points, dtype: torch.dtype) -> None:
+        self.dtype, self.euclidean = dtype, gallery.metric == "euclidean"
         self.size, self.width = gallery.rows.shape
         # The gallery is scaled by a power of two to norms below 1; the queries of cosine and inner
         # product each on their own: rows on the grid are.
@@ -95,7 +97,7 @@ class Screen:
             self.centre = _mean(block.rows.double() for _, block in blocks(query, 4096))
             self.lifted = bool(self.centre.norm() > 0.1)
             self.centre *= self.lifted
-        padded = _up(self.size, group)
+        padded = _up(self.size, GROUP)
         columns = _up(self.width + 3 * self.lifted, 32)  # whole tiles are multiplied more quickly
         self.rows = torch.zeros(padded, columns, dtype=dtype, device=gallery.rows.device)
         bounds = [
