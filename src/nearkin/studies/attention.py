@@ -1,0 +1,216 @@
+"""Which attention is it: every layer, and every part of it left out, one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from nearkin.losses.refined import as_published, as_released
+from nearkin.runs.recipe import Plain, Recipe
+from nearkin.studies import refinement
+from nearkin.studies.answer import Answer, Bars, Lines, Table
+from nearkin.studies.proxygml import CUB
+from nearkin.studies.reading import against, mean, scores
+from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
+from nearkin.studies.tuning import trials
+
+TITLE = "Attention in message passing over a batch"
+QUESTION = (
+    "The images of a batch refine their embeddings by listening to one another, and are then "
+    "classified. Does it matter by which attention: dot product, GAT (static) or GATv2 (dynamic), "
+    "with parameters matched? Does attention do anything that a plain mean of the batch, or no "
+    "listening at all, does not? And which of projections, residual, feed-forward part and norms "
+    "is it that works? The seed's authors could not tell GATv2 from the dot product over 5 seeds."
+)
+
+DOT, GAT, GATV2 = "dot-product", "GAT", "GATv2"
+LAYERS: dict[str, dict[str, Plain]] = {
+    DOT: {},
+    GAT: {"layer": "gat"},
+    GATV2: {"layer": "gatv2"},
+}
+WHOLE: dict[str, Change] = {
+    "cross-entropy": {"loss": "cross-entropy"},
+    "group loss": {"loss": "group"},
+    "auxiliary loss alone": options(refined=0.0),
+    "no edges": options(layer="no-edges"),
+    "mean": options(layer="mean"),
+    **{name: options(**given) for name, given in LAYERS.items()},
+}
+"""Name -> what differs from the common recipe; each has trials of its own."""
+
+PARTS = {
+    "projections": "query key value out",
+    "residual": "residual",
+    "feed-forward": "feedforward",
+    "norms": "norms",
+}
+LESS: dict[str, dict[str, Change]] = {
+    name: {f"{name} without {p}": options(**given, without=w) for p, w in PARTS.items()}
+    for name, given in LAYERS.items()
+}
+"""Layer -> what is left of it without each part; run under the layer's settings."""
+
+FORMS: dict[str, dict[str, Change]] = {
+    DOT: {
+        "dot-product, null neighbour": options(null_neighbour=True),
+        "as published, CUB settings": options(**as_published("cub")),
+        "as released, CUB settings": options(**as_released("cub")),
+    },
+    GAT: {"GAT, its paper's form": options(layer="gat", shared_projection=True)},
+    GATV2: {"GATv2, its paper's form": options(layer="gatv2", shared_projection=True)},
+}
+"""Layer -> the form in which it was released or published; under the layer's settings."""
+
+VARIANTS = {name: FORMS[name] | LESS[name] for name in LAYERS}
+METHODS = WHOLE | VARIANTS[DOT] | VARIANTS[GAT] | VARIANTS[GATV2]
+DEMO = refinement.DEMO
+name = partial(refinement.name_of, methods=METHODS)
+
+
+def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
+    """Nine trials of every whole method."""
+    changes = WHOLE.values() if tune else ()
+    return [t for change in changes for t in trials(refinement.recipe(data, epochs, change))]
+
+
+def recipes(
+    data: str = CUB,
+    seeds: int = 5,
+    epochs: int = 0,
+    tune: bool = True,
+    searched: list[dict] | None = None,
+) -> list[Recipe]:
+    """Every seed and method; a layer's variants run under the settings of the layer.
+
+    Args:
+        data: the data set.
+        seeds: how many, from 0.
+        epochs: the most that a run may take; 0 takes the common number.
+        tune: whether settings are searched; otherwise the common ones are taken.
+        searched: the rows of `search`.
+    """
+    found = []
+    for whole, change in WHOLE.items():
+        changes = [change, *VARIANTS.get(whole, {}).values()]
+        ones = [refinement.recipe(data, epochs, each) for each in changes]
+        found += refinement.settled(ones[0], ones, searched or [])
+    return [replace(one, seed=seed) for seed in range(seeds) for one in found]
+
+
+def answer(rows: list[dict]) -> Answer:
+    """Every layer, every layer less a part, and where attention goes while it trains."""
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(rows)),
+        tables=(layers(rows), parts(rows)),
+        figures=(bars(rows), attention(rows)),
+    )
+
+
+def layers(rows: list[dict]) -> Table:
+    """Every whole method and form, beside the dot product, with what it costs."""
+    found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
+    oracle = scores(rows, name, "recall@1", "best_on_test")
+    differ = against(DOT, found["R@1"]) if DOT in found["R@1"] else {}
+    forms = [form for forms in FORMS.values() for form in forms]
+    parameters, seconds, memory = (
+        refinement.costs(rows, name, key, unit)
+        for key, unit in (
+            ("loss_parameters", 1e6),
+            ("train_seconds", 1.0),
+            ("peak_memory_mb", 1.0),
+        )
+    )
+    shares = (*HEADS, "best epoch on test", "to dot-product")
+    return Table(
+        title=f"Every layer, {refinement.data_name(rows)}",
+        columns=("method", *shares, "p", "parameters of the loss, M", "training, s", "memory, MB"),
+        rows=tuple(
+            (
+                method,
+                *(mean(found[head].get(method)) for head in HEADS),
+                mean(oracle.get(method)),
+                *beside(differ.get(method)),
+                round(parameters[method], 2),
+                round(seconds[method], 1),
+                round(memory[method]),
+            )
+            for method in (*WHOLE, *forms)
+            if method in found["R@1"]
+        ),
+        percent=shares,
+        best=tuple(HEADS),
+        note=refinement.note(rows, "the dot product"),
+    )
+
+
+def parts(rows: list[dict]) -> Table:
+    """Each layer whole and less one part, with the difference that the part makes."""
+    recall = scores(rows, name, "recall@1")
+    parameters = refinement.costs(rows, name, "loss_parameters", 1e6)
+    lines = []
+    for layer in LAYERS:
+        family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
+        differ = against(layer, family) if layer in family else {}
+        lines += [
+            (m, mean(s), *beside(differ.get(m)), round(parameters[m], 2)) for m, s in family.items()
+        ]
+    return Table(
+        title="One part of a layer left out",
+        columns=("layer", "R@1", "to the whole", "p", "parameters of the loss, M"),
+        rows=tuple(lines),
+        percent=("R@1", "to the whole"),
+        note=refinement.note(rows, "the whole layer"),
+    )
+
+
+def bars(rows: list[dict]) -> Bars:
+    """R@1 of each layer, whole and less one part."""
+    recall = scores(rows, name, "recall@1")
+    groups = [layer for layer in LAYERS if layer in recall]
+    return Bars(
+        title="R@1 by layer, whole and with one part left out",
+        y="R@1",
+        groups=tuple(groups),
+        series=("whole", *(f"without {part}" for part in PARTS)),
+        values=tuple(tuple(mean(recall.get(m)) for m in (layer, *LESS[layer])) for layer in groups),
+        percent=True,
+    )
+
+
+def attention(rows: list[dict]) -> Lines:
+    """Where the attention of a training batch goes, epoch by epoch."""
+    lines = []
+    for where in ("within", "across"):
+        found = refinement.monitored(rows, name, f"attention_{where}")
+        lines += [
+            refinement.curve(f"{layer}, {where} classes", found[layer], dashed=where == "across")
+            for layer in LAYERS
+            if layer in found
+        ]
+    return Lines(
+        title="Attention within and across classes over training",
+        x="epoch",
+        y="share of attention",
+        lines=tuple(lines),
+        percent=True,
+        note="Of one training batch; the rest goes to the image itself.",
+    )
+
+
+def findings(rows: list[dict]) -> list[str]:
+    """Whether layers differ, whether listening helps, and which part matters."""
+    recall = scores(rows, name, "recall@1")
+    if DOT not in recall:
+        return []
+    differ = against(DOT, {m: s for m, s in recall.items() if m in WHOLE})
+    said = [f"{m} against {DOT}: {verdict(d)}." for m, d in differ.items()]
+    for layer in LAYERS:
+        family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
+        drops = {m: d.estimate.mean for m, d in against(layer, family).items()}
+        if drops:
+            worst = min(drops, key=drops.__getitem__)
+            said.append(f"{worst} loses most of the parts: {100 * drops[worst]:+.1f} points.")
+    return said

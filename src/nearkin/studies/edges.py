@@ -1,0 +1,154 @@
+"""What edges say: nothing, a bias, a gate, a message of their own; taught or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from nearkin.runs.recipe import Plain, Recipe
+from nearkin.studies import refinement
+from nearkin.studies.answer import Answer, Bars, Table
+from nearkin.studies.proxygml import CUB
+from nearkin.studies.reading import against, mean, scores
+from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
+from nearkin.studies.tuning import trials
+
+TITLE = "Edges that carry numbers"
+QUESTION = (
+    "An edge between two images can say how alike they are. Does it help to let it: as a bias of "
+    "the attention score, as a gate of the message, or in a graph network, in which edges and "
+    "nodes update one another one to three times? And does it help to teach the edges directly, "
+    "by a loss that asks whether the two images are of one class?"
+)
+
+NONE = "no edge features"
+KINDS: dict[str, dict[str, Plain]] = {
+    NONE: {},
+    "bias of the score": {"edges": "bias"},
+    "gate of the message": {"edges": "gate"},
+    "graph network, 1 update": {"layer": "graph-network"},
+    "graph network, 2 updates": {"layer": "graph-network", "layers": 2},
+    "graph network, 3 updates": {"layer": "graph-network", "layers": 3},
+    "graph network, 1 update, sum": {"layer": "graph-network", "aggregate": "sum"},
+    "graph network, 1 update, max": {"layer": "graph-network", "aggregate": "max"},
+}
+TAUGHT = ", edge loss"
+METHODS: dict[str, Change] = {
+    **{kind: options(**given) for kind, given in KINDS.items()},
+    **{kind + TAUGHT: options(**given, edge_loss=1.0) for kind, given in KINDS.items()},
+}
+"""Name -> what differs from the common recipe."""
+
+DEMO = refinement.DEMO
+name = partial(refinement.name_of, methods=METHODS)
+
+
+def tuned_as(method: str) -> str:
+    """The method whose trials choose the settings of this one: one of attention, one of networks.
+
+    >>> tuned_as("gate of the message, edge loss"), tuned_as("graph network, 3 updates")
+    ('no edge features, edge loss', 'graph network, 1 update')
+    """
+    base = "graph network, 1 update" if method.startswith("graph network") else NONE
+    return base + TAUGHT * method.endswith(TAUGHT)
+
+
+def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
+    """Nine trials of attention and of the graph network, with and without the edge loss."""
+    bases = dict.fromkeys(map(tuned_as, METHODS)) if tune else ()
+    return [t for m in bases for t in trials(refinement.recipe(data, epochs, METHODS[m]))]
+
+
+def recipes(
+    data: str = CUB,
+    seeds: int = 5,
+    epochs: int = 0,
+    tune: bool = True,
+    searched: list[dict] | None = None,
+) -> list[Recipe]:
+    """Every seed and use of edges, with and without the edge loss.
+
+    Args:
+        data: the data set.
+        seeds: how many, from 0.
+        epochs: the most that a run may take; 0 takes the common number.
+        tune: whether settings are searched; otherwise the common ones are taken.
+        searched: the rows of `search`.
+    """
+    everything = {m: refinement.recipe(data, epochs, change) for m, change in METHODS.items()}
+    found = [
+        one
+        for method, each in everything.items()
+        for one in refinement.settled(everything[tuned_as(method)], [each], searched or [])
+    ]
+    return [replace(one, seed=seed) for seed in range(seeds) for one in found]
+
+
+def answer(rows: list[dict]) -> Answer:
+    """Every use of edges beside none, and what the edge loss adds to each."""
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(rows)),
+        tables=(table(rows),),
+        figures=(bars(rows),),
+    )
+
+
+def table(rows: list[dict]) -> Table:
+    """Every method, beside no edge features and no edge loss, and beside itself untaught."""
+    found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
+    recall = found["R@1"]
+    to_none = against(NONE, recall) if NONE in recall else {}
+    untaught = refinement.differences(recall, {kind + TAUGHT: kind for kind in KINDS})
+    parameters = refinement.costs(rows, name, "loss_parameters", 1e6)
+    seconds = refinement.costs(rows, name, "train_seconds", 1.0)
+    shares = (*HEADS, "to none", "to no edge loss")
+    return Table(
+        title=f"Every use of edges, {refinement.data_name(rows)}",
+        columns=(
+            *("edges", *HEADS, "to none", "p", "to no edge loss", "p of the edge loss"),
+            *("parameters of the loss, M", "training, s"),
+        ),
+        rows=tuple(
+            (
+                method,
+                *(mean(found[head].get(method)) for head in HEADS),
+                *beside(to_none.get(method)),
+                *beside(untaught.get(method)),
+                round(parameters[method], 2),
+                round(seconds[method], 1),
+            )
+            for method in METHODS
+            if method in recall
+        ),
+        percent=shares,
+        best=tuple(HEADS),
+        note=refinement.note(rows, "no edge features, and against the same without the edge loss"),
+    )
+
+
+def bars(rows: list[dict]) -> Bars:
+    """R@1 of every use of edges, with and without the edge loss."""
+    recall = scores(rows, name, "recall@1")
+    groups = [kind for kind in KINDS if kind in recall]
+    return Bars(
+        title="R@1 by use of edges",
+        y="R@1",
+        groups=tuple(groups),
+        series=("without the edge loss", "with it"),
+        values=tuple((mean(recall.get(k)), mean(recall.get(k + TAUGHT))) for k in groups),
+        percent=True,
+    )
+
+
+def findings(rows: list[dict]) -> list[str]:
+    """What each use of edges, and the edge loss, adds."""
+    recall = scores(rows, name, "recall@1")
+    if NONE not in recall:
+        return []
+    kinds = {kind: s for kind, s in recall.items() if kind in KINDS}
+    said = [f"{kind}: {verdict(d)}." for kind, d in against(NONE, kinds).items()]
+    untaught = refinement.differences(recall, {kind + TAUGHT: kind for kind in KINDS})
+    gains = "; ".join(f"{m.removesuffix(TAUGHT)} {verdict(d)}" for m, d in untaught.items())
+    return [*said, f"What the edge loss adds: {gains}."] if gains else said

@@ -1,0 +1,172 @@
+"""Which graph is it: who listens to whom, beside a random graph of the same degree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from nearkin.measure.statistics import Estimate, estimate
+from nearkin.runs.recipe import Recipe
+from nearkin.studies import refinement
+from nearkin.studies.answer import Answer, Line, Lines, Table
+from nearkin.studies.proxygml import CUB
+from nearkin.studies.reading import mean, scores
+from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
+from nearkin.studies.tuning import trials
+
+TITLE = "Graphs over a batch"
+QUESTION = (
+    "The seed wants to connect only images that are alike, instead of all of a batch. Does a "
+    "sparse graph train better embeddings than the full one, and if so, because of who is "
+    "connected or only because fewer are? Each graph stands beside a random one in which every "
+    "image listens to as many others; and beside a graph that is told the labels, the most that "
+    "knowing whom to listen to could give."
+)
+
+FULL = "full"
+GRAPHS: dict[str, Change] = {
+    FULL: options(),
+    "no edges": options(layer="no-edges"),
+    **{f"{k} nearest": options(builder="knn", k=k) for k in (2, 4, 8, 16, 32)},
+    "8 nearest, union": options(builder="knn", k=8, symmetry="union"),
+    "8 nearest, mutual": options(builder="mutual-knn", k=8),
+    **{f"cosine > {t}": options(builder="threshold", threshold=t) for t in (0.25, 0.5, 0.75)},
+    "cosine < -0.1": options(builder="threshold", threshold=0.1, sign="negative"),
+    "|cosine| > 0.25": options(builder="threshold", threshold=0.25, sign="both"),
+    "correlation > 0.5": options(builder="threshold", threshold=0.5, similarity="correlation"),
+    "top 10 %": options(builder="top-ratio", ratio=0.1),
+    "learned": options(builder="learned"),
+    "label-guided": options(builder="label-guided", k=8),
+}
+"""Name -> what differs from the common recipe."""
+
+RANDOM: dict[str, Change] = {
+    **{f"{k} nearest": options(builder="random", like="knn", k=k) for k in (2, 4, 8, 16, 32)},
+    "8 nearest, mutual": options(builder="random", like="mutual-knn", k=8),
+    **{
+        f"cosine > {t}": options(builder="random", like="threshold", threshold=t)
+        for t in (0.25, 0.5, 0.75)
+    },
+}
+"""Graph -> its control: the same degrees, neighbours drawn at random."""
+
+METHODS = GRAPHS | {f"random, as {graph}": change for graph, change in RANDOM.items()}
+DEMO = refinement.DEMO
+name = partial(refinement.name_of, methods=METHODS)
+
+
+def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
+    """Nine trials of the full graph and of the 8 nearest."""
+    changes = (GRAPHS[FULL], GRAPHS["8 nearest"]) if tune else ()
+    return [t for change in changes for t in trials(refinement.recipe(data, epochs, change))]
+
+
+def recipes(
+    data: str = CUB,
+    seeds: int = 5,
+    epochs: int = 0,
+    tune: bool = True,
+    searched: list[dict] | None = None,
+) -> list[Recipe]:
+    """Every seed and graph: the full one under its own settings, all others under those of k-NN.
+
+    Args:
+        data: the data set.
+        seeds: how many, from 0.
+        epochs: the most that a run may take; 0 takes the common number.
+        tune: whether settings are searched; otherwise the common ones are taken.
+        searched: the rows of `search`.
+    """
+    everything = {m: refinement.recipe(data, epochs, change) for m, change in METHODS.items()}
+    full = everything.pop(FULL)
+    found = refinement.settled(full, [full], searched or [])
+    found += refinement.settled(everything["8 nearest"], everything.values(), searched or [])
+    return [replace(one, seed=seed) for seed in range(seeds) for one in found]
+
+
+def answer(rows: list[dict]) -> Answer:
+    """Every graph beside the full one and beside its control, and degree against R@1."""
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(rows)),
+        tables=(table(rows),),
+        figures=(by_degree(rows),),
+    )
+
+
+def table(rows: list[dict]) -> Table:
+    """Every graph: whom it connects, what came of it, and by how much it beats its control."""
+    found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
+    recall = found["R@1"]
+    degree, kin = (refinement.monitored(rows, name, key) for key in ("degree", "kin_heard"))
+    shares = ("kin among them", *HEADS, "to full", "to random")
+    full = refinement.differences(recall, {graph: FULL for graph in METHODS if graph != FULL})
+    random = refinement.differences(recall, {graph: f"random, as {graph}" for graph in RANDOM})
+    return Table(
+        title=f"Every graph, {refinement.data_name(rows)}",
+        columns=("graph", "neighbours", *shares[:-2], "to full", "p", "to random", "p of random"),
+        rows=tuple(
+            (
+                graph,
+                rounded(refinement.last(degree.get(graph))),
+                refinement.last(kin.get(graph)),
+                *(mean(found[head].get(graph)) for head in HEADS),
+                *beside(full.get(graph)),
+                *beside(random.get(graph)),
+            )
+            for graph in METHODS
+            if graph in recall
+        ),
+        percent=shares,
+        best=tuple(HEADS),
+        note=refinement.note(rows, "the full graph, and against the control of the same degree")
+        + " Neighbours: in one training batch after the last epoch.",
+    )
+
+
+def rounded(value: Estimate | None) -> float | None:
+    """The mean to one decimal."""
+    return None if value is None else round(value.mean, 1)
+
+
+def by_degree(rows: list[dict]) -> Lines:
+    """R@1 over the number of neighbours: nearest, and drawn at random."""
+    recall = scores(rows, name, "recall@1")
+    degree = refinement.monitored(rows, name, "degree")
+    lines = []
+    for kind in ("", "random, as "):
+        members = [f"{kind}{k} nearest" for k in (2, 4, 8, 16, 32)]
+        members = [m for m in (*members, FULL) if m in recall and m in degree]
+        points = [(refinement.last(degree[m]), estimate(list(recall[m].values()))) for m in members]
+        lines.append(
+            Line(
+                "at random" if kind else "nearest",
+                tuple(x.mean for x, _ in points if x),
+                tuple(y.mean for _, y in points),
+                tuple(y.low for _, y in points),
+                tuple(y.high for _, y in points),
+            )
+        )
+    return Lines(
+        title="R@1 by the number of neighbours",
+        x="neighbours of an image",
+        y="R@1",
+        lines=tuple(lines),
+        log_x=True,
+        percent=True,
+        note="Both end at the full graph.",
+    )
+
+
+def findings(rows: list[dict]) -> list[str]:
+    """Whether any graph beats the full one, and whether any beats its control."""
+    recall = scores(rows, name, "recall@1")
+    full = refinement.differences(recall, {graph: FULL for graph in GRAPHS if graph != FULL})
+    random = refinement.differences(recall, {graph: f"random, as {graph}" for graph in RANDOM})
+    said = []
+    for what, differ in (("the full graph", full), ("its random control", random)):
+        sure = {g: d for g, d in differ.items() if d.p < 0.05}
+        listed = "; ".join(f"{g} {verdict(d)}" for g, d in sure.items())
+        said.append(f"Surely different from {what}: {listed or 'no graph'}.")
+    return said

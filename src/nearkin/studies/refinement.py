@@ -1,0 +1,136 @@
+"""What the studies of the graph lab share: their recipe, its settings, and how rows are read.
+
+Each question has a file of its own: attention, graph, edges, graph_gain and rank_collapse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from nearkin.measure.statistics import Difference, Estimate, estimate, holm, paired
+from nearkin.runs.recipe import Plain, Recipe
+from nearkin.studies.answer import Line
+from nearkin.studies.reading import Scores, p_value
+from nearkin.studies.tuning import SETTLED, common, settle
+
+Key = TypeVar("Key", bound=Hashable)
+HEADS = {"R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi"}
+DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "tune": False}
+"""The options of a short form that needs no data set."""
+
+Change = Mapping[str, Any]
+"""What differs from the common recipe: its fields, and loss_options of graph refinement."""
+
+
+def recipe(data: str, epochs: int, change: Change) -> Recipe:
+    """Graph refinement with this change, its settings not chosen yet.
+
+    epochs: the most that a run may take; 0: 8 on features, 4 on pictures.
+    """
+    base = common(data, epochs or (8 if data.startswith("features:") else 4))
+    return replace(replace(base, loss="graph-refinement"), **change)
+
+
+def settled(like: Recipe, ones: Iterable[Recipe], searched: Iterable[dict]) -> list[Recipe]:
+    """The recipes under the settings that the trials of `like` chose."""
+    best = settle(like, searched)
+    shared = {name: getattr(best, name) for name in SETTLED}
+    return [replace(one, **shared) for one in ones]
+
+
+def name_of(row: dict, methods: Mapping[str, Change]) -> str | None:
+    """The name of a row's change among the methods; None where it is none of them."""
+    asked = row["recipe"]
+    for name, change in methods.items():
+        wanted = {"loss": "graph-refinement", "loss_options": {}} | dict(change)
+        if all(asked[field] == value for field, value in wanted.items()):
+            return name
+    return None
+
+
+def options(**given: Plain) -> dict[str, Any]:
+    """The change that sets these options of the loss.
+
+    >>> options(builder="knn", k=8)
+    {'loss_options': {'builder': 'knn', 'k': 8}}
+    """
+    return {"loss_options": given}
+
+
+def monitored(
+    rows: Iterable[dict], name: Callable[[dict], str | None], key: str
+) -> dict[str, dict[int, Scores]]:
+    """Method -> epoch -> seed -> what the loss said of a training batch under this key."""
+    found: dict[str, dict[int, Scores]] = {}
+    for row in rows:
+        method = name(row)
+        for epoch in row["epochs"]:
+            said = (epoch.get("monitor") or {}).get(key)
+            if method is not None and said is not None:
+                by_epoch = found.setdefault(method, {})
+                by_epoch.setdefault(epoch["epoch"], {})[row["recipe"]["seed"]] = said
+    return found
+
+
+def last(by_epoch: dict[int, Scores] | None) -> Estimate | None:
+    """What was said after the last epoch, over seeds."""
+    return estimate(list(by_epoch[max(by_epoch)].values())) if by_epoch else None
+
+
+def curve(name: str, by_epoch: dict[int, Scores], dashed: bool = False) -> Line:
+    """The mean over seeds at each epoch, with its interval."""
+    x = sorted(by_epoch)
+    y = [estimate(list(by_epoch[epoch].values())) for epoch in x]
+    low, high = tuple(e.low for e in y), tuple(e.high for e in y)
+    return Line(name, tuple(map(float, x)), tuple(e.mean for e in y), low, high, dashed)
+
+
+def costs(
+    rows: Iterable[dict], name: Callable[[dict], str | None], key: str, unit: float
+) -> dict[str | None, float]:
+    """Method -> the mean of a cost of its runs, in these units."""
+    found: dict[str | None, list[float]] = {}
+    for row in rows:
+        if row["cost"].get(key) is not None:
+            found.setdefault(name(row), []).append(row["cost"][key] / unit)
+    return {method: sum(values) / len(values) for method, values in found.items()}
+
+
+def differences(found: Mapping[Key, Scores], pairs: Mapping[Key, Key]) -> dict[Key, Difference]:
+    """Each method minus the one that it is paired with, p corrected by Holm's method."""
+    there = {a: paired(found[a], found[b]) for a, b in pairs.items() if a in found and b in found}
+    adjusted = holm([d.p for d in there.values()])
+    return {a: replace(d, p=p) for (a, d), p in zip(there.items(), adjusted, strict=True)}
+
+
+def beside(difference: Difference | None) -> tuple[Estimate | None, str]:
+    """A difference and its p, as two cells."""
+    return (difference.estimate if difference else None, p_value(difference))
+
+
+def verdict(difference: Difference) -> str:
+    """A difference in words: points of R@1, and whether it is sure.
+
+    >>> verdict(Difference(estimate([0.01, 0.012, 0.011]), 0.01))
+    '+1.1 points (p = 0.010)'
+    """
+    p = p_value(difference)
+    sure = f" (p {p if p.startswith('<') else '= ' + p})" if p else ""
+    return f"{100 * difference.estimate.mean:+.1f} points{sure}"
+
+
+def data_name(rows: list[dict]) -> str:
+    """The data set of the rows; nothing where there are none."""
+    return rows[0]["data"]["name"] if rows else ""
+
+
+def note(rows: list[dict], reference: str) -> str:
+    """What stands under a table of differences."""
+    variant = rows[0]["data"]["variant"] if rows else ""
+    return (
+        f"{variant}. Mean ± half of the 95 % t-interval over seeds, last epoch; settings chosen on "
+        f"validation classes. Differences and p: paired t-tests of R@1 against {reference}, "
+        "Holm-corrected."
+    )

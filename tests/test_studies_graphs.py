@@ -1,0 +1,221 @@
+"""The studies of the graph lab ask what they say, beside fair controls, and read rows right."""
+
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from nearkin import graphs
+from nearkin.losses import make
+from nearkin.runs.recipe import Recipe
+from nearkin.studies import STUDIES, attention, edges, graph, graph_gain, rank_collapse
+from nearkin.studies.answer import Answer, Table
+from nearkin.studies.proxygml import CARS
+
+ASKED = ["attention", "edges", "graph", "graph-gain"]
+
+
+def done(recipe: Recipe, recall: float, **monitor: float) -> dict:
+    """The row of a finished run with this R@1."""
+    last = {"epoch": recipe.epochs, "recall@1": recall, "map@r": recall / 3, "nmi": recall / 2}
+    return {
+        "hash": recipe.hash,
+        "status": "done",
+        "recipe": asdict(recipe),
+        "metrics": {"last": last, "validated": None, "best_on_test": last | {"recall@1": 0.9}},
+        "epochs": [{"epoch": e, "monitor": monitor} for e in (1, 2)],
+        "data": {"name": "features:CUB_200_2011", "variant": "features, 1280-d"},
+        "cost": {"loss_parameters": 2e6, "train_seconds": 12.0, "peak_memory_mb": 700.0},
+    }
+
+
+def cells(table: Table, *heads: str) -> dict[str, Any]:
+    """The row of a table that these cells head, by column."""
+    row = next(row for row in table.rows if row[: len(heads)] == heads)
+    return dict(zip(table.columns, row, strict=True))
+
+
+def figures(found: Answer) -> list[Any]:
+    """Of whatever kind they are."""
+    return list(found.figures)
+
+
+def rows_of(name: str, recall, **monitor: float) -> list[dict]:
+    """Two seeds of every recipe of a study; recall(recipe) in the mean, a little apart by seed."""
+    asked = STUDIES[name].recipes(seeds=2, tune=False)
+    return [done(r, recall(r) + 0.001 * r.seed, **monitor) for r in asked]
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("data", ["", CARS, "omniglot", "mnist-5k"])
+def test_every_recipe_is_asked_for_once_and_can_be_built(name, data):
+    asked = STUDIES[name].recipes(**({"data": data} if data else {}))
+    assert len({r.hash for r in asked}) == len(asked)
+    assert {r.seed for r in asked} == set(range(5))
+    assert not any(r.validate for r in asked)
+    for loss, options in {(r.loss, tuple(r.loss_options.items())) for r in asked}:
+        make(loss, dict(options), classes=10, dim=16)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_search_holds_classes_back_and_can_be_left_out(name):
+    study = STUDIES[name]
+    assert all(r.validate for r in study.search())
+    assert study.search(tune=False) == []
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_every_method_has_a_name_of_its_own(name):
+    study = STUDIES[name]
+    named = {study.name(done(r, 0.5)) if name != "graph-gain" else None for r in study.recipes()}
+    assert named == ({None} if name == "graph-gain" else set(study.METHODS))
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_answers_without_rows_and_with_one_seed(name):
+    study = STUDIES[name]
+    assert isinstance(study.answer([]), Answer)
+    rows = [done(r, 0.5) for r in study.recipes(seeds=1)]
+    assert all(len(table.rows) > 3 for table in study.answer(rows).tables)
+
+
+def test_a_layer_less_a_part_runs_under_the_settings_of_the_layer():
+    searched = []
+    for trial in attention.search():
+        layer = trial.loss_options.get("layer")
+        score = 0.6 if trial.lr == (3e-4 if layer == "gat" else 1e-3) else 0.5
+        row = done(trial, score)
+        row["epochs"] = [{"epoch": 4, "validation": {"recall@1": score}}]
+        searched.append(row)
+    for recipe in attention.recipes(seeds=1, searched=searched):
+        assert recipe.lr == (3e-4 if recipe.loss_options.get("layer") == "gat" else 1e-3)
+        assert recipe.epochs == 4
+
+
+def test_attention_compares_layers_and_their_parts():
+    def recall(recipe: Recipe) -> float:
+        lost = 0.1 if recipe.loss_options.get("without") == "residual" else 0.0
+        return 0.5 + 0.02 * (recipe.loss_options.get("layer") == "gatv2") - lost
+
+    rows = rows_of("attention", recall, attention_within=0.2, attention_across=0.7)
+    found = attention.answer(rows)
+    whole, parts = found.tables
+    assert cells(whole, "GATv2")["to dot-product"].mean == pytest.approx(0.02)
+    assert cells(whole, "GAT")["to dot-product"].mean == pytest.approx(0)
+    assert cells(whole, "dot-product")["p"] == ""
+    assert cells(whole, "cross-entropy")["parameters of the loss, M"] == 2
+    assert cells(parts, "GATv2 without residual")["to the whole"].mean == pytest.approx(-0.1)
+    assert "GAT without residual loses most of the parts: -10.0 points." in found.findings
+    assert len(figures(found)[1].lines) == 6
+
+
+def test_graphs_stand_beside_the_full_one_and_their_random_control():
+    def recall(recipe: Recipe) -> float:
+        return {"knn": 0.53, "random": 0.51}.get(recipe.loss_options.get("builder", ""), 0.5)
+
+    rows = rows_of("graph", recall, degree=8.0, kin_heard=0.25)
+    found = graph.answer(rows)
+    eight = cells(found.tables[0], "8 nearest")
+    assert eight["to full"].mean == pytest.approx(0.03)
+    assert eight["to random"].mean == pytest.approx(0.02)
+    assert eight["neighbours"] == 8
+    assert eight["kin among them"].mean == pytest.approx(0.25)
+    assert cells(found.tables[0], "learned")["to random"] is None
+    assert [line.name for line in figures(found)[0].lines] == ["nearest", "at random"]
+
+
+def test_every_random_graph_names_the_degree_of_the_graph_that_it_controls():
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+
+    def degree(change) -> torch.Tensor:
+        loss: Any = make("graph-refinement", change["loss_options"], classes=4, dim=8)
+        return loss.refiner.graph(x).sum(1)
+
+    for name, control in graph.RANDOM.items():
+        assert (degree(control) == degree(graph.GRAPHS[name])).all()
+
+
+def test_edges_stand_beside_none_and_beside_themselves_untaught():
+    def recall(recipe: Recipe) -> float:
+        gate = recipe.loss_options.get("edges") == "gate"
+        return 0.5 + 0.02 * gate + 0.05 * bool(recipe.loss_options.get("edge_loss"))
+
+    table = edges.answer(rows_of("edges", recall)).tables[0]
+    taught = cells(table, "gate of the message, edge loss")
+    assert taught["to none"].mean == pytest.approx(0.07)
+    assert taught["to no edge loss"].mean == pytest.approx(0.05)
+    assert cells(table, "graph network, 3 updates")["to no edge loss"] is None
+
+
+def test_the_gain_is_over_each_control_with_the_same_batches():
+    def recall(recipe: Recipe) -> float:
+        options = recipe.loss_options
+        alone = 0.0 if options.get("refined") == 0 else 0.02
+        edges = 0.0 if alone == 0 or options.get("layer") == "no-edges" else 0.03
+        return 0.5 + alone + edges + 0.1 * (recipe.sampler == "classes")
+
+    table = graph_gain.answer(rows_of("graph-gain", recall)).tables[0]
+    for batches in ("P x K", "random"):
+        full = cells(table, "attention, full graph", batches)
+        assert full["over the auxiliary loss"].mean == pytest.approx(0.05)
+        assert full["over no edges"].mean == pytest.approx(0.03)
+    full = cells(table, "attention, full graph", "P x K")
+    assert full["over random batches"].mean == pytest.approx(0.1)
+    assert cells(table, "auxiliary loss alone", "random")["over random batches"] is None
+
+
+def refiner(builder, without: tuple[str, ...] = ()) -> graphs.Refiner:
+    torch.manual_seed(0)
+    layers = graphs.make_layers("dot-product", 4, dim=8, without=without)
+    return graphs.Refiner(builder, layers).double().eval()
+
+
+def test_residuals_by_their_definition():
+    x = torch.randn(12, 8, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    x[6:] += 30  # far from the others: two components
+    x[:6, 0] -= 30
+    network = refiner(partial(graphs.knn, k=2, symmetry="union"))
+    found = rank_collapse.relative_residuals(network, x)
+    reached = graphs.knn(x, k=2, symmetry="union").double().matrix_power(12) > 0
+    assert not reached.all()
+    for state, value in zip([x, *network.refine(x).nodes], found, strict=True):
+        rest = torch.stack(
+            [row - state[near].mean(0) for row, near in zip(state, reached, strict=True)]
+        )
+
+        def norm(m):
+            columns = max(sum(abs(v) for v in column) for column in m.T.tolist())
+            rows = max(sum(abs(v) for v in row) for row in m.tolist())
+            return (columns * rows) ** 0.5
+
+        assert value == pytest.approx(norm(rest) / norm(state))
+
+
+def test_attention_alone_collapses_and_the_residual_prevents_it():
+    x = torch.randn(20, 8, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    alone = rank_collapse.relative_residuals(
+        refiner(graphs.full, ("residual", "feedforward", "norms")), x
+    )
+    kept = rank_collapse.relative_residuals(refiner(graphs.full, ("feedforward", "norms")), x)
+    assert alone[-1] < 1e-6
+    assert kept[-1] > 1e-2
+
+
+def test_rank_collapse_is_answered_from_its_rows():
+    rows = [
+        {
+            "setting": {"graph": g, "combination": c, "seed": seed},
+            "untrained": [1.0, *(10.0 ** (-d - seed) for d in range(8))],
+            "trained": [1.0] * 9,
+        }
+        for g in rank_collapse.GRAPHS
+        for c in rank_collapse.COMBINATIONS
+        for seed in (0, 2)
+    ]
+    found = rank_collapse.answer(rows)
+    row = cells(found.tables[0], "full", "attention alone")
+    assert (row["untrained, 1"], row["untrained, 8"], row["trained, 8"]) == ("0.1", "1e-08", "1")
+    assert [len(figure.lines) for figure in figures(found)] == [4, 4, 4]
+    assert isinstance(rank_collapse.answer([]), Answer)
