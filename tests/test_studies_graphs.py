@@ -113,7 +113,8 @@ def test_attention_compares_layers_and_their_parts():
 
 def test_graphs_stand_beside_the_full_one_and_their_random_control():
     def recall(recipe: Recipe) -> float:
-        return {"knn": 0.53, "random": 0.51}.get(recipe.loss_options.get("builder", ""), 0.5)
+        builder = str(recipe.loss_options.get("builder"))
+        return {"knn": 0.53, "random": 0.51}.get(builder, 0.5)
 
     rows = rows_of("graph", recall, degree=8.0, kin_heard=0.25)
     found = graph.answer(rows)

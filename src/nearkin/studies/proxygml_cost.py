@@ -100,7 +100,7 @@ def step_cost(setting: Setting) -> tuple[float, float]:
         embeddings.grad = loss.proxies.grad = None
         loss(embeddings, labels).backward()
         times.append(time.perf_counter() - start)
-    return median(times[1:]), peak.megabytes() - before
+    return median(times[1:]), max(0.0, peak.megabytes() - before)
 
 
 def resident_megabytes() -> float:
