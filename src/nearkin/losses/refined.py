@@ -169,6 +169,15 @@ class GraphRefinement(nn.Module):
         ) / 2
 
     @torch.no_grad()
+    def attention(self, embeddings: Tensor, labels: Tensor) -> Tensor | None:
+        """What i gives to j (B, B): the mean over layers and heads; None where no layer has any."""
+        if not self.weights["refined"]:
+            return None
+        adjacency = self.refiner.graph(unit(embeddings), labels)
+        weights = self.refiner.attention(unit(embeddings), adjacency)
+        return torch.cat(weights).mean(0) if weights else None
+
+    @torch.no_grad()
     def monitor(self, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
         """What the graph of a batch is like, and where attention goes.
 
@@ -179,16 +188,15 @@ class GraphRefinement(nn.Module):
         """
         if not self.weights["refined"]:
             return {}
-        adjacency = self.refiner.graph(unit(embeddings), labels)
-        weights, connected = self.refiner.attention(unit(embeddings), adjacency), adjacency > 0
+        connected = self.refiner.graph(unit(embeddings), labels) > 0
         kin, strangers = pair_masks(labels)
         heard = (connected & (kin | strangers)).sum().item()
         said = {
             "degree": heard / max(len(labels), 1),
             "kin_heard": (connected & kin).sum().item() / max(heard, 1),
         }
-        if weights:
-            mean = torch.cat(weights).mean(0)  # (B, B)
+        mean = self.attention(embeddings, labels)
+        if mean is not None:
             parts = {"self": ~(kin | strangers), "within": kin, "across": strangers}
             for name, mask in parts.items():
                 said[f"attention_{name}"] = (mean * mask).sum(1).mean().item()

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from nearkin.report import pictures, plots, standard, tables
+from nearkin.report import batches, pictures, plots, standard, tables
 from nearkin.report.kept import Kept, picture_uri, sheet
 from nearkin.report.views import (
     CLASS_COLOURS,
@@ -25,7 +25,7 @@ from nearkin.report.views import (
     tags,
 )
 from nearkin.runs.store import write_whole
-from nearkin.studies.answer import Answer, Figure, Gallery, Lines, Maps
+from nearkin.studies.answer import Answer, BatchGraphs, Figure, Gallery, Lines, Maps
 
 TILE = 96  # pixels of a picture in a gallery
 GRAIN = 4  # decimals of a point's place in its square
@@ -203,7 +203,7 @@ def html_figure(figure: Figure, store: Path, atlas: Atlas) -> dict:
         }
     if isinstance(figure, Gallery):
         return said | {"wide": True} | html_gallery(answers(figure, store))
-    drawn = plots.svg(figure)
+    drawn = batches.svg(figure, store) if isinstance(figure, BatchGraphs) else plots.svg(figure)
     points = float(drawn.split('width="', 1)[1].split("pt", 1)[0])
     return said | {"svg": drawn, "points": points, "wide": points > 80 * plots.WIDE}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nearkin.report import batches
 from nearkin.report.plots import INK, drawing, new, short, svg, wrap
 from nearkin.report.views import (
     CLASS_COLOURS,
@@ -22,7 +23,7 @@ from nearkin.report.views import (
     tags,
 )
 from nearkin.runs.store import write_whole
-from nearkin.studies.answer import Figure, Gallery, Maps
+from nearkin.studies.answer import BatchGraphs, Figure, Gallery, Maps
 
 
 def class_colour(label: int) -> str:
@@ -148,6 +149,8 @@ def save(figure: Figure, stem: Path, store: Path) -> Path:
     """Write the figure as a picture beside `stem`, under the ending that suits it."""
     if isinstance(figure, Maps | Gallery):
         path, content = stem.with_suffix(".png"), png(figure, store)
+    elif isinstance(figure, BatchGraphs):
+        path, content = stem.with_suffix(".svg"), batches.svg(figure, store).encode()
     else:
         path, content = stem.with_suffix(".svg"), svg(figure).encode()
     write_whole(path, lambda file: file.write(content))

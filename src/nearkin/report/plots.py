@@ -14,6 +14,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from html import escape
 from math import isfinite
 from typing import Any
@@ -89,9 +90,14 @@ class Tips:
 
 def svg(figure: Lines | Bars | Matrix) -> str:
     """The figure as SVG that scales to whatever holds it."""
+    return as_svg(partial(VECTOR[type(figure)], figure))
+
+
+def as_svg(draw: Callable[[Tips], Any]) -> str:
+    """What `draw` gives, with its tips, as SVG that scales to whatever holds it."""
     tips, buffer = Tips(), io.StringIO()
     with drawing():
-        drawn = VECTOR[type(figure)](figure, tips)
+        drawn = draw(tips)
         drawn.patch.set_visible(False)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         drawn.savefig(buffer, format="svg", metadata=nothing)

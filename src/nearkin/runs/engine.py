@@ -20,6 +20,7 @@ from nearkin.measure import confusion
 from nearkin.runs.examine import (
     examine,
     headline,
+    keep_attention,
     keep_embeddings,
     nearness,
     refined,
@@ -187,14 +188,18 @@ def conclude(
     """The row of a finished run; its embeddings and its backbone are kept in the folder."""
     seconds, images = current.seconds, current.step * recipe.batch
     last = mistaken = None
+    files = {"folder": f"runs/{recipe.hash}"}
     if not diverged:
         last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
         query = current.splits.query
         embeddings = current.embed(query)
         keep_embeddings(folder / "embeddings.npz", embeddings, query)
+        files["embeddings"] = "embeddings.npz"
         if len(query.classes) <= CONFUSED:
             mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()
         write_whole(folder / "backbone.pt", partial(torch.save, describe(current.backbone.module)))
+        if keep_attention(folder / "attention.npz", current):
+            files["attention"] = "attention.npz"
     splits = current.splits
     return {
         "hash": recipe.hash,
@@ -230,9 +235,7 @@ def conclude(
         },
         "versions": versions(),
         "machine": machine(current.device),
-        "files": {"folder": f"runs/{recipe.hash}", "embeddings": "embeddings.npz"}
-        if not diverged
-        else {"folder": f"runs/{recipe.hash}"},
+        "files": files,
     }
 
 

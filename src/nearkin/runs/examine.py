@@ -91,6 +91,37 @@ def watched_batch(run: Run) -> dict[str, float]:
     return said
 
 
+def keep_attention(path: Path, run: Run, classes: int = 6) -> bool:
+    """Write who listens to whom among the first classes of a batch of pictures, for the page.
+
+    attention (n, n), y (n,), pictures (n, H, W) or (n, H, W, 3); nothing, and False, where inputs
+    are no small pictures or the loss has no attention.
+    """
+    inputs = run.splits.train.inputs
+    if not (isinstance(inputs, Tensor) and inputs.ndim == 4 and hasattr(run.loss, "attention")):
+        return False
+    indices = run.batches_of(0)[0]
+    labels = run.splits.train.labels[indices]
+    run.backbone.eval()
+    with torch.no_grad():
+        embeddings = run.backbone(run.prepare(run.inputs, indices)).float()
+        attention = run.loss.attention(embeddings, labels.to(run.device))
+    if attention is None:
+        return False
+    chosen = torch.isin(labels, labels.unique()[:classes]).nonzero()[:, 0]
+    chosen = chosen[labels[chosen].argsort(stable=True)]
+    pictures = inputs[indices[chosen]].cpu().movedim(1, -1).squeeze(-1)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        attention=attention.cpu()[chosen][:, chosen].numpy(),
+        y=labels[chosen].numpy(),
+        pictures=pictures.numpy(),
+    )
+    write_whole(path, lambda file: file.write(buffer.getvalue()))
+    return True
+
+
 def keep_embeddings(path: Path, embeddings: Tensor, split: Split) -> None:
     """Write a split's embeddings for the page (and for `nearkin evaluate`) as one .npz file.
 

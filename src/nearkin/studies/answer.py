@@ -116,7 +116,20 @@ class Gallery:
     note: str = ""
 
 
-Figure = Lines | Bars | Matrix | Maps | Gallery
+@dataclass(frozen=True)
+class BatchGraphs:
+    """Who listens to whom in a batch, for several runs side by side: (name, the row that kept it).
+
+    The images are the nodes, attention is the width of the edges; drawn only where the data set's
+    terms allow its pictures to be shown (report/kept.py).
+    """
+
+    title: str
+    rows: tuple[tuple[str, dict], ...]
+    note: str = ""
+
+
+Figure = Lines | Bars | Matrix | Maps | Gallery | BatchGraphs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import partial
 from nearkin.losses.refined import as_published, as_released
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.studies import refinement
-from nearkin.studies.answer import Answer, Bars, Lines, Table
+from nearkin.studies.answer import Answer, Bars, BatchGraphs, Lines, Table
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import against, mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
@@ -105,7 +105,7 @@ def answer(rows: list[dict]) -> Answer:
         question=QUESTION,
         findings=tuple(findings(rows)),
         tables=(layers(rows), parts(rows)),
-        figures=(bars(rows), attention(rows)),
+        figures=(bars(rows), attention(rows), *batch(rows)),
     )
 
 
@@ -198,6 +198,17 @@ def attention(rows: list[dict]) -> Lines:
         percent=True,
         note="Of one training batch; the rest goes to the image itself.",
     )
+
+
+def batch(rows: list[dict]) -> list[BatchGraphs]:
+    """The graph of a batch under each layer, of the first seed, where runs kept their pictures."""
+    kept = {name(row): row for row in reversed(rows) if "attention" in row.get("files", {})}
+    shown = tuple((layer, kept[layer]) for layer in LAYERS if layer in kept)
+    note = (
+        "Six classes of a training batch after training. The wider an edge, the more attention two "
+        "images give each other; green where they are of one class."
+    )
+    return [BatchGraphs("Who listens to whom in a batch", shown, note)] if shown else []
 
 
 def findings(rows: list[dict]) -> list[str]:
