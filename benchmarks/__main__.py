@@ -85,7 +85,8 @@ def show(title: str, rows: Iterable[Row]) -> None:
     table = Table(*COLUMNS, title=title)
     for row in rows:
         table.add_row(*cells(row))
-    Console().print(table)
+    console = Console()
+    console.print(table, width=max(console.width, 140), no_wrap=True, crop=False)
 
 
 def keep(topic: str, title: str, rows: Iterable[Row]) -> None:

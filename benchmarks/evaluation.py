@@ -6,7 +6,7 @@ sphere, classes of five or six, R@1 about 0.6. Every case is exact, so all give 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -94,7 +94,7 @@ def alone(way: Callable[[Tensor, Tensor], object], size: int) -> None:
     way(*embeddings(size))
 
 
-def timed(size: int, ways: dict[str, Callable[[Tensor, Tensor], object]]) -> dict[str, float]:
+def timed(size: int, ways: Mapping[str, Callable[[Tensor, Tensor], object]]) -> dict[str, float]:
     """Median seconds of each way on embeddings of this size."""
     alone_on = embeddings(size)
     small = embeddings(500)

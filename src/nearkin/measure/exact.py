@@ -118,13 +118,14 @@ def similarities(query: Points, gallery: Points) -> Tensor:
     return _finish(dots, scale, query.square[:, None] + gallery.square, query.metric)
 
 
-def pair_similarities(query: Points, gallery: Points, row: Tensor, column: Tensor) -> Tensor:
-    """(P,) float32: of query row[i] and gallery column[i], the same bits as in `similarities`."""
-    dots = (query.rows[row].double() * gallery.rows[column].double()).sum(1)
+def listed_similarities(query: Points, gallery: Points, columns: Tensor) -> Tensor:
+    """(B, C) float32: of each query to its own list of items, columns (B, C); the same bits."""
+    rows = gallery.rows[columns].double()  # (B, C, D)
+    dots = (rows @ query.rows.double()[:, :, None])[:, :, 0]
     if query.metric == "cosine":
         return dots.float()
-    scale = query.scale[row] * gallery.scale[column]
-    return _finish(dots, scale, query.square[row] + gallery.square[column], query.metric)
+    scale = query.scale[:, None] * gallery.scale[columns]
+    return _finish(dots, scale, query.square[:, None] + gallery.square[columns], query.metric)
 
 
 def _finish(dots: Tensor, scale: Tensor, squares: Tensor, metric: str) -> Tensor:

@@ -26,7 +26,7 @@ from nearkin.measure.exact import (
     Points,
     blocks,
     from_keys,
-    pair_similarities,
+    listed_similarities,
     points_of,
     similarities,
     to_keys,
@@ -264,15 +264,9 @@ def _nearest_screened(
     few = 4 * k + 64
     proved = cut.isfinite() & (opened.sum(1) <= few)
     row, column = members(scores, opened & proved[:, None], cut)
-    count = torch.bincount(row, minlength=len(scores))
-    proved &= count <= few
+    proved &= torch.bincount(row, minlength=len(proved)) <= few
     kept = proved[row]
-    row, column = row[kept], column[kept]
-    count = torch.where(proved, count, 0)
-    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-    keys = torch.full((len(scores), max(k, int(count.max()))), NOTHING, device=row.device)
-    keys[row, place] = pair_keys(search, row, column)
-    return proved, keys[proved].topk(k).values
+    return proved, key_lists(search, row[kept], column[kept], k)[proved].topk(k).values
 
 
 def _above_screened(
@@ -290,9 +284,8 @@ def _above_screened(
     unsure = torch.ge(scores, low[:, None, None], out=mask).sum(1) - above
     proved = (unsure.float().sum(1) <= 256) & low.isfinite()
     row, column = members(scores, (unsure > 0) & proved[:, None], low, high)
-    larger = pair_keys(search, row, column) > targets[row]
-    count = above.float().sum(1).long() + torch.bincount(row[larger], minlength=len(above))
-    return proved, count[proved]
+    larger = key_lists(search, row, column) > targets[:, None]
+    return proved, (above.float().sum(1).long() + larger.sum(1))[proved]
 
 
 def group_maxima(scores: Tensor) -> Tensor:
@@ -321,12 +314,23 @@ def members(
     return row[which], member * scores.shape[2] + group[which]
 
 
-def pair_keys(search: Search, row: Tensor, column: Tensor) -> Tensor:
-    """(P,) keys of pairs, a few at a time, so that they stay in cache."""
-    keys = torch.empty_like(column)
-    some = 256 if column.device.type == "cpu" else 2**16
-    for start in range(0, len(row), some):
-        here = slice(start, start + some)
-        pairs = pair_similarities(search.query, search.gallery, row[here], column[here])
-        keys[here] = to_keys(pairs, column[here])
-    return keys
+def key_lists(search: Search, row: Tensor, column: Tensor, width: int = 0) -> Tensor:
+    """(B, C) keys of pairs, of which (P,) row is sorted: to each row its own, and NOTHING after.
+
+    C is the length of the longest list, and at least `width`. Lists of like length are computed
+    together, a few at a time, so that they stay in cache.
+    """
+    count = torch.bincount(row, minlength=len(search.query))
+    longest = max(width, int(count.max()))
+    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    columns = row.new_zeros(len(count), longest)
+    columns[row, place] = column
+    found = torch.zeros_like(columns, dtype=torch.float32)
+    some = 256 if row.device.type == "cpu" else 2**16
+    order = count.argsort()
+    while len(order) and (length := int(count[order[-1]])):
+        order, rows = order.tensor_split([-max(1, some // length)])
+        part = columns[rows, :length]
+        found[rows, :length] = listed_similarities(search.query[rows], search.gallery, part)
+    nothing = torch.arange(longest, device=row.device) >= count[:, None]
+    return to_keys(found, columns).masked_fill_(nothing, NOTHING)
