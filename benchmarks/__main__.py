@@ -85,8 +85,7 @@ def show(title: str, rows: Iterable[Row]) -> None:
     table = Table(*COLUMNS, title=title)
     for row in rows:
         table.add_row(*cells(row))
-    console = Console()
-    console.print(table, width=max(console.width, 140), no_wrap=True, crop=False)
+    Console(width=max(Console().width, 160)).print(table)
 
 
 def keep(topic: str, title: str, rows: Iterable[Row]) -> None:

@@ -1,6 +1,8 @@
 """Bad input ends in one clear line and exit code 2, and leaves nothing half written."""
 
 import json
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -51,6 +53,7 @@ def refused(capsys, *words: str) -> str:
         (["train", "--augment", "shft"], "'shft'"),
         (["train", "--precision", "bf17"], "unknown precision 'bf17': did you mean 'bf16'?"),
         (["train", "--keep-images", "0"], "keep_images must be in (0, 1]"),
+        (["train", "--keep-classes", "0.5"], "keep_classes wants a data set whose test classes"),
         (["train", "--start", "nowhere.pt"], "nowhere.pt: no such file"),
         (["train", "--recipe"], "--recipe wants a file"),
         (["train", "--recipe", "nowhere.json"], "nowhere.json"),
@@ -137,6 +140,30 @@ def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
     main(["evaluate", "--embeddings", str(kept), "--metric", "euclidean"])
     again = json.loads(capsys.readouterr().out)
     assert again["recall@1"] == row["metrics"]["last"]["recall@1"]
+    main(["evaluate", "--embeddings", str(kept), "--ks", "1", "3", "--intervals", "--no-clusters"])
+    ours = json.loads(capsys.readouterr().out)
+    assert "recall@2" not in ours and "nmi" not in ours
+    assert ours["recall@3/low"] <= ours["recall@3"] <= ours["recall@3/high"]
+
+
+def test_data_are_unpacked_where_they_are_looked_for(capsys, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("set/a.txt", "a")
+    monkeypatch.setenv("NEARKIN_DATA", str(tmp_path / "sets"))
+    main(["data", "unpack", str(tmp_path / "set.zip")])
+    assert (tmp_path / "sets" / "set" / "a.txt").read_text() == "a"
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("../a.txt", "a")
+    assert "points outside the folder" in refused(
+        capsys, "data", "unpack", str(tmp_path / "bad.zip")
+    )
+
+
+def test_a_warning_is_one_line_without_code(capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with pytest.raises(SystemExit):
+        main(["data", "where", "nothing"])
+    assert warnings.formatwarning("two\nlines", UserWarning, "f.py", 3) == "nearkin: two lines\n"
 
 
 def test_embeddings_of_a_run_become_features(capsys, tmp_path, features):

@@ -16,6 +16,10 @@ def test_every_share_is_asked_for_in_equal_steps():
     assert {r.steps for r in trained} == {600}
     assert not any(r.keep_images < 1 and r.keep_classes < 1 for r in trained)
     assert {r.keep_images for r in trained} == {r.keep_classes for r in trained} == set(SHARES)
+    images = samples.recipes(seeds=2, methods="contrastive", ways="images")
+    assert {r.keep_classes for r in images} == {1.0} and len(images) == 2 * 5 + 1
+    with pytest.raises(ValueError, match="unknown way 'class': did you mean 'classes'"):
+        samples.recipes(ways="class")
 
 
 def test_validation_chooses_how_many_parts_of_the_steps_are_taken():
@@ -96,4 +100,4 @@ def test_it_runs(tmp_path, monkeypatch):
     for table in samples.answer(rows).tables:
         assert cells(table, "contrastive")["50 %"].n == 1
     kept = [(r["data"]["train_classes"], r["data"]["train_images"]) for r in rows[1:]]
-    assert kept == [(6, 60), (6, 120), (3, 60)]
+    assert kept == [(6, 120), (6, 60), (3, 60)]

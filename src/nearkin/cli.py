@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -263,18 +264,23 @@ def evaluate_embeddings(
     embeddings: Path,
     gallery: Path | None = None,
     metric: Literal["cosine", "inner", "euclidean"] = "cosine",
+    ks: tuple[int, ...] = (1, 2, 4, 8),
     clusters: bool = True,
+    intervals: bool = False,
     memory: float = 1e9,
 ) -> None:
     """Print the metrics of stored embeddings as JSON; the file holds x (N, D) and y (N,).
 
     Example: nearkin evaluate --embeddings out/runs/HASH/embeddings.npz
+    Example: nearkin evaluate --embeddings x.npz --ks 1 10 100 1000 --intervals --no-clusters
 
     Args:
         embeddings: .npz file of the queries.
         gallery: .npz file of what they are searched in; by default each other.
         metric: what near means.
+        ks: the k of recall@k.
         clusters: whether to add NMI and AMI, by k-means.
+        intervals: whether to add 95 % intervals, by a bootstrap over the classes.
         memory: bytes that the search may use.
     """
     from nearkin.data.features import read_features
@@ -288,7 +294,9 @@ def evaluate_embeddings(
         searched = read_features(gallery)
         sides["gallery"] = vectors_of(searched, gallery, metric)
         sides["gallery_labels"] = in_classes_of(query, searched)
-    metrics = measure.evaluate(**sides, metric=metric, clusters=clusters, memory=memory)
+    metrics = measure.evaluate(
+        **sides, metric=metric, ks=ks, clusters=clusters, intervals=intervals, memory=memory
+    )
     print(json.dumps(metrics, indent=2))
 
 
@@ -328,22 +336,29 @@ def embed(embedding: OmitArgPrefixes[Embedding], where: OmitArgPrefixes[Where] =
 
 
 def data(
-    act: Positional[Literal["check", "where"]], name: Positional[str], root: Path | None = None
+    act: Positional[Literal["where", "unpack", "check"]],
+    name: Positional[str],
+    root: Path | None = None,
 ) -> None:
-    """Check a data set's files against what was published, or say where to get them.
+    """Say where to get a data set, unpack its archive, or check its files against what was published.
 
-    Example: nearkin data check cub --root DIR
     Example: nearkin data where sop
+    Example: nearkin data unpack CUB_200_2011.tgz --root DIR
+    Example: nearkin data check cub --root DIR
 
     Args:
-        act: check, or where.
-        name: a data set from `nearkin list`.
+        act: where, unpack or check.
+        name: a data set from `nearkin list`; of unpack, a zip or tar archive.
         root: folder of the data sets; by default NEARKIN_DATA, else ./data.
     """
-    from nearkin.data import check, where
+    from nearkin.data import check, default_root, unpack, where
 
     if act == "where":
         print(where(name))
+        return
+    if act == "unpack":
+        unpack(Path(name), root or default_root())
+        print(f"{name}: unpacked into {root or default_root()}")
         return
     verdict = check(name, root)
     print(verdict)
@@ -380,6 +395,7 @@ COMMANDS: dict[str, Callable] = {
 def main(words: list[str] | None = None) -> None:
     """Carry out one command; bad input is one line and exit code 2."""
     words = list(sys.argv[1:] if words is None else words)
+    warnings.formatwarning = one_line
     try:
         words, recipe = split_recipe_file(words)
         act = parse(words, recipe)
@@ -390,6 +406,11 @@ def main(words: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("nearkin: stopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def one_line(message: Warning | str, *_) -> str:
+    """A warning as the command line says it."""
+    return f"nearkin: {' '.join(str(message).split())}\n"
 
 
 def parse(words: list[str], recipe: Recipe) -> Callable[[], None]:

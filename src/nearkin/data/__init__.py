@@ -11,6 +11,7 @@ from nearkin.data.checks import check as check
 from nearkin.data.samplers import SAMPLERS as SAMPLERS
 from nearkin.data.samplers import Batches as Batches
 from nearkin.data.samplers import structure as structure
+from nearkin.data.sources import default_root as default_root
 from nearkin.data.sources import where as where
 from nearkin.data.splits import Split as Split
 from nearkin.data.splits import Splits as Splits

@@ -23,6 +23,8 @@ from torch import Tensor
 METRICS = ("cosine", "inner", "euclidean")
 STEPS = 2.0**24
 LOW_BITS = 2**32 - 1
+IN_CACHE = 512
+"""rows at a time of what is done row by row in float64"""
 
 
 def check_embeddings(x: Tensor, name: str = "embeddings", *, zero: bool = False) -> None:
@@ -76,18 +78,17 @@ def points(x: Tensor, metric: str = "cosine") -> Points:
     rows = torch.empty(x.shape, dtype=torch.float32, device=x.device)
     scale = torch.ones(len(x), dtype=torch.float64, device=x.device)
     square = torch.empty_like(scale)
-    for start, block in blocks(x.detach(), 4096):
+    for start, block in blocks(x.detach(), IN_CACHE):
         here = slice(start, start + len(block))
         block = block.float().double()
         norm = torch.linalg.vector_norm(block, dim=1)
         if metric == "cosine":
-            block = block / torch.where(norm == 0, 1, norm)[:, None]
+            block /= torch.where(norm == 0, 1, norm)[:, None]
         else:
             scale[here] = power_above(norm)
-            block = block / scale[here, None]
-        block = (block * STEPS).round() / STEPS
-        rows[here] = block
-        square[here] = (block * block).sum(1) * scale[here] ** 2
+            block /= scale[here, None]
+        rows[here] = block.mul_(STEPS).round_().div_(STEPS)
+        square[here] = block.square_().sum(1) * scale[here] ** 2
     return Points(rows, scale, square, metric)
 
 

@@ -98,7 +98,9 @@ class Search:
         return self.query.rows.device
 
     def __getitem__(self, rows: Tensor) -> Search:
-        """These queries only."""
+        """These queries only; where they are all of them, nothing is copied."""
+        if len(rows) == len(self.query) and bool((rows.diff() == 1).all()):
+            return self
         itself = None if self.itself is None else self.itself[rows]
         return replace(self, query=self.query[rows], itself=itself)
 
@@ -186,8 +188,11 @@ def _above_in(search: Search, targets: Tensor) -> Found:
     def exact(rows: Tensor, tiles: Iterator[Tensor]) -> Tensor:
         return torch.stack([(keys > targets[rows, None]).sum(1) for keys in tiles]).sum(0)
 
+    spare: dict[torch.dtype, Tensor] = {}  # fresh memory for each block costs as much as the rest
+
     def cheap(rows: Tensor, screen: Screen, scores: Tensor, error: Tensor) -> tuple:
-        return _above_screened(search[rows], targets[rows], screen, scores, error)
+        mask = spare.setdefault(scores.dtype, torch.empty_like(scores))[: len(scores)]
+        return _above_screened(search[rows], targets[rows], screen, scores, error, mask)
 
     return _cascade(search, len(search.gallery) / GROUP, cheap, exact)
 
@@ -238,8 +243,8 @@ def _screened(
 
     Group w is the gallery items {w, w + W, w + 2W, ...}; a score of -inf stands for no item.
     """
-    tall = int(search.memory / 4 / len(screen.rows) / screen.rows.element_size())
-    tall = max(1, min(1024, tall, len(rows)))
+    tall = int(min(search.memory / 4, 2**26) / len(screen.rows) / screen.rows.element_size())
+    tall = max(1, min(512, tall, len(rows)))
     buffer = screen.rows.new_empty(tall, len(screen.rows))  # fresh memory for each costs as much
     for _, block in blocks(rows, tall):  # as the product
         part = search[block]
@@ -270,16 +275,16 @@ def _nearest_screened(
 
 
 def _above_screened(
-    search: Search, targets: Tensor, screen: Screen, scores: Tensor, error: Tensor
+    search: Search, targets: Tensor, screen: Screen, scores: Tensor, error: Tensor, mask: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(B,) bool, for which queries the screen sufficed, and their counts of larger keys.
 
     Items screened above `high` are surely nearer than the target, those below `low` surely
-    not; the few between are computed. bfloat16 can count to 256, and a group is smaller.
+    not; the few between are computed. bfloat16 can count to 256, and a group is smaller. `mask`
+    is overwritten: a comparison in the type of the scores is added up the more quickly.
     """
     exact = screen.score_of(search.query, from_keys(targets)[0])
     low, high = screen.lower(exact, error), screen.upper(exact, error)
-    mask = torch.empty_like(scores)
     above = torch.gt(scores, high[:, None, None], out=mask).sum(1)  # (B, W)
     unsure = torch.ge(scores, low[:, None, None], out=mask).sum(1) - above
     proved = (unsure.float().sum(1) <= 256) & low.isfinite()

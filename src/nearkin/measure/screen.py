@@ -32,7 +32,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from nearkin.measure.exact import Points, blocks, power_above
+from nearkin.measure.exact import IN_CACHE, Points, blocks, power_above
 
 SUM = 2.0**-23
 """u: twice float32's rounding, so that hardware which cuts instead of rounding is covered"""
@@ -90,11 +90,11 @@ class Screen:
         largest = gallery.square.max().sqrt()
         self.unit = power_above(largest)
         self.largest = largest / self.unit
-        self.mean = _mean(self._scaled(block) for _, block in blocks(gallery, 4096))
+        self.mean = _mean(self._scaled(block) for _, block in blocks(gallery, IN_CACHE))
         if self.euclidean:
             self.centre, self.lifted = self.mean, True
         else:
-            self.centre = _mean(block.rows.double() for _, block in blocks(query, 4096))
+            self.centre = _mean(block.rows.double() for _, block in blocks(query, IN_CACHE))
             self.lifted = bool(self.centre.norm() > 0.1)
             self.centre *= self.lifted
         padded = _up(self.size, GROUP)
@@ -102,7 +102,7 @@ class Screen:
         self.rows = torch.zeros(padded, columns, dtype=dtype, device=gallery.rows.device)
         bounds = [
             self._fill(self.rows[start : start + len(block)], block)
-            for start, block in blocks(gallery, 4096)
+            for start, block in blocks(gallery, IN_CACHE)
         ]
         self.norm, self.loss, self.offset, self.offset_loss = torch.stack(bounds).amax(0)
 

@@ -19,6 +19,11 @@ from nearkin.runs.recipe import Recipe
 
 def choose_data(recipe: Recipe, splits: Splits) -> tuple[Splits, Splits | None]:
     """The splits that the recipe trains and tests on, and those that validate (or None)."""
+    if splits.shared_classes and recipe.keep_classes < 1:
+        raise ValueError(
+            f"keep_classes wants a data set whose test classes are not those of training; "
+            f"{splits.name} is tested on its training classes: take keep_images"
+        )
     train = subset(splits.train, recipe.keep_images, recipe.keep_classes, recipe.seed)
     splits = replace(splits, train=train)
     if not recipe.validate:
