@@ -340,7 +340,7 @@ def data(
     name: Positional[str],
     root: Path | None = None,
 ) -> None:
-    """Say where to get a data set, unpack its archive, or check its files against what was published.
+    """Say where to get a data set, unpack its archive, or check its files.
 
     Example: nearkin data where sop
     Example: nearkin data unpack CUB_200_2011.tgz --root DIR
