@@ -193,8 +193,9 @@ def conclude(
         last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
         query = current.splits.query
         embeddings = current.embed(query)
-        keep_embeddings(folder / "embeddings.npz", embeddings, query)
-        files["embeddings"] = "embeddings.npz"
+        if not recipe.validate:  # a trial is not looked at
+            keep_embeddings(folder / "embeddings.npz", embeddings, query)
+            files["embeddings"] = "embeddings.npz"
         if len(query.classes) <= CONFUSED:
             mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()
         write_whole(folder / "backbone.pt", partial(torch.save, describe(current.backbone.module)))

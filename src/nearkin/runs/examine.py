@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nearkin.data import Split, Splits
 from nearkin.graphs import refine_at_test
-from nearkin.measure import evaluate, knn_accuracy, scattering
+from nearkin.measure import evaluate, knn_accuracy, recalls, scattering
 from nearkin.runs.store import write_whole
 from nearkin.runs.training import Run
 from nearkin.tensors import unit
@@ -35,24 +35,22 @@ def nearness(run: Run) -> str:
 def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     """Metrics of the query set of `splits`, embedded by the backbone alone.
 
-    Each query is searched among the gallery: all other queries, or a set of its own. Where classes
-    are shared, also by 5 nearest neighbours among all training images. The final examination adds
-    clusters (NMI, AMI), scattering and separation.
+    Each query is searched among the gallery: all other queries, or a set of its own. R@1 to R@8,
+    and where classes are shared, also the accuracy of 5 nearest neighbours among all training
+    images. The final examination adds all other retrieval metrics, clusters (NMI, AMI), scattering
+    and separation.
     """
     query = run.embed(splits.query)
     metric = nearness(run)
     apart = splits.gallery is not splits.query
     gallery = run.embed(splits.gallery) if apart else None
+    sides = query, splits.query.labels, gallery, splits.gallery.labels if apart else None
     size = len(splits.gallery) - (not apart)
-    metrics = evaluate(
-        query,
-        splits.query.labels,
-        gallery,
-        splits.gallery.labels if apart else None,
-        ks=tuple(k for k in KS if k <= size),
-        clusters=final,
-        metric=metric,
-    )
+    ks = tuple(k for k in KS if k <= size)
+    if final:
+        metrics = evaluate(*sides, ks=ks, clusters=True, metric=metric)
+    else:
+        metrics = recalls(*sides, ks=ks[:4], metric=metric)
     if splits.shared_classes:
         train = run.embed(splits.train)
         metrics["knn_accuracy"] = knn_accuracy(
@@ -138,5 +136,5 @@ def keep_embeddings(path: Path, embeddings: Tensor, split: Split) -> None:
         pictures = split.inputs[index].cpu().movedim(1, -1).squeeze(-1)
         arrays |= {"pictures": pictures.numpy(), "picture_index": index.numpy()}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez(buffer, **arrays)  # floats hardly shrink, and take as long as training to try
     write_whole(path, lambda file: file.write(buffer.getvalue()))

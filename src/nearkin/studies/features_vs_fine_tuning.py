@@ -25,7 +25,7 @@ QUESTION = (
 
 def heads(features: str, methods: str) -> list[Recipe]:
     """A linear head on features by every method, its settings not chosen yet."""
-    return [replace(common(features), **change) for change in picked(methods).values()]
+    return [replace(common(features), dim=512, **change) for change in picked(methods).values()]
 
 
 def search(
