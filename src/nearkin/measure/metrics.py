@@ -32,7 +32,6 @@ from nearkin.measure.nearest import NOTHING, Search, nearest_keys, neighbours, r
 from nearkin.measure.screen import plain_arithmetic
 from nearkin.measure.statistics import Difference, Estimate, bootstrap, bootstrap_difference
 
-
 NO_MATCH = "no query has a match: another item of its class in the gallery"
 
 
