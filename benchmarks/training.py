@@ -28,6 +28,7 @@ from nearkin.losses import RatioTriplet
 from nearkin.measure import knn_accuracy
 from nearkin.measure.statistics import estimate
 from nearkin.runs.log import StepLog
+from nearkin.runs.machine import keep_freed_memory
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.training import Run, train
 
@@ -36,6 +37,7 @@ RECIPE = Recipe(batch=120, per_class=12, precision="bf16", augment="shift", epoc
 
 
 def rows(quick: bool) -> Iterator[Row]:
+    keep_freed_memory()
     splits = load("mnist-5k")
     epochs, seeds = (1, 2) if quick else (4, 5)
     recipe = replace(RECIPE, epochs=epochs)

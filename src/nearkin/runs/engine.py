@@ -27,7 +27,7 @@ from nearkin.runs.examine import (
     watched_batch,
 )
 from nearkin.runs.log import Silent, StepLog
-from nearkin.runs.machine import Peak, cores, machine, versions
+from nearkin.runs.machine import Peak, cores, keep_freed_memory, machine, versions
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store, write_whole
 from nearkin.runs.training import Run, restore, save, train
@@ -82,6 +82,7 @@ def carry_out(
     recipe: Recipe, store: Store, folder: Path, place: Place, study: str, bar: Silent
 ) -> dict:
     """One run from its start, or from its last checkpoint, to its row."""
+    keep_freed_memory()
     if place.threads:
         torch.set_num_threads(place.threads)
     splits = data(recipe.data, place.root, place.download, place.skip_bad, recipe.size)
