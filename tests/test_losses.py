@@ -12,7 +12,7 @@ from batches import batch, batches, gradient
 from nearkin.losses import LOSSES, Combined, make
 
 OF_THE_BATCH = ["contrastive", "ratio-triplet", "triplet", "combined"]
-OF_THE_BATCH += ["fisher-nca", "n-pair", "tuple-ratio", "tuple-triplet"]
+OF_THE_BATCH += ["fisher-nca", "lifted-structure", "n-pair", "tuple-ratio", "tuple-triplet"]
 MINED = ["contrastive", "ratio-triplet", "triplet"]
 
 
@@ -69,7 +69,7 @@ def test_a_batch_with_nothing_to_learn_from_gives_0_with_zero_gradient(name, cas
     x, y = case
     kinds, sizes = y.unique(return_counts=True)
     enough = {"contrastive": len(y) > 1, "ratio-triplet": len(kinds) > 1 and sizes.max() > 1}
-    enough["triplet"] = enough["ratio-triplet"]
+    enough["triplet"] = enough["lifted-structure"] = enough["ratio-triplet"]
     enough["fisher-nca"] = enough["triplet"] or sizes.max() > 2  # one class can be made round
     if enough.get(name, (sizes > 1).sum() > 1):
         return

@@ -35,7 +35,6 @@ def as_in_the_paper(name):
     squared = distances.LpDistance(power=2)
     loss, miner = {
         "arcface": lambda: (losses.ArcFaceLoss(CLASSES, DIM, margin=28.6, scale=64), None),
-        "lifted-structure": lambda: (losses.LiftedStructureLoss(), None),
         "margin": lambda: (
             losses.MarginLoss(learn_beta=True, num_classes=CLASSES),
             miners.DistanceWeightedMiner(0.5, 1.4),

@@ -13,6 +13,7 @@ from nearkin.losses.combined import Combined
 from nearkin.losses.fisher import FisherNCA
 from nearkin.losses.gradient_cache import cached_backward as cached_backward
 from nearkin.losses.group import GroupLoss
+from nearkin.losses.lifted import LiftedStructure
 from nearkin.losses.memory import Memory as Memory
 from nearkin.losses.pairs import Contrastive
 from nearkin.losses.proxy_graph import ProxyGML
@@ -29,6 +30,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "fisher-nca": FisherNCA,
     "graph-refinement": GraphRefinement,
     "group": GroupLoss,
+    "lifted-structure": LiftedStructure,
     "n-pair": NPair,
     "normalised-cross-entropy": NormalisedCrossEntropy,
     "proxy-gml": ProxyGML,

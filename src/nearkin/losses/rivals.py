@@ -53,12 +53,6 @@ RIVALS: dict[str, Rival] = {
         rate=PROXY_RATE,
         source="Deng et al., ArcFace, CVPR 2019",
     ),
-    "lifted-structure": Rival(
-        "LiftedStructureLoss",
-        {"neg_margin": 1.0},
-        source="Song et al., Deep metric learning via lifted structured feature embedding, "
-        "CVPR 2016; on unit embeddings",
-    ),
     "margin": Rival(
         "MarginLoss",
         {"margin": 0.2, "beta": 1.2, "nu": 0.0, "learn_beta": True},
