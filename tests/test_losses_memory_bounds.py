@@ -59,6 +59,7 @@ def test_a_batch_of_4096_takes_less_than_1_gb():
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=grow, args=(sender,))
     process.start()
+    sender.close()  # so that a process that fails is an end of file, not a wait for ever
     grown = receiver.recv()
     process.join()
     assert max(grown.values()) < 1e9, grown

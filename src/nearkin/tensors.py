@@ -59,10 +59,10 @@ def squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
     origin = x.detach().mean(0)
     x = x - origin
     other = x if y is None else at_least_float32(y) - origin
-    square = (x * x).sum(1)[:, None] + (other * other).sum(1)[None, :] - 2 * inner(x, other)
+    square = inner(x, other).mul_(-2)  # in place: at large batches (B, M) numbers are the memory
+    square.add_((x * x).sum(1)[:, None]).add_((other * other).sum(1)[None, :])
     if y is None:
-        itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
-        square = square.masked_fill(itself, 0)
+        square.fill_diagonal_(0)
     return square.clamp_min(0)
 
 
@@ -87,7 +87,7 @@ class Distances(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, *outer: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, y, distance = ctx.saved_tensors
-        slope = torch.where(distance > 0, outer[0] / distance, 0)
+        slope = (outer[0] / distance).masked_fill_(distance == 0, 0)
         if y is None:
             slope = slope + slope.T
             return pulled(slope, x, x).to(x.dtype), None

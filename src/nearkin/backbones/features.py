@@ -42,8 +42,19 @@ def identity(input_shape: Shape, dim: int) -> Backbone:
 
 
 def linear(input_shape: Shape, dim: int) -> Backbone:
-    """The head alone: one linear layer on the features (or pixels) as they are."""
-    return Backbone(nn.Flatten(), nn.Linear(prod(input_shape), dim))
+    """The head alone: one linear layer on the features (or pixels) as they are.
+
+    It starts as an orthogonal projection: what the features know is least disturbed.
+    """
+    return Backbone(nn.Flatten(), projection(prod(input_shape), dim))
+
+
+def projection(features: int, dim: int) -> nn.Linear:
+    """A linear layer whose rows (or columns) start orthonormal, and its bias at 0."""
+    layer = nn.Linear(features, dim)
+    nn.init.orthogonal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def mlp(input_shape: Shape, dim: int, *, hidden: int = 0) -> Backbone:
@@ -59,5 +70,5 @@ def mlp(input_shape: Shape, dim: int, *, hidden: int = 0) -> Backbone:
     if not hidden:
         nn.init.eye_(layer.weight)
     return Backbone(
-        nn.Sequential(nn.Flatten(), layer, nn.ReLU()), nn.Linear(hidden or features, dim)
+        nn.Sequential(nn.Flatten(), layer, nn.ReLU()), projection(hidden or features, dim)
     )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nearkin.backbones.features import Backbone
+from nearkin.backbones.features import Backbone, projection
 from nearkin.backbones.network import Shape
 from nearkin.names import look_up, nearest
 
@@ -126,7 +126,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm1d,
 }
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
-    "linear": nn.Linear,
+    "linear": projection,
     "none": lambda features, dim: nn.Identity(),
 }
 

@@ -100,11 +100,12 @@ def halves(classes: int, name: str) -> tuple[range, range]:
     return range(middle), range(middle, classes)
 
 
-def hold_out(splits: Splits) -> Splits:
+def hold_out(splits: Splits, fold: int = 0) -> Splits:
     """Validation within the training data, for choosing settings and epochs without the test set.
 
-    Every fifth training class validates and the others train. Where training and test share their
-    classes, so do these: the last sixth of the training images validates.
+    Every fifth training class validates and the others train; there are five such folds. Where
+    training and test share their classes, so do these: the last sixth of the training images
+    validates.
     """
     train = splits.train
     if splits.shared_classes:
@@ -117,8 +118,8 @@ def hold_out(splits: Splits) -> Splits:
             raise ValueError(
                 f"{splits.name}: every fifth training class validates, got {len(classes)} classes"
             )
-        part = chosen_classes(train, [c for c in classes if c % 5 != 4])
-        validation = chosen_classes(train, [c for c in classes if c % 5 == 4])
+        part = chosen_classes(train, [c for c in classes if (c + fold) % 5 != 4])
+        validation = chosen_classes(train, [c for c in classes if (c + fold) % 5 == 4])
     return replace(splits, train=part, query=validation, gallery=validation)
 
 

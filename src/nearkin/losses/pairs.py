@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, check_references, pair_weights
-from nearkin.tensors import distances
+from nearkin.tensors import at_least_float32, distances, pulled, squared_distances
+
+BLOCK = 2**18  # pairs at a time: 1 MB in float32, which stays in cache
 
 
 class Contrastive(nn.Module):
@@ -45,11 +47,12 @@ class Contrastive(nn.Module):
         ref_labels: Tensor | None = None,
     ) -> Tensor:
         check_references(ref_emb, ref_labels)
-        distance = distances(embeddings, ref_emb)  # (B, M)
-        positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
-        pull = (positive * distance**2).sum() / 2
-        push = (negative * (self.margin - distance).clamp_min(0) ** 2).sum() / 2
-        return (pull + push) / (positive.sum() + negative.sum()).clamp_min(1)
+        x = at_least_float32(embeddings)
+        y = x if ref_emb is None else at_least_float32(ref_emb)
+        kind = torch.bool if indices_tuple is None else x.dtype
+        positive, negative = pair_weights(labels, ref_labels, indices_tuple, kind)
+        total = Springs.apply(x, y, positive, negative, self.margin)
+        return total / (positive.sum() + negative.sum()).clamp_min(1)
 
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -57,3 +60,35 @@ class Contrastive(nn.Module):
         distance = distances(embeddings)
         _, negative = pair_weights(labels, None, None, distance.dtype)
         return (negative * (distance < self.margin)).sum() / negative.sum().clamp_min(1)
+
+
+class Springs(torch.autograd.Function):
+    """The energy of all springs, and the forces, some rows of pairs at a time.
+
+        energy = 1/2 sum over pairs of  w_ij l_ij^2,    l = d for kin, [m - d]+ for others
+        d energy / d x_i = sum_j s_ij (x_i - y_j),      s = w for kin, -w l / d for others
+
+    x (B, D), y (M, D); positive and negative (B, M), weights or masks.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, y: Tensor, positive: Tensor, negative: Tensor, margin: float):
+        energy, forces = x.new_zeros(()), (torch.zeros_like(x), torch.zeros_like(y))
+        for rows in torch.arange(len(x), device=x.device).split(max(BLOCK // len(y), 1)):
+            here, kin, others = x[rows], positive[rows], negative[rows]
+            square = squared_distances(here, y)
+            distance = square.sqrt()
+            short = (margin - distance).clamp_min_(0)
+            energy += (kin * square).sum() / 2 + (others * short**2).sum() / 2
+            push = (others * short).div_(distance).masked_fill_(distance == 0, 0)
+            slope = kin.to(push.dtype) - push
+            forces[0][rows] = pulled(slope, here, y)
+            forces[1].add_(pulled(slope.T, y, here))
+        ctx.save_for_backward(*forces)
+        return energy
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *outer: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, y = ctx.saved_tensors
+        return outer[0] * x, outer[0] * y, None, None, None

@@ -124,10 +124,13 @@ class Triplet(nn.Module):
             hinge = (to_positive - to_negative + self.margin).clamp_min(0)
             count = (hinge > 0).sum() if self.mean == "active" else len(hinge)
             return hinge.sum() / max(int(count), 1)
-        positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
-        c, k = active_counts(distance.detach() + self.margin, distance.detach(), positive, negative)
-        count = c.sum() if self.mean == "active" else how_many(positive, negative)
-        return (c * (distance + self.margin) - k * distance).sum() / count.clamp_min(1)
+        kind = torch.bool if indices_tuple is None else distance.dtype
+        positive, negative = pair_weights(labels, ref_labels, indices_tuple, kind)
+        c, k = active_counts(distance.detach(), self.margin, positive, negative)
+        active = c.sum()
+        count = active if self.mean == "active" else how_many(positive, negative)
+        total = (c.sub_(k) * distance).sum() + self.margin * active
+        return total / count.clamp_min(1)
 
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -181,14 +184,14 @@ def blocks_of_pairs(positive: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def active_counts(
-    reach: Tensor, distance: Tensor, positive: Tensor, negative: Tensor, ties: bool = False
+    distance: Tensor, margin: float, positive: Tensor, negative: Tensor, ties: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Of all triplets with d_an < reach_ap (with ties: <=), how many each pair is part of.
+    """Of all triplets with d_an < d_ap + margin (with ties: <=), how many each pair is part of.
 
     Args:
-        reach: (B, M), up to where each positive reaches: d_ap + m.
         distance: (B, M).
-        positive, negative: (B, M) weights of the pairs.
+        margin: m.
+        positive, negative: (B, M) weights of the pairs, or masks.
         ties: count equality too.
 
     Returns:
@@ -199,23 +202,24 @@ def active_counts(
     rows = max(BLOCK // distance.shape[1], 1)
     for i in range(0, len(distance), rows):
         block = slice(i, i + rows)
-        own = reach[block].masked_fill(positive[block] == 0, torch.inf)
+        kin, others = positive[block].to(c.dtype), negative[block].to(c.dtype)
+        own = (distance[block] + margin).masked_fill_(kin == 0, torch.inf)
         nearest, order = own.topk(most, largest=False)  # (rows, P), in rising order
-        weight = positive[block].gather(1, order)
+        weight = kin.gather(1, order)
         # how many of the P do not reach each reference, and from that who reaches what
         short = torch.searchsorted(nearest, distance[block], right=not ties)  # (rows, M)
         reached = torch.zeros(len(own), most + 1, dtype=c.dtype, device=c.device)
-        reached = reached.scatter_add_(1, short, negative[block]).cumsum(1)[:, :most]
+        reached = reached.scatter_add_(1, short, others).cumsum(1)[:, :most]
         c[block] = c[block].scatter_(1, order, weight * reached)
         passed = nn.functional.pad(weight.cumsum(1), (1, 0))  # (rows, P + 1)
-        k[block] = negative[block] * (passed[:, -1:] - passed.gather(1, short))
+        k[block] = others * (passed[:, -1:] - passed.gather(1, short))
     return c, k
 
 
 def share_within(distance: Tensor, labels: Tensor, margin: float, ties: bool = False) -> Tensor:
     """Share of all triplets of a batch with d_an < d_ap + margin (with ties: <=)."""
     positive, negative = pair_weights(labels, None, None, distance.dtype)
-    c, _ = active_counts(distance + margin, distance, positive, negative, ties)
+    c, _ = active_counts(distance, margin, positive, negative, ties)
     return c.sum() / how_many(positive, negative).clamp_min(1)
 
 

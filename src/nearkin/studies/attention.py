@@ -69,7 +69,7 @@ name = partial(refinement.name_of, methods=METHODS)
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """Nine trials of every whole method."""
+    """The trials of every whole method."""
     changes = WHOLE.values() if tune else ()
     return [t for change in changes for t in trials(refinement.recipe(data, epochs, change))]
 

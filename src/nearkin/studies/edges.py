@@ -54,7 +54,7 @@ def tuned_as(method: str) -> str:
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """Nine trials of attention and of the graph network, with and without the edge loss."""
+    """The trials of attention and of the graph network, with and without the edge loss."""
     bases = dict.fromkeys(map(tuned_as, METHODS)) if tune else ()
     return [t for m in bases for t in trials(refinement.recipe(data, epochs, METHODS[m]))]
 

@@ -31,7 +31,7 @@ def heads(features: str, methods: str) -> list[Recipe]:
 def search(
     data: str = "cub", features: str = CUB, methods: str = FEW, epochs: int = 0
 ) -> list[Recipe]:
-    """The trials of fine-tuning, and nine of every method on features."""
+    """The trials of fine-tuning, and those of every method on features."""
     tuned = fine_tuning.search(data=data, epochs=epochs, methods=methods)
     return tuned + [trial for recipe in heads(features, methods) for trial in trials(recipe)]
 

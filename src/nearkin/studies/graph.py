@@ -56,7 +56,7 @@ name = partial(refinement.name_of, methods=METHODS)
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """Nine trials of the full graph and of the 8 nearest."""
+    """The trials of the full graph and of the 8 nearest."""
     changes = (GRAPHS[FULL], GRAPHS["8 nearest"]) if tune else ()
     return [t for change in changes for t in trials(refinement.recipe(data, epochs, change))]
 

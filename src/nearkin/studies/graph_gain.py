@@ -43,7 +43,7 @@ def of(row: dict, sampler: str) -> str | None:
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """Nine trials of all but the sparse graphs, for each kind of batch."""
+    """The trials of all but the sparse graphs, for each kind of batch."""
     return [
         trial
         for sampler in SAMPLERS

@@ -31,7 +31,7 @@ def proxygml(data: str, epochs: int, options: Mapping[str, Plain]) -> Recipe:
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """Nine trials of the full method."""
+    """The trials of the full method."""
     return trials(proxygml(data, epochs, {})) if tune else []
 
 

@@ -67,7 +67,7 @@ DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "tune": False}
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """Nine trials of every row."""
+    """The trials of every row."""
     rows = ROWS.values() if tune else ()
     return [trial for options in rows for trial in trials(proxygml(data, epochs, options))]
 

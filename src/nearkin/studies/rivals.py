@@ -98,7 +98,7 @@ def methods(data: str, epochs: int, dim: int) -> dict[str, Recipe]:
 
 
 def search(data: str = CUB, epochs: int = 0, dims: str = DIMS, tune: bool = True) -> list[Recipe]:
-    """Nine trials of every method, at the largest dimension."""
+    """The trials of every method, at the largest dimension."""
     found = methods(data, epochs, max(sizes(dims))) if tune else {}
     return [trial for name, r in found.items() if name != UNTRAINED for trial in trials(r)]
 

@@ -52,7 +52,7 @@ def settings(data: str, steps: int, methods: str) -> list[Recipe]:
 def search(
     data: str = CUB, steps: int = 600, methods: str = FEW, tune: bool = True
 ) -> list[Recipe]:
-    """Nine trials of every method, on all data."""
+    """The trials of every method, on all data."""
     return [t for r in settings(data, steps, methods) for t in trials(r)] if tune else []
 
 

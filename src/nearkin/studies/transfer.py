@@ -54,7 +54,7 @@ def search(
     methods: str = FEW,
     tune: bool = True,
 ) -> list[Recipe]:
-    """Nine trials of every method on every data set."""
+    """The trials of every method on every data set."""
     return [t for r in settings(data, epochs, methods).values() for t in trials(r)] if tune else []
 
 

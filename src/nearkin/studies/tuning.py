@@ -14,8 +14,8 @@ from nearkin.losses import LOSSES, RIVALS
 from nearkin.runs.recipe import Recipe
 
 RATES = (1e-4, 3e-4, 1e-3)
-LOSS_RATES = (1e-3, 1e-2, 1e-1)
-LONE_RATES = (3e-5, 6e-5, 1e-4, 2e-4, 3e-4, 6e-4, 1e-3, 2e-3, 4e-3)
+LOSS_RATES = (1e-3, 1e-2)
+LONE_RATES = (3e-5, 1e-4, 2e-4, 4e-4, 1e-3, 3e-3)
 """Learning rates of the network, of a loss's own proxies, and of a network whose loss has none."""
 
 SETTLED = {"lr", "loss_lr", "epochs"}
@@ -34,22 +34,26 @@ def learns(loss: str) -> bool:
     return "rate" in signature(LOSSES[loss]).parameters
 
 
-def trials(recipe: Recipe, seeds: int = 1) -> list[Recipe]:
-    """9 trials of a method: 3 x 3 learning rates where its loss has one too, else 9."""
+def trials(recipe: Recipe, folds: int = 2) -> list[Recipe]:
+    """12 trials of a method: 6 settings, each judged by two folds of the training classes.
+
+    One fold of 20 classes is not enough: its R@1 has a standard error of 0.7 points on CUB. The
+    settings are 3 x 2 learning rates where the loss has one too, else 6.
+    """
     rates = [(lr, 0.0) for lr in LONE_RATES]
     if learns(recipe.loss):
         rates = [(lr, loss_lr) for lr in RATES for loss_lr in LOSS_RATES]
     return [
-        replace(recipe, lr=lr, loss_lr=loss_lr, validate=True, seed=seed)
+        replace(recipe, lr=lr, loss_lr=loss_lr, validate=True, seed=fold)
         for lr, loss_lr in rates
-        for seed in range(seeds)
+        for fold in range(folds)
     ]
 
 
 def settle(recipe: Recipe, searched: Iterable[dict]) -> Recipe:
     """The recipe with the learning rates and epochs of its best trial; as it is without any.
 
-    The best has the highest R@1 on the validation classes, in the mean over seeds.
+    The best has the highest R@1 on the validation classes, in the mean over folds.
     """
     wanted = {k: v for k, v in asdict(recipe).items() if k not in FREE}
     found: dict[tuple, list[float]] = {}
