@@ -88,7 +88,7 @@ def test_every_method_has_twelve_trials():
         count = sum(r.loss == change["loss"] for r in tried)
         assert count == (0 if name == rivals.UNTRAINED else 12), name
     assert {r.dim for r in tried} == {512}
-    assert len({(r.loss, r.lr, r.loss_lr) for r in tried}) == len(tried)
+    assert len({(r.loss, r.lr, r.loss_lr, r.seed) for r in tried}) == len(tried)
 
 
 def test_settings_are_those_of_the_best_validation_epoch():
@@ -107,20 +107,20 @@ def test_settings_are_those_of_the_best_validation_epoch():
     assert settle(recipe, []) == recipe
 
 
-def test_two_seeds_of_a_trial_are_averaged():
+def test_two_folds_of_a_trial_are_averaged():
     recipe = replace(common(CUB), loss="supcon")
-    rows = [done(trial, 0.5) for trial in trials(recipe, seeds=2)]
-    rows[0] = done(trials(recipe, seeds=2)[0], 0.9)  # lucky once
-    rows[1] = done(trials(recipe, seeds=2)[1], 0.0)
+    rows = [done(trial, 0.5) for trial in trials(recipe)]
+    rows[0] = done(trials(recipe)[0], 0.9)  # lucky once
+    rows[1] = done(trials(recipe)[1], 0.0)
     lucky = rows[0]["recipe"]["lr"]
     assert settle(recipe, rows).lr != lucky
 
 
 def test_the_final_runs_have_the_settings_of_the_search():
-    tried = [done(t, 0.7 if t.lr == 3e-4 else 0.5) for t in rivals.search()]
+    tried = [done(t, 0.7 if t.lr == 1e-4 else 0.5) for t in rivals.search()]
     asked = rivals.recipes(searched=tried, seeds=2, dims="64,512")
     trained = [r for r in asked if r.backbone != "identity"]
-    assert {r.lr for r in trained} == {3e-4}
+    assert {r.lr for r in trained} == {1e-4}
     assert len(trained) == 14 * 2 * 2
     assert {r.dim for r in trained} == {64, 512}
 
@@ -153,7 +153,7 @@ def test_the_rows_of_the_ablation_keep_their_names():
         for name, options in (proxygml_ablation.ROWS | proxygml_ablation.CONTROLS).items():
             row = done(proxygml(data, 1, options), 0.5)
             assert proxygml_ablation.row_name(row) == name
-    assert len(proxygml_ablation.search()) == 9 * 8
+    assert len(proxygml_ablation.search()) == 12 * 8
 
 
 def test_the_ablation_compares_under_shared_settings_and_under_own():

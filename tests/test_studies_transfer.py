@@ -43,11 +43,11 @@ def test_sources_are_run_before_what_starts_from_them(asked):
 
 def test_settings_come_from_the_search():
     tried = transfer.search(data=DATA, methods="ProxyGML")
-    assert len(tried) == 3 * 9
+    assert len(tried) == 3 * 12
     assert all(r.validate for r in tried)
-    rows = [finished(r, 0.7 if r.lr == 1e-3 and r.loss_lr == 0.1 else 0.5) for r in tried]
+    rows = [finished(r, 0.7 if r.lr == 1e-3 and r.loss_lr == 0.01 else 0.5) for r in tried]
     asked = transfer.recipes(data=DATA, methods="ProxyGML", seeds=1, searched=rows)
-    assert {(r.lr, r.loss_lr) for r in asked if r.epochs} == {(1e-3, 0.1)}
+    assert {(r.lr, r.loss_lr) for r in asked if r.epochs} == {(1e-3, 0.01)}
     assert transfer.search(data=DATA, tune=False) == []
 
 
