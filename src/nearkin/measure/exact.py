@@ -59,7 +59,9 @@ class Points:
         return len(self.rows)
 
     def __getitem__(self, which: slice | Tensor) -> Points:
-        return Points(self.rows[which], self.scale[which], self.square[which], self.metric)
+        whole = isinstance(which, Tensor) and which.dtype == torch.int64
+        rows = self.rows.index_select(0, which) if whole else self.rows[which]
+        return Points(rows, self.scale[which], self.square[which], self.metric)
 
 
 Rows = TypeVar("Rows", Tensor, Points)
@@ -121,8 +123,9 @@ def similarities(query: Points, gallery: Points) -> Tensor:
 
 def listed_similarities(query: Points, gallery: Points, columns: Tensor) -> Tensor:
     """(B, C) float32: of each query to its own list of items, columns (B, C); the same bits."""
-    rows = gallery.rows[columns].double()  # (B, C, D)
-    dots = (rows @ query.rows.double()[:, :, None])[:, :, 0]
+    # index_select gathers whole rows, several times as quickly as indexing does
+    rows = gallery.rows.index_select(0, columns.flatten()).double()
+    dots = torch.bmm(rows.view(*columns.shape, -1), query.rows.double()[:, :, None])[:, :, 0]
     if query.metric == "cosine":
         return dots.float()
     scale = query.scale[:, None] * gallery.scale[columns]

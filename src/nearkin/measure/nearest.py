@@ -331,7 +331,7 @@ def key_lists(search: Search, row: Tensor, column: Tensor, width: int = 0) -> Te
     columns = row.new_zeros(len(count), longest)
     columns[row, place] = column
     found = torch.zeros_like(columns, dtype=torch.float32)
-    some = 256 if row.device.type == "cpu" else 2**16
+    some = 1024 if row.device.type == "cpu" else 2**16
     order = count.argsort()
     while len(order) and (length := int(count[order[-1]])):
         order, rows = order.tensor_split([-max(1, some // length)])
