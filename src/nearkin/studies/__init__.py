@@ -7,7 +7,15 @@ A study is a module with
                                     its parameters are the options of `nearkin study`
     answer(rows) -> Answer          of the rows of those recipes
 
-both functions pure. Two optional functions, pure as well:
+both functions pure. What most of them take, and the studies do not say again:
+
+    data       the data set
+    seeds      how many, from 0
+    epochs     the most that a run may take; 0 takes the common number
+    tune       whether settings are searched; otherwise the common ones are taken
+    searched   the rows of `search`
+
+Two optional functions, pure as well:
 
     search(data=..., ...) -> list[Recipe]
                                     runs on validation classes that choose settings; their rows are

@@ -81,15 +81,7 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed and method; a layer's variants run under the settings of the layer.
-
-    Args:
-        data: the data set.
-        seeds: how many, from 0.
-        epochs: the most that a run may take; 0 takes the common number.
-        tune: whether settings are searched; otherwise the common ones are taken.
-        searched: the rows of `search`.
-    """
+    """Every seed and method; a layer's variants run under the settings of the layer."""
     found = []
     for whole, change in WHOLE.items():
         changes = [change, *VARIANTS.get(whole, {}).values()]

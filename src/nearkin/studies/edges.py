@@ -66,15 +66,7 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed and use of edges, with and without the edge loss.
-
-    Args:
-        data: the data set.
-        seeds: how many, from 0.
-        epochs: the most that a run may take; 0 takes the common number.
-        tune: whether settings are searched; otherwise the common ones are taken.
-        searched: the rows of `search`.
-    """
+    """Every seed and use of edges, with and without the edge loss."""
     everything = {m: refinement.recipe(data, epochs, change) for m, change in METHODS.items()}
     found = [
         one

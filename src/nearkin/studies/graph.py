@@ -68,15 +68,7 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed and graph: the full one under its own settings, all others under those of k-NN.
-
-    Args:
-        data: the data set.
-        seeds: how many, from 0.
-        epochs: the most that a run may take; 0 takes the common number.
-        tune: whether settings are searched; otherwise the common ones are taken.
-        searched: the rows of `search`.
-    """
+    """Every seed and graph: the full one under its own settings, all others under those of k-NN."""
     everything = {m: refinement.recipe(data, epochs, change) for m, change in METHODS.items()}
     full = everything.pop(FULL)
     found = refinement.settled(full, [full], searched or [])

@@ -64,15 +64,7 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed, method and kind of batch; sparse graphs run under the settings of the full one.
-
-    Args:
-        data: the data set.
-        seeds: how many, from 0.
-        epochs: the most that a run may take; 0 takes the common number.
-        tune: whether settings are searched; otherwise the common ones are taken.
-        searched: the rows of `search`.
-    """
+    """Every seed, method and kind of batch; sparse graphs run under the full one's settings."""
     found = []
     for sampler in SAMPLERS:
         for method in METHODS:

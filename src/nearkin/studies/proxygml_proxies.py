@@ -33,15 +33,7 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed, N and ratio; then every N at the first ratio with logits as for N = 12.
-
-    Args:
-        data: the data set.
-        seeds: how many, from 0.
-        epochs: the most that a run may take; 0 takes the common number.
-        tune: whether settings are searched; otherwise the common ones are taken.
-        searched: the rows of `search`.
-    """
+    """Every seed, N and ratio; then every N at the first ratio with logits as for N = 12."""
     best = full(data, epochs, searched or [])
     usable = [ratio for ratio in RATIOS if teaches(data, ratio)]
     options: list[dict] = [{"proxies": n, "ratio": r} for r in usable for n in COUNTS]

@@ -30,15 +30,7 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed and ratio at which there is something to learn.
-
-    Args:
-        data: the data set.
-        seeds: how many, from 0.
-        epochs: the most that a run may take; 0 takes the common number.
-        tune: whether settings are searched; otherwise the common ones are taken.
-        searched: the rows of `search`.
-    """
+    """Every seed and ratio at which there is something to learn."""
     best = full(data, epochs, searched or [])
     shared = {name: getattr(best, name) for name in SETTLED}
     return [

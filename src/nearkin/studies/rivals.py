@@ -114,12 +114,8 @@ def recipes(
     """Every seed, dimension and method, under the settings that its trials chose.
 
     Args:
-        data: the data set.
-        seeds: how many, from 0.
-        epochs: the most that a run may take; 0 takes the common number.
         dims: embedding dimensions, separated by commas.
-        tune: whether settings are searched; otherwise the common ones are taken.
-        searched: the rows of `search`.
+        the others: those of every study.
     """
     searched = searched or []
     settled = [
