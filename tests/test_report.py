@@ -164,6 +164,14 @@ def test_markdown_alone_can_be_written(answer, rows, store, tmp_path):
     assert not list(tmp_path.glob("*.html"))
 
 
+def test_pictures_of_an_earlier_longer_page_are_removed(answer, rows, store, tmp_path):
+    write_markdown(answer, rows, tmp_path, store, name="page")
+    (tmp_path / "page" / "figure-99.svg").write_text("old")
+    before = sorted((tmp_path / "page").iterdir())
+    write_markdown(answer, rows, tmp_path, store, name="page")
+    assert sorted((tmp_path / "page").iterdir()) == [p for p in before if p.stem != "figure-99"]
+
+
 def test_classes_differ_by_more_than_colour(read):
     sets = read.data()["sets"][0]
     assert sets["tags"] == ["A", "B", "C"]  # as one name is long

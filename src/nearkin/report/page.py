@@ -83,6 +83,8 @@ def write_markdown(
     for number, figure in enumerate(drawn, 1):
         path = pictures.save(figure, folder / name / f"figure-{number}", Path(store_folder))
         shown.append((figure.title, f"{name}/{path.name}", figure.note))
+    for old in set((folder / name).glob("figure-*")) - {folder / where for _, where, _ in shown}:
+        old.unlink()  # of an earlier page, which had more
     latex = "% Tables of the page of the same name.\n\n"
     latex += "\n".join(tables.latex(table) for table in answer.tables)
     write(folder / f"{name}.tex", latex)
