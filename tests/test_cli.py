@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from nearkin.cli import COMMANDS, main
+from nearkin.cli import COMMANDS, Study, main
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 from nearkin.words import key_values
@@ -157,6 +157,13 @@ def test_data_are_unpacked_where_they_are_looked_for(capsys, tmp_path, monkeypat
     assert "points outside the folder" in refused(
         capsys, "data", "unpack", str(tmp_path / "bad.zip")
     )
+
+
+def test_a_study_knows_the_command_that_asks_for_it_again():
+    asked = Study("rivals", data="omniglot", seeds=3, options={"tune": False, "dims": "64"})
+    command = "nearkin study rivals --data omniglot --seeds 3 --options tune=false dims=64"
+    assert asked.command() == command
+    assert Study("toolkit").command() == "nearkin study toolkit"
 
 
 def test_a_warning_is_one_line_without_code(capsys, monkeypatch):

@@ -123,6 +123,16 @@ class Study:
         given = {"data": self.data, "seeds": self.seeds, "epochs": self.epochs}
         return asked | {k: v for k, v in given.items() if v} | dict(self.options)
 
+    def command(self) -> str:
+        """The words that ask for the same again, without the folders of this machine."""
+        given = {"data": self.data, "seeds": self.seeds, "epochs": self.epochs}
+        words = [f"nearkin study {self.name}"]
+        words += [f"--{flag} {value}" for flag, value in given.items() if value]
+        words += ["--demo"] if self.demo else []
+        words += ["--options"] if self.options else []
+        words += [f"{key}={plain(value)}" for key, value in self.options.items()]
+        return " ".join(words)
+
     def published_name(self) -> str:
         """The study's name with that of the data set, if one was asked for: toolkit-mnist."""
         kind, _, path = self.data.partition(":")
@@ -167,9 +177,14 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
             asked["searched"] = carry_out(construct(module.search, {}, kind, **asked))
             recipes = construct(module.recipes, asked, kind)
         rows = asked.get("searched", []) + carry_out(recipes)
-    show(module, rows, where.out, study.name)
+    show(module, rows, where.out, study.name, study.command())
     if study.publish:
-        keep(module, rows, where.out, study.publish, study.published_name())
+        keep(module, rows, where.out, study.publish, study.published_name(), study.command())
+
+
+def plain(value: Plain) -> str:
+    """A value as it is typed in key=value."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def results(rows: list[dict]) -> list[dict]:
@@ -188,7 +203,7 @@ def take(published: Path, out: Path) -> None:
             store.append(row)
 
 
-def keep(module, rows: list[dict], out: Path, folder: Path, name: str) -> None:
+def keep(module, rows: list[dict], out: Path, folder: Path, name: str, command: str = "") -> None:
     """Write the rows as folder/NAME.jsonl, and the page as Markdown with its pictures."""
     from nearkin.report import write_markdown
     from nearkin.runs.store import Store
@@ -205,12 +220,12 @@ def keep(module, rows: list[dict], out: Path, folder: Path, name: str) -> None:
         folder,
         out,
         name=name,
-        command=command_of(rows[0]["study"] if rows else name, rows),
+        command=command or command_of(rows[0]["study"] if rows else name, rows),
     )
     print(f"Published: {page}")
 
 
-def show(module, rows: list[dict], out: Path, name: str) -> None:
+def show(module, rows: list[dict], out: Path, name: str, command: str = "") -> None:
     """Print a study's tables and write its page, as HTML, Markdown and LaTeX."""
     from rich.console import Console
 
@@ -221,14 +236,13 @@ def show(module, rows: list[dict], out: Path, name: str) -> None:
         Console().print(tables.terminal(table))
     for finding in answer.findings:
         print(finding)
-    page = write_page(
-        answer, results(rows), out / "report", out, name=name, command=command_of(name, rows)
-    )
+    command = command or command_of(name, rows)
+    page = write_page(answer, results(rows), out / "report", out, name=name, command=command)
     print(f"\nReport: {page}")
 
 
 def command_of(study: str, rows: list[dict]) -> str:
-    """The command that makes these rows, without the folders of the machine that made them."""
+    """A command that makes such rows, as far as they tell, without the folders of a machine."""
     data = {row["recipe"]["data"] for row in rows if "recipe" in row}
     return f"nearkin study {study}" + (f" --data {data.pop()}" if len(data) == 1 else "")
 
