@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import torch
 
 from nearkin.data import Split, Splits, load
-from nearkin.measure import evaluate
+from nearkin.measure import recalls
 from nearkin.measure.statistics import estimate
 from nearkin.runs.machine import machine, versions
 from nearkin.runs.training import Run, train
@@ -28,7 +28,7 @@ DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 2}
 """The options of a short form that needs no data set."""
 
 
-def measure(data: str = CUB, seeds: int = 3, epochs: int = EPOCHS) -> Iterator[dict]:
+def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> Iterator[dict]:
     """A row for each seed: R@1 and losses, epoch by epoch.
 
     Args:
@@ -75,7 +75,7 @@ def follow(run: Run, held: Split) -> list[dict]:
 
 def recall(run: Run, split: Split) -> float:
     """R@1 of a split's images among themselves."""
-    return evaluate(run.embed(split), split.labels, ks=(1,), precision_ks=())["recall@1"]
+    return recalls(run.embed(split), split.labels, ks=(1,))["recall@1"]
 
 
 @torch.no_grad()
