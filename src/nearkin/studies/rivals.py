@@ -194,7 +194,8 @@ def comparison(rows: list[dict], dim: int) -> Table:
         note=(
             f"Ours: {data['variant']}. Mean ± half of the 95 % t-interval over seeds, last epoch; "
             "beside it what choosing the epoch on test would have said. p: paired t-test of R@1 "
-            f"against {OURS}, Holm-corrected. Published: fine-tuned backbones, full frames."
+            f"against {OURS}, Holm-corrected. {UNTRAINED.capitalize()}: the inputs as they are, in "
+            "all their dimensions. Published: fine-tuned backbones, full frames."
         ),
     )
 
