@@ -1,0 +1,1 @@
+"""One run and many: from a recipe to a stored row, resumed bit for bit."""
