@@ -212,7 +212,7 @@ def keep(module, rows: list[dict], out: Path, folder: Path, name: str, command: 
     known = {row["hash"] for row in published.rows()}
     for row in rows:
         if row["hash"] not in known:
-            published.append(row)
+            published.append(rounded(row))
     rows = results(published.rows())
     page = write_markdown(
         module.answer(rows),
@@ -223,6 +223,15 @@ def keep(module, rows: list[dict], out: Path, folder: Path, name: str, command: 
         command=command or command_of(rows[0]["study"] if rows else name, rows),
     )
     print(f"Published: {page}")
+
+
+def rounded(value: Any) -> Any:
+    """Floats to six digits, more than any of them is worth: what is published stays small."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    return [rounded(v) for v in value] if isinstance(value, list) else value
 
 
 def show(module, rows: list[dict], out: Path, name: str, command: str = "") -> None:
