@@ -213,3 +213,21 @@ def test_key_values_are_numbers_truths_or_words():
     assert key_values(words) == {
         "a": 1, "b": 0.5, "c": True, "d": "printed", "e": None, "f": "[1]", "g": "x=y",
     }  # fmt: skip
+
+
+def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):
+    random, y = np.random.default_rng(0), np.repeat(np.arange(80), 5)
+    np.savez(tmp_path / "many.npz", x=random.normal(size=(80, 6))[y] + random.random((400, 6)), y=y)
+    monkeypatch.chdir(tmp_path)
+    words = ["study", "graph-gain", "--data", "features:many.npz", "--seeds", "1", "--epochs", "1"]
+    words += ["--options", "tune=false", "--publish", "published", "--root", str(tmp_path)]
+    main([*words, "--out", "first"])
+    page = (tmp_path / "published" / "graph-gain-many.md").read_text()
+    command = " ".join(["nearkin", *words[: words.index("--publish")]])
+    assert f"    {command}\n" in page
+    rows = Store(tmp_path / "published", "graph-gain-many.jsonl").rows()
+    assert len(rows) == 12
+    monkeypatch.setattr("nearkin.runs.engine.carry_out", None)  # nothing is trained any more
+    main([*words, "--out", "second"])
+    assert Store(tmp_path / "published", "graph-gain-many.jsonl").rows() == rows
+    assert str(tmp_path) not in page
