@@ -222,7 +222,9 @@ def findings(shared: list[dict], own: list[dict]) -> list[str]:
         said.append(f"Under settings of its own row 1 has {points(tuned):.1f} %.")
     for name in CONTROLS:
         if name in recall:
-            said.append(f"{name}: {points(recall[name]):.1f} %.")
+            back = (points(recall[name]) - points(recall[NONE])) / fall if fall > 0 else 0.0
+            share = f", {100 * back:.0f} % of the gap" if name.startswith("1,") and back else ""
+            said.append(f"{name}: {points(recall[name]):.1f} %{share}.")
     chosen = mean(last_monitor(shared, "own_chosen").get(NONE))
     missing = mean(last_monitor(shared, "class_missing").get(NONE))
     if chosen and missing:
