@@ -36,9 +36,19 @@ def test_a_wrong_option_is_refused():
         construct(Part, {"scal": 1.0}, "option", dim=8)
     with pytest.raises(ValueError, match="dim must be given"):
         construct(Part, {}, "option")
-    for option in ({"scale": "2"}, {"scale": True}, {"count": 1.5}, {"form": 1}, {"count": True}):
+    for option in (
+        {"scale": "2"},
+        {"scale": True},
+        {"count": 1.5},
+        {"form": True},
+        {"count": True},
+    ):
         with pytest.raises(ValueError, match=f"'{next(iter(option))}': wanted a value of type"):
             construct(Part, option, "option", dim=8)
+
+
+def test_a_number_passes_for_a_text():
+    assert construct(Part, {"form": 64}, "option", dim=8).values[2] == "64"
 
 
 def test_types_are_kept_apart():

@@ -52,7 +52,8 @@ def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **
 
     Options are what a person asked for: one that `build` does not know is an error, and so is a
     value whose type is not that of the parameter's default. Offered values are what the run knows
-    (classes, dim): passed where wanted and not None; an option of the same name goes first.
+    (classes, dim): passed where wanted and not None; an option of the same name goes first. A
+    number passes for a str, as in filters=32.
 
     >>> construct(lambda dim, scale=1.0: dim * scale, {"scale": 2}, "loss", dim=8, classes=10)
     16
@@ -65,14 +66,17 @@ def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **
         for name, parameter in inspect.signature(build).parameters.items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
+    known = {k: v for k, v in offered.items() if k in parameters and v is not None}
+    given = {**known, **options}
     for name, value in options.items():
         if name not in parameters:
             raise unknown(name, parameters, kind)
-        if not fits(value, parameters[name].default):
-            wanted = type(parameters[name].default).__name__
+        default = parameters[name].default
+        if isinstance(default, str) and type(value) in (int, float):
+            given[name] = str(value)
+        elif not fits(value, default):
+            wanted = type(default).__name__
             raise ValueError(f"{kind} {name!r}: wanted a value of type {wanted}, got {value!r}")
-    known = {k: v for k, v in offered.items() if k in parameters and v is not None}
-    given = {**known, **options}
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in given]
     if missing:
         raise ValueError(f"{kind} missing: {', '.join(missing)} must be given")
