@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from nearkin import backbones
 from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
 from nearkin.runs.recipe import Recipe
@@ -18,6 +19,7 @@ from nearkin.studies import (
     proxygml_proxies,
     proxygml_ratio,
     rivals,
+    samples,
 )
 from nearkin.studies.answer import Answer, Table
 from nearkin.studies.proxygml import CARS, CUB, classes, proxygml
@@ -285,3 +287,11 @@ def test_the_short_form_has_options_that_the_study_knows(name):
         assert asked(**study.DEMO)
     else:
         asked(**study.DEMO)  # a generator: its arguments are checked, nothing is measured
+
+
+@pytest.mark.parametrize("study", [rivals, samples])
+@pytest.mark.parametrize("data", [CUB, "omniglot"])
+def test_the_untrained_inputs_can_be_built(study, data):
+    (bare,) = {r.hash: r for r in study.recipes(data=data) if not r.epochs}.values()
+    backbone = backbones.make(bare.backbone, bare.backbone_options, (1, 28, 28), bare.dim)
+    assert backbone(torch.ones(3, 1, 28, 28)).shape == (3, 784)

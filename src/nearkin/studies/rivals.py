@@ -23,7 +23,13 @@ QUESTION = (
 
 UNTRAINED = "no training"
 METHODS: dict[str, dict] = {
-    UNTRAINED: {"backbone": "identity", "epochs": 0, "loss": "contrastive", "metric": "cosine"},
+    UNTRAINED: {
+        "backbone": "identity",
+        "backbone_options": {},
+        "epochs": 0,
+        "loss": "contrastive",
+        "metric": "cosine",
+    },
     "cross-entropy": {"loss": "cross-entropy"},
     "normalised cross-entropy": {"loss": "normalised-cross-entropy"},
     "contrastive": {"loss": "pml-contrastive"},

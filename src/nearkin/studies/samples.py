@@ -76,7 +76,8 @@ def recipes(
         ways: shares of what: images, classes, or both, separated by a comma.
         searched: the rows of `search`.
     """
-    bare = replace(common(data), epochs=0, loss="contrastive", metric="cosine", backbone="identity")
+    bare = replace(common(data), epochs=0, loss="contrastive", metric="cosine")
+    bare = replace(bare, backbone="identity", backbone_options={})
     runs = [bare]
     for recipe in settings(data, steps, methods):
         settled = settle(recipe, searched or [])
