@@ -102,10 +102,13 @@ def settings(row: dict) -> tuple:
 
 
 def split(rows: list[dict]) -> tuple[list[dict], list[dict]]:
-    """The rows under the settings of the full method, and those under their own."""
+    """The rows under the settings of the full method; and those under their own, where these were
+    searched and differ."""
     best = next((settings(row) for row in rows if row_name(row) == FULL), None)
     shared = [row for row in rows if settings(row) == best]
     apart = [row for row in rows if settings(row) != best]
+    if not apart:
+        return shared, []
     differ = {row_name(row) for row in apart}
     own = apart + [r for r in shared if row_name(r) in ROWS and row_name(r) not in differ]
     return shared, own
@@ -115,7 +118,7 @@ def answer(rows: list[dict]) -> Answer:
     """The seed's table twice, the graph behind it, the controls, and what follows."""
     shared, own = split(rows)
     tables = [table(shared, "Every row under the settings of the full method", ROWS)]
-    tables += [table(own, "Every row under settings of its own", ROWS)] if own != shared else []
+    tables += [table(own, "Every row under settings of its own", ROWS)] if own else []
     tables.append(graph(shared))
     return Answer(
         title=TITLE,
@@ -194,14 +197,14 @@ def last_monitor(rows: list[dict], key: str) -> dict[str | None, Scores]:
 
 
 def bars(shared: list[dict], own: list[dict]) -> Bars:
-    """R@1 of every row, under shared settings and under its own."""
-    found = [scores(rows, row_name, "recall@1") for rows in (shared, own)]
+    """R@1 of every row, under shared settings and, where there are any, under its own."""
+    found = [scores(rows, row_name, "recall@1") for rows in (shared, own) if rows]
     names = [name for name in ROWS if name in found[0]]
     return Bars(
         title="R@1 by row of the ablation",
         y="R@1",
         groups=tuple(names),
-        series=("settings of the full method", "settings of its own"),
+        series=("settings of the full method", "settings of its own")[: len(found)],
         values=tuple(tuple(mean(f.get(name)) for f in found) for name in names),
         percent=True,
     )
