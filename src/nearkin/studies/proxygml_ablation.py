@@ -10,7 +10,7 @@ from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
 from nearkin.studies.proxygml import CUB, OPTIONS, full, proxygml
 from nearkin.studies.reading import Scores, against, mean, p_value, scores
-from nearkin.studies.tuning import SETTLED, settle, trials
+from nearkin.studies.tuning import SETTLED, settle, trials, unsearched
 
 TITLE = "ProxyGML's three modules"
 QUESTION = (
@@ -123,7 +123,7 @@ def answer(rows: list[dict]) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(findings(shared, own)),
+        findings=(*unsearched(rows), *findings(shared, own)),
         tables=tuple(tables),
         figures=(bars(shared, own),),
     )

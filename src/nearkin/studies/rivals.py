@@ -12,7 +12,7 @@ from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
 from nearkin.studies.proxygml import CUB, classes, proxygml
 from nearkin.studies.reading import Scores, against, mean, p_value, scores
-from nearkin.studies.tuning import common, settle, trials
+from nearkin.studies.tuning import common, settle, trials, unsearched
 
 TITLE = "ProxyGML and its rivals"
 QUESTION = (
@@ -160,7 +160,7 @@ def answer(rows: list[dict]) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(said for dim in dims for said in findings(rows, dim)),
+        findings=(*unsearched(rows), *(said for dim in dims for said in findings(rows, dim))),
         tables=tuple(comparison(rows, dim) for dim in dims),
         figures=(bars(rows, dims),),
     )

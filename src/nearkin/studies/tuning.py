@@ -70,6 +70,16 @@ def settle(recipe: Recipe, searched: Iterable[dict]) -> Recipe:
     return replace(recipe, lr=lr, loss_lr=loss_lr, epochs=epochs)
 
 
+def unsearched(rows: Iterable[dict]) -> list[str]:
+    """A finding that says so, where the settings of these rows were not chosen by trials."""
+    if any(row["recipe"]["loss_lr"] for row in rows):
+        return []
+    return [
+        "Settings were not searched here: all ran under one learning rate of the network and under "
+        "what each paper asks for its proxies, so this ranks settings as much as methods."
+    ]
+
+
 def common(data: str, epochs: int = 0) -> Recipe:
     """What all methods of a table share: a linear head on features, else the Network builder's.
 
