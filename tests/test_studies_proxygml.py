@@ -9,6 +9,7 @@ import torch
 from nearkin import backbones
 from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
+from nearkin.report import write_markdown
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.training import Run
 from nearkin.studies import (
@@ -242,6 +243,15 @@ def test_the_cost_is_measured_and_read():
     assert "100 classes: 24 proxies a class instead of 1 take 24.0 times" in found.findings[0]
     assert "then takes 20.0 times as long" in found.findings[0]
     assert "cosine of 0.00 at the start and of 0.99 after 2 epochs" in found.findings[-1]
+
+
+def test_what_was_measured_makes_a_page(tmp_path, monkeypatch):
+    few = [proxygml_cost.Setting(classes=20, proxies=2, ratio=0.2, weight=0.3)]
+    monkeypatch.setattr(proxygml_cost, "settings", lambda classes: few)
+    monkeypatch.setattr(proxygml_cost, "cosines", lambda *asked: [0.0, 0.9])
+    rows = list(proxygml_cost.measure())
+    page = write_markdown(proxygml_cost.answer(rows), rows, tmp_path, tmp_path, name="cost")
+    assert "| 20 | 2 | 0.2 | yes |" in page.read_text()
 
 
 def synthetic(count=30, dim=8):

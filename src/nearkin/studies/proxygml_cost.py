@@ -69,7 +69,7 @@ def measure(data: str = CUB, epochs: int = 0, classes: int = 0) -> Iterator[dict
         value = {"setting": asdict(setting), "seconds": seconds, "megabytes": megabytes}
         yield {"hash": name_of(asdict(setting)), **about, **value}
     for name, options in VARIANTS.items():
-        value = {"variant": name, "data": data, "epochs": epochs}
+        value = {"variant": name, "watched": data, "most_epochs": epochs}
         yield {"hash": name_of(value), **about, **value, "cosines": cosines(data, epochs, options)}
 
 
