@@ -59,8 +59,10 @@ class Points:
         return len(self.rows)
 
     def __getitem__(self, which: slice | Tensor) -> Points:
-        whole = isinstance(which, Tensor) and which.dtype == torch.int64
-        rows = self.rows.index_select(0, which) if whole else self.rows[which]
+        if isinstance(which, Tensor) and which.dtype == torch.int64:
+            rows = self.rows.index_select(0, which)
+        else:
+            rows = self.rows[which]
         return Points(rows, self.scale[which], self.square[which], self.metric)
 
 
