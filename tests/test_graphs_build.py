@@ -133,12 +133,20 @@ def test_labels_are_for_training_only():
 
 
 @pytest.mark.parametrize(
-    ("like", "options"), [("knn", {"k": 5}), ("threshold", {"threshold": 0.2}), ("mutual-knn", {})]
+    ("like", "options"),
+    [
+        ("knn", {"k": 5}),
+        ("threshold", {"threshold": 0.2}),
+        ("mutual-knn", {}),
+        ("learned", {}),
+        ("label-guided", {"k": 3}),
+    ],
 )
 def test_random_keeps_every_degree_and_draws_anew(like, options):
-    x, _ = batch(40)
-    wanted = make_builder(like, **options)(x).sum(1)
-    draws = [graphs.random(x, like=like, **options) for _ in range(2)]
+    x, labels = batch(40)
+    x = x.float()
+    wanted = make_builder(like, dim=x.shape[1], **options)(x, labels).sum(1)
+    draws = [graphs.random(x, labels, like=like, **options) for _ in range(2)]
     for draw in draws:
         assert (draw.sum(1) == wanted).all()
     assert (draws[0] != draws[1]).any()

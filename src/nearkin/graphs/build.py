@@ -143,13 +143,16 @@ def random(
     """The control of every claim about a graph: as many neighbours as in `like`, drawn at random.
 
     Each node keeps the number of those it listens to in the graph that the builder `like`, with
-    these options, gives for the same batch. Draws from torch's generator.
+    these options, gives for the same batch; of `learned`, in the graph that it starts from. Draws
+    from torch's generator.
     """
-    if like in ("random", "learned"):
-        raise ValueError(f"like must name a builder with a degree to match, got {like!r}")
+    if like == "random":
+        raise ValueError("like must name a builder with a degree to match, got 'random'")
     options = {"k": k, "threshold": threshold, "ratio": ratio, "sign": sign}
     options |= {"symmetry": symmetry, "similarity": similarity}
-    matched = make_builder(like, **options)(embeddings, labels)
+    build: Any = make_builder(like, dim=embeddings.shape[1], **options)
+    build = build.to(embeddings) if isinstance(build, nn.Module) else build
+    matched = build(embeddings, labels)
     draw = torch.rand(matched.shape, device=matched.device).fill_diagonal_(torch.inf)
     rank = draw.argsort(1, descending=True).argsort(1)  # a node's own rank is 0
     return rank < matched.sum(1, keepdim=True)
