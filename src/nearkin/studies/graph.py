@@ -110,8 +110,8 @@ def table(rows: list[dict]) -> Table:
         percent=shares,
         best=tuple(HEADS),
         note=refinement.note(rows, "the full graph, and against the control of the same degree")
-        + " Neighbours: in one training batch after the last epoch; the control of the learned graph "
-        "has as many as that starts with.",
+        + " Neighbours: in one training batch after the last epoch; the control of the learned "
+        "graph has as many as that one starts with.",
     )
 
 
