@@ -16,13 +16,12 @@ Mined = tuple[Tensor, ...] | None
 def pair_weights(
     labels: Tensor, ref_labels: Tensor | None, mined: Mined, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """How often each pair counts, as positive and as negative: two (B, M) of this dtype.
+    """Which pairs count as positive and as negative: two (B, M).
 
-    Once each where nothing was mined; as often as the miner names it otherwise.
+    Masks, bool, where nothing was mined; else how often the miner names each, of this dtype.
     """
     if mined is None:
-        positive, negative = pair_masks(labels, ref_labels)
-        return positive.to(dtype), negative.to(dtype)
+        return pair_masks(labels, ref_labels)
     if len(mined) == 3:
         anchor, positive, negative = mined
         mined = (anchor, positive, anchor, negative)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, check_references, pair_weights
-from nearkin.tensors import at_least_float32, distances, pulled, squared_distances
+from nearkin.tensors import at_least_float32, distances, pair_masks, pulled, squared_distances
 
 BLOCK = 2**18  # pairs at a time: 1 MB in float32, which stays in cache
 
@@ -49,17 +49,16 @@ class Contrastive(nn.Module):
         check_references(ref_emb, ref_labels)
         x = at_least_float32(embeddings)
         y = x if ref_emb is None else at_least_float32(ref_emb)
-        kind = torch.bool if indices_tuple is None else x.dtype
-        positive, negative = pair_weights(labels, ref_labels, indices_tuple, kind)
+        positive, negative = pair_weights(labels, ref_labels, indices_tuple, x.dtype)
         total = Springs.apply(x, y, positive, negative, self.margin)
         return total / (positive.sum() + negative.sum()).clamp_min(1)
 
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Share of the pairs of others that are nearer than the margin, and so still repel."""
-        distance = distances(embeddings)
-        _, negative = pair_weights(labels, None, None, distance.dtype)
-        return (negative * (distance < self.margin)).sum() / negative.sum().clamp_min(1)
+        _, negative = pair_masks(labels)
+        near = negative & (distances(embeddings) < self.margin)
+        return near.sum() / negative.sum().clamp_min(1)
 
 
 class Springs(torch.autograd.Function):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, check_references, pair_weights
-from nearkin.tensors import distances
+from nearkin.tensors import distances, pair_masks
 
 BLOCK = 2**21  # numbers in the largest temporary: 8 MB in float32, which stays in cache
 
@@ -124,8 +124,7 @@ class Triplet(nn.Module):
             hinge = (to_positive - to_negative + self.margin).clamp_min(0)
             count = (hinge > 0).sum() if self.mean == "active" else len(hinge)
             return hinge.sum() / max(int(count), 1)
-        kind = torch.bool if indices_tuple is None else distance.dtype
-        positive, negative = pair_weights(labels, ref_labels, indices_tuple, kind)
+        positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
         c, k = active_counts(distance.detach(), self.margin, positive, negative)
         active = c.sum()
         count = active if self.mean == "active" else how_many(positive, negative)
@@ -178,7 +177,7 @@ class SumOfSquaredShares(torch.autograd.Function):
 
 
 def blocks_of_pairs(positive: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The positive pairs (anchor, partner) of weights (B, M), some at a time."""
+    """The positive pairs (anchor, partner) of (B, M) masks or weights, some at a time."""
     rows = max(BLOCK // max(positive.shape[1], 1), 1)
     return zip(*(index.split(rows) for index in positive.nonzero(as_tuple=True)), strict=True)
 
@@ -218,11 +217,11 @@ def active_counts(
 
 def share_within(distance: Tensor, labels: Tensor, margin: float, ties: bool = False) -> Tensor:
     """Share of all triplets of a batch with d_an < d_ap + margin (with ties: <=)."""
-    positive, negative = pair_weights(labels, None, None, distance.dtype)
+    positive, negative = pair_masks(labels)
     c, _ = active_counts(distance, margin, positive, negative, ties)
     return c.sum() / how_many(positive, negative).clamp_min(1)
 
 
 def how_many(positive: Tensor, negative: Tensor) -> Tensor:
-    """The number of triplets that pairs of these weights (B, M) make."""
+    """The number of triplets that these pairs make: (B, M) masks, or weights."""
     return (positive.sum(1) * negative.sum(1)).sum()

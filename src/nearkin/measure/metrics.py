@@ -141,8 +141,7 @@ def retrieval(
     memory: float = 1e9,
 ) -> Retrieval:
     """The retrieval metrics of every query that has a match; arguments as in `evaluate`."""
-    query_labels = check_labels(query, query_labels, "query")
-    labels = query_labels if gallery is None else check_labels(gallery, gallery_labels, "gallery")
+    query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
     with plain_arithmetic(query.device):
         search = search_of(query, gallery, metric, memory)
         matches = count_matches(query_labels, labels) - int(gallery is None)
@@ -173,8 +172,7 @@ def recalls(
     >>> recalls(x, torch.tensor([0, 1, 1, 1]), ks=[1, 2])
     {'recall@1': 0.6666666666666666, 'recall@2': 1.0}
     """
-    query_labels = check_labels(query, query_labels, "query")
-    labels = query_labels if gallery is None else check_labels(gallery, gallery_labels, "gallery")
+    query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
     most = len(labels) - (gallery is None)
     nearest = neighbours(query, min(max(ks), most), gallery, metric=metric, memory=memory).indices
     asked = count_matches(query_labels, labels) > int(gallery is None)
@@ -272,6 +270,14 @@ def count_matches(query_labels: Tensor, labels: Tensor) -> Tensor:
     return torch.where(classes[place] == query_labels, counts[place], 0)
 
 
+def both_labels(
+    query: Tensor, query_labels: Tensor, gallery: Tensor | None, gallery_labels: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Labels of the queries and of what is searched: without a gallery, the queries themselves."""
+    own = check_labels(query, query_labels, "query")
+    return own, own if gallery is None else check_labels(gallery, gallery_labels, "gallery")
+
+
 def check_labels(x: Tensor, labels: Tensor | None, name: str) -> Tensor:
     """The labels as a tensor beside x (N, D), one integer a row, or an error that says so."""
     if labels is None:
@@ -304,8 +310,7 @@ def knn_accuracy(
     >>> knn_accuracy(x, torch.tensor([0, 0, 1, 1]), k=1)
     1.0
     """
-    query_labels = check_labels(query, query_labels, "query")
-    labels = query_labels if gallery is None else check_labels(gallery, gallery_labels, "gallery")
+    query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
     nearest = neighbours(query, k, gallery, metric=metric, memory=memory).indices
     votes = labels[nearest]  # (B, k), nearest first
     count = (votes[:, :, None] == votes[:, None, :]).sum(2)
