@@ -81,17 +81,27 @@ def test_answers_without_rows_and_with_one_seed(name):
     assert all(len(table.rows) > 3 for table in study.answer(rows).tables)
 
 
-def test_a_layer_less_a_part_runs_under_the_settings_of_the_layer():
+@pytest.mark.parametrize("name", ASKED)
+def test_all_graph_refinement_runs_under_the_setting_that_is_best_for_the_judges_together(name):
+    """GAT alone would choose another one, and so would the losses without a graph."""
     searched = []
-    for trial in attention.search():
-        layer = trial.loss_options.get("layer")
-        score = 0.6 if trial.lr == (3e-4 if layer == "gat" else 1e-3) else 0.5
+    for trial in STUDIES[name].search():
+        own = trial.loss != "graph-refinement" or trial.loss_options.get("layer") == "gat"
+        score = 0.6 if trial.lr == (3e-4 if own else 1e-3) else 0.5
         row = done(trial, score)
         row["epochs"] = [{"epoch": 4, "validation": {"recall@1": score}}]
         searched.append(row)
-    for recipe in attention.recipes(seeds=1, searched=searched):
-        assert recipe.lr == (3e-4 if recipe.loss_options.get("layer") == "gat" else 1e-3)
+    for recipe in STUDIES[name].recipes(seeds=1, searched=searched):
+        lone = recipe.loss == "group" or recipe.loss == "cross-entropy"
+        assert recipe.lr == (3e-4 if lone else 1e-3)
         assert recipe.epochs == 4
+
+
+@pytest.mark.parametrize(("data", "folds"), [(CARS, 5), ("omniglot", 2)])
+def test_as_many_folds_as_a_hundred_classes_take(data, folds):
+    search = attention.search(data=data)
+    assert {trial.seed for trial in search} == set(range(folds))
+    assert len(search) == 6 * folds * (len(attention.OTHERS) + 6)  # 6 settings of each
 
 
 def test_attention_compares_layers_and_their_parts():

@@ -97,10 +97,11 @@ def test_every_method_has_twelve_trials():
 def test_settings_are_those_of_the_best_validation_epoch():
     recipe = replace(common(CUB), loss="proxy-anchor")
     rows = [done(trial, 0.3) for trial in trials(recipe)]
-    rows[4]["epochs"] = [
-        {"epoch": e, "validation": {"recall@1": r}, "test": {"recall@1": 1 - r}}
-        for e, r in ((2, 0.4), (4, 0.6), (6, 0.5))
-    ]
+    for row in rows[4:6]:  # both folds of the third setting
+        row["epochs"] = [
+            {"epoch": e, "validation": {"recall@1": r}, "test": {"recall@1": 1 - r}}
+            for e, r in ((2, 0.4), (4, 0.6), (6, 0.5))
+        ]
     rows += [done(t, 0.9) for t in trials(replace(recipe, loss="proxy-nca"))]  # of another method
     rows.append(done(replace(recipe, lr=0.5), 0.99))  # not a trial: trained on all classes
     best = settle(replace(recipe, dim=64, seed=3), rows)
@@ -117,6 +118,14 @@ def test_two_folds_of_a_trial_are_averaged():
     rows[1] = done(trials(recipe)[1], 0.0)
     lucky = rows[0]["recipe"]["lr"]
     assert settle(recipe, rows).lr != lucky
+
+
+def test_a_setting_under_which_a_trial_diverged_is_not_chosen():
+    recipe = replace(common(CUB), loss="supcon")
+    rows = [done(trial, 0.9 if i < 2 else 0.5) for i, trial in enumerate(trials(recipe))]
+    assert settle(recipe, rows).lr == rows[0]["recipe"]["lr"]
+    rows[1]["epochs"] = [{"epoch": 1, "loss": None}]
+    assert settle(recipe, rows).lr != rows[0]["recipe"]["lr"]
 
 
 def test_the_final_runs_have_the_settings_of_the_search():

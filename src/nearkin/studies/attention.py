@@ -6,13 +6,14 @@ from dataclasses import replace
 from functools import partial
 
 from nearkin.losses.refined import as_published, as_released
+from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Bars, BatchGraphs, Lines, Table
 from nearkin.studies.proxygml import CUB
-from nearkin.studies.reading import against, mean, scores
+from nearkin.studies.reading import Scores, against, mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
-from nearkin.studies.tuning import trials
+from nearkin.studies.tuning import settle, trials
 
 TITLE = "Attention in message passing over a batch"
 QUESTION = (
@@ -29,15 +30,14 @@ LAYERS: dict[str, dict[str, Plain]] = {
     GAT: {"layer": "gat"},
     GATV2: {"layer": "gatv2"},
 }
-WHOLE: dict[str, Change] = {
+OTHERS: dict[str, Change] = {
     "cross-entropy": {"loss": "cross-entropy"},
     "group loss": {"loss": "group"},
-    "auxiliary loss alone": options(refined=0.0),
-    "no edges": options(layer="no-edges"),
-    "mean": options(layer="mean"),
-    **{name: options(**given) for name, given in LAYERS.items()},
 }
-"""Name -> what differs from the common recipe; each has trials of its own."""
+"""Losses without a graph of the batch; each has settings of its own."""
+
+WHOLE = OTHERS | refinement.JUDGES
+"""Name -> what differs from the common recipe."""
 
 PARTS = {
     "projections": "query key value out",
@@ -49,7 +49,7 @@ LESS: dict[str, dict[str, Change]] = {
     name: {f"{name} without {p}": options(**given, without=w) for p, w in PARTS.items()}
     for name, given in LAYERS.items()
 }
-"""Layer -> what is left of it without each part; run under the layer's settings."""
+"""Layer -> what is left of it without each part."""
 
 FORMS: dict[str, dict[str, Change]] = {
     DOT: {
@@ -60,7 +60,7 @@ FORMS: dict[str, dict[str, Change]] = {
     GAT: {"GAT, its paper's form": options(layer="gat", shared_projection=True)},
     GATV2: {"GATv2, its paper's form": options(layer="gatv2", shared_projection=True)},
 }
-"""Layer -> the form in which it was released or published; under the layer's settings."""
+"""Layer -> the form in which it was released or published."""
 
 VARIANTS = {name: FORMS[name] | LESS[name] for name in LAYERS}
 METHODS = WHOLE | VARIANTS[DOT] | VARIANTS[GAT] | VARIANTS[GATV2]
@@ -69,9 +69,13 @@ name = partial(refinement.name_of, methods=METHODS)
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """The trials of every whole method."""
-    changes = WHOLE.values() if tune else ()
-    return [t for change in changes for t in trials(refinement.recipe(data, epochs, change))]
+    """The trials of graph refinement, and as many folds of each loss without a graph."""
+    if not tune:
+        return []
+    found = refinement.search(data, epochs)
+    folds = len({trial.seed for trial in found})
+    others = (refinement.recipe(data, epochs, change) for change in OTHERS.values())
+    return found + [trial for other in others for trial in trials(other, folds)]
 
 
 def recipes(
@@ -81,12 +85,10 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed and method; a layer's variants run under the settings of the layer."""
-    found = []
-    for whole, change in WHOLE.items():
-        changes = [change, *VARIANTS.get(whole, {}).values()]
-        ones = [refinement.recipe(data, epochs, each) for each in changes]
-        found += refinement.settled(ones[0], ones, searched or [])
+    """Every seed and method; all layers, whole or not, under one setting."""
+    everything = {m: refinement.recipe(data, epochs, change) for m, change in METHODS.items()}
+    found = [settle(everything.pop(other), searched or []) for other in OTHERS]
+    found += refinement.settled(everything.values(), searched or [], data, epochs)
     return [replace(one, seed=seed) for seed in range(seeds) for one in found]
 
 
@@ -105,7 +107,7 @@ def layers(rows: list[dict]) -> Table:
     """Every whole method and form, beside the dot product, with what it costs."""
     found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
     oracle = scores(rows, name, "recall@1", "best_on_test")
-    differ = against(DOT, found["R@1"]) if DOT in found["R@1"] else {}
+    differ = whole_differences(found["R@1"]) if DOT in found["R@1"] else {}
     forms = [form for forms in FORMS.values() for form in forms]
     parameters, seconds, memory = (
         refinement.costs(rows, name, key, unit)
@@ -136,6 +138,12 @@ def layers(rows: list[dict]) -> Table:
         best=tuple(HEADS),
         note=refinement.note(rows, "the dot product"),
     )
+
+
+def whole_differences(recall: dict[str, Scores]) -> dict[str, Difference]:
+    """Every whole method and form against the dot product."""
+    forms = [form for forms in FORMS.values() for form in forms]
+    return against(DOT, {m: recall[m] for m in (*WHOLE, *forms) if m in recall})
 
 
 def parts(rows: list[dict]) -> Table:
@@ -208,8 +216,7 @@ def findings(rows: list[dict]) -> list[str]:
     recall = scores(rows, name, "recall@1")
     if DOT not in recall:
         return []
-    differ = against(DOT, {m: s for m, s in recall.items() if m in WHOLE})
-    said = [f"{m} against {DOT}: {verdict(d)}." for m, d in differ.items()]
+    said = [f"{m} against {DOT}: {verdict(d)}." for m, d in whole_differences(recall).items()]
     for layer in LAYERS:
         family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
         drops = {m: d.estimate.mean for m, d in against(layer, family).items()}

@@ -11,7 +11,6 @@ from nearkin.studies.answer import Answer, Bars, Table
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import against, mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
-from nearkin.studies.tuning import trials
 
 TITLE = "Edges that carry numbers"
 QUESTION = (
@@ -43,20 +42,9 @@ DEMO = refinement.DEMO
 name = partial(refinement.name_of, methods=METHODS)
 
 
-def tuned_as(method: str) -> str:
-    """The method whose trials choose the settings of this one: one of attention, one of networks.
-
-    >>> tuned_as("gate of the message, edge loss"), tuned_as("graph network, 3 updates")
-    ('no edge features, edge loss', 'graph network, 1 update')
-    """
-    base = "graph network, 1 update" if method.startswith("graph network") else NONE
-    return base + TAUGHT * method.endswith(TAUGHT)
-
-
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """The trials of attention and of the graph network, with and without the edge loss."""
-    bases = dict.fromkeys(map(tuned_as, METHODS)) if tune else ()
-    return [t for m in bases for t in trials(refinement.recipe(data, epochs, METHODS[m]))]
+    """The trials of graph refinement."""
+    return refinement.search(data, epochs) if tune else []
 
 
 def recipes(
@@ -66,13 +54,9 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed and use of edges, with and without the edge loss."""
-    everything = {m: refinement.recipe(data, epochs, change) for m, change in METHODS.items()}
-    found = [
-        one
-        for method, each in everything.items()
-        for one in refinement.settled(everything[tuned_as(method)], [each], searched or [])
-    ]
+    """Every seed and use of edges, with and without the edge loss, under one setting."""
+    everything = [refinement.recipe(data, epochs, change) for change in METHODS.values()]
+    found = refinement.settled(everything, searched or [], data, epochs)
     return [replace(one, seed=seed) for seed in range(seeds) for one in found]
 
 

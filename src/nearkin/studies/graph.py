@@ -12,7 +12,6 @@ from nearkin.studies.answer import Answer, Line, Lines, Table
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
-from nearkin.studies.tuning import trials
 
 TITLE = "Graphs over a batch"
 QUESTION = (
@@ -53,9 +52,8 @@ name = partial(refinement.name_of, methods=METHODS)
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """The trials of the full graph and of the 8 nearest."""
-    changes = (GRAPHS[FULL], GRAPHS["8 nearest"]) if tune else ()
-    return [t for change in changes for t in trials(refinement.recipe(data, epochs, change))]
+    """The trials of graph refinement."""
+    return refinement.search(data, epochs) if tune else []
 
 
 def recipes(
@@ -65,11 +63,9 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed and graph: the full one under its own settings, all others under those of k-NN."""
-    everything = {m: refinement.recipe(data, epochs, change) for m, change in METHODS.items()}
-    full = everything.pop(FULL)
-    found = refinement.settled(full, [full], searched or [])
-    found += refinement.settled(everything["8 nearest"], everything.values(), searched or [])
+    """Every seed, graph and control, under one setting."""
+    everything = [refinement.recipe(data, epochs, change) for change in METHODS.values()]
+    found = refinement.settled(everything, searched or [], data, epochs)
     return [replace(one, seed=seed) for seed in range(seeds) for one in found]
 
 

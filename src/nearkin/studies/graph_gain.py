@@ -11,7 +11,6 @@ from nearkin.studies.answer import Answer, Bars, Table
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import mean, scores
 from nearkin.studies.refinement import Change, beside, options, verdict
-from nearkin.studies.tuning import trials
 
 TITLE = "What the graph adds"
 QUESTION = (
@@ -32,7 +31,6 @@ METHODS: dict[str, Change] = {
 }
 """Name -> what differs from the common recipe."""
 
-TUNED = (ALONE, NO_EDGES, "mean of the batch", "attention, full graph")
 SAMPLERS = {"classes": "P x K", "random": "random"}
 DEMO = refinement.DEMO
 
@@ -43,18 +41,8 @@ def of(row: dict, sampler: str) -> str | None:
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """The trials of all but the sparse graphs, for each kind of batch."""
-    return [
-        trial
-        for sampler in SAMPLERS
-        for method in (TUNED if tune else ())
-        for trial in trials(method_recipe(data, epochs, method, sampler))
-    ]
-
-
-def method_recipe(data: str, epochs: int, method: str, sampler: str) -> Recipe:
-    """A method with batches of one kind, its settings not chosen yet."""
-    return replace(refinement.recipe(data, epochs, METHODS[method]), sampler=sampler)
+    """The trials of graph refinement, for each kind of batch."""
+    return [t for sampler in SAMPLERS for t in refinement.search(data, epochs, sampler) if tune]
 
 
 def recipes(
@@ -64,13 +52,12 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed, method and kind of batch; sparse graphs run under the full one's settings."""
+    """Every seed, method and kind of batch; one setting for all of a kind."""
     found = []
     for sampler in SAMPLERS:
-        for method in METHODS:
-            base = method if method in TUNED else "attention, full graph"
-            like, one = (method_recipe(data, epochs, m, sampler) for m in (base, method))
-            found += refinement.settled(like, [one], searched or [])
+        ones = [refinement.recipe(data, epochs, change) for change in METHODS.values()]
+        ones = [replace(one, sampler=sampler) for one in ones]
+        found += refinement.settled(ones, searched or [], data, epochs, sampler)
     return [replace(one, seed=seed) for seed in range(seeds) for one in found]
 
 

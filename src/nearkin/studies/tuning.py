@@ -50,23 +50,27 @@ def trials(recipe: Recipe, folds: int = 2) -> list[Recipe]:
     ]
 
 
-def settle(recipe: Recipe, searched: Iterable[dict]) -> Recipe:
+def settle(recipe: Recipe, searched: Iterable[dict], like: Iterable[Recipe] = ()) -> Recipe:
     """The recipe with the learning rates and epochs of its best trial; as it is without any.
 
-    The best has the highest R@1 on the validation classes, in the mean over folds.
+    The best has the highest R@1 on the validation classes, in the mean over folds, and over the
+    recipes of `like` where these have been tried in its stead. A setting under which a trial
+    diverged is none.
     """
-    wanted = {k: v for k, v in asdict(recipe).items() if k not in FREE}
+    wanted = [{k: v for k, v in asdict(r).items() if k not in FREE} for r in like or (recipe,)]
     found: dict[tuple, list[float]] = {}
     for row in searched:
         tried = row["recipe"]
-        if tried["validate"] and all(tried[k] == v for k, v in wanted.items()):
+        if tried["validate"] and any(all(tried[k] == v for k, v in w.items()) for w in wanted):
             for epoch in row["epochs"]:
                 if "validation" in epoch:
                     key = tried["lr"], tried["loss_lr"], epoch["epoch"]
                     found.setdefault(key, []).append(epoch["validation"]["recall@1"])
     if not found:
         return recipe
-    lr, loss_lr, epochs = max(found, key=lambda key: sum(found[key]) / len(found[key]))
+    most = max(map(len, found.values()))
+    whole = {key: sum(scores) for key, scores in found.items() if len(scores) == most}
+    lr, loss_lr, epochs = max(whole, key=whole.__getitem__)
     return replace(recipe, lr=lr, loss_lr=loss_lr, epochs=epochs)
 
 
