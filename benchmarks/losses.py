@@ -38,11 +38,14 @@ def twin(name: str) -> tuple[str, nn.Module] | None:
             "TripletMarginLoss, smooth",
             pml.TripletMarginLoss(0.0, smooth_loss=True, distance=euclidean),
         ),
+        "lifted-structure": ("LiftedStructureLoss", pml.LiftedStructureLoss(neg_margin=1.0)),
         "n-pair": ("NPairsLoss", pml.NPairsLoss(distance=product)),
     }.get(name)
 
 
-NAMES = ("contrastive", "ratio-triplet", "triplet", "n-pair", "tuple-triplet", "tuple-ratio")
+NAMES = ("contrastive", "ratio-triplet", "triplet", "lifted-structure", "n-pair")
+NAMES += ("tuple-triplet", "tuple-ratio")
+LISTS = ("Triplet", "Lifted")  # peers that hold every pair of kin beside every pair of others
 
 
 def batch(size: int) -> tuple[Tensor, Tensor]:
@@ -71,7 +74,9 @@ def comparison(name: str, size: int) -> Row:
     """Our loss beside its twin at one batch size."""
     peer = twin(name)
     listed = size * (PER_CLASS - 1) * (size - PER_CLASS)  # triplets that a peer would list
-    if peer is not None and "Triplet" in peer[0] and listed > AFFORDABLE:
+    if peer is not None and peer[0].startswith("Lifted"):
+        listed *= size - PER_CLASS  # it holds each pair of kin beside all pairs of others
+    if peer is not None and peer[0].startswith(LISTS) and listed > AFFORDABLE:
         peer = None
     functions = {"ours": step(ours(name), *batch(size))}
     if peer is not None:

@@ -152,6 +152,14 @@ def test_what_make_builds_by_default_is_seeds_network():
     assert shapes == [p.shape for p in seeds_network().parameters()]
 
 
+@pytest.mark.parametrize("dim", [5, 8, 12])
+def test_a_head_on_features_starts_orthogonal(dim):
+    """Distances between features are kept, or are those of a projection: no direction is scaled."""
+    weight = make("linear", {}, (8,), dim).head.weight.double()
+    gram = weight @ weight.T if dim <= 8 else weight.T @ weight
+    assert (gram - torch.eye(len(gram))).abs().max() < 1e-6
+
+
 def test_an_mlp_as_wide_as_its_features_starts_with_their_positive_parts():
     x = torch.randn(3, 12)
     torch.testing.assert_close(make("mlp", {}, (12,), 7).trunk(x), x.clamp_min(0))

@@ -47,6 +47,13 @@ def test_every_fifth_training_class_validates():
         hold_out(Splits("set", split([3] * 4), test, test))
 
 
+def test_the_five_folds_validate_each_class_once():
+    train = split([3] * 13)
+    both = Splits("set", train, split([3], 20), split([3], 20))
+    folds = [hold_out(both, fold).query.classes for fold in range(5)]
+    assert sorted(name for fold in folds for name in fold) == sorted(train.classes)
+
+
 def test_the_last_sixth_validates_where_classes_are_shared():
     both = replace(split([25]), labels=torch.arange(25) % 5, classes=tuple("abcde"))
     held = hold_out(Splits("set", both, both, both, shared_classes=True))

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from batches import batch
 from nearkin.losses import make, triplets
 
-NAMES = ["contrastive", "ratio-triplet", "triplet", "n-pair", "tuple-triplet", "tuple-ratio"]
+NAMES = ["contrastive", "ratio-triplet", "triplet", "lifted-structure", "n-pair"]
+NAMES += ["tuple-triplet", "tuple-ratio"]
 
 
 class Largest(TorchDispatchMode):

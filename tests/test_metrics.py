@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from nearkin.measure import evaluate, knn_accuracy, metrics, neighbours, retrieval
+from nearkin.measure import evaluate, knn_accuracy, metrics, neighbours, recalls, retrieval
 from nearkin.measure.clusters import k_means
 from nearkin.measure.exact import points, similarities
 
@@ -81,6 +81,12 @@ def test_retrieval_metrics_are_those_of_the_definitions(name: str, memory: float
         torch.testing.assert_close(found.values[metric].double(), torch.tensor(values).double())
     means = evaluate(*sides, ks=(1, 2, 5, 1000), precision_ks=(3, 10))
     assert means == pytest.approx({m: sum(v) / len(v) for m, v in wanted.items()})
+
+
+@pytest.mark.parametrize("name", cases())
+def test_recalls_alone_are_those_of_the_whole_evaluation(name: str):
+    whole = evaluate(*cases()[name], ks=(1, 2, 5))
+    assert recalls(*cases()[name], ks=(1, 2, 5)) == {k: whole[k] for k in whole if "recall" in k}
 
 
 @pytest.mark.parametrize("name", ["each other", "singleton classes", "two classes", "ties"])

@@ -76,8 +76,9 @@ def settle(recipe: Recipe, searched: Iterable[dict], like: Iterable[Recipe] = ()
 
 def unsearched(rows: Iterable[dict]) -> list[str]:
     """A finding that says so, where the settings of these rows were not chosen by trials."""
-    if any(row["recipe"]["loss_lr"] for row in rows):
-        return []
+    given = [row["recipe"] for row in rows]
+    if not any(r["epochs"] and learns(r["loss"]) and not r["loss_lr"] for r in given):
+        return []  # a trial gives every loss that learns a rate of its own
     return [
         "Settings were not searched here: all ran under one learning rate of the network and under "
         "what each paper asks for its proxies, so this ranks settings as much as methods."
