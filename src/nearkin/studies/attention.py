@@ -36,7 +36,7 @@ OTHERS: dict[str, Change] = {
 }
 """Losses without a graph of the batch; each has settings of its own."""
 
-WHOLE = OTHERS | refinement.JUDGES
+WHOLE = OTHERS | {"auxiliary loss alone": options(refined=0.0)} | refinement.JUDGES
 """Name -> what differs from the common recipe."""
 
 PARTS = {
@@ -69,13 +69,12 @@ name = partial(refinement.name_of, methods=METHODS)
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """The trials of graph refinement, and as many folds of each loss without a graph."""
+    """The trials of graph refinement, and of each loss without a graph on all folds."""
     if not tune:
         return []
-    found = refinement.search(data, epochs)
-    folds = len({trial.seed for trial in found})
     others = (refinement.recipe(data, epochs, change) for change in OTHERS.values())
-    return found + [trial for other in others for trial in trials(other, folds)]
+    found = [trial for other in others for trial in trials(other, range(refinement.FOLDS))]
+    return found + refinement.search(data, epochs)
 
 
 def recipes(

@@ -52,6 +52,7 @@ def photographs(data: str, epochs: int = 0, size: int = 96) -> Recipe:
         batch=112,
         per_class=4,
         epochs=epochs or 8,
+        evaluate_every=2,
         head_first=1,
         optimizer="adamw",
         lr=1e-3,
