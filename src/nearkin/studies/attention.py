@@ -70,11 +70,9 @@ name = partial(refinement.name_of, methods=METHODS)
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
     """The trials of graph refinement, and of each loss without a graph on all folds."""
-    if not tune:
-        return []
-    others = (refinement.recipe(data, epochs, change) for change in OTHERS.values())
+    others = [refinement.recipe(data, epochs, c) for c in OTHERS.values()] if tune else ()
     found = [trial for other in others for trial in trials(other, range(refinement.FOLDS))]
-    return found + refinement.search(data, epochs)
+    return found + refinement.search(data, epochs, tune)
 
 
 def recipes(
@@ -85,10 +83,11 @@ def recipes(
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
     """Every seed and method; all layers, whole or not, under one setting."""
-    everything = {m: refinement.recipe(data, epochs, change) for m, change in METHODS.items()}
-    found = [settle(everything.pop(other), searched or []) for other in OTHERS]
-    found += refinement.settled(everything.values(), searched or [], data, epochs)
-    return [replace(one, seed=seed) for seed in range(seeds) for one in found]
+    others = [refinement.recipe(data, epochs, change) for change in OTHERS.values()]
+    others = [settle(other, searched or []) for other in others]
+    found = [replace(other, seed=seed) for seed in range(seeds) for other in others]
+    layers = {m: change for m, change in METHODS.items() if m not in OTHERS}
+    return found + refinement.recipes(layers, data, seeds, epochs, tune, searched)
 
 
 def answer(rows: list[dict]) -> Answer:

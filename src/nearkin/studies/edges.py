@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
-from nearkin.runs.recipe import Plain, Recipe
+from nearkin.runs.recipe import Plain
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Bars, Table
-from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import against, mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
 
@@ -39,25 +37,9 @@ METHODS: dict[str, Change] = {
 """Name -> what differs from the common recipe."""
 
 DEMO = refinement.DEMO
+search = refinement.search
+recipes = partial(refinement.recipes, METHODS)
 name = partial(refinement.name_of, methods=METHODS)
-
-
-def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """The trials of graph refinement."""
-    return refinement.search(data, epochs) if tune else []
-
-
-def recipes(
-    data: str = CUB,
-    seeds: int = 5,
-    epochs: int = 0,
-    tune: bool = True,
-    searched: list[dict] | None = None,
-) -> list[Recipe]:
-    """Every seed and use of edges, with and without the edge loss, under one setting."""
-    everything = [refinement.recipe(data, epochs, change) for change in METHODS.values()]
-    found = refinement.settled(everything, searched or [], data, epochs)
-    return [replace(one, seed=seed) for seed in range(seeds) for one in found]
 
 
 def answer(rows: list[dict]) -> Answer:

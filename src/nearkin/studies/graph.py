@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from nearkin.measure.statistics import Estimate, estimate
-from nearkin.runs.recipe import Recipe
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Line, Lines, Table
-from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
 
@@ -48,25 +45,9 @@ RANDOM: dict[str, Change] = {
 
 METHODS = GRAPHS | {f"random, as {graph}": change for graph, change in RANDOM.items()}
 DEMO = refinement.DEMO
+search = refinement.search
+recipes = partial(refinement.recipes, METHODS)
 name = partial(refinement.name_of, methods=METHODS)
-
-
-def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """The trials of graph refinement."""
-    return refinement.search(data, epochs) if tune else []
-
-
-def recipes(
-    data: str = CUB,
-    seeds: int = 5,
-    epochs: int = 0,
-    tune: bool = True,
-    searched: list[dict] | None = None,
-) -> list[Recipe]:
-    """Every seed, graph and control, under one setting."""
-    everything = [refinement.recipe(data, epochs, change) for change in METHODS.values()]
-    found = refinement.settled(everything, searched or [], data, epochs)
-    return [replace(one, seed=seed) for seed in range(seeds) for one in found]
 
 
 def answer(rows: list[dict]) -> Answer:

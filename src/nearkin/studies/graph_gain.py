@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from nearkin.runs.recipe import Recipe
@@ -42,7 +41,7 @@ def of(row: dict, sampler: str) -> str | None:
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
     """The trials of graph refinement, for each kind of batch."""
-    return [t for sampler in SAMPLERS for t in refinement.search(data, epochs, sampler) if tune]
+    return [t for sampler in SAMPLERS for t in refinement.search(data, epochs, tune, sampler)]
 
 
 def recipes(
@@ -52,13 +51,9 @@ def recipes(
     tune: bool = True,
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
-    """Every seed, method and kind of batch; one setting for all of a kind."""
-    found = []
-    for sampler in SAMPLERS:
-        ones = [refinement.recipe(data, epochs, change) for change in METHODS.values()]
-        ones = [replace(one, sampler=sampler) for one in ones]
-        found += refinement.settled(ones, searched or [], data, epochs, sampler)
-    return [replace(one, seed=seed) for seed in range(seeds) for one in found]
+    """Every kind of batch, seed and method; one setting for each kind."""
+    asked = (METHODS, data, seeds, epochs, tune, searched)
+    return [one for sampler in SAMPLERS for one in refinement.recipes(*asked, sampler)]
 
 
 def answer(rows: list[dict]) -> Answer:

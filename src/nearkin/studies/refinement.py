@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from nearkin.measure.statistics import Difference, Estimate, estimate, holm, paired
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.studies.answer import Line
+from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import Scores, p_value
 from nearkin.studies.tuning import common, settle, trials
 
@@ -33,27 +34,37 @@ def recipe(data: str, epochs: int, change: Change) -> Recipe:
     return replace(replace(base, loss="graph-refinement"), **change)
 
 
-def search(data: str, epochs: int, sampler: str = "classes") -> list[Recipe]:
+def search(
+    data: str = CUB, epochs: int = 0, tune: bool = True, sampler: str = "classes"
+) -> list[Recipe]:
     """The trials of graph refinement: five judges, of which each has two of the five folds.
 
     So every training class validates twice. On CUB two folds alone, 40 classes, cannot tell
     settings apart that differ by 1.7 points on new classes.
     """
-    found = enumerate(judges(data, epochs, sampler))
+    found = enumerate(judges(data, epochs, sampler)) if tune else ()
     return [trial for i, judge in found for trial in trials(judge, (i, (i + 1) % FOLDS))]
 
 
-def judges(data: str, epochs: int, sampler: str = "classes") -> list[Recipe]:
+def judges(data: str, epochs: int, sampler: str) -> list[Recipe]:
     """The recipes of JUDGES, with batches of one kind."""
     return [replace(recipe(data, epochs, c), sampler=sampler) for c in JUDGES.values()]
 
 
-def settled(
-    ones: Iterable[Recipe], searched: Iterable[dict], data: str, epochs: int, sampler="classes"
+def recipes(
+    methods: Mapping[str, Change],
+    data: str = CUB,
+    seeds: int = 5,
+    epochs: int = 0,
+    tune: bool = True,
+    searched: list[dict] | None = None,
+    sampler: str = "classes",
 ) -> list[Recipe]:
-    """The recipes under the one setting that is best for the judges in the mean."""
-    like, searched = judges(data, epochs, sampler), list(searched)
-    return [settle(one, searched, like) for one in ones]
+    """Every seed and method, under the one setting that is best for the judges in the mean."""
+    like = judges(data, epochs, sampler)
+    ones = [replace(recipe(data, epochs, c), sampler=sampler) for c in methods.values()]
+    found = [settle(one, searched or [], like) for one in ones]
+    return [replace(one, seed=seed) for seed in range(seeds) for one in found]
 
 
 def name_of(row: dict, methods: Mapping[str, Change]) -> str | None:
