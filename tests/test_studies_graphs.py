@@ -111,7 +111,8 @@ def test_attention_compares_layers_and_their_parts():
         lost = 0.1 if recipe.loss_options.get("without") == "residual" else 0.0
         return 0.5 + 0.02 * (recipe.loss_options.get("layer") == "gatv2") - lost
 
-    rows = rows_of("attention", recall, attention_within=0.2, attention_across=0.7)
+    seen = {"attention_within": 0.2, "attention_across": 0.7, "degree": 9.0, "kin_heard": 1 / 9}
+    rows = rows_of("attention", recall, **seen)
     found = attention.answer(rows)
     whole, parts = found.tables
     assert cells(whole, "GATv2")["to dot-product"].mean == pytest.approx(0.02)
@@ -120,7 +121,10 @@ def test_attention_compares_layers_and_their_parts():
     assert cells(whole, "cross-entropy")["parameters of the loss, M"] == 2
     assert cells(parts, "GATv2 without residual")["to the whole"].mean == pytest.approx(-0.1)
     assert "GAT without residual loses most of the parts: -10.0 points." in found.findings
-    assert len(figures(found)[1].lines) == 6
+    lines = {line.name: line.y for line in figures(found)[1].lines}
+    assert len(lines) == 6
+    assert lines["GAT, within classes"] == pytest.approx((2.0, 2.0))  # 0.2, equal: 1 of 10
+    assert lines["GAT, across classes"] == pytest.approx((0.875, 0.875))  # 0.7, equal: 8 of 10
 
 
 def test_graphs_stand_beside_the_full_one_and_their_random_control():

@@ -12,7 +12,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from html import escape
@@ -116,13 +116,13 @@ def shown(value: Cell, percent: bool) -> str:
 
 
 def draw_lines(figure: Lines, tips: Tips):
-    """Curves with bands; a key below."""
+    """Curves with bands; a key below. Dashed is what goes with the solid one of its colour."""
     scale = 100 if figure.percent else 1
     drawn = new(WIDE, 3.1 + 0.17 * -(-len(figure.lines) // 2))
     axes = drawn.add_subplot()
     solid = 0
-    for i, line in enumerate(figure.lines):
-        colour = COLOURS[i % len(COLOURS)]
+    colours = colours_of(figure.lines)
+    for line, colour in zip(figure.lines, colours, strict=True):
         x, y = np.array(line.x, float), scale * np.array(line.y, float)
         look: dict = {"color": colour, "label": short(line.name, 34)}
         if line.dashed:
@@ -148,6 +148,21 @@ def draw_lines(figure: Lines, tips: Tips):
     if len(figure.lines) > 1:
         drawn.legend(loc="outside lower center", ncols=2, handlelength=2.6, columnspacing=1.5)
     return drawn
+
+
+def colours_of(lines: Sequence[Line]) -> list[str]:
+    """A colour for each line; a dashed one has that of the solid one whose name begins as its own.
+
+    >>> solid, law = Line("n-pair", (1,), (1,)), Line("n-pair, law", (1,), (1,), dashed=True)
+    >>> len(set(colours_of([solid, law])))
+    1
+    """
+    given: dict[int, str] = {}
+    for i in sorted(range(len(lines)), key=lambda i: lines[i].dashed):
+        start = lines[i].name.split(",")[0]
+        like = [j for j in given if lines[i].dashed and lines[j].name.split(",")[0] == start]
+        given[i] = given[like[0]] if like else COLOURS[len(set(given.values())) % len(COLOURS)]
+    return [given[i] for i in range(len(lines))]
 
 
 def line_tips(figure: Lines, line: Line) -> Iterator[str]:

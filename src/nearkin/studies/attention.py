@@ -179,22 +179,32 @@ def bars(rows: list[dict]) -> Bars:
 
 
 def attention(rows: list[dict]) -> Lines:
-    """Where the attention of a training batch goes, epoch by epoch."""
+    """Where the attention of a training batch goes, epoch by epoch, beside equal attention."""
+    said = {
+        key: refinement.monitored(rows, name, key)
+        for key in ("attention_within", "attention_across", "degree", "kin_heard")
+    }
     lines = []
     for where in ("within", "across"):
-        found = refinement.monitored(rows, name, f"attention_{where}")
-        lines += [
-            refinement.curve(f"{layer}, {where} classes", found[layer], dashed=where == "across")
-            for layer in LAYERS
-            if layer in found
-        ]
+        for layer, by_epoch in said[f"attention_{where}"].items():
+            if layer not in LAYERS:
+                continue
+            relative: dict[int, Scores] = {}
+            for epoch, seeds in by_epoch.items():
+                for seed, share in seeds.items():
+                    degree = said["degree"][layer][epoch][seed]
+                    kin = said["kin_heard"][layer][epoch][seed]
+                    equal = degree * (kin if where == "within" else 1 - kin) / (degree + 1)
+                    relative.setdefault(epoch, {})[seed] = share / equal if equal else 1.0
+            line = f"{layer}, {where} classes"
+            lines.append(refinement.curve(line, relative, dashed=where == "across"))
     return Lines(
         title="Attention within and across classes over training",
         x="epoch",
-        y="share of attention",
+        y="attention, beside an equal share for each",
         lines=tuple(lines),
-        percent=True,
-        note="Of one training batch; the rest goes to the image itself.",
+        note="Of one training batch. 1: as much as if an image gave every image, itself too, the "
+        "same.",
     )
 
 
