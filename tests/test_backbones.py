@@ -1,5 +1,7 @@
 """A backbone gives what its layers, written out one by one, give; errors say what is wanted."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -155,7 +157,8 @@ def test_what_make_builds_by_default_is_seeds_network():
 @pytest.mark.parametrize("dim", [5, 8, 12])
 def test_a_head_on_features_starts_orthogonal(dim):
     """Distances between features are kept, or are those of a projection: no direction is scaled."""
-    weight = make("linear", {}, (8,), dim).head.weight.double()
+    backbone: Any = make("linear", {}, (8,), dim)
+    weight = backbone.head.weight.double()
     gram = weight @ weight.T if dim <= 8 else weight.T @ weight
     assert (gram - torch.eye(len(gram))).abs().max() < 1e-6
 

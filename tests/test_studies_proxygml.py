@@ -10,6 +10,8 @@ from nearkin import backbones
 from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
 from nearkin.report import write_markdown
+from nearkin.runs.engine import Place, measured
+from nearkin.runs.log import Silent
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.training import Run
 from nearkin.studies import (
@@ -257,8 +259,15 @@ def test_the_cost_is_measured_and_read():
 def test_what_was_measured_makes_a_page(tmp_path, monkeypatch):
     few = [proxygml_cost.Setting(classes=20, proxies=2, ratio=0.2, weight=0.3)]
     monkeypatch.setattr(proxygml_cost, "settings", lambda classes: few)
-    monkeypatch.setattr(proxygml_cost, "cosines", lambda *asked: [0.0, 0.9])
-    rows = list(proxygml_cost.measure())
+    monkeypatch.setattr(proxygml_cost, "cosines", lambda asked, place: {**asked, "cosines": [0.9]})
+
+    def measure() -> list[dict]:
+        asked = proxygml_cost.measure()
+        return measured(asked, tmp_path, study="proxygml-cost", place=Place(), bar=Silent())
+
+    rows = measure()
+    monkeypatch.setattr(proxygml_cost, "cost", lambda *asked: pytest.fail("measured again"))
+    assert measure() == rows
     page = write_markdown(proxygml_cost.answer(rows), rows, tmp_path, tmp_path, name="cost")
     assert "| 20 | 2 | 0.2 | yes |" in page.read_text()
 

@@ -146,9 +146,8 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     Example: nearkin study toolkit --options dims=2 sweep=false --jobs 2
     """
     from nearkin.report.publishing import keep, show, take
-    from nearkin.runs.engine import complete
+    from nearkin.runs.engine import complete, measured
     from nearkin.runs.log import bar
-    from nearkin.runs.store import Store
     from nearkin.studies import STUDIES
 
     module = look_up(study.name, STUDIES, "study")
@@ -168,10 +167,9 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
             )
 
     if hasattr(module, "measure"):
-        rows, store = [], Store(where.out)
-        for row in construct(module.measure, asked, kind):
-            store.append(row)
-            rows.append(row)
+        found = construct(module.measure, asked, kind)
+        with bar(len(found)) as shown:
+            rows = measured(found, where.out, study=study.name, place=where.place(), bar=shown)
     else:
         recipes = construct(module.recipes, asked, kind)  # so that a wrong option is said at once
         if hasattr(module, "search"):

@@ -48,10 +48,19 @@ class Place:
     save_seconds: float = SAVE_SECONDS
 
 
+Measurements = dict[str, Callable[[Place], dict]]
+"""Hash -> what makes the row, less what `measured` says of all rows."""
+
+
 @lru_cache(maxsize=2)
 def data(name: str, root: str | None, download: bool, skip_bad: bool, size: int) -> Splits:
     """A data set, kept for the next run that wants the same one."""
     return load(name, root, download=download, skip_bad=skip_bad, size=size)
+
+
+def splits_of(recipe: Recipe, place: Place) -> Splits:
+    """The data set of a recipe."""
+    return data(recipe.data, place.root, place.download, place.skip_bad, recipe.size)
 
 
 def run(
@@ -85,7 +94,7 @@ def carry_out(
     keep_freed_memory()
     if place.threads:
         torch.set_num_threads(place.threads)
-    splits = data(recipe.data, place.root, place.download, place.skip_bad, recipe.size)
+    splits = splits_of(recipe, place)
     current = Run(with_start(recipe, store), splits, place.device)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
@@ -290,6 +299,23 @@ def complete(
             run_in_processes(wave, store, study, jobs, place, bar)
     rows = {row["hash"]: row for row in store.rows()}
     return [rows[r.hash] for r in recipes]
+
+
+def measured(
+    asked: Measurements, out: Path | str, *, study: str, place: Place, bar: Silent
+) -> list[dict]:
+    """The rows of what is measured, not run by a recipe; what is stored is not measured again."""
+    store = Store(out)
+    rows = {row["hash"]: row for row in store.rows()}
+    if place.threads:
+        torch.set_num_threads(place.threads)
+    for name, make in asked.items():
+        if name not in rows:
+            about = {"versions": versions(), "machine": machine(torch.device("cpu"))}
+            rows[name] = {"hash": name, "study": study, "status": "done", **make(place), **about}
+            store.append(rows[name])
+            bar.finish(f"{name}  {study}")
+    return [rows[name] for name in asked]
 
 
 def waves(recipes: list[Recipe]) -> list[list[Recipe]]:

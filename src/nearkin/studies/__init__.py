@@ -20,8 +20,8 @@ Two optional functions, pure as well:
     search(data=..., ...) -> list[Recipe]
                                     runs on validation classes that choose settings; their rows are
                                     then given to `recipes` as its argument `searched`
-    measure(...) -> Iterator[dict]  in place of recipes, for a study that trains nothing by a
-                                    recipe: plain rows, each with a "hash" of its settings
+    measure(...) -> Measurements    in place of recipes, for a study that trains nothing by a
+                                    recipe: the hash of each setting, and what makes its row
 """
 
 from types import ModuleType

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,10 +13,10 @@ from statistics import median
 
 import torch
 
-from nearkin.data import load
 from nearkin.losses import ProxyGML
+from nearkin.runs.engine import Measurements, Place, splits_of
 from nearkin.runs.examine import watched_batch
-from nearkin.runs.machine import Peak, machine, versions
+from nearkin.runs.machine import Peak
 from nearkin.runs.training import Run, train
 from nearkin.studies.answer import Answer, Line, Lines, Table
 from nearkin.studies.proxygml import CUB, proxygml
@@ -53,7 +53,7 @@ class Setting:
     weight: float = 0.0
 
 
-def measure(data: str = CUB, epochs: int = 0, classes: int = 0) -> Iterator[dict]:
+def measure(data: str = CUB, epochs: int = 0, classes: int = 0) -> Measurements:
     """Time and memory of one step, each in a fresh process; then proxies that are watched.
 
     Args:
@@ -61,16 +61,11 @@ def measure(data: str = CUB, epochs: int = 0, classes: int = 0) -> Iterator[dict
         epochs: for so long; 0 takes the common number.
         classes: the class count to measure at; 0 takes both.
     """
-    about = {"status": "done", "study": "proxygml-cost", "versions": versions()}
-    about["machine"] = machine(torch.device("cpu"))
-    for setting in settings(classes):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-            seconds, megabytes = fresh.submit(step_cost, setting).result()
-        value = {"setting": asdict(setting), "seconds": seconds, "megabytes": megabytes}
-        yield {"hash": name_of(asdict(setting)), **about, **value}
-    for name, options in VARIANTS.items():
-        value = {"variant": name, "watched": data, "most_epochs": epochs}
-        yield {"hash": name_of(value), **about, **value, "cosines": cosines(data, epochs, options)}
+    found: Measurements = {name_of(asdict(s)): partial(cost, s) for s in settings(classes)}
+    for name in VARIANTS:
+        asked = {"variant": name, "watched": data, "most_epochs": epochs}
+        found[name_of(asked)] = partial(cosines, asked)
+    return found
 
 
 def settings(classes: int) -> list[Setting]:
@@ -86,6 +81,13 @@ def settings(classes: int) -> list[Setting]:
 def name_of(value: dict) -> str:
     """12 hex digits of what was measured."""
     return sha256(repr(sorted(value.items())).encode()).hexdigest()[:12]
+
+
+def cost(setting: Setting, place: Place) -> dict:
+    """What one setting takes, in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+        seconds, megabytes = fresh.submit(step_cost, setting).result()
+    return {"setting": asdict(setting), "seconds": seconds, "megabytes": megabytes}
 
 
 def step_cost(setting: Setting) -> tuple[float, float]:
@@ -111,15 +113,16 @@ def resident_megabytes() -> float:
     return int(status.read_text().split()[1]) * 4096 / 2**20
 
 
-def cosines(data: str, epochs: int, options: dict) -> list[float]:
+def cosines(asked: dict, place: Place) -> dict:
     """The mean cosine between two proxies of a class: at the start, and after each epoch."""
-    recipe = replace(proxygml(data, epochs, options), lr=3e-4)
-    run = Run(recipe, load(recipe.data, size=recipe.size))
+    recipe = proxygml(asked["watched"], asked["most_epochs"], VARIANTS[asked["variant"]])
+    recipe = replace(recipe, lr=3e-4)
+    run = Run(recipe, splits_of(recipe, place))
     found = [watched_batch(run)["proxy_cosine"]]
     for _ in train(run):
         if run.epoch_ends:
             found.append(watched_batch(run)["proxy_cosine"])
-    return found
+    return {**asked, "cosines": found}
 
 
 def answer(rows: list[dict]) -> Answer:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 
 import torch
 
-from nearkin.data import Split, Splits, load
+from nearkin.data import Split, Splits
 from nearkin.measure import recalls
 from nearkin.measure.statistics import estimate
-from nearkin.runs.machine import machine, versions
+from nearkin.runs.engine import Measurements, Place, splits_of
+from nearkin.runs.recipe import Recipe
 from nearkin.runs.training import Run, train
 from nearkin.studies.answer import Answer, Line, Lines
 from nearkin.studies.proxygml import CUB, proxygml
@@ -28,7 +29,7 @@ DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 2}
 """The options of a short form that needs no data set."""
 
 
-def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> Iterator[dict]:
+def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> Measurements:
     """A row for each seed: R@1 and losses, epoch by epoch.
 
     Args:
@@ -36,19 +37,19 @@ def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> Iterator[d
         seeds: how many, from 0.
         epochs: of each run.
     """
-    splits, held = hold_back(load(data, size=proxygml(data, epochs, {}).size))
-    for seed in range(seeds):
-        recipe = replace(proxygml(data, epochs, {}), lr=3e-4, seed=seed)
-        yield {
-            "hash": f"curve-{recipe.hash}",
-            "study": "proxygml-curve",
-            "status": "done",
-            "recipe": asdict(recipe),
-            "epochs": follow(Run(recipe, splits), held),
-            "versions": versions(),
-            "machine": machine(torch.device("cpu")),
-            "data": {"name": splits.name, "variant": splits.variant},
-        }
+    base = replace(proxygml(data, epochs, {}), lr=3e-4)
+    recipes = [replace(base, seed=seed) for seed in range(seeds)]
+    return {f"curve-{recipe.hash}": partial(row_of, recipe) for recipe in recipes}
+
+
+def row_of(recipe: Recipe, place: Place) -> dict:
+    """One run, followed."""
+    splits, held = hold_back(splits_of(recipe, place))
+    return {
+        "recipe": asdict(recipe),
+        "epochs": follow(Run(recipe, splits, place.device), held),
+        "data": {"name": splits.name, "variant": splits.variant},
+    }
 
 
 def hold_back(splits: Splits) -> tuple[Splits, Split]:

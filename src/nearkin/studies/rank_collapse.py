@@ -5,10 +5,12 @@ Dimensions: B batch, D features, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
+from itertools import product
 from math import exp, log
 from typing import Any
 
@@ -16,9 +18,8 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from nearkin.data import load
 from nearkin.graphs import Refiner
-from nearkin.runs.machine import machine, versions
+from nearkin.runs.engine import Measurements, Place, splits_of
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.runs.training import Run, train
 from nearkin.studies import refinement
@@ -65,7 +66,7 @@ class Setting:
     seed: int
 
 
-def measure(data: str = CUB, seeds: int = 5, epochs: int = 4) -> Iterator[dict]:
+def measure(data: str = CUB, seeds: int = 5, epochs: int = 4) -> Measurements:
     """The residuals of every stack, before and after training.
 
     Args:
@@ -73,15 +74,14 @@ def measure(data: str = CUB, seeds: int = 5, epochs: int = 4) -> Iterator[dict]:
         seeds: how many, from 0.
         epochs: of training.
     """
-    about = {"status": "done", "study": "rank-collapse", "versions": versions()}
-    about["machine"] = machine(torch.device("cpu"))
-    for seed in range(seeds):
-        for graph in GRAPHS:
-            for combination in COMBINATIONS:
-                setting = Setting(graph, combination, data, epochs, seed)
-                value = {"setting": asdict(setting), **residuals_of(setting)}
-                name = sha256(repr(setting).encode()).hexdigest()[:12]
-                yield {"hash": name, **about, **value}
+    settings = [
+        Setting(graph, combination, data, epochs, seed)
+        for seed, graph, combination in product(range(seeds), GRAPHS, COMBINATIONS)
+    ]
+    return {
+        sha256(repr(setting).encode()).hexdigest()[:12]: partial(row_of, setting)
+        for setting in settings
+    }
 
 
 def recipe_of(setting: Setting) -> Recipe:
@@ -93,11 +93,11 @@ def recipe_of(setting: Setting) -> Recipe:
     return replace(base, dim=DIM, seed=setting.seed, lr=3e-4)
 
 
-def residuals_of(setting: Setting) -> dict[str, Any]:
+def row_of(setting: Setting, place: Place) -> dict[str, Any]:
     """What `relative_residuals` says of one training batch, before and after training."""
     recipe = recipe_of(setting)
-    run = Run(recipe, load(recipe.data, size=recipe.size), "cpu")
-    found: dict[str, Any] = {"untrained": watched(run)}
+    run = Run(recipe, splits_of(recipe, place), "cpu")
+    found: dict[str, Any] = {"setting": asdict(setting), "untrained": watched(run)}
     for _ in train(run):
         pass
     return found | {"trained": watched(run)}
