@@ -105,8 +105,8 @@ def findings(rows: list[dict]) -> list[str]:
     recall = scores(rows, name, "recall@1")
     if NONE not in recall:
         return []
-    kinds = {kind: s for kind, s in recall.items() if kind in KINDS}
-    said = [f"{kind}: {verdict(d)}." for kind, d in against(NONE, kinds).items()]
+    to_none = against(NONE, recall)
+    said = [f"{kind}: {verdict(to_none[kind])}." for kind in KINDS if kind in to_none]
     untaught = refinement.differences(recall, {kind + TAUGHT: kind for kind in KINDS})
     gains = "; ".join(f"{m.removesuffix(TAUGHT)} {verdict(d)}" for m, d in untaught.items())
     return [*said, f"What the edge loss adds: {gains}."] if gains else said

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from nearkin.measure.statistics import Estimate, estimate
+from nearkin.measure.statistics import Difference, Estimate, estimate
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Line, Lines, Table
-from nearkin.studies.reading import mean, scores
+from nearkin.studies.reading import Scores, mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
 
 TITLE = "Graphs over a batch"
@@ -67,8 +67,7 @@ def table(rows: list[dict]) -> Table:
     recall = found["R@1"]
     degree, kin = (refinement.monitored(rows, name, key) for key in ("degree", "kin_heard"))
     shares = ("kin among them", *HEADS, "to full", "to random")
-    full = refinement.differences(recall, {graph: FULL for graph in METHODS if graph != FULL})
-    random = refinement.differences(recall, {graph: f"random, as {graph}" for graph in RANDOM})
+    full, random = compared(recall)
     return Table(
         title=f"Every graph, {refinement.data_name(rows)}",
         columns=("graph", "neighbours", *shares[:-2], "to full", "p", "to random", "p of random"),
@@ -90,6 +89,13 @@ def table(rows: list[dict]) -> Table:
         + " Neighbours: in one training batch after the last epoch; the control of the learned "
         "graph has as many as that one starts with.",
     )
+
+
+def compared(recall: dict[str, Scores]) -> tuple[dict[str, Difference], dict[str, Difference]]:
+    """Every graph minus the full one, and minus its random control."""
+    full = {graph: FULL for graph in METHODS if graph != FULL}
+    random = {graph: f"random, as {graph}" for graph in RANDOM}
+    return refinement.differences(recall, full), refinement.differences(recall, random)
 
 
 def rounded(value: Estimate | None) -> float | None:
@@ -128,12 +134,10 @@ def by_degree(rows: list[dict]) -> Lines:
 
 def findings(rows: list[dict]) -> list[str]:
     """Whether any graph beats the full one, and whether any beats its control."""
-    recall = scores(rows, name, "recall@1")
-    full = refinement.differences(recall, {graph: FULL for graph in GRAPHS if graph != FULL})
-    random = refinement.differences(recall, {graph: f"random, as {graph}" for graph in RANDOM})
+    full, random = compared(scores(rows, name, "recall@1"))
     said = []
     for what, differ in (("the full graph", full), ("its random control", random)):
-        sure = {g: d for g, d in differ.items() if d.p < 0.05}
+        sure = {g: d for g, d in differ.items() if d.p < 0.05 and g in GRAPHS}
         listed = "; ".join(f"{g} {verdict(d)}" for g, d in sure.items())
         said.append(f"Surely different from {what}: {listed or 'no graph'}.")
     return said
