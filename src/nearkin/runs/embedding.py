@@ -16,6 +16,7 @@ from nearkin import backbones
 from nearkin.data import Split, Splits, load, transforms
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.runs.engine import Place
+from nearkin.runs.machine import keep_freed_memory
 from nearkin.runs.store import write_whole
 
 BATCH = 64
@@ -40,7 +41,8 @@ def embed(
     What is done lies beside the file until it is whole, so that a killed call goes on; `key` says
     of what and by what, and work done under another key is begun anew.
     """
-    backbone = backbone.eval().to(device)
+    keep_freed_memory()  # and pixels innermost: lite0 at 224 px in 16 instead of 66 ms a picture
+    backbone = backbone.eval().to(device, memory_format=torch.channels_last)
     parts = [("train", splits.train), ("query", splits.query)]
     parts += [("gallery", splits.gallery)] if splits.gallery is not splits.query else []
     total = sum(len(split) for _, split in parts)
@@ -107,8 +109,11 @@ def vectors(backbone: Any, split: Split, indices: Tensor, size: int, device: str
     x = transforms.batch(
         split.inputs, indices, train=False, size=size, mean=backbone.mean, std=backbone.std
     )
+    x = x.to(device)
+    if x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        return backbone(x.to(device)).float().cpu()
+        return backbone(x).float().cpu()
 
 
 def keep(file: Any, done: list[Tensor], key: str) -> None:
