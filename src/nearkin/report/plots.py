@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from html import escape
-from math import isfinite
+from math import isfinite, log10
 from typing import Any
 
 import numpy as np
@@ -192,13 +192,24 @@ def set_x_ticks(axes, figure: Lines) -> None:
 
 
 def write_out(axis) -> None:
-    """Plain numbers on a logarithmic axis: 1, 10, 100, or 1, 2, 5, 10 where it is short."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    """Plain numbers on a logarithmic axis: 1, 10, 100, or 1, 2, 5, 10 where it is short; powers of
+    ten where it is long."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_formatter(lambda x, _: power(x) if low < 1e-4 else f"{x:g}")
     axis.set_minor_formatter(NullFormatter())
+
+
+def power(x: float) -> str:
+    """A power of ten, as such: our text is never read as mathematics.
+
+    >>> power(0.01), power(1.0)
+    ('10⁻²', '1')
+    """
+    digits = str(round(log10(x))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return "1" if digits == "⁰" else f"10{digits}"
 
 
 def with_unit(text: str, percent: bool) -> str:
