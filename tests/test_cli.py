@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 
 from nearkin.cli import COMMANDS, Study, main
 from nearkin.runs.recipe import Recipe
@@ -56,6 +57,12 @@ def refused(capsys, *words: str) -> str:
         (["train", "--keep-classes", "0.5"], "keep_classes wants a data set whose test classes"),
         (["train", "--start", "nowhere.pt"], "nowhere.pt: no such file"),
         (["train", "--recipe"], "--recipe wants a file"),
+        (["train", "--recipe=nowhere.json"], "nowhere.json"),
+        (["train", "--per-class", "1", "--batch", "4"], "wanted two images of a class in a batch"),
+        (["train", "--threads", "-1"], "threads must be 0 or more, got -1"),
+        (["train", "--backbone", "identity"], "nothing to train"),
+        (["study", "toolkit", "--jobs", "0"], "wanted 1 job"),
+        (["study", "toolkit", "--seeds", "-1"], "seeds and epochs must be 0 or more"),
         (["train", "--recipe", "nowhere.json"], "nowhere.json"),
         (["study", "toolkt"], "unknown study 'toolkt': did you mean 'toolkit'?"),
         (["study", "toolkit", "--options", "sed=3"], "did you mean 'seeds'?"),
@@ -69,6 +76,17 @@ def test_bad_words_are_refused_in_one_line(words, message, capsys, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *words)
     assert not list(tmp_path.rglob("rows.jsonl"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said(capsys, tmp_path):
+    assert "wanted a GPU" in refused(capsys, "train", "--device", "cuda", "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ['{"recipe": 5}', '{"batch": "many"}', '{"bach": 3}', "[1]"])
+def test_a_recipe_file_that_is_none_is_refused(capsys, tmp_path, content):
+    (tmp_path / "recipe.json").write_text(content)
+    refused(capsys, "train", "--recipe", str(tmp_path / "recipe.json"), "--out", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -89,8 +107,6 @@ def test_embeddings_without_neighbours_are_refused(spoil, message, capsys, tmp_p
 
 
 def test_labels_beyond_a_loss_are_refused():
-    import torch
-
     from nearkin.losses import make
 
     loss = make("proxy-gml", {"ratio": 0.6}, classes=3, dim=4)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,14 @@ import numpy as np
 import pytest
 import torch
 
+from nearkin.data import load
 from nearkin.runs import engine, parts
 from nearkin.runs.engine import Place, complete, run, waves
-from nearkin.runs.log import read_steps
+from nearkin.runs.log import StepLog, read_steps
+from nearkin.runs.machine import Peak
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
+from nearkin.runs.training import Run, Step, restore
 
 CPU = Place(device="cpu", threads=1)
 COST = ("seconds", "train_seconds", "images_per_second", "peak_memory_mb")
@@ -96,6 +100,74 @@ def test_a_run_that_diverges_is_a_row_that_says_so(features, tmp_path):
     assert Store(tmp_path).rows() == [row]
 
 
+def test_a_run_that_diverges_in_the_middle_of_an_epoch_is_a_row_too(features, tmp_path):
+    """At a step that is watched: the rank of what is not finite is not a number."""
+    asked = small(features, lr=1e30, optimizer="sgd", loss="contrastive", steps=90)
+    assert run(asked, tmp_path, place=CPU)["status"] == "diverged"
+
+
+def test_what_a_checkpoint_has_is_logged(tmp_path):
+    log = StepLog(tmp_path, 0)
+    log.write(Step(20, 1, 400, {"loss": 0.5}), 10.0)
+    log.flush()
+    assert [s["step"] for s in read_steps(tmp_path / "steps.csv")] == ["20"]  # were it killed now
+    log.close()
+
+
+def test_batches_without_kin_are_refused_where_a_loss_learns_from_kin_alone(features, tmp_path):
+    with pytest.raises(ValueError, match="triplet wanted two images of a class in a batch"):
+        run(small(features, per_class=1, batch=8), tmp_path, place=CPU)
+    classifier = small(features, per_class=1, batch=8, loss="cross-entropy")
+    assert run(classifier, tmp_path, place=CPU)["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("refine", "loss", "said"),
+    [("galery", "graph-refinement", "did you mean 'gallery'"), ("gallery", "triplet", "layers")],
+)
+def test_what_cannot_be_refined_is_refused_before_training(features, refine, loss, said):
+    with pytest.raises(ValueError, match=said):
+        Run(small(features, refine=refine, loss=loss), load(features), "cpu")
+
+
+def test_refinement_at_test_time_stands_beside_the_backbone_alone(features, tmp_path):
+    row = run(small(features, refine="reciprocal", loss="graph-refinement"), tmp_path, place=CPU)
+    assert "reciprocal" in row["metrics"]["refined"]["graph"]
+    assert 0 < row["metrics"]["refined"]["recall@1"] <= 1
+    assert row["metrics"]["refined"]["recall@1"] != row["metrics"]["last"]["recall@1"]
+
+
+def test_memory_is_what_a_run_adds_whatever_ran_before_it():
+    def peak_of(numbers: int) -> int:
+        peak = Peak(torch.device("cpu"))
+        torch.ones(numbers)
+        return peak.megabytes()
+
+    large, small = peak_of(100_000_000), peak_of(10_000_000)
+    assert 300 < large < 500
+    assert small < 150
+
+
+def test_a_stored_run_without_its_files_is_done_again_for_those_that_start_from_it(
+    features, tmp_path
+):
+    first = small(features)
+    (row,) = complete([first], tmp_path, place=CPU)
+    shutil.rmtree(tmp_path / "runs")  # as where rows were published
+    tuned = replace(first, start=first.hash, seed=1)
+    rows = complete([first, tuned], tmp_path, place=CPU)
+    assert rows[0] == row
+    assert rows[1]["status"] == "done"
+    assert len(Store(tmp_path).rows()) == 2
+
+
+def test_what_starts_from_a_run_that_diverged_has_diverged(features, tmp_path):
+    first = small(features, lr=1e30, optimizer="sgd", loss="contrastive")
+    tuned, shot = (small(features, start=first.hash, seed=s) for s in (1, 2))
+    rows = complete([first, tuned, replace(shot, epochs=0)], tmp_path, place=CPU)
+    assert [row["status"] for row in rows] == ["diverged"] * 3
+
+
 def test_no_epochs_examine_the_untrained_network(features, tmp_path):
     row = run(replace(small(features), epochs=0), tmp_path, place=CPU)
     assert row["metrics"]["last"]["epoch"] == 0
@@ -143,13 +215,26 @@ def changed_at(path: Path) -> int:
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(features, tmp_path):
-    from nearkin.data import load
-    from nearkin.runs.training import Run, restore, save
+    from nearkin.runs.training import save
 
     splits = load(features)
     save(Run(small(features), splits, "cpu"), tmp_path / "checkpoint.pt")
     with pytest.raises(ValueError, match="checkpoint of another recipe: it differs in lr"):
         restore(Run(small(features, lr=0.5), splits, "cpu"), tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("content", [b"garbage", b""])
+def test_a_broken_checkpoint_is_refused(features, tmp_path, content):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="broken, or not tensors"):
+        restore(Run(small(features), load(features), "cpu"), tmp_path / "checkpoint.pt")
+
+
+def test_a_backbone_is_not_the_checkpoint_of_a_run(features, tmp_path):
+    run(small(features), tmp_path, place=CPU)
+    (kept,) = tmp_path.glob("runs/*/backbone.pt")
+    with pytest.raises(ValueError, match="not the checkpoint of a run"):
+        restore(Run(small(features), load(features), "cpu"), kept)
 
 
 def test_a_checkpoint_holds_tensors_and_plain_data_only(features, tmp_path):

@@ -1,6 +1,8 @@
 """Rows are stored whole or not at all, whatever happens to the file or to who writes it."""
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -31,6 +33,29 @@ def test_a_line_that_was_cut_off_is_no_row_and_is_gone_after_the_next(tmp_path):
     store.append(row(3))
     assert [r["value"] for r in store.rows()] == [1, 3]
     assert len(store.file.read_text().splitlines()) == 2
+
+
+FULL = """
+import json, resource, signal, sys
+from nearkin.runs.store import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    Store(sys.argv[1]).append({"hash": "long", "value": "y" * 6000})
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_disk_that_fills_up_in_the_middle_of_a_row_leaves_the_rows_before_it(tmp_path):
+    store = Store(tmp_path)
+    store.append(row(1))
+    words = [sys.executable, "-c", FULL, str(tmp_path)]
+    assert "File too large" in subprocess.run(words, capture_output=True, text=True).stdout
+    assert store.rows() == [row(1)]
+    store.append(row(2))
+    assert store.rows() == [row(1), row(2)]
 
 
 def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path):
@@ -68,7 +93,11 @@ def test_the_hash_is_of_what_differs_from_the_defaults():
     [
         ({"keep_images": 0.0}, "keep_images must be in"),
         ({"batch": 0}, "batch must be 1 or more"),
-        ({"epochs": -1}, "must not be negative"),
+        ({"epochs": -1}, "epochs must be 0 or more"),
+        ({"size": -5}, "size must be 0 or more"),
+        ({"epochs": 1.5}, "epochs: wanted a value of type int, got 1.5"),
+        ({"lr": "fast"}, "lr: wanted a value of type float, got 'fast'"),
+        ({"loss_options": 3}, "loss_options: wanted options of plain values, got 3"),
     ],
 )
 def test_a_recipe_out_of_range_is_refused(change, message):

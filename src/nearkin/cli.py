@@ -85,6 +85,8 @@ def list_names() -> None:
 def train(recipe: OmitArgPrefixes[Recipe], where: OmitArgPrefixes[Where] = Where()) -> None:
     """Train and evaluate one recipe, and store its row under --out.
 
+    --recipe FILE reads one from JSON, a row's too; other flags change what it says.
+
     Example: nearkin train --data mnist-5k --loss ratio-triplet --dim 64 --epochs 8
     Example: nearkin train --recipe my.json --loss contrastive --loss-options margin=0.5
     """
@@ -151,6 +153,8 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     from nearkin.studies import STUDIES
 
     module = look_up(study.name, STUDIES, "study")
+    if min(study.seeds, study.epochs) < 0:
+        raise ValueError(f"seeds and epochs must be 0 or more: {study.seeds}, {study.epochs}")
     if study.publish:
         take(study.publish / f"{study.published_name()}.jsonl", where.out)
     asked, kind = study.asked(module), f"option of study {study.name!r}"

@@ -126,8 +126,11 @@ def effective_rank(x: Tensor) -> Tensor:
     """exp of the entropy of the shares of the singular values of centred x (B, D): 1..min(B, D).
 
     Near 1 the embeddings lie on a line, 0 when they are all one point: the network has collapsed.
+    NaN where they are not finite: it has diverged.
     Source: Roy & Vetterli, The effective rank, EUSIPCO 2007, definition 1.
     """
+    if not x.isfinite().all():
+        return x.new_tensor(torch.nan, dtype=torch.double)
     values = torch.linalg.svdvals((x - x.mean(0)).double())
     total = values.sum()
     share = values / total.clamp_min(torch.finfo(torch.double).tiny)

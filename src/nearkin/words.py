@@ -51,6 +51,9 @@ def registry() -> ConstructorRegistry:
 
 def split_recipe_file(words: list[str]) -> tuple[list[str], Recipe]:
     """The words without --recipe FILE, and the recipe that the file holds; flags go before it."""
+    words = [
+        part for w in words for part in (w.split("=", 1) if w.startswith("--recipe=") else [w])
+    ]
     if "--recipe" not in words:
         return words, Recipe()
     at = words.index("--recipe")
@@ -68,6 +71,8 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(found, dict):
         raise ValueError(f"{path}: wanted an object of a recipe's fields, got {found!r:.60}")
     found = found.get("recipe", found)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: wanted an object as recipe, got {found!r:.60}")
     valid = [f.name for f in fields(Recipe)]
     for name in found:
         if name not in valid:

@@ -27,7 +27,7 @@ from nearkin.runs.examine import (
     watched_batch,
 )
 from nearkin.runs.log import Silent, StepLog
-from nearkin.runs.machine import Peak, cores, keep_freed_memory, machine, versions
+from nearkin.runs.machine import Peak, cores, keep_freed_memory, machine, usable, versions
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store, write_whole
 from nearkin.runs.training import Run, restore, save, train
@@ -46,6 +46,10 @@ class Place:
     skip_bad: bool = False
     threads: int = 0  # of each process; 0: torch's own choice
     save_seconds: float = SAVE_SECONDS
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"threads must be 0 or more, got {self.threads}")
 
 
 Measurements = dict[str, Callable[[Place], dict]]
@@ -70,18 +74,21 @@ def run(
     place: Place = Place(),
     study: str = "",
     bar: Silent | None = None,
+    anew: bool = False,
 ) -> dict:
     """Train and examine one recipe, and store its row; a row that is stored is just returned.
 
-    A run that was killed goes on from its last checkpoint, on the CPU to the same numbers.
+    A run that was killed goes on from its last checkpoint, on the CPU to the same numbers. With
+    `anew` it is carried out though its row is stored, for the files that it leaves.
     """
     store, bar = Store(out), bar or Silent()
     with store.claim(recipe) as folder:
         stored = store.find(recipe)
-        if stored:
+        if stored and not anew:
             return stored
         row = carry_out(recipe, store, folder, place, study, bar)
-        store.append(row)
+        if not stored:
+            store.append(row)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     bar.finish(one_line(row))
     return row
@@ -94,19 +101,20 @@ def carry_out(
     keep_freed_memory()
     if place.threads:
         torch.set_num_threads(place.threads)
-    splits = splits_of(recipe, place)
-    current = Run(with_start(recipe, store), splits, place.device)
+    splits, device = splits_of(recipe, place), usable(place.device)
+    peak = Peak(torch.device(device))
+    start, diverged = start_of(recipe, store)
+    current = Run(recipe, splits, device, start)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         restore(current, checkpoint)
-    clock, peak = Clock(current), Peak(current.device)
+    clock = Clock(current, peak)
     log = StepLog(folder, current.step)
     bar.start(title(recipe), current.total, current.step)
-    diverged = False
-    if not current.total:
+    if not current.total and not diverged:
         close_epoch(current, clock, log)
     try:
-        for step in train(current):
+        for step in train(current) if not diverged else ():
             if step.watched:
                 speed = clock.images_per_second()
                 log.write(step, speed)
@@ -118,23 +126,32 @@ def carry_out(
             if diverged:
                 break
             if current.epoch_ends or clock.save_is_due(place.save_seconds):
+                log.flush()
                 clock.outside(lambda: save(current, checkpoint))
     finally:
         log.close()
-    return conclude(current, recipe, folder, study, diverged, peak)
+    return conclude(current, recipe, folder, study, diverged, clock)
 
 
-def with_start(recipe: Recipe, store: Store) -> Recipe:
-    """The recipe with `start` as a file: it may also be the hash of a run in the same store."""
+def start_of(recipe: Recipe, store: Store) -> tuple[str, bool]:
+    """The file that the recipe starts from, "" where it starts from none; and whether the run that
+    should have left it diverged. `start` may also be the hash of a run in the same store."""
     kept = store.run_folder(recipe.start) / "backbone.pt"
-    return replace(recipe, start=str(kept)) if recipe.start and kept.exists() else recipe
+    if not recipe.start or kept.exists():
+        return str(kept) if recipe.start else "", False
+    lost = any(r["hash"] == recipe.start and r["status"] == "diverged" for r in store.rows())
+    return "" if lost else recipe.start, lost
 
 
 class Clock:
-    """Counts a run's seconds of training, and apart from them those of evaluation and saving."""
+    """Counts a run's seconds of training, and apart from them those of evaluation and saving.
 
-    def __init__(self, current: Run):
-        self.run = current
+    memory: megabytes that the run takes in training, as its first epoch shows them.
+    """
+
+    def __init__(self, current: Run, peak: Peak):
+        self.run, self.peak = current, peak
+        self.memory: int | None = None
         self.saved = self.mark = time.perf_counter()
         self.speed_mark = (current.seconds, current.step)
 
@@ -169,6 +186,8 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
     recipe, number = current.recipe, current.epoch
     steps = current.step - sum(e["steps"] for e in current.epochs)
     clock.tick()
+    if clock.memory is None:  # evaluation has not begun
+        clock.memory = clock.peak.megabytes()
     entry: dict = {"epoch": number, "steps": steps, "seconds": round(current.seconds, 3)}
     entry["loss"] = None if diverged or not steps else current.loss_sum.item() / steps
     current.loss_sum.zero_()
@@ -193,7 +212,7 @@ def conclude(
     folder: Path,
     study: str,
     diverged: bool,
-    peak: Peak,
+    clock: Clock,
 ) -> dict:
     """The row of a finished run; its embeddings and its backbone are kept in the folder."""
     seconds, images = current.seconds, current.step * recipe.batch
@@ -230,7 +249,7 @@ def conclude(
             "seconds": round(current.seconds + current.other_seconds, 3),
             "train_seconds": round(seconds, 3),
             "images_per_second": round(images / seconds, 1) if images else None,
-            "peak_memory_mb": peak.megabytes(),
+            "peak_memory_mb": clock.memory,
             "parameters": sum(p.numel() for p in current.backbone.parameters()),
             "loss_parameters": sum(p.numel() for p in current.loss.parameters()),
         },
@@ -289,8 +308,15 @@ def complete(
     work since its last checkpoint: its run is tried again, twice at most without any progress.
     """
     recipes, store, bar = list({r.hash: r for r in recipes}.values()), Store(out), bar or Silent()
-    done = {row["hash"] for row in store.rows()}
+    if jobs < 1:
+        raise ValueError(f"wanted 1 job or more, got {jobs}")
+    done = {row["hash"]: row["status"] for row in store.rows()}
     missing = [r for r in recipes if r.hash not in done]
+    starts = {r.start for r in missing if done.get(r.start) == "done"}
+    starts -= {hash for hash in starts if (store.run_folder(hash) / "backbone.pt").exists()}
+    for recipe in recipes:
+        if recipe.hash in starts:  # of a row that came without its files, as published ones do
+            run(recipe, out, place=place, study=study, bar=bar, anew=True)
     for wave in waves(missing):
         if jobs == 1:
             for recipe in wave:

@@ -14,7 +14,7 @@ from nearkin.data import Split, Splits
 from nearkin.graphs import refine_at_test
 from nearkin.measure import evaluate, knn_accuracy, recalls, scattering
 from nearkin.runs.store import write_whole
-from nearkin.runs.training import Run
+from nearkin.runs.training import Run, refiner_of
 from nearkin.tensors import unit
 
 KS = (1, 2, 4, 8, 10, 100, 1000)
@@ -64,16 +64,15 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
 
 def refined(run: Run) -> dict[str, float | str]:
     """Metrics of the query set refined by the loss's graph layers, and what the graph came from."""
-    refiner = getattr(run.loss, "refiner", None)
-    if refiner is None:
-        raise ValueError(f"refine={run.recipe.refine!r} wants a loss with graph layers")
-    splits, source = run.splits, run.recipe.refine
+    refiner, splits, source = refiner_of(run), run.splits, run.recipe.refine
     apart = splits.gallery is not splits.query
-    query, gallery = run.embed(splits.query), run.embed(splits.gallery) if apart else None
+    query = run.embed(splits.query).to(run.device)
+    gallery = run.embed(splits.gallery).to(run.device) if apart else None
     seen, graph = refine_at_test(refiner, query, gallery, source=source)
-    sides = [seen, splits.query.labels]
+    sides = [seen.cpu(), splits.query.labels]
     if gallery is not None:
-        sides += [refine_at_test(refiner, gallery, source=source)[0], splits.gallery.labels]
+        found, _ = refine_at_test(refiner, gallery, source=source)
+        sides += [found.cpu(), splits.gallery.labels]
     return {**evaluate(*sides, ks=(1, 2, 4, 8)), "graph": graph}
 
 

@@ -41,9 +41,13 @@ class StepLog:
             self.board.add_scalar(f"train/{name}", value, step.step)
 
     def evaluated(self, step: int, metrics: dict[str, float], split: str) -> None:
-        self.file.flush()
         for name, value in metrics.items():
             self.board.add_scalar(f"{split}/{name}", value, step)
+
+    def flush(self) -> None:
+        """What a checkpoint has, the files have too."""
+        self.file.flush()
+        self.board.flush()
 
     def close(self) -> None:
         self.file.close()

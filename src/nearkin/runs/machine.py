@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import platform
 import resource
@@ -45,8 +46,16 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def usable(device: str) -> str:
+    """cpu or cuda: what auto means here, or what was asked for, if there is one."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: wanted a GPU, and torch finds none")
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Peak:
-    """The largest memory in use since this was made: the card's, or the whole process's.
+    """The most memory that was in use since this was made, beyond what was then: the card's, or the
+    process's.
 
     Where the system cannot reset its high-water mark, the process's peak since its start.
     """
@@ -55,18 +64,28 @@ class Peak:
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        gc.collect()
+        hand_back_freed_memory()  # else what a run before this one took would not count
         with contextlib.suppress(OSError):  # not Linux, or not allowed
             Path("/proc/self/clear_refs").write_text("5")
+        self.before = 0
+        self.before = self.megabytes()
 
     def megabytes(self) -> int:
         if self.device.type == "cuda":
-            return round(torch.cuda.max_memory_allocated(self.device) / 2**20)
+            return round(torch.cuda.max_memory_allocated(self.device) / 2**20) - self.before
         status = Path("/proc/self/status")
         if status.exists():
             line = next(r for r in status.read_text().splitlines() if r.startswith("VmHWM"))
-            return round(int(line.split()[1]) / 1024)
+            return round(int(line.split()[1]) / 1024) - self.before
         unit = 1 if sys.platform == "darwin" else 1024
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
+
+
+def hand_back_freed_memory() -> None:
+    """Have the C library give what is freed to the system, where it is glibc."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @lru_cache

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 
+from nearkin.names import fits
+
 Plain = str | int | float | bool | None
 
 
@@ -97,16 +99,29 @@ class Recipe:
     """of weights, batches and augmentation"""
 
     def __post_init__(self) -> None:
-        for name in ("backbone_options", "loss_options"):
-            object.__setattr__(self, name, dict(getattr(self, name)))
+        for name, default in DEFAULTS.items():
+            value = getattr(self, name)
+            if isinstance(default, dict):
+                plain = isinstance(value, Mapping) and all(
+                    isinstance(v, Plain) for v in value.values()
+                )
+                if not plain:
+                    raise ValueError(f"{name}: wanted options of plain values, got {value!r}")
+                object.__setattr__(self, name, dict(value))
+            elif not fits(value, default):
+                wanted = type(default).__name__
+                raise ValueError(f"{name}: wanted a value of type {wanted}, got {value!r}")
+            elif isinstance(default, float):
+                object.__setattr__(self, name, float(value))  # 1 and 1.0 are one recipe
         for name in ("keep_images", "keep_classes"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
         for name in ("dim", "batch", "per_class", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.epochs < 0 or self.steps < 0:
-            raise ValueError(f"epochs and steps must not be negative: {self.epochs}, {self.steps}")
+        for name in ("epochs", "steps", "size", "memory", "chunk", "warmup", "head_first"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
     @property
     def hash(self) -> str:

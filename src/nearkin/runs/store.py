@@ -13,8 +13,8 @@ A row is a dictionary of plain data:
     confusion  class by class, whose nearest other is of which class (of small data sets), or null
     epochs     [{"epoch": 1, "loss": ..., "seconds": ..., "test": {...}, "validation": {...},
                 "monitor": {...}}, ...]          what the loss says of a fixed batch, where it does
-    cost       {"seconds", "train_seconds", "images_per_second", "peak_memory_mb",
-                "parameters", "loss_parameters"}
+    cost       {"seconds", "train_seconds", "images_per_second", "parameters", "loss_parameters",
+                "peak_memory_mb": what the first epoch of training adds to the process}
     data       {"name", "variant", "train_images", "train_classes", "query_images", ...}
     versions   {"nearkin", "torch", ...}     machine  {"cpu", "cores", "gpu", "system"}
     files      {"folder": relative to the store's folder, "embeddings": of a run that did not
@@ -69,15 +69,16 @@ class Store:
         A line that an earlier crash cut off is removed first: its run is simply done again.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.file, "a+b") as file:
+        line = memoryview(json.dumps(row, allow_nan=False).encode() + b"\n")
+        with open(self.file, "a+b", buffering=0) as file:  # nothing is left to be written later
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             text = file.read()
             whole = text.rfind(b"\n") + 1
             file.truncate(whole)
             try:
-                file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-                file.flush()
+                while line:
+                    line = line[file.write(line) :]
                 os.fsync(file.fileno())
             except OSError:
                 os.ftruncate(file.fileno(), whole)

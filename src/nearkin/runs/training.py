@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +17,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from nearkin import backbones
 from nearkin.data import SAMPLERS, Split, Splits, structure, transforms
+from nearkin.data.transforms import Pictures
+from nearkin.graphs.inference import SOURCES
 from nearkin.losses import cached_backward
 from nearkin.names import look_up
 from nearkin.runs import parts
+from nearkin.runs.machine import usable
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import write_whole
 from nearkin.tensors import effective_rank
@@ -46,24 +50,28 @@ class Step:
 class Run:
     """A recipe being carried out: its parts, and where it stands."""
 
-    def __init__(self, recipe: Recipe, splits: Splits, device: str = "auto"):
+    def __init__(
+        self, recipe: Recipe, splits: Splits, device: str = "auto", start: str | None = None
+    ):
+        """start: the checkpoint that the recipe's `start` stands for; None: itself; "": none."""
         self.recipe = recipe
         self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")
         look_up(recipe.augment, transforms.AUGMENTS, "augment")
         precision = look_up(recipe.precision, PRECISIONS, "precision")
         self.splits, self.validation = parts.choose_data(recipe, splits)
-        self.fabric = Fabric(accelerator=device, devices=1, precision=precision)
+        self.fabric = Fabric(accelerator=usable(device), devices=1, precision=precision)
         self.device = self.fabric.device
         torch.manual_seed(recipe.seed)
-        backbone: Any = parts.make_backbone(recipe, self.splits)
+        from_here = recipe if start is None else replace(recipe, start=start)
+        backbone: Any = parts.make_backbone(from_here, self.splits)
         backbone = backbone.to(memory_format=torch.channels_last)  # convolutions: 1.5 x as fast
         self.loss: Any = parts.make_loss(recipe, self.splits).to(self.device)
         self.miner = parts.make_miner(recipe)
         optimizer = parts.make_optimizer(recipe, backbone, self.loss)
         self.backbone, self.optimizer = self.fabric.setup(backbone, optimizer)
         self.trunk = list(backbone.trunk.parameters())
-        inputs = self.splits.train.inputs
-        self.inputs = inputs.to(self.device) if isinstance(inputs, Tensor) else inputs
+        self.pixels: dict[int, Tensor] = {}  # of photographs that are on the device, by address
+        self.inputs = self.near(self.splits.train.inputs)
         self.labels = self.splits.train.labels.to(self.device)
         self.step = 0
         self.epochs: list[dict] = []  # what each finished epoch came to
@@ -72,6 +80,12 @@ class Run:
         self.batches = self.batches_of(0)
         self.epoch_of_batches = 0
         self.total = recipe.steps or recipe.epochs * len(self.batches)
+        if recipe.refine:
+            refiner_of(self)
+        if self.total and not any(p.requires_grad for p in backbone.parameters()):
+            raise ValueError(f"backbone {recipe.backbone!r} has nothing to train: epochs must be 0")
+        if self.total and not recipe.memory and not any(True for _ in self.loss.parameters()):
+            refuse_no_kin(recipe, self.splits.train.labels[self.batches])
 
     def batches_of(self, epoch: int) -> Tensor:
         """(steps, batch) indices into the training split."""
@@ -97,13 +111,27 @@ class Run:
             self.epoch * self.total
         )
 
+    def near(self, inputs: Pictures) -> Pictures:
+        """The inputs on the device; photographs, whose splits share their pixels, where they fit
+        into half of the memory that is free."""
+        if isinstance(inputs, Tensor):
+            return inputs.to(self.device)
+        if self.device.type == "cpu":
+            return inputs
+        address = inputs.pixels.data_ptr()
+        if address not in self.pixels:
+            free, _ = torch.cuda.mem_get_info(self.device)
+            fits = inputs.pixels.nbytes < free / 2
+            self.pixels[address] = inputs.pixels.to(self.device) if fits else inputs.pixels
+        return replace(inputs, pixels=self.pixels[address])
+
     def embed(self, split: Split, batch: int = 512) -> Tensor:
         """Embeddings (N, D) float32 of a split, by the backbone alone, on the CPU."""
         self.backbone.eval()
-        rows = []
+        inputs, rows = self.near(split.inputs), []
         with torch.no_grad():
             for indices in torch.arange(len(split)).split(batch):
-                rows.append(self.backbone(self.prepare(split.inputs, indices)).float().cpu())
+                rows.append(self.backbone(self.prepare(inputs, indices)).float().cpu())
         return torch.cat(rows)
 
     def prepare(self, inputs, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -127,6 +155,7 @@ def train(run: Run) -> Iterator[Step]:
     Between two steps the run may be saved, evaluated or left.
     """
     recipe, pattern = run.recipe, structure(run.recipe.sampler, run.recipe.batch)
+    pattern = pattern and tuple(positions.to(run.device) for positions in pattern)
     while run.step < run.total:
         indices = run.next_batch()
         torch.manual_seed(noise_seed(recipe.seed, run.step))
@@ -162,6 +191,25 @@ def forward_backward(run: Run, inputs: Tensor, labels: Tensor, pattern) -> tuple
     value = loss(embeddings, labels)
     run.fabric.backward(value)
     return embeddings.detach(), value
+
+
+def refiner_of(run: Run) -> Any:
+    """The graph layers by which test images are refined, or an error that says what is missing."""
+    look_up(run.recipe.refine, SOURCES, "refine")
+    refiner = getattr(run.loss, "refiner", None)
+    if refiner is None:
+        raise ValueError(f"refine={run.recipe.refine!r} wants a loss with graph layers")
+    return refiner
+
+
+def refuse_no_kin(recipe: Recipe, labels: Tensor) -> None:
+    """A loss without proxies or classifiers learns nothing from batches (steps, B) without kin."""
+    ordered = labels.sort(1).values
+    if not (ordered[:, 1:] == ordered[:, :-1]).any():
+        raise ValueError(
+            f"{recipe.loss} wanted two images of a class in a batch, and none has them: "
+            f"sampler={recipe.sampler}, batch={recipe.batch}, per_class={recipe.per_class}"
+        )
 
 
 def noise_seed(seed: int, step: int) -> int:
@@ -215,13 +263,16 @@ def save(run: Run, path: Path) -> None:
 
 def restore(run: Run, path: Path) -> None:
     """Put the run where `save` left it; a checkpoint of another recipe is refused."""
-    state = torch.load(path, map_location=run.device, weights_only=True)
+    state = backbones.read(path)
+    if not isinstance(state.get("recipe"), dict):
+        raise ValueError(f"{path} is not the checkpoint of a run")
     if state["recipe"] != asdict(run.recipe):
         changed = [k for k, v in asdict(run.recipe).items() if state["recipe"].get(k) != v]
         raise ValueError(
             f"{path} is a checkpoint of another recipe: it differs in {', '.join(changed)}"
         )
-    run.step, run.epochs, run.loss_sum = state["step"], state["epochs"], state["loss_sum"]
+    run.step, run.epochs = state["step"], state["epochs"]
+    run.loss_sum = state["loss_sum"].to(run.device)
     run.seconds, run.other_seconds = state["seconds"]
     run.backbone.module.load_state_dict(state["backbone"])
     run.loss.load_state_dict(state["loss"])

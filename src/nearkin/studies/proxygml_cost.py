@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -96,21 +95,13 @@ def step_cost(setting: Setting) -> tuple[float, float]:
     loss = ProxyGML(dim=DIM, **asdict(setting))
     embeddings = torch.randn(BATCH, DIM, requires_grad=True)
     labels = torch.randint(setting.classes, (BATCH,))
-    peak, before, times = Peak(torch.device("cpu")), resident_megabytes(), []
+    peak, times = Peak(torch.device("cpu")), []
     for _ in range(STEPS + 1):
         start = time.perf_counter()
         embeddings.grad = loss.proxies.grad = None
         loss(embeddings, labels).backward()
         times.append(time.perf_counter() - start)
-    return median(times[1:]), max(0.0, peak.megabytes() - before)
-
-
-def resident_megabytes() -> float:
-    """What this process holds now; 0 where the system does not tell."""
-    status = Path("/proc/self/statm")
-    if not status.exists():
-        return 0.0
-    return int(status.read_text().split()[1]) * 4096 / 2**20
+    return median(times[1:]), float(peak.megabytes())
 
 
 def cosines(asked: dict, place: Place) -> dict:
