@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Bars, Table
-from nearkin.studies.reading import against, mean, scores
-from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
+from nearkin.studies.reading import Scores, against, mean, scores
+from nearkin.studies.refinement import HEADS, UNTRAINED, Change, beside, options, verdict
 
 TITLE = "Edges that carry numbers"
 QUESTION = (
@@ -31,13 +32,15 @@ KINDS: dict[str, dict[str, Plain]] = {
 }
 TAUGHT = ", edge loss"
 METHODS: dict[str, Change] = {
+    **refinement.CONTROLS,
+    "no edges": options(layer="no-edges"),
     **{kind: options(**given) for kind, given in KINDS.items()},
     **{kind + TAUGHT: options(**given, edge_loss=1.0) for kind, given in KINDS.items()},
 }
 """Name -> what differs from the common recipe."""
 
 DEMO = refinement.DEMO
-search = refinement.search
+search = partial(refinement.search, METHODS)
 recipes = partial(refinement.recipes, METHODS)
 name = partial(refinement.name_of, methods=METHODS)
 
@@ -57,7 +60,7 @@ def table(rows: list[dict]) -> Table:
     """Every method, beside no edge features and no edge loss, and beside itself untaught."""
     found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
     recall = found["R@1"]
-    to_none = against(NONE, recall) if NONE in recall else {}
+    to_none = differences_to_none(recall)
     untaught = refinement.differences(recall, {kind + TAUGHT: kind for kind in KINDS})
     parameters = refinement.costs(rows, name, "loss_parameters", 1e6)
     seconds = refinement.costs(rows, name, "train_seconds", 1.0)
@@ -86,6 +89,12 @@ def table(rows: list[dict]) -> Table:
     )
 
 
+def differences_to_none(recall: dict[str, Scores]) -> dict[str, Difference]:
+    """Every trained method against attention without edge features."""
+    trained = {m: s for m, s in recall.items() if m != UNTRAINED}
+    return against(NONE, trained) if NONE in trained else {}
+
+
 def bars(rows: list[dict]) -> Bars:
     """R@1 of every use of edges, with and without the edge loss."""
     recall = scores(rows, name, "recall@1")
@@ -105,7 +114,7 @@ def findings(rows: list[dict]) -> list[str]:
     recall = scores(rows, name, "recall@1")
     if NONE not in recall:
         return []
-    to_none = against(NONE, recall)
+    to_none = differences_to_none(recall)
     said = [f"{kind}: {verdict(to_none[kind])}." for kind in KINDS if kind in to_none]
     untaught = refinement.differences(recall, {kind + TAUGHT: kind for kind in KINDS})
     gains = "; ".join(f"{m.removesuffix(TAUGHT)} {verdict(d)}" for m, d in untaught.items())

@@ -8,7 +8,7 @@ from nearkin.measure.statistics import Difference, Estimate, estimate
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Line, Lines, Table
 from nearkin.studies.reading import Scores, mean, scores
-from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
+from nearkin.studies.refinement import HEADS, UNTRAINED, Change, beside, options, verdict
 
 TITLE = "Graphs over a batch"
 QUESTION = (
@@ -43,9 +43,10 @@ RANDOM: dict[str, Change] = {
 }
 """Graph -> its control: the same degrees, neighbours drawn at random."""
 
-METHODS = GRAPHS | {f"random, as {graph}": change for graph, change in RANDOM.items()}
+METHODS = refinement.CONTROLS | GRAPHS
+METHODS |= {f"random, as {graph}": change for graph, change in RANDOM.items()}
 DEMO = refinement.DEMO
-search = refinement.search
+search = partial(refinement.search, METHODS)
 recipes = partial(refinement.recipes, METHODS)
 name = partial(refinement.name_of, methods=METHODS)
 
@@ -93,7 +94,7 @@ def table(rows: list[dict]) -> Table:
 
 def compared(recall: dict[str, Scores]) -> tuple[dict[str, Difference], dict[str, Difference]]:
     """Every graph minus the full one, and minus its random control."""
-    full = {graph: FULL for graph in METHODS if graph != FULL}
+    full = {graph: FULL for graph in METHODS if graph not in (FULL, UNTRAINED)}
     random = {graph: f"random, as {graph}" for graph in RANDOM}
     return refinement.differences(recall, full), refinement.differences(recall, random)
 

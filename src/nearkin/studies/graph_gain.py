@@ -9,7 +9,7 @@ from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Bars, Table
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import mean, scores
-from nearkin.studies.refinement import Change, beside, options, verdict
+from nearkin.studies.refinement import UNTRAINED, Change, beside, options, verdict
 
 TITLE = "What the graph adds"
 QUESTION = (
@@ -36,12 +36,22 @@ DEMO = refinement.DEMO
 
 def of(row: dict, sampler: str) -> str | None:
     """The method of a row with these batches; None for others."""
-    return refinement.name_of(row, METHODS) if row["recipe"]["sampler"] == sampler else None
+    known = row["recipe"]["sampler"] == sampler
+    return refinement.name_of(row, asked_with(sampler)) if known else None
+
+
+def asked_with(sampler: str) -> dict[str, Change]:
+    """The methods with batches of one kind; the controls with the usual one."""
+    return (refinement.CONTROLS if sampler == "classes" else {}) | METHODS
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
-    """The trials of graph refinement, for each kind of batch."""
-    return [t for sampler in SAMPLERS for t in refinement.search(data, epochs, tune, sampler)]
+    """The trials for each kind of batch."""
+    return [
+        trial
+        for sampler in SAMPLERS
+        for trial in refinement.search(asked_with(sampler), data, epochs, tune, sampler)
+    ]
 
 
 def recipes(
@@ -52,8 +62,12 @@ def recipes(
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
     """Every kind of batch, seed and method; one setting for each kind."""
-    asked = (METHODS, data, seeds, epochs, tune, searched)
-    return [one for sampler in SAMPLERS for one in refinement.recipes(*asked, sampler)]
+    asked = (data, seeds, epochs, tune, searched)
+    return [
+        one
+        for sampler in SAMPLERS
+        for one in refinement.recipes(asked_with(sampler), *asked, sampler)
+    ]
 
 
 def answer(rows: list[dict]) -> Answer:
@@ -100,7 +114,7 @@ def table(rows: list[dict]) -> Table:
         rows=tuple(
             (
                 method,
-                SAMPLERS[sampler],
+                SAMPLERS[sampler] if method != UNTRAINED else "",
                 mean(found),
                 *(cell for g in gained.values() for cell in beside(g.get((method, sampler)))),
             )

@@ -50,7 +50,10 @@ GRAPHS: dict[str, dict[str, Plain]] = {
     "full, without norms": {"without": "norms"},
     "8 nearest": {"builder": "knn", "k": 8, "symmetry": "union"},
     "2 nearest": {"builder": "knn", "k": 2, "symmetry": "union"},
+    "random, as 8 nearest": {"builder": "random", "like": "knn", "k": 8, "symmetry": "union"},
+    "random, as 2 nearest": {"builder": "random", "like": "knn", "k": 2, "symmetry": "union"},
 }
+"""Sparse ones beside random ones of the same degrees, for it could be the degree alone."""
 DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 1}
 """The options of a short form that needs no data set."""
 
@@ -124,8 +127,8 @@ def relative_residuals(refiner: Refiner, embeddings: Tensor) -> list[float]:
     On the full graph there is one component. Source: Dong, Cordonnier & Loukas, Attention is not
     all you need, ICML 2021, eq. 3 and its released code, which takes the mean as here.
     """
-    nodes = refiner.refine(embeddings).nodes
-    _, parts = connected_components((refiner.graph(embeddings) > 0).numpy(), directed=False)
+    nodes, _, adjacency = refiner.refine(embeddings)
+    _, parts = connected_components((adjacency > 0).numpy(), directed=False)
     member = torch.nn.functional.one_hot(torch.from_numpy(parts).long()).double()  # (B, parts)
     average = member @ (member / member.sum(0)).T  # (B, B)
     states = [refiner.input_linear(embeddings), *nodes]
@@ -144,7 +147,10 @@ def answer(rows: list[dict]) -> Answer:
         question=QUESTION,
         findings=tuple(findings(rows)),
         tables=(table(rows),),
-        figures=(curves(rows, "untrained"), curves(rows, "trained"), by_graph(rows)),
+        figures=(
+            *(curves(rows, when) for when in ("untrained", "trained")),
+            *(by_graph(rows, when) for when in ("untrained", "trained")),
+        ),
     )
 
 
@@ -200,11 +206,11 @@ def curves(rows: list[dict], when: str) -> Lines:
     )
 
 
-def by_graph(rows: list[dict]) -> Lines:
-    """Attention alone over every graph, before training."""
-    drawn = [line(rows, graph, graph, "attention alone", "untrained") for graph in GRAPHS]
+def by_graph(rows: list[dict], when: str) -> Lines:
+    """Attention alone over every graph."""
+    drawn = [line(rows, graph, graph, "attention alone", when) for graph in GRAPHS]
     return Lines(
-        title="Relative residual of attention alone, by graph, untrained",
+        title=f"Relative residual of attention alone, by graph, {when}",
         x="layers",
         y="relative residual within components",
         lines=tuple(each for each in drawn if each.x),

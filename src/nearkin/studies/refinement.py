@@ -35,15 +35,25 @@ def recipe(data: str, epochs: int, change: Change) -> Recipe:
 
 
 def search(
-    data: str = CUB, epochs: int = 0, tune: bool = True, sampler: str = "classes"
+    methods: Mapping[str, Change],
+    data: str = CUB,
+    epochs: int = 0,
+    tune: bool = True,
+    sampler: str = "classes",
 ) -> list[Recipe]:
-    """The trials of graph refinement: five judges, of which each has two of the five folds.
+    """The trials of graph refinement: five judges, of which each has two of the five folds. And
+    those of each other loss among the methods, on all folds.
 
     So every training class validates twice. On CUB two folds alone, 40 classes, cannot tell
     settings apart that differ by 1.7 points on new classes.
     """
-    found = enumerate(judges(data, epochs, sampler)) if tune else ()
-    return [trial for i, judge in found for trial in trials(judge, (i, (i + 1) % FOLDS))]
+    if not tune:
+        return []
+    alone = [recipe(data, epochs, change) for change in methods.values() if "loss" in change]
+    found = [t for one in alone if one.epochs for t in trials(one, range(FOLDS))]
+    for i, judge in enumerate(judges(data, epochs, sampler)):
+        found += trials(judge, (i, (i + 1) % FOLDS))
+    return found
 
 
 def judges(data: str, epochs: int, sampler: str) -> list[Recipe]:
@@ -60,11 +70,17 @@ def recipes(
     searched: list[dict] | None = None,
     sampler: str = "classes",
 ) -> list[Recipe]:
-    """Every seed and method, under the one setting that is best for the judges in the mean."""
+    """Every seed and method: graph refinement under the one setting that is best for the judges in
+    the mean, other losses under that of their own trials; once, where nothing is trained."""
     like = judges(data, epochs, sampler)
-    ones = [replace(recipe(data, epochs, c), sampler=sampler) for c in methods.values()]
-    found = [settle(one, searched or [], like) for one in ones]
-    return [replace(one, seed=seed) for seed in range(seeds) for one in found]
+    found = []
+    for change in methods.values():
+        one = replace(recipe(data, epochs, change), sampler=sampler)
+        own = one.loss != "graph-refinement"
+        found.append(settle(one, searched or [], () if own else like) if one.epochs else one)
+    return [
+        replace(one, seed=seed) for seed in range(seeds) for one in found if one.epochs or not seed
+    ]
 
 
 def name_of(row: dict, methods: Mapping[str, Change]) -> str | None:
@@ -85,6 +101,17 @@ def options(**given: Plain) -> dict[str, Any]:
     """
     return {"loss_options": given}
 
+
+UNTRAINED = "no training"
+CONTROLS: dict[str, Change] = {
+    UNTRAINED: {
+        **{"loss": "contrastive", "metric": "cosine", "epochs": 0},
+        **{"backbone": "identity", "backbone_options": {}},
+        **{"augment": "none", "precision": "float32"},
+    },
+    "cross-entropy": {"loss": "cross-entropy"},
+}
+"""Rows of every table: the inputs as they are, and the plainest loss."""
 
 JUDGES: dict[str, Change] = {
     "no edges": options(layer="no-edges"),
