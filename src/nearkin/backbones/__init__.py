@@ -13,13 +13,13 @@ from functools import partial
 from inspect import signature
 
 from nearkin.backbones.features import Backbone, identity, linear, mlp
-from nearkin.backbones.network import Network, network
+from nearkin.backbones.network import Network, small_network
 from nearkin.backbones.pretrained import fill, timm_model
 from nearkin.backbones.pretrained import read as read
 from nearkin.names import construct, look_up
 
 BACKBONES: dict[str, Callable[..., Network | Backbone]] = {
-    "network": network,
+    "network": small_network,
     "linear": linear,
     "mlp": mlp,
     "identity": identity,

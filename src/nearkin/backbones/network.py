@@ -126,7 +126,7 @@ def refuse_below_one(where: str, sizes: Mapping[str, int]) -> None:
             raise ValueError(f"{where}: {name} must be a whole number of 1 or more, got {value!r}")
 
 
-def network(
+def small_network(
     input_shape: Shape,
     dim: int,
     *,

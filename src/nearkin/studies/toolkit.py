@@ -262,7 +262,7 @@ def sweep_table(rows: list[dict]) -> Table:
         note=(
             "Theory: zero is a saddle below l2 = 1, a minimum above; for the right form in batches "
             f"of {BASE.per_class} images a class, from {TURN:.2f} on. Collapsed: mean norm below "
-            f"{VANISHED:.0%} of that at l2 = 0, or 5-NN below {CHANCE:.0%}."
+            f"{100 * VANISHED:g} % of that at l2 = 0, or 5-NN below {100 * CHANCE:g} %."
         ),
     )
 

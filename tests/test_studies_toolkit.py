@@ -1,0 +1,285 @@
+"""The toolkit study asks every method once, and reads tables, claims and collapse from its rows."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from finished import cells, figures, finished
+from nearkin.losses import NPair
+from nearkin.studies import toolkit
+from nearkin.studies.toolkit import BASE, L2, METHODS, TURN
+
+
+def done(recipe, accuracy=0.9, nine=0, three=0, **last: float) -> dict:
+    """The row of a finished run.
+
+    Of 100 digits each, `nine` of the fours are taken for nines, `three` of the twos for threes.
+    """
+    row = finished(recipe, accuracy)
+    shapes = {"norm": 3.0, "spread": 0.5, "anisotropy": 0.2, "separation": 20.0}
+    row["metrics"]["last"] |= {"knn_accuracy": accuracy} | shapes | last
+    counts = (100 * torch.eye(10)).long()
+    counts[4, 4], counts[4, 9] = 100 - nine, nine
+    counts[2, 2], counts[2, 3] = 100 - three, three
+    return row | {"confusion": counts.tolist()}
+
+
+def diverged(recipe) -> dict:
+    """The row of a run whose loss was no number in its first epoch."""
+    row = done(recipe) | {"status": "diverged", "confusion": None, "epochs": [{"epoch": 1}]}
+    return row | {"metrics": dict.fromkeys(row["metrics"])}
+
+
+def rows_of(value=lambda name, seed: {}, seeds=2, **asked) -> list[dict]:
+    """The main comparison's rows, with what `done` takes as value(name, seed) gives it."""
+    recipes = toolkit.recipes(seeds=seeds, sweep=False, **asked)
+    return [done(r, **value(toolkit.method(done(r)), r.seed)) for r in recipes]
+
+
+def swept(value, seeds=2) -> list[dict]:
+    """The rows of the sweep for which value(form, l2, seed) gives what `done` takes."""
+    rows = []
+    for recipe in toolkit.l2_sweep(range(seeds)):
+        form, l2 = toolkit.sweep_setting(done(recipe)) or ("", 0)
+        if (given := value(form, l2, recipe.seed)) is not None:
+            rows.append(done(recipe, **given))
+    return rows
+
+
+def test_every_method_is_known_by_its_row():
+    assert [toolkit.method(done(replace(BASE, **change))) for change in METHODS.values()] == list(
+        METHODS
+    )
+    other = replace(BASE, loss="n-pair", loss_options={"l2": 0.9})
+    assert toolkit.method(done(other)) is None
+
+
+def test_recipes_are_unique_seeds_first_all_methods_in_both_dimensions():
+    asked = toolkit.recipes(seeds=3)
+    assert len({r.hash for r in asked}) == len(asked) == 3 * (2 * 11 + 10 - 4)
+    main = asked[: 3 * 2 * 11]
+    assert [(r.seed, r.dim) for r in main] == [
+        (seed, dim) for seed in range(3) for dim in (2, 64) for _ in METHODS
+    ]
+    named = [toolkit.method(done(r)) for r in main]
+    assert named == 6 * list(METHODS)
+    full = toolkit.recipes(data="mnist", seeds=3)
+    assert len(full) == 3 * (2 * 11 + 10)
+    assert {(r.data, r.epochs) for r in full} == {("mnist", 6), ("mnist-5k", 12)}
+    demo = toolkit.recipes(**toolkit.DEMO)
+    assert [(r.seed, r.dim, r.epochs) for r in demo] == 11 * [(0, 2, 6)] + 11 * [(1, 2, 6)]
+
+
+def test_the_sweep_is_found_and_shares_runs_with_the_main_comparison():
+    sweep, asked = toolkit.l2_sweep(range(2)), toolkit.recipes(seeds=2)
+    settings = [(form, l2) for form in ("right", "printed") for l2 in L2]
+    assert [toolkit.sweep_setting(done(r)) for r in sweep] == 2 * settings
+    assert {r.hash for r in sweep} <= {r.hash for r in asked}
+    found = [toolkit.sweep_setting(done(r)) for r in asked]
+    assert sorted(f for f in found if f) == sorted(2 * settings)
+    shared = [f for r, f in zip(asked, found, strict=True) if f and toolkit.method(done(r))]
+    assert sorted(set(shared)) == [(f, l2) for f in ("printed", "right") for l2 in (0.0, 0.1)]
+    for change in ({"epochs": 6}, {"dim": 64}, {"data": "mnist"}, {"loss": "contrastive"}):
+        assert toolkit.sweep_setting(done(replace(sweep[0], **change))) is None
+
+
+def test_main_rows_leave_the_sweep_out_where_it_is_on_another_data_set():
+    for data, kept in (("mnist", {"mnist"}), ("mnist-5k", {"mnist-5k"})):
+        rows = [done(r) for r in toolkit.recipes(data=data, seeds=1)]
+        assert {r["recipe"]["data"] for r in toolkit.main_rows(rows)} == kept
+    assert len(toolkit.main_rows(rows)) == len(rows) == 28
+    assert toolkit.main_rows([]) == []
+
+
+def test_the_comparison_has_means_by_dimension_and_who_differs_from_the_best():
+    def value(name, seed):
+        best = name == "combined"
+        return {"accuracy": 0.9 + 0.05 * best + 0.001 * seed * (1 + best)}
+
+    rows = rows_of(value, seeds=3)
+    for row in rows:
+        row["metrics"]["last"]["nmi"] = row["recipe"]["dim"] / 100
+    sweep = [done(r, 0.99) for r in toolkit.l2_sweep(range(3)) if r.loss_options.get("l2") == 0.9]
+    table = toolkit.comparison(rows + sweep, 64)
+    assert [row[0] for row in table.rows] == list(METHODS)
+    combined, triplet = cells(table, "combined"), cells(table, "triplet (4-6)")
+    assert combined["5-NN"].mean == pytest.approx(0.952)
+    assert triplet["5-NN"].mean == pytest.approx(0.901)
+    assert triplet["R@1"].n == 3
+    assert cells(toolkit.comparison(rows, 2), "combined")["NMI"].mean == pytest.approx(0.02)
+    assert combined["NMI"].mean == pytest.approx(0.64)
+    assert combined["p"] == ""
+    assert triplet["p"] == "0.001"  # t = -88.3 with 2 degrees: 1.28e-4, ten times by Holm
+    assert "against combined" in table.note
+    assert toolkit.comparison(rows, 3).rows == ()
+
+
+def test_the_shapes_and_overlaps_are_those_of_their_method_and_dimension():
+    def value(name, seed):
+        nine = 30 if name == "triplet (4-6)" else 6
+        return {"nine": nine, "three": 10 * seed, "spread": 0.5 + seed, "separation": 20 - seed}
+
+    rows = rows_of(value, dims="2") + rows_of(lambda name, seed: {"nine": 60}, dims="64")
+    table = toolkit.shapes(rows, 2)
+    triplet = cells(table, "triplet (4-6)")
+    assert triplet["4/7/9"].mean == pytest.approx(0.1)  # 30 of the 300 fours, sevens and nines
+    assert triplet["2/3"].mean == pytest.approx(0.025)  # 0 and 10 of 200
+    assert (triplet["spread"].mean, triplet["separation"].mean) == (1.0, 19.5)
+    assert triplet["anisotropy"].mean == pytest.approx(0.2)
+    for dim, expected in ((2, [0.1, 0.025]), (64, [0.2, 0.0])):
+        bars = toolkit.overlaps(rows, dim)
+        assert (bars.groups, bars.series) == (tuple(METHODS), ("4/7/9", "2/3"))
+        shown = bars.values[bars.groups.index("triplet (4-6)")]
+        assert [value.mean for value in shown if value] == pytest.approx(expected)
+
+
+def test_curves_are_means_over_seeds_of_the_epochs_that_were_evaluated():
+    rows = rows_of(lambda name, seed: {"accuracy": 0.8 + 0.1 * seed}, dims="2")
+    for row in rows:
+        test = {"knn_accuracy": 0.5 + 0.1 * row["recipe"]["seed"]}
+        row["epochs"] = [{"epoch": 1}, {"epoch": 3, "test": test}, *row["epochs"]]
+    lines = toolkit.curves(rows, 2).lines
+    assert [line.name for line in lines] == list(METHODS)
+    assert lines[0].x == (3, 12)
+    assert lines[0].y == pytest.approx((0.55, 0.85))
+    assert toolkit.curves(rows, 64).lines == ()
+
+
+A, B = "triplet (4-6)", "Siamese (1-3)"
+
+
+@pytest.mark.parametrize(
+    ("head", "lower", "a", "b", "said", "size"),
+    [
+        ("5-NN", False, {"accuracy": 0.95}, {"accuracy": 0.9}, "better than", "+5.00 points"),
+        ("5-NN", False, {"accuracy": 0.85}, {"accuracy": 0.9}, "worse than", "-5.00 points"),
+        ("4/7/9", True, {"nine": 3}, {"nine": 30}, "better than", "-9.00 points"),
+        ("4/7/9", True, {"nine": 30}, {"nine": 3}, "worse than", "+9.00 points"),
+        ("separation", False, {"separation": 9.0}, {"separation": 20.0}, "worse than", "-11"),
+        ("anisotropy", True, {"anisotropy": 0.1}, {"anisotropy": 0.4}, "better than", "-0.3"),
+    ],
+)
+def test_a_claim_says_who_is_better_whichever_way_the_column_goes(head, lower, a, b, said, size):
+    rows = rows_of(lambda name, seed: {A: a, B: b}.get(name, {}))
+    expected = f"2-D: by {head}, {A} is {said} {B} ({size}, p < 0.001)."
+    assert toolkit.claim(rows, 2, A, B, head, lower) == [expected]
+
+
+def test_a_claim_needs_seeds_of_both_and_a_difference_beyond_chance():
+    rows = rows_of(lambda name, seed: {"accuracy": 0.9 - 0.02 * (name == A) * (1 - 3 * seed)})
+    (sentence,) = toolkit.claim(rows, 2, A, B, "5-NN")
+    assert f"{A} is no different from {B} (+1.00 points, p 0.795)" in sentence  # -2, +4: t = 1/3
+    assert toolkit.claim(rows_of(seeds=1), 2, A, B, "5-NN") == []
+    assert toolkit.claim([r for r in rows if toolkit.method(r) != B], 2, A, B, "5-NN") == []
+
+
+def test_the_winner_is_a_finished_run_of_the_best_method():
+    rows = rows_of(lambda name, seed: {"accuracy": 0.95 if name == A else 0.9})
+    found = toolkit.winner(rows, 64)
+    assert found is not None
+    assert (toolkit.method(found), found["recipe"]["dim"], found["recipe"]["seed"]) == (A, 64, 0)
+    first = rows.index(found)
+    rows[first] = diverged(replace(BASE, dim=64, **METHODS[A]))
+    found = toolkit.winner(rows[::-1], 64)
+    assert found is not None
+    assert (toolkit.method(found), found["recipe"]["dim"], found["recipe"]["seed"]) == (A, 64, 1)
+    assert toolkit.winner(rows, 3) is None
+
+
+def test_the_answer_shows_every_method_and_one_picture_of_each():
+    found = toolkit.answer([done(r) for r in toolkit.recipes(seeds=1)])
+    kin, shape, *_, sweep = found.tables
+    assert len(kin.rows) == len(shape.rows) == len(METHODS)
+    assert [row[:2] for row in sweep.rows] == [(f, l2) for f in ("right", "printed") for l2 in L2]
+    maps, *bars_and_lines, gallery = figures(found)
+    assert [name for name, _ in maps.rows] == list(METHODS)
+    assert {(r["recipe"]["dim"], r["recipe"]["seed"]) for _, r in maps.rows} == {(2, 0)}
+    assert [type(f).__name__ for f in bars_and_lines] == ["Bars", "Bars", "Lines", "Lines"]
+    assert gallery.title == "Neighbours by Siamese (1-3), 64-D"
+    assert [f.split(":")[0] for f in found.findings] == [
+        "2-D",
+        "64-D",
+        "n-pair (7), right",
+        "n-pair (7), printed",
+    ]
+
+
+def test_the_answer_to_no_rows_is_empty():
+    found = toolkit.answer([])
+    assert (found.tables, found.figures, found.findings) == ((), (), ())
+    assert found.question
+
+
+def test_a_diverged_run_is_named_and_counts_nowhere():
+    asked = toolkit.recipes(data="mnist", seeds=1)
+    lost = [r for r in asked if r.loss == "tuple-ratio" or r.loss_options.get("l2") == 1.1]
+    found = toolkit.answer([diverged(r) if r in lost else done(r) for r in asked])
+    assert found.findings[-1] == (
+        "Diverged: tuple ratio (8) on mnist, 2-D, seed 0; "
+        "tuple ratio (8) printed on mnist, 2-D, seed 0; "
+        "tuple ratio (8) on mnist, 64-D, seed 0; "
+        "tuple ratio (8) printed on mnist, 64-D, seed 0; "
+        "n-pair l2=1.1 on mnist-5k, 2-D, seed 0; "
+        "n-pair form=printed l2=1.1 on mnist-5k, 2-D, seed 0."
+    )
+    assert not any("tuple ratio (8)" in str(table.rows) for table in found.tables)
+    assert len(figures(found)[0].rows) == len(METHODS) - 2
+    assert len(found.tables[-1].rows) == 2 * (len(L2) - 1)
+    nothing = toolkit.answer([diverged(r) for r in asked])
+    assert (nothing.tables, nothing.figures, len(nothing.findings)) == ((), (), 1)
+
+
+ALL = "over l2 = 0, 0.1, 0.5, 0.9, 1.1 it has collapsed"
+PREDICTED = "as predicted (above 1 alone)."
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            lambda l2, seed: {"norm": 3 / (1 + l2) if l2 < 1 else 0.1, "accuracy": 0.4},
+            f"at 1.1 (5-NN 40.00 %), {PREDICTED}",
+        ),
+        (lambda l2, seed: {"norm": 3 / (1 + l2)}, f"nowhere, not {PREDICTED}"),
+        (
+            lambda l2, seed: {"norm": 0.01 if l2 + 0.2 * seed > 1 else 3.0},
+            f"at 0.9 in 1 of 2 seeds (5-NN 90.00 %) and at 1.1 (5-NN 90.00 %), not {PREDICTED}",
+        ),
+        (  # all at one point that is not zero
+            lambda l2, seed: {"accuracy": 0.1 if l2 > 1 else 0.9},
+            f"at 1.1 (5-NN 10.00 %), {PREDICTED}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", ["right", "printed"])
+def test_collapse_is_told_by_norm_or_by_chance_and_held_against_theory(form, value, said):
+    rows = swept(lambda f, l2, seed: value(l2, seed) if f == form else {"norm": 10 * (1.2 - l2)})
+    assert toolkit.collapse(rows, form) == [f"n-pair (7), {form}: {ALL} {said}"]
+    assert toolkit.findings(rows, [])[form == "printed"] == toolkit.collapse(rows, form)[0]
+
+
+def test_nothing_is_said_of_collapse_before_weights_on_both_sides_are_done():
+    def some(*weights):
+        return swept(lambda form, l2, seed: {} if l2 in weights else None)
+
+    assert toolkit.collapse(some(0.0, 0.1, 0.9), "right") == []
+    assert toolkit.collapse(some(0.1, 1.1), "right") == []
+    assert toolkit.collapse(some(0.0, 1.1), "right")[0].startswith(
+        "n-pair (7), right: over l2 = 0,"
+    )
+
+
+@pytest.mark.parametrize("form", ["right", "printed"])
+@pytest.mark.parametrize("l2", L2)
+def test_in_the_study_s_batches_zero_becomes_a_minimum_between_two_weights_of_the_sweep(form, l2):
+    """loss(eps c) - loss(0) = (l2 - turn) eps^2 mean |c|^2 + O(eps^4), classes at centred c."""
+    labels = torch.arange(10).repeat_interleave(BASE.per_class)
+    centres = torch.randn(10, 2, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    centres -= centres.mean(0)
+    loss, eps = NPair(form, l2), 1e-3
+    rise = loss(eps * centres[labels], labels) - loss(0 * centres[labels], labels)
+    turn = TURN if form == "right" else 1.0
+    assert 0.9 < turn < 1.1
+    expected = (l2 - turn) * eps**2 * centres.square().sum(1).mean()
+    assert rise.item() == pytest.approx(expected.item(), rel=1e-2)
