@@ -38,7 +38,7 @@ def twin(name: str) -> tuple[str, nn.Module] | None:
             "TripletMarginLoss, smooth",
             pml.TripletMarginLoss(0.0, smooth_loss=True, distance=euclidean),
         ),
-        "lifted-structure": ("LiftedStructureLoss", pml.LiftedStructureLoss(neg_margin=1.0)),
+        "lifted-structure": ("LiftedStructureLoss", pml.LiftedStructureLoss(neg_margin=1)),
         "n-pair": ("NPairsLoss", pml.NPairsLoss(distance=product)),
     }.get(name)
 
