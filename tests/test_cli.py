@@ -180,6 +180,14 @@ def test_a_study_knows_the_command_that_asks_for_it_again():
     command = "nearkin study rivals --data omniglot --seeds 3 --options tune=false dims=64"
     assert asked.command() == command
     assert Study("toolkit").command() == "nearkin study toolkit"
+    spaced = Study("samples", options={"methods": "ProxyGML,intra-batch dot-product"})
+    assert "'methods=ProxyGML,intra-batch dot-product'" in spaced.command()
+
+
+def test_what_is_published_is_named_by_its_data_sets():
+    assert Study("toolkit").published_name() == "toolkit"
+    two = Study("transfer", data="features:a/cub.npz,features:cars.npz")
+    assert two.published_name() == "transfer-cub-cars"
 
 
 def test_a_warning_is_one_line_without_code(capsys, monkeypatch):

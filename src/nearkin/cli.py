@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import io
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -128,17 +129,17 @@ class Study:
     def command(self) -> str:
         """The words that ask for the same again, without the folders of this machine."""
         given = {"data": self.data, "seeds": self.seeds, "epochs": self.epochs}
-        words = [f"nearkin study {self.name}"]
-        words += [f"--{flag} {value}" for flag, value in given.items() if value]
+        words = ["nearkin", "study", self.name]
+        words += [str(w) for flag, value in given.items() if value for w in (f"--{flag}", value)]
         words += ["--demo"] if self.demo else []
         words += ["--options"] if self.options else []
         words += [f"{key}={plain(value)}" for key, value in self.options.items()]
-        return " ".join(words)
+        return shlex.join(words)
 
     def published_name(self) -> str:
-        """The study's name with that of the data set, if one was asked for: toolkit-mnist."""
-        kind, _, path = self.data.partition(":")
-        return "-".join(part for part in (self.name, Path(path).stem or kind) if part)
+        """The study's name with those of the data sets that were asked for: toolkit-mnist."""
+        sets = [data.partition(":") for data in self.data.split(",") if data]
+        return "-".join((self.name, *(Path(path).stem or kind for kind, _, path in sets)))
 
 
 def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()) -> None:
@@ -180,7 +181,7 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
             asked["searched"] = carry_out(construct(module.search, {}, kind, **asked))
             recipes = construct(module.recipes, asked, kind)
         rows = asked.get("searched", []) + carry_out(recipes)
-    show(module, rows, where.out, study.name, study.command())
+    show(module, rows, where.out, study.published_name(), study.command())
     if study.publish:
         keep(module, rows, where.out, study.publish, study.published_name(), study.command())
 

@@ -161,8 +161,9 @@ def comparison(rows: list[dict], data: str) -> Table:
     trained = {name: values for name, values in found["R@1"].items() if name != UNTRAINED}
     reference = best(trained) if trained else None
     differ = against(reference, trained) if reference else {}
-    machine = rows[0]["machine"]
-    place = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
+    machines = [row["machine"] for row in rows]
+    places = dict.fromkeys(m["gpu"] or f"{m['cores']} cores of {m['cpu']}" for m in machines)
+    sizes = dict.fromkeys(f"{row['recipe']['size']} px" for row in rows)
     return Table(
         title=f"{data}: fine-tuned",
         columns=("method", *HEADS, "best epoch on test", "epochs", "minutes", "p"),
@@ -181,10 +182,10 @@ def comparison(rows: list[dict], data: str) -> Table:
         percent=(*HEADS, "best epoch on test"),
         best=tuple(HEADS),
         note=(
-            f"{rows[0]['data']['variant']}, {rows[0]['recipe']['size']} px; "
-            f"{rows[0]['recipe']['backbone']}; {place}. Mean ± half of the 95 % t-interval over "
-            "seeds, last epoch; beside it what choosing the epoch on test would have said. p: "
-            f"paired t-test of R@1 against {reference}, Holm-corrected."
+            f"{rows[0]['data']['variant']}, {', '.join(sizes)}; "
+            f"{rows[0]['recipe']['backbone']}; {', '.join(places)}. Mean ± half of the 95 % "
+            "t-interval over seeds, last epoch; beside it what choosing the epoch on test would "
+            f"have said. p: paired t-test of R@1 against {reference}, Holm-corrected."
         ),
     )
 
