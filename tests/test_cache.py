@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +87,17 @@ def test_other_files_or_another_size_are_another_cache(tmp_path, files, decoded)
     assert len(decoded) == COUNT + 4 + COUNT + COUNT
 
 
+def test_a_picture_replaced_by_another_of_its_length_is_decoded_again(tmp_path, files):
+    path = tmp_path / "same.bmp"
+    Image.new("RGB", (8, 8), "red").save(path)
+    photographs("set", tmp_path, ["same.bmp"])
+    before = path.stat()
+    Image.new("RGB", (8, 8), "blue").save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert path.stat().st_size == before.st_size
+    assert_sound(tmp_path, ["same.bmp"])
+
+
 def test_views_share_their_pixels(tmp_path, files):
     pictures, _ = photographs("set", tmp_path, files)
     some = pictures[torch.tensor([7, 2])][torch.tensor([1, 0, 1])]
@@ -136,6 +148,18 @@ def test_a_full_disk_leaves_nothing_and_the_next_run_is_sound(tmp_path, files, m
         with pytest.raises(OSError, match=r"No space left on device.*NEARKIN_CACHE") as caught:
             photographs("set", tmp_path, files)
     assert "\n" not in str(caught.value)
+    assert not [path for path in (tmp_path / ".nearkin-cache").iterdir() if path.is_dir()]
+    assert_sound(tmp_path, files)
+
+
+def test_a_disk_too_full_for_a_header_leaves_nothing(tmp_path, files, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            photographs("set", tmp_path, files)
     assert not [path for path in (tmp_path / ".nearkin-cache").iterdir() if path.is_dir()]
     assert_sound(tmp_path, files)
 

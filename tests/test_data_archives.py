@@ -75,6 +75,24 @@ def test_a_cut_archive_leaves_nothing(tmp_path, ending):
     assert not list((tmp_path / "data").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("offsets", "value", "said"),
+    [((6, 8), 1, "refused, 'set/a' is encrypted"), ((8, 10), 99, "packed in a way")],
+    ids=["encrypted", "unknown packing"],
+)
+def test_a_zip_that_cannot_be_read_is_said(tmp_path, offsets, value, said):
+    archive = make(tmp_path / "a.zip", [("set/a", b"a")])
+    content = bytearray(archive.read_bytes())
+    # the member's flags, or way of packing, in its own header and in that at the end
+    for mark, offset in zip((b"PK\x03\x04", b"PK\x01\x02"), offsets, strict=True):
+        content[content.index(mark) + offset] = value
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=said) as caught:
+        unpack(archive, tmp_path / "data")
+    assert str(archive) in str(caught.value)
+    assert not list((tmp_path / "data").iterdir())
+
+
 def test_what_is_there_already_is_not_touched(tmp_path):
     archive = make(tmp_path / "a.zip", [("set/a", b"new")])
     (tmp_path / "data" / "set").mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Claim: the four benchmarks are read from their official folders; a wrong folder is refused."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from nearkin.data import check, load
-from nearkin.data.manifests import MANIFESTS, part_of
+from nearkin.data.manifests import MANIFESTS, differences, part_of
 from nearkin.data.retrieval import LISTS
 
 
@@ -54,9 +55,9 @@ def annotations(names, kinds, key="fname"):
     return entries
 
 
-def make_cars(root):
+def make_cars(root, names=CARS, kinds=(4, 3, 2, 1) * 2):
     base = root / "stanford_cars"
-    names = np.array(CARS, dtype=object)
+    names = np.array(names, dtype=object)
     for part, where in (
         ("train", "devkit/cars_train_annos.mat"),
         ("test", "cars_test_annos_withlabels.mat"),
@@ -65,7 +66,7 @@ def make_cars(root):
         for i, file in enumerate(files):
             draw(base / f"cars_{part}" / file, (20 + i, 20))
         (base / "devkit").mkdir(exist_ok=True)
-        savemat(base / where, {"annotations": annotations(files, [4, 3, 2, 1] * 2)})
+        savemat(base / where, {"annotations": annotations(files, kinds)})
     savemat(base / "devkit" / "cars_meta.mat", {"class_names": names})
     return base
 
@@ -187,6 +188,71 @@ def test_cars_in_each_of_its_layouts(tmp_path, monkeypatch, make):
         assert splits.train.labels[:2].tolist() == [1, 0]
 
 
+UNSORTED = ["AM Hummer", "Acura RL", "Acura Integra", "Ram C/V Van", "Porsche", "smart fortwo"]
+
+
+@pytest.mark.parametrize("separator", [" ", "_"])
+def test_class_folders_need_not_be_in_the_official_order(tmp_path, monkeypatch, separator):
+    make_cars(tmp_path / "devkit", UNSORTED, [1, 2, 3, 4, 5, 6, 3, 4])
+    adopt(monkeypatch, "cars", tmp_path / "devkit")
+    images = tmp_path / "folders" / "images"
+    for name in UNSORTED:
+        for i in range(4 if name in ("Acura Integra", "Ram C/V Van") else 2):
+            draw(images / name.replace("/", "-").replace(" ", separator) / f"{i}.jpg")
+    splits = load("cars", tmp_path / "folders")
+    assert splits.train.labels.bincount().tolist() == [2, 4, 2]
+    assert check("cars", tmp_path / "folders").sound
+
+    # as many images as before, and as many classes of each number of images
+    (images / f"Acura{separator}RL").rename(images / "other")
+    (images / f"Acura{separator}Integra").rename(images / f"Acura{separator}RL")
+    (images / "other").rename(images / f"Acura{separator}Integra")
+    with pytest.raises(ValueError, match="train has other classes, or other numbers of images"):
+        load("cars", tmp_path / "folders")
+
+
+OFFICIAL = {
+    "cub": "CUB_200_2011/images.txt",
+    "cars": "stanford_cars/devkit/cars_meta.mat",
+    "sop": "Stanford_Online_Products/Ebay_train.txt",
+    "inshop": "In-shop/Eval/list_eval_partition.txt",
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_the_real_lists_are_the_official_ones(tmp_path, name):
+    root = Path(os.environ.get("NEARKIN_DATA") or tmp_path)
+    if not (root / OFFICIAL[name]).exists():
+        pytest.skip(f"no {OFFICIAL[name]} in NEARKIN_DATA")
+    lists = LISTS[name](root)
+    assert not differences(name, lists.layout, lists.splits)
+    if name == "cars":
+        again_in_the_other_layouts(tmp_path, lists.splits)
+
+
+def again_in_the_other_layouts(root, splits):
+    """The official classes and numbers of images, as class folders and in the manner of car_ims."""
+    names = [name for split in splits.values() for name in split.classes]
+    counts = np.concatenate([np.bincount(split.labels) for split in splits.values()])
+    for name, count in zip(names, counts, strict=True):
+        folder = root / "images" / name.replace("/", "-")
+        folder.mkdir(parents=True)
+        for i in range(count):
+            (folder / f"{i}.jpg").touch()
+    kinds = np.repeat(np.arange(1, 197), counts)
+    files = [f"car_ims/{i:06}.jpg" for i in range(1, 16_186)]
+    entries = annotations(files, kinds, "relative_im_path")
+    (root / "cars196").mkdir()
+    content = {"annotations": entries, "class_names": np.array(names, dtype=object)}
+    savemat(root / "cars196" / "cars_annos.mat", content)
+    for place, layout in ((root / "cars196", "car_ims"), (root, "class folders")):
+        if layout == "class folders":
+            (root / "cars196" / "cars_annos.mat").unlink()
+        lists = LISTS["cars"](place)
+        assert lists.layout == layout
+        assert not differences("cars", layout, lists.splits)
+
+
 def test_sop_sorts_its_classes_by_number(tmp_path, monkeypatch):
     make_sop(tmp_path)
     adopt(monkeypatch, "sop", tmp_path)
@@ -253,7 +319,7 @@ def test_a_small_copy_does_not_pass_for_the_official_set(tmp_path, name):
     ("change", "said"),
     [
         ({"first": "000.Dodo"}, "train has the classes 001.Albatross to 002.Auklet instead of"),
-        ({"counts": "0"}, "train has other numbers of images by class"),
+        ({"counts": "0"}, "train has other classes, or other numbers of images of them"),
         ({"files": {"official": "0"}}, "train has other file names"),
     ],
 )
@@ -316,9 +382,19 @@ def test_a_split_by_images_is_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("images.txt", "1 a.jpg\n2\n", "images.txt, line 2: wanted 2 columns, got '2'"),
-        ("image_class_labels.txt", "1 1\n", "do not match"),
+        ("images.txt", "1 a.jpg\n2\n", "images.txt, line 2: wanted int, str, got '2'"),
+        ("images.txt", "", "images.txt: wanted rows after 0 lines, got none"),
+        ("image_class_labels.txt", "1 1\n", "do not match: image 2 is in one of them only"),
+        ("image_class_labels.txt", "1 x\n", "labels.txt, line 1: wanted int, int, got '1 x'"),
         ("image_class_labels.txt", None, "image_class_labels.txt: missing"),
+        ("classes.txt", "1 a\n2 b\n3 c\n", "classes.txt and .* do not match: class 4 is in one"),
+        ("bounding_boxes.txt", "1 1 1 4 2\n", "boxes.txt and images.txt do not match: image 2 is"),
+        (
+            "bounding_boxes.txt",
+            "".join(f"{i} 1 1 4 2\n" for i in range(1, 14)),
+            "bounding_boxes.txt and images.txt do not match: image 13 is in one of them only",
+        ),
+        ("bounding_boxes.txt", "1 1 1 x 2\n", "boxes.txt, line 1: wanted int, float, float"),
     ],
 )
 def test_broken_lists(tmp_path, file, content, said):
@@ -326,8 +402,27 @@ def test_broken_lists(tmp_path, file, content, said):
     (base / file).unlink()
     if content is not None:
         (base / file).write_text(content)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=said) as caught:
         load("cub", tmp_path)
+    assert str(base / file) in str(caught.value)
+    verdict = check("cub", tmp_path)
+    assert not verdict.sound
+    assert str(base / file) in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "Ebay_test.txt: wanted rows after 1 lines, got none"),
+        (["1 x 1 a.jpg"], "Ebay_test.txt, line 2: wanted int, int, int, str, got '1 x 1 a.jpg'"),
+    ],
+)
+def test_broken_lists_of_products(tmp_path, rows, said):
+    base = make_sop(tmp_path)
+    lines(base / "Ebay_test.txt", "image_id class_id super_class_id path", *rows)
+    with pytest.raises(ValueError, match=said):
+        load("sop", tmp_path)
+    assert said in check("sop", tmp_path).text
 
 
 def test_broken_matlab_files(tmp_path):
@@ -337,6 +432,14 @@ def test_broken_matlab_files(tmp_path):
     for bad in (content[:200], b"", b"<html>404</html>" * 20):
         labels.write_bytes(bad)
         with pytest.raises(ValueError, match="not a whole MATLAB file"):
+            load("cars", tmp_path)
+    for entries, said in (
+        (annotations(["1.jpg"], ["x"]), r"withlabels\.mat: wanted fname, class and .*'x'"),
+        (np.array([("1.jpg",)], [("fname", object)]), "withlabels.mat: wanted .*no field of name"),
+        (annotations(["1.jpg"], [7]), r"cars_meta\.mat and the annotations do not match: class 7"),
+    ):
+        savemat(labels, {"annotations": entries})
+        with pytest.raises(ValueError, match=said):
             load("cars", tmp_path)
     labels.unlink()
     with pytest.raises(ValueError, match=r"no cars_test_annos_withlabels\.mat in"):

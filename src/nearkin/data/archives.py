@@ -15,7 +15,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar archive into the folder, which is made if it is not there.
 
     Refused, before anything is written: a member that points outside the folder, one that is
-    neither file nor folder, and one whose top folder is already there.
+    neither file nor folder, one that is encrypted, and one whose top folder is already there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder))
@@ -27,6 +27,8 @@ def unpack(archive: Path, folder: Path) -> None:
                     kind = stat.S_IFMT(member.external_attr >> 16)
                     plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
                     refuse(archive, folder, member.filename, plain)
+                    if member.flag_bits & 1:
+                        raise ValueError(f"{archive}: refused, {member.filename!r} is encrypted")
                 opened.extractall(fresh)
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as opened:
@@ -39,6 +41,8 @@ def unpack(archive: Path, folder: Path) -> None:
             path.rename(folder / path.name)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{archive}: not a whole archive ({error})") from None
+    except NotImplementedError as error:
+        raise ValueError(f"{archive}: packed in a way that cannot be read ({error})") from None
     finally:
         shutil.rmtree(fresh)
 

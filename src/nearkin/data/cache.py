@@ -7,7 +7,8 @@ A folder of the cache holds
     sizes.i4      (height, width) of each picture, written after its pixels; 0 x 0 is a bad picture
 
 Both files only grow, so whatever stopped a run, the next cuts off what is not whole and goes on.
-The folder's name holds a hash of the list of files with their lengths: other files, other folder.
+The folder's name holds a hash of the list of files with their lengths and times: other files,
+other folder.
 """
 
 from __future__ import annotations
@@ -168,15 +169,17 @@ def photographs(
 
 
 def digest(root: Path, files: Sequence[str], short_side: int, channels: int) -> str:
-    """16 hex digits of what decides the cache's contents: the files' names and lengths."""
+    """16 hex digits of what decides the cache's contents: the files' names, lengths and times."""
 
-    def length(path: str) -> int:
+    def state(path: str) -> tuple[int, int]:
         try:
-            return os.stat(path).st_size
+            found = os.stat(path)
         except FileNotFoundError:
-            return -1
+            return -1, -1
+        # a picture may give way to another of its length, as those without compression do
+        return found.st_size, found.st_mtime_ns
 
-    listing = [(file, length(f"{root}/{file}")) for file in files]
+    listing = [(file, *state(f"{root}/{file}")) for file in files]
     text = json.dumps([short_side, channels, listing])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -193,9 +196,12 @@ def opened(folder: Path, count: int, channels: int) -> np.ndarray:
         shutil.rmtree(folder)
     if not folder.exists():
         fresh = Path(tempfile.mkdtemp(dir=folder.parent))
-        for file, content in zip(files, (header, "", ""), strict=True):
-            (fresh / file.name).write_text(content)
-        fresh.rename(folder)
+        try:
+            for file, content in zip(files, (header, "", ""), strict=True):
+                (fresh / file.name).write_text(content)
+            fresh.rename(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
     sizes = np.fromfile(files[2], "<i4")
     sizes = sizes[: len(sizes) // 2 * 2].reshape(-1, 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -98,16 +98,19 @@ def cub(root: Path) -> Lists:
     """
     refuse_split_by_images("cub", root, "CUB_200_2011")
     base, _ = folder_with(root, ["images.txt"], "cub", ["CUB_200_2011"])
-    images = {number: path for number, path in table(base / "images.txt", 2)}
-    labels = {number: int(kind) for number, kind in table(base / "image_class_labels.txt", 2)}
-    names = {int(number): name for number, name in table(base / "classes.txt", 2)}
-    if images.keys() != labels.keys():
-        raise ValueError(f"cub: images.txt and image_class_labels.txt in {base} do not match")
-    pairs = [(f"images/{path}", labels[number]) for number, path in images.items()]
+    images = {number: f"images/{path}" for number, path in table(base / "images.txt", int, str)}
+    labels = {number: kind for number, kind in table(base / "image_class_labels.txt", int, int)}
+    names = {kind: name for kind, name in table(base / "classes.txt", int, str)}
+    refuse_mismatch("image", base / "image_class_labels.txt", labels, "images.txt", images)
+    kinds = set(labels.values())
+    refuse_mismatch("class", base / "classes.txt", names, "image_class_labels.txt", kinds)
+    pairs = [(path, labels[number]) for number, path in images.items()]
     boxes = {}
-    if (base / "bounding_boxes.txt").exists():
-        for number, _, _, width, height in table(base / "bounding_boxes.txt", 5):
-            boxes[f"images/{images[number]}"] = (float(width), float(height))
+    marked = base / "bounding_boxes.txt"
+    if marked.exists():
+        sizes = {number: size for number, _, _, *size in table(marked, int, *[float] * 4)}
+        refuse_mismatch("image", marked, sizes, "images.txt", images)
+        boxes = {images[number]: (width, height) for number, (width, height) in sizes.items()}
     return Lists(base, "official", by_halves("cub", pairs, names), boxes)
 
 
@@ -133,32 +136,21 @@ def cars(root: Path) -> Lists:
         ]
         return Lists(base, "class folders", by_halves("cars", pairs))
     if marker == "cars_annos.mat":
-        file = base / marker
-        entries, layout = matlab(file, "annotations"), "car_ims"
-        named = [(str(entry["relative_im_path"]), entry) for entry in entries]
-        names = matlab(file, "class_names")
+        layout, meta = "car_ims", base / marker
+        entries = annotated(base / marker, "relative_im_path")
     else:
-        layout = "devkit"
+        layout, meta = "devkit", base / "devkit" / "cars_meta.mat"
         labels = "cars_test_annos_withlabels.mat"
         tests = next((f for f in (base / labels, base / "devkit" / labels) if f.exists()), None)
         if tests is None:
             raise ValueError(f"cars: no {labels} in {base}; see `nearkin data where cars`")
-        named = [
-            (f"{folder}/{entry['fname']}", entry)
-            for folder, file in (("cars_train", base / marker), ("cars_test", tests))
-            for entry in matlab(file, "annotations")
-        ]
-        names = matlab(base / "devkit" / "cars_meta.mat", "class_names")
-    pairs = [(file, int(entry["class"])) for file, entry in named]
-    boxes = {
-        file: (
-            float(entry["bbox_x2"]) - float(entry["bbox_x1"]) + 1,
-            float(entry["bbox_y2"]) - float(entry["bbox_y1"]) + 1,
-        )
-        for file, entry in named
-    }
-    numbered = {number: str(name) for number, name in enumerate(names, 1)}
-    return Lists(base, layout, by_halves("cars", pairs, numbered), boxes)
+        entries = annotated(base / marker, "fname", "cars_train/")
+        entries += annotated(tests, "fname", "cars_test/")
+    pairs = [(file, kind) for file, kind, _ in entries]
+    boxes = {file: box for file, _, box in entries}
+    names = {number: str(name) for number, name in enumerate(matlab(meta, "class_names"), 1)}
+    refuse_mismatch("class", meta, names, "the annotations", {kind for _, kind in pairs})
+    return Lists(base, layout, by_halves("cars", pairs, names), boxes)
 
 
 def sop(root: Path) -> Lists:
@@ -170,8 +162,8 @@ def sop(root: Path) -> Lists:
     base, _ = folder_with(root, ["Ebay_train.txt"], "sop", ["Stanford_Online_Products"])
     splits = {}
     for split, file in (("train", "Ebay_train.txt"), ("query", "Ebay_test.txt")):
-        rows = table(base / file, 4, skip=1)
-        splits[split] = Listing.of((path, int(kind)) for _, kind, _, path in rows)
+        rows = table(base / file, int, int, int, str, skip=1)
+        splits[split] = Listing.of((path, kind) for _, kind, _, path in rows)
     return Lists(base, "official", splits)
 
 
@@ -183,7 +175,7 @@ def inshop(root: Path) -> Lists:
     below = ["In-shop", "In-shop Clothes Retrieval Benchmark", "inshop"]
     markers = ["Eval/list_eval_partition.txt", "list_eval_partition.txt"]
     base, marker = folder_with(root, markers, "inshop", below)
-    rows = table(base / marker, 3, skip=2)
+    rows = table(base / marker, str, str, str, skip=2)
     statuses = {status for _, _, status in rows}
     if statuses != {"train", "query", "gallery"}:
         raise ValueError(
@@ -234,17 +226,56 @@ def refuse_split_by_images(name: str, root: Path, *below: str) -> None:
             )
 
 
-def table(path: Path, columns: int, skip: int = 0) -> list[tuple[str, ...]]:
-    """The rows of a text file with so many columns between blanks, after `skip` lines."""
+def refuse_mismatch(what: str, path: Path, here: Collection, other: str, there: Collection) -> None:
+    """An error for two lists that do not speak of the same images or classes."""
+    odd = set(here) ^ set(there)
+    if odd:
+        raise ValueError(
+            f"{path} and {other} do not match: {what} {min(odd)} is in one of them only"
+        )
+
+
+def table(path: Path, *kinds: Callable[[str], Any], skip: int = 0) -> list[tuple[Any, ...]]:
+    """The rows of a text file, after `skip` lines: of each kind one value, between blanks."""
     if not path.exists():
         raise ValueError(f"{path}: missing")
     rows = []
     for number, line in enumerate(path.read_text().splitlines()[skip:], skip + 1):
-        row = tuple(line.split(maxsplit=columns - 1))
-        if len(row) != columns:
-            raise ValueError(f"{path}, line {number}: wanted {columns} columns, got {line!r}")
-        rows.append(row)
+        words = line.split(maxsplit=len(kinds) - 1)
+        try:
+            rows.append(tuple(kind(word) for kind, word in zip(kinds, words, strict=True)))
+        except ValueError:
+            wanted = ", ".join(kind.__name__ for kind in kinds)
+            raise ValueError(f"{path}, line {number}: wanted {wanted}, got {line!r}") from None
+    if not rows:
+        raise ValueError(f"{path}: wanted rows after {skip} lines, got none")
     return rows
+
+
+def annotated(
+    path: Path, name: str, folder: str = ""
+) -> list[tuple[str, int, tuple[float, float]]]:
+    """Of each picture of Cars196 in a MATLAB file: its file, class, and its box's width and height.
+
+    name: the field that has the file, which lies in `folder`.
+    """
+    entries = matlab(path, "annotations")
+    try:
+        return [
+            (
+                f"{folder}{entry[name]}",
+                int(entry["class"]),
+                (
+                    float(entry["bbox_x2"]) - float(entry["bbox_x1"]) + 1,
+                    float(entry["bbox_y2"]) - float(entry["bbox_y1"]) + 1,
+                ),
+            )
+            for entry in entries
+        ]
+    except (ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"{path}: wanted {name}, class and bbox_* of each picture ({error})"
+        ) from None
 
 
 def matlab(path: Path, variable: str) -> np.ndarray:

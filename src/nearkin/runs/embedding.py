@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from nearkin import backbones
 from nearkin.data import Split, Splits, load, transforms
+from nearkin.data.catalogue import named
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.runs.engine import Place
-from nearkin.runs.machine import keep_freed_memory
+from nearkin.runs.machine import keep_freed_memory, usable
 from nearkin.runs.store import write_whole
 
 BATCH = 64
+SAVE_EVERY = 2048  # items
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,15 @@ def embed(
         variant
 
     What is done lies beside the file until it is whole, so that a killed call goes on; `key` says
-    of what and by what, and work done under another key is begun anew.
+    of what and by what, and work done under another key, or of another number of items, is begun
+    anew.
     """
     keep_freed_memory()  # and pixels innermost: lite0 at 224 px in 16 instead of 66 ms a picture
     backbone = backbone.eval().to(device, memory_format=torch.channels_last)
     parts = [("train", splits.train), ("query", splits.query)]
     parts += [("gallery", splits.gallery)] if splits.gallery is not splits.query else []
     total = sum(len(split) for _, split in parts)
+    key = f"{total} items: {key}"
     kept = path.with_name(f".{path.name}.partial")
     done = finished(kept, key)
     position = sum(len(x) for x in done)
@@ -53,10 +58,12 @@ def embed(
     for _, split in parts:
         skip = min(start, len(split))
         start -= skip
+        if skip == len(split):
+            continue  # arange(n, n) splits into one empty batch, which no crop can take
         for indices in torch.arange(skip, len(split)).split(BATCH):
             done.append(vectors(backbone, split, indices, size, device))
             position += len(indices)
-            if position // 2048 != (position - len(indices)) // 2048:
+            if position // SAVE_EVERY != (position - len(indices)) // SAVE_EVERY:
                 write_whole(kept, lambda file: keep(file, done, key))
             yield Progress(position, total)
     arrays: dict[str, Any] = {
@@ -85,9 +92,11 @@ def load_and_embed(
     """
     if output.suffix != ".npz":
         raise ValueError(f"the output must be an .npz file, got {output}")
-    key = json.dumps([data, str(checkpoint), backbone, dict(backbone_options), size])
+    device = usable(place.device)
+    learnt = ""
     if checkpoint:
         net = backbones.rebuild(backbones.read(checkpoint))
+        learnt = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         size = size or net.made["input_shape"][-1]
     else:
         size = size or PHOTOGRAPH_SIDE
@@ -98,9 +107,10 @@ def load_and_embed(
         timm = backbone == "lite0" or backbone.startswith("timm:")
         options = {"head": "none"} | dict(backbone_options) if timm else backbone_options
         net = backbones.make(backbone, options, shape, dim=1)
-    device = "cuda" if place.device != "cpu" and torch.cuda.is_available() else "cpu"
     if place.threads:
         torch.set_num_threads(place.threads)
+    source = str(named(data, place.root)[1].resolve())
+    key = json.dumps([data, source, place.skip_bad, learnt, backbone, dict(backbone_options), size])
     return embed(net, splits, output, size=size, key=key, device=device)
 
 

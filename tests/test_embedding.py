@@ -1,0 +1,119 @@
+"""Claim: a data set is embedded once, whatever stops it, and never half by one and half by another.
+
+Twenty pictures of four classes, ten in each split, are embedded in batches of 3, 3, 3 and 1; what
+is done is kept whenever another six are.
+"""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nearkin import backbones
+from nearkin.data import load
+from nearkin.runs import embedding
+from nearkin.runs.embedding import load_and_embed
+from nearkin.runs.engine import Place
+
+SIDE = 8
+KEPT = [0, 0, 6, 6, 6, 13, 13, 19]
+"""Items that are kept after so many batches."""
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(embedding, "BATCH", 3)
+    monkeypatch.setattr(embedding, "SAVE_EVERY", 6)
+    monkeypatch.delenv("NEARKIN_CACHE", raising=False)
+
+
+def draw(root, seed, images=5):
+    """Noise in the class folders of root/set."""
+    random = np.random.default_rng(seed)
+    for kind in "abcd":
+        folder = root / "set" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(images):
+            pixels = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+def learn(path, seed):
+    """The checkpoint of a small network, as a run keeps it."""
+    torch.manual_seed(seed)
+    options = {"filters": "4", "kernel": 3, "units": "8"}
+    net = backbones.make("network", options, (3, SIDE, SIDE), dim=5)
+    torch.save(backbones.describe(net), path)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Begins to embed one of two roots, or goes on with it."""
+    draw(tmp_path / "one", 1)
+    draw(tmp_path / "two", 2)
+    learn(tmp_path / "backbone.pt", 1)
+
+    def start(output, root="one", **place):
+        where = Place(root=str(tmp_path / root), **{"device": "cpu", **place})
+        net = tmp_path / "backbone.pt"
+        return load_and_embed("folder:set", tmp_path / output, net, "lite0", {}, 0, where)
+
+    return start
+
+
+def kill(progress, batches):
+    """What a kill after so many batches does."""
+    assert len(list(islice(progress, batches))) == batches
+    progress.close()
+
+
+def test_every_picture_has_its_vector(tmp_path, start):
+    assert [step.done for step in start("x.npz")] == [3, 6, 9, 10, 13, 16, 19, 20]
+    whole = load(f"folder:{tmp_path}/one/set")
+    found = load(f"features:{tmp_path}/x.npz")
+    assert found.variant == f"{whole.variant}, features, 5-d"
+    net = backbones.rebuild(backbones.read(tmp_path / "backbone.pt")).eval()
+    for split, pictures in ((found.train, whole.train), (found.query, whole.query)):
+        assert (split.names, split.classes) == (pictures.names, pictures.classes)
+        assert torch.equal(split.labels, pictures.labels)
+        with torch.no_grad():
+            torch.testing.assert_close(split.inputs, net(pictures.tensor / 255))
+
+
+@pytest.mark.parametrize("batches", range(1, 8))
+def test_a_killed_call_goes_on_to_the_same_file(tmp_path, start, batches):
+    list(start("whole.npz"))
+    kill(start("x.npz"), batches)
+    rest = [step.done for step in start("x.npz")]
+    assert rest == [done for done in (3, 6, 9, 10, 13, 16, 19, 20) if done > KEPT[batches]]
+    assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    assert not list(tmp_path.glob(".x.npz*"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: {"root": "two"},
+        lambda path: {"skip_bad": True},
+        lambda path: learn(path / "backbone.pt", 2),
+        lambda path: draw(path / "one", 1, images=6),
+    ],
+    ids=["root", "skip_bad", "checkpoint", "number of pictures"],
+)
+def test_what_was_done_of_or_by_another_is_begun_anew(tmp_path, start, change):
+    kill(start("x.npz"), 5)
+    changed = change(tmp_path) or {}
+    assert next(iter(start("x.npz", **changed))).done == 3
+    list(start("x.npz", **changed))
+    list(start("fresh.npz", **changed))
+    assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "fresh.npz").read_bytes()
+
+
+def test_a_gpu_that_is_not_there_is_said(tmp_path, start, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device cuda: wanted a GPU") as caught:
+        start("x.npz", device="cuda")
+    assert "\n" not in str(caught.value)
+    assert [step.total for step in start("x.npz", device="auto")] == [20] * 8
