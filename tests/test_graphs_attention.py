@@ -55,7 +55,8 @@ def gat_and_peer():
     nn.init.zeros_(layer.value.bias)
     copy(layer.score.listener, peer.att_dst)
     copy(layer.score.speaker, peer.att_src)
-    return layer, peer, [(layer.value.weight, peer.lin.weight), (layer.score.speaker, peer.att_src)]
+    same = [(layer.score.listener, peer.att_dst), (layer.score.speaker, peer.att_src)]
+    return layer, peer, [(layer.value.weight, peer.lin.weight), *same]
 
 
 def gatv2_and_peer():
@@ -67,8 +68,7 @@ def gatv2_and_peer():
         copy(ours.weight, theirs.weight)
         copy(ours.bias, theirs.bias)
     copy(layer.score.weight, peer.att)
-    same = [(ours.weight, theirs.weight) for ours, theirs in pairs]
-    return layer, peer, [*same, (layer.score.weight, peer.att)]
+    return layer, peer, [*weights_and_biases(pairs), (layer.score.weight, peer.att)]
 
 
 def dot_product_and_peer():
@@ -82,7 +82,13 @@ def dot_product_and_peer():
     for ours, theirs in pairs:
         copy(ours.weight, theirs.weight)
         copy(ours.bias, theirs.bias)
-    return layer, peer, [(ours.weight, theirs.weight) for ours, theirs in pairs]
+    return layer, peer, weights_and_biases(pairs)
+
+
+def weights_and_biases(pairs):
+    """Parameters to compare, of linear maps to compare."""
+    weights = [(ours.weight, theirs.weight) for ours, theirs in pairs]
+    return weights + [(ours.bias, theirs.bias) for ours, theirs in pairs]
 
 
 @pytest.mark.parametrize("both", [dot_product_and_peer, gat_and_peer, gatv2_and_peer])
@@ -409,10 +415,13 @@ def test_dropout_acts_in_training_alone():
     [
         (lambda: GAT(10, heads=4), "heads must divide dim, got dim=10, heads=4"),
         (lambda: GAT(8, without=("norm",)), "did you mean 'norms'"),
+        (lambda: GAT(8, without=("quer",)), "did you mean 'query'"),
         (lambda: GAT(8, edges="biass"), "did you mean 'bias'"),
         (lambda: DotProduct(8, shared_projection=True), "shared_projection is for GAT and GATv2"),
         (lambda: GAT(8, edges="bias")(torch.ones(1, 8), torch.ones(1, 1)), "reads edges"),
         (lambda: LAYERS["graph-network"](8, aggregate="man"), "did you mean 'mean'"),
+        (lambda: LAYERS["graph-network"](8, without=("resdual",)), "did you mean 'residual'"),
+        (lambda: LAYERS["graph-network"](8, without=("query",)), "unknown part of a node update"),
     ],
 )
 def test_errors_say_what_was_wanted(call, message):

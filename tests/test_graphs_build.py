@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from nearkin import graphs
 from nearkin.graphs.build import BUILDERS, SIMILARITIES, make_builder, sparsemax
@@ -22,6 +23,8 @@ OPTIONS = [
     ("label-guided", {"k": 3}),
     ("learned", {}),
     ("random", {"like": "knn", "k": 3}),
+    ("knn", {"k": 3, "similarity": "learned"}),
+    ("random", {"like": "knn", "k": 3, "similarity": "learned"}),
 ]
 
 
@@ -33,7 +36,7 @@ def batch(size: int = 14, dim: int = 6, seed: int = 0):
 
 def build(name: str, options: dict, x, labels):
     builder = make_builder(name, dim=x.shape[1], **options)
-    return (builder.double() if isinstance(builder, graphs.Learned) else builder)(x, labels)
+    return (builder.double() if isinstance(builder, nn.Module) else builder)(x, labels)
 
 
 def test_every_builder_is_tested():
@@ -139,6 +142,8 @@ def test_labels_are_for_training_only():
         ("threshold", {"threshold": 0.2}),
         ("mutual-knn", {}),
         ("learned", {}),
+        ("learned", {"temperature": 1.0}),
+        ("top-ratio", {"ratio": 0.2, "similarity": "learned"}),
         ("label-guided", {"k": 3}),
     ],
 )
@@ -192,6 +197,40 @@ def test_a_learned_graph_is_the_support_of_its_weights_and_learns():
     assert learned.project.weight.grad.abs().sum() > 0
 
 
+BY_SIMILARITY = [
+    ("knn", {"k": 3, "symmetry": "union"}),
+    ("mutual-knn", {"k": 4}),
+    ("threshold", {"threshold": 0.1, "sign": "both"}),
+    ("top-ratio", {"ratio": 0.3}),
+    ("label-guided", {"k": 3}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), BY_SIMILARITY)
+def test_any_builder_by_similarity_can_learn_it(name, options):
+    x, labels = batch()
+    builder = make_builder(name, dim=6, similarity="learned", **options)
+    assert isinstance(builder, graphs.LearnedSimilarity)
+    by_cosine = make_builder(name, **options)
+    assert (builder.double()(x, labels) == by_cosine(x, labels)).all()  # where it starts from
+    weight = nn.init.normal_(builder.project.weight).detach()
+    projected = x @ weight.T
+    adjacency = builder(x, labels)
+    assert (adjacency == by_cosine(projected, labels)).all()
+    assert (adjacency != by_cosine(x, labels)).any()
+    weights = builder.weights(x, labels)
+    for i in range(len(x)):
+        for j in range(len(x)):
+            s = slow_similarity(projected[i], projected[j], "cosine")
+            expected = math.exp(s - 1) if adjacency[i, j] else 0
+            assert weights[i, j].item() == pytest.approx(expected)
+
+
+def test_the_control_of_a_learned_similarity_learns_nothing():
+    builder = make_builder("random", dim=6, like="knn", similarity="learned")
+    assert not isinstance(builder, nn.Module)
+
+
 def test_lists_say_what_the_matrix_says():
     x, _ = batch()
     adjacency = graphs.threshold(x, threshold=0.2)
@@ -212,6 +251,8 @@ def test_lists_say_what_the_matrix_says():
         (lambda x: make_builder("full", k=3), "unknown option of graph 'full' 'k'"),
         (lambda x: make_builder("learned", dim=4, temprature=2.0), "did you mean 'temperature'"),
         (lambda x: graphs.Learned(4, temperature=0.0), "temperature must be above 0"),
+        (lambda x: make_builder("knn", similarity="learned"), "wants dim"),
+        (lambda x: make_builder("full", dim=6, similarity="learned"), "unknown option of graph"),
     ],
 )
 def test_errors_say_what_was_wanted(call, message):

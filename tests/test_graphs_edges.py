@@ -45,7 +45,8 @@ def test_equal_points_have_a_finite_gradient(lists):
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
 @pytest.mark.parametrize("edge_in", [2, 4])
-def test_equations_node_by_node(aggregate, edge_in):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_equations_node_by_node(aggregate, edge_in, weighted):
     torch.manual_seed(0)
     block = GraphNetwork(5, edge_in=edge_in, edge_dim=4, aggregate=aggregate).double()
     for parameter in block.parameters():
@@ -53,23 +54,27 @@ def test_equations_node_by_node(aggregate, edge_in):
     x = batch()
     edges = torch.randn(7, 7, edge_in, dtype=torch.double)
     adjacency = graphs.knn(x, k=3)
+    weight = adjacency * torch.rand(7, 7, dtype=torch.double) if weighted else adjacency.double()
     pooled, updated = [], torch.zeros(7, 7, 4, dtype=torch.double)
     for i in range(len(x)):
         for j in range(len(x)):
-            weight = block.listener.weight @ x[i] + block.speaker.weight @ x[j]
-            weight = weight + block.listener.bias + block.edge_in.weight @ edges[i, j]
-            value = block.keep(edges[i, j]) + block.edge_out(weight.clamp_min(0))
+            hidden = block.listener.weight @ x[i] + block.speaker.weight @ x[j]
+            hidden = hidden + block.listener.bias + block.edge_in.weight @ edges[i, j]
+            value = block.keep(edges[i, j]) + block.edge_out(hidden.clamp_min(0))
             value = (value - value.mean()) / (value.var(correction=0) + 1e-5).sqrt()
             updated[i, j] = value * block.norm_edges.weight + block.norm_edges.bias
-        mine = updated[i, adjacency[i]]
-        pooled.append({"sum": mine.sum(0), "mean": mine.mean(0), "max": mine.amax(0)}[aggregate])
+        w, mine = weight[i, adjacency[i], None], updated[i, adjacency[i]]
+        total = (w * mine).sum(0)
+        lowered = (mine + w.log()).amax(0)
+        pooled.append({"sum": total, "mean": total / w.sum(), "max": lowered}[aggregate])
     message = block.out(torch.stack(pooled))
     u = block.update.norm_attention(x + message)
     hidden = F.relu(block.update.feedforward_in(u))
     expected = block.update.norm_feedforward(u + block.update.feedforward_out(hidden))
-    nodes, found = block(x, adjacency, edges)
+    nodes, found = block(x, weight if weighted else adjacency, edges)
     torch.testing.assert_close(nodes, expected)
     torch.testing.assert_close(found, updated)
+    assert weighted or torch.equal(block(x, weight, edges)[0], nodes)  # 1 and 0: True and False
 
 
 def test_without_edges_they_start_by_themselves():

@@ -1,6 +1,7 @@
 """A refiner is its graph and its layers, one after the other; at test time it sees no labels."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,12 @@ import torch
 from nearkin import graphs
 from nearkin.graphs import LAYERS, Refiner
 from nearkin.graphs.refine import LISTS_FROM
+
+LEARNED: dict[str, dict[str, Any]] = {
+    "learned": {"name": "learned"},
+    "knn by a learned similarity": {"name": "knn", "k": 3, "similarity": "learned"},
+    "label-guided by a learned similarity": {"name": "label-guided", "similarity": "learned"},
+}
 
 
 def batch(size: int = 12, dim: int = 8):
@@ -58,20 +65,23 @@ def test_labels_reach_the_builder_in_training_alone():
         refiner.eval()(x, labels)
 
 
-def test_a_learned_graph_learns_through_attention():
+@pytest.mark.parametrize("name", sorted(set(LAYERS) - {"no-edges"}))
+@pytest.mark.parametrize("graph", LEARNED)
+def test_a_learned_graph_learns_through_every_layer_that_listens(graph, name):
     torch.manual_seed(0)
-    learned = graphs.Learned(8)
-    refiner = Refiner(learned, [graphs.DotProduct(8)]).double()
-    (refiner(batch()) * batch().flip(0)).sum().backward()
+    learned: Any = graphs.make_builder(dim=8, **LEARNED[graph])
+    refiner = Refiner(learned, [LAYERS[name](8)]).double()
+    (refiner(batch(), torch.arange(12) // 4) * batch().flip(0)).sum().backward()
     assert learned.project.weight.grad is not None
     assert learned.project.weight.grad.abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("size", [0, 1])
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("graph", graphs.BUILDERS)
+@pytest.mark.parametrize("graph", [*graphs.BUILDERS, "knn by a learned similarity"])
 def test_batches_of_no_node_and_of_one(size, name, graph):
-    refiner = Refiner(graphs.make_builder(graph, dim=8), [LAYERS[name](8)]).double()
+    builder = graphs.make_builder(dim=8, **LEARNED.get(graph, {"name": graph}))
+    refiner = Refiner(builder, [LAYERS[name](8)]).double()
     x = batch(size).requires_grad_()
     refined = refiner(x, torch.zeros(size, dtype=torch.int64))
     assert refined.shape == (size, 8)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 
 from batches import batch, batches, gradient
-from nearkin.losses import LOSSES, Combined, make
+from nearkin.losses import LOSSES, Combined, Triplet, TupleTriplet, make
 
 OF_THE_BATCH = ["contrastive", "ratio-triplet", "triplet", "combined"]
 OF_THE_BATCH += ["fisher-nca", "lifted-structure", "n-pair", "tuple-ratio", "tuple-triplet"]
@@ -110,3 +110,13 @@ def test_combined_is_the_weighted_sum_of_its_terms():
         Combined("tripelt")
     with pytest.raises(ValueError, match=r"got 'much \* triplet'"):
         Combined("much * triplet")
+
+
+def test_combined_is_active_where_its_terms_are_in_the_mean():
+    x, y = batch([4, 3, 2])
+    loss = Combined("tuple-triplet + cross-entropy + 0.5 * triplet", classes=3, dim=3)
+    shares = [float(loss.active(x, y)) for loss in (TupleTriplet(), Triplet())]
+    assert shares[0] != shares[1]
+    assert loss.active(x, y) == pytest.approx(sum(shares) / 2)
+    assert loss.active(x[:1].repeat(len(x), 1), y) == 1
+    assert not hasattr(Combined("cross-entropy", classes=3, dim=3), "active")

@@ -86,6 +86,25 @@ def test_collapse_does_not_help():
     assert (gradient(FisherNCA(), torch.zeros(20, 2), y) == 0).all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(batches(largest=9))
+def test_active_counts_the_triplets_in_the_wrong_order(case):
+    x, y = 27720 * case[0].round(), case[1]  # means of up to 12 are whole: exact ties
+    d = (x[:, None] - x).square().sum(2)
+    wrong = [
+        bool(d[i, n] <= d[i, j])
+        for i in range(len(y))
+        for j in range(len(y))
+        for n in range(len(y))
+        if i != j and y[i] == y[j] != y[n]
+    ]
+    assert FisherNCA().active(x, y) == pytest.approx(sum(wrong) / max(len(wrong), 1))
+
+
+def test_all_are_active_at_collapse():
+    assert FisherNCA().active(torch.full((20, 3), 0.3), torch.arange(20) % 10) == 1
+
+
 def test_options_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"got 0 and 0\.1"):
         FisherNCA(sharpness=0)

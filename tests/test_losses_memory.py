@@ -37,6 +37,16 @@ def test_the_metric_is_that_of_the_loss():
     assert Memory(pml.ContrastiveLoss()).metric == "cosine"
 
 
+def test_active_is_that_of_the_loss_on_the_batch_alone():
+    (old, old_y), (x, y) = batch([3, 2, 2]), batch([3, 1, 3], seed=1)
+    memory = Memory(Triplet(0.5), 100)
+    memory(old, old_y)
+    assert memory.active(x, y) == Triplet(0.5).active(x, y)
+    assert 0 < memory.active(x, y) < 1
+    assert memory.active(x[:1].repeat(len(x), 1), y) == 1
+    assert not hasattr(Memory(pml.ContrastiveLoss()), "active")
+
+
 def test_no_gradient_reaches_the_past():
     (old, old_y), (x, y) = batch([2, 2]), batch([2, 2], seed=1)
     memory = Memory(Contrastive(3.0), 100)

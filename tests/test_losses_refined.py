@@ -151,15 +151,35 @@ def test_labels_outside_the_classes_and_miners_are_refused():
         built()(x, labels, (labels, labels, labels))
 
 
-@pytest.mark.parametrize("builder", graphs.BUILDERS)
+@pytest.mark.parametrize("builder", [*graphs.BUILDERS, "knn by a learned similarity"])
 @pytest.mark.parametrize("layer", graphs.LAYERS)
 def test_every_graph_goes_with_every_layer(builder, layer):
     x, labels = batch(SIZES, dim=8)
     x.requires_grad_()
-    loss = built(builder=builder, layer=layer, edge_loss=1.0)
+    name, learned = builder.split()[0], "learned" in builder
+    similarity = "learned" if learned and name != "learned" else None
+    loss = built(builder=name, similarity=similarity, layer=layer, edge_loss=1.0)
     loss(x, labels).backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+    weights = [p for key, p in loss.named_parameters() if key.endswith("builder.project.weight")]
+    assert len(weights) == learned
+    for weight in weights if layer != "no-edges" else []:
+        assert weight.grad is not None
+        assert weight.grad.isfinite().all()
+        assert weight.grad.abs().max() > 1e-9
+
+
+def test_the_temperature_of_a_learned_graph_reaches_its_control():
+    x, labels = batch([8] * 5, dim=8)
+    degrees = []
+    for temperature in (0.01, 10.0):
+        like = {"builder": "random", "like": "learned", "graph_temperature": temperature}
+        learned = built(builder="learned", graph_temperature=temperature)
+        wanted = (learned.refiner.graph(unit(x)) > 0).sum(1)
+        assert (built(**like).refiner.graph(unit(x), labels).sum(1) == wanted).all()
+        degrees.append(wanted.sum())
+    assert degrees[0] < degrees[1]
 
 
 def test_monitor_says_where_attention_goes():

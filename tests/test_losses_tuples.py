@@ -162,6 +162,28 @@ def test_a_collapsed_network_scores_by_chance():
     assert NPair()(x, y) == pytest.approx(math.log(10))
 
 
+@pytest.mark.parametrize("loss", [NPair(), TupleTriplet(), TupleRatio()])
+@settings(max_examples=30, deadline=None)
+@given(case=batches())
+def test_active_counts_the_partners_of_others_that_are_as_near_as_ones_own(loss, case):
+    x, y = 27720 * case[0].round(), case[1]  # means of up to 12 are whole: exact ties
+    pairs, near = pairs_by_hand(y), []
+    for i, i_plus in pairs:
+        for j in (j_plus for j, j_plus in pairs if y[j] != y[i]):
+            if isinstance(loss, NPair):
+                near.append(bool(x[i] @ x[j] >= x[i] @ x[i_plus]))
+            else:
+                near.append(bool((x[i] - x[j]).square().sum() <= (x[i] - x[i_plus]).square().sum()))
+    assert loss.active(x, y) == pytest.approx(sum(near) / max(len(near), 1))
+
+
+@pytest.mark.parametrize("loss", [NPair(), TupleTriplet(), TupleRatio()])
+@pytest.mark.parametrize("size", [1, 3, 17, 64])
+def test_all_are_active_at_collapse(loss, size):
+    for x in (torch.randn(1, size, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 3)):
+        assert loss.active(x.repeat(20, 1), torch.arange(20) % 10) == 1
+
+
 def test_large_embeddings_do_not_overflow():
     x, y = batch([2, 2, 2])
     for loss, _ in FORMULAS:

@@ -4,6 +4,7 @@ from nearkin.graphs.attention import GAT, AttentionBlock, DotProduct, GATv2, Mea
 from nearkin.graphs.build import (
     BUILDERS,
     Learned,
+    LearnedSimilarity,
     full,
     knn,
     label_guided,
@@ -27,6 +28,7 @@ __all__ = [
     "GATv2",
     "GraphNetwork",
     "Learned",
+    "LearnedSimilarity",
     "Mean",
     "NoEdges",
     "Refiner",

@@ -25,7 +25,8 @@ from nearkin.graphs.scores import DotProductScore, GATScore, GATv2Score, MeanSco
 from nearkin.names import unknown
 
 PROJECTIONS = ("query", "key", "value", "out")
-PARTS = (*PROJECTIONS, "residual", "norms", "feedforward")
+UPDATE = ("residual", "norms", "feedforward")
+PARTS = (*PROJECTIONS, *UPDATE)
 EDGES = ("none", "bias", "gate")
 
 
@@ -73,9 +74,7 @@ class AttentionBlock(nn.Module):
         super().__init__()
         if dim % heads:
             raise ValueError(f"heads must divide dim, got dim={dim}, heads={heads}")
-        for part in without:
-            if part not in PARTS:
-                raise unknown(part, PARTS, "part of an attention block")
+        check_parts(without, PARTS, "part of an attention block")
         if edges not in EDGES:
             raise unknown(edges, EDGES, "use of edges")
         if shared_projection and not score.shared:
@@ -98,7 +97,7 @@ class AttentionBlock(nn.Module):
         self.edge = nn.Linear(edge_in, heads, bias=edges == "gate") if self.edge_dim else None
         self.gated = edges == "gate"
         self.heads, self.null_neighbour = heads, null_neighbour
-        self.update = Update(dim, without=absent, dropout=dropout)
+        self.update = Update(dim, without=absent - {*PROJECTIONS}, dropout=dropout)
         self.drop = nn.Dropout(dropout)
 
     def forward(
@@ -150,6 +149,7 @@ class Update(nn.Module):
 
     def __init__(self, dim: int, *, without: Collection[str] = (), dropout: float = 0.0):
         super().__init__()
+        check_parts(without, UPDATE, "part of a node update")
         norm = nn.Identity if "norms" in without else partial(nn.LayerNorm, dim)
         self.residual, self.feedforward = "residual" not in without, "feedforward" not in without
         self.drop = nn.Dropout(dropout)
@@ -212,6 +212,13 @@ GATv2 = partial(AttentionBlock, score=GATv2Score)
 Mean = partial(AttentionBlock, score=MeanScore)
 
 
+def check_parts(without: Collection[str], parts: Collection[str], kind: str) -> None:
+    """Refuse to leave out what is not a part."""
+    for part in without:
+        if part not in parts:
+            raise unknown(part, parts, kind)
+
+
 def is_lists(adjacency: Tensor) -> bool:
     """Whether a graph is written as lists of neighbours (B, k), not as a matrix (B, B)."""
     return adjacency.dtype == torch.int64
@@ -219,13 +226,18 @@ def is_lists(adjacency: Tensor) -> bool:
 
 def masked_softmax(score: Tensor, adjacency: Tensor, null_neighbour: bool) -> Tensor:
     """a_j = w_j e^(s_j) / (sum over m of w_m e^(s_m) [+ e^0]), w the adjacency."""
-    connected = adjacency > 0
-    if adjacency.is_floating_point():
-        score = score + torch.where(connected, adjacency, 1).log()
-    score = score.masked_fill(~connected, -torch.inf)
+    score = add_log_weights(score, adjacency)
     if null_neighbour:
         return F.pad(score, (0, 1)).softmax(-1)[..., :-1]
     return score.softmax(-1)
+
+
+def add_log_weights(values: Tensor, adjacency: Tensor) -> Tensor:
+    """values_j + log w_j, w the adjacency: -inf where there is no edge."""
+    connected = adjacency > 0
+    if adjacency.is_floating_point():
+        values = values + torch.where(connected, adjacency, 1).log()
+    return values.masked_fill(~connected, -torch.inf)
 
 
 def gather(x: Tensor, lists: Tensor) -> Tensor:

@@ -139,17 +139,18 @@ def random(
     sign: str | None = None,
     symmetry: str | None = None,
     similarity: str | None = None,
+    temperature: float | None = None,
 ) -> Tensor:
     """The control of every claim about a graph: as many neighbours as in `like`, drawn at random.
 
     Each node keeps the number of those it listens to in the graph that the builder `like`, with
-    these options, gives for the same batch; of `learned`, in the graph that it starts from. Draws
-    from torch's generator.
+    these options, gives for the same batch; where that is learned, in the graph that it starts
+    from. Draws from torch's generator.
     """
     if like == "random":
         raise ValueError("like must name a builder with a degree to match, got 'random'")
     options = {"k": k, "threshold": threshold, "ratio": ratio, "sign": sign}
-    options |= {"symmetry": symmetry, "similarity": similarity}
+    options |= {"symmetry": symmetry, "similarity": similarity, "temperature": temperature}
     build: Any = make_builder(like, dim=embeddings.shape[1], **options)
     build = build.to(embeddings) if isinstance(build, nn.Module) else build
     matched = build(embeddings, labels)
@@ -178,21 +179,55 @@ class Learned(nn.Module):
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
-        self.project = nn.Linear(dim, dim, bias=False)
-        nn.init.eye_(self.project.weight)
+        self.project = projection(dim)
         self.temperature = temperature
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         with torch.no_grad():
             return self.weights(embeddings) > 0
 
-    def weights(self, embeddings: Tensor) -> Tensor:
+    def weights(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, B): p_ij, and 1 of each node on itself."""
         score = cosine(self.project(embeddings)) / self.temperature
         itself = torch.eye(len(score), dtype=torch.bool, device=score.device)
         if len(score) > 1:  # below all others by more than their shares: outside the support
             score = score.masked_fill(itself, score.detach().min() - 1)
         return sparsemax(score).masked_fill(itself, 1)
+
+
+class LearnedSimilarity(nn.Module):
+    """A builder in which W x, learned, stands for x.
+
+        s_ij = cos(W x_i, W x_j)
+        w_ij = exp(s_ij - 1) where the builder lets i listen to j
+
+    What can be learned from is `weights`: attention is multiplied by them, and so has s_ij added to
+    its score. W is the identity at the start.
+
+    Args:
+        dim: D, of the embeddings.
+        build: the builder, by cosines.
+    """
+
+    def __init__(self, dim: int, build: Callable[..., Tensor]):
+        super().__init__()
+        self.project, self.build = projection(dim), build
+
+    def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            return self.build(self.project(embeddings), labels)
+
+    def weights(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, B): w_ij, 1 of each node on itself and 0 where there is no edge."""
+        chosen = self(embeddings, labels)
+        return torch.where(chosen, (cosine(self.project(embeddings)) - 1).exp(), 0)
+
+
+def projection(dim: int) -> nn.Linear:
+    """W (D, D), the identity at the start."""
+    linear = nn.Linear(dim, dim, bias=False)
+    nn.init.eye_(linear.weight)
+    return linear
 
 
 def sparsemax(scores: Tensor) -> Tensor:
@@ -227,8 +262,8 @@ def make_builder(
 ) -> Callable[..., Tensor]:
     """The builder of this name with these options set; an option of None stays at its default.
 
-    An option that the builder does not have is an error. `learned` needs the size of the
-    embeddings, and is a module.
+    An option that the builder does not have is an error. `learned`, and any builder with
+    similarity="learned", needs the size of the embeddings and is a module.
 
     >>> make_builder("knn", k=1)(torch.eye(2)).tolist()
     [[True, True], [True, True]]
@@ -241,6 +276,10 @@ def make_builder(
     for option in given:
         if option not in known:
             raise unknown(option, known, kind)
+    if given.get("similarity") == "learned" and build is not random:
+        if dim is None:
+            raise ValueError("a learned similarity wants dim, the size of the embeddings, got none")
+        return LearnedSimilarity(dim, partial(build, **{**given, "similarity": "cosine"}))
     return partial(build, **given)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearkin.graphs.attention import Update, gather, is_lists
+from nearkin.graphs.attention import Update, add_log_weights, gather, is_lists
 from nearkin.graphs.build import cosine
 from nearkin.names import look_up
 from nearkin.tensors import distances, unit
@@ -32,10 +32,12 @@ class GraphNetwork(nn.Module):
     """A graph-network block: the edges hear their two nodes, then the nodes hear their edges.
 
         e'_ij = LN(W e_ij + W_2 relu(W_i x_i + W_j x_j + W_e e_ij))
-        m_i = sum, mean or max of e'_ij over the j that i listens to
+        m_i = sum of w_ij e'_ij, that over sum of w_ij, or max of e'_ij + log w_ij,
+                                                        over the j that i listens to
         u_i = LN(x_i + W_o m_i),  x_i' = LN(u_i + W_4 relu(W_3 u_i))
 
-    The node update is that of the attention block. Layers and `edge_features` agree on the edges'
+    w is the adjacency, 1 where it has no weights: m_i is then a sum, a mean or a maximum. The node
+    update is that of the attention block. Layers and `edge_features` agree on the edges'
     order: edges[i, j] belongs to "i listens to j".
 
     Source: Battaglia et al., Relational inductive biases, deep learning, and graph networks, 2018,
@@ -79,25 +81,25 @@ class GraphNetwork(nn.Module):
             edges = edge_features(nodes, adjacency)
         speaker = self.speaker(nodes)
         speaker = gather(speaker, adjacency) if is_lists(adjacency) else speaker[None]
-        connected = (adjacency >= 0 if is_lists(adjacency) else adjacency > 0)[..., None]
+        weights = (adjacency >= 0 if is_lists(adjacency) else adjacency)[..., None]
         hidden = self.listener(nodes)[:, None] + speaker + self.edge_in(edges)  # (B, B or k, E)
         updated = self.norm_edges(self.keep(edges) + self.edge_out(F.relu(hidden)))
-        return self.update(nodes, self.out(self.aggregate(updated, connected))), updated
+        return self.update(nodes, self.out(self.aggregate(updated, weights))), updated
 
 
-def aggregate_sum(edges: Tensor, connected: Tensor) -> Tensor:
-    """Sum of the edges (B, M, E) of each listener: (B, E)."""
-    return (edges * connected).sum(1)
+def aggregate_sum(edges: Tensor, weights: Tensor) -> Tensor:
+    """Sum of the edges (B, M, E) of each listener, times their weights (B, M, 1): (B, E)."""
+    return (edges * weights).sum(1)
 
 
-def aggregate_mean(edges: Tensor, connected: Tensor) -> Tensor:
-    """Mean of the edges of each listener."""
-    return aggregate_sum(edges, connected) / connected.sum(1)
+def aggregate_mean(edges: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of the edges of each listener."""
+    return aggregate_sum(edges, weights) / weights.sum(1)
 
 
-def aggregate_max(edges: Tensor, connected: Tensor) -> Tensor:
-    """Largest value of each feature among the edges of each listener."""
-    return edges.masked_fill(~connected, -torch.inf).amax(1)
+def aggregate_max(edges: Tensor, weights: Tensor) -> Tensor:
+    """Largest value of each feature among the edges of each listener, the light ones lowered."""
+    return add_log_weights(edges, weights).amax(1)
 
 
 AGGREGATES = {"sum": aggregate_sum, "mean": aggregate_mean, "max": aggregate_max}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.graphs.attention import GAT, DotProduct, GATv2, Mean, NoEdges
-from nearkin.graphs.build import Learned, full, neighbour_lists
+from nearkin.graphs.build import Learned, LearnedSimilarity, full, neighbour_lists
 from nearkin.graphs.edges import GraphNetwork, edge_features
 from nearkin.names import construct, look_up
 
@@ -60,7 +60,7 @@ class Refiner(nn.Module):
     In evaluation the builder gets no labels, so that a builder that needs them refuses.
 
     Args:
-        builder: (embeddings, labels=None) -> adjacency; a function, or the module `Learned`.
+        builder: (embeddings, labels=None) -> adjacency; a function, or a module that learns.
         layers: modules (nodes, adjacency, edges) -> (nodes, edges).
         input_linear: a map of the nodes before the first layer; the graph and its edges are those
             of the embeddings as they came.
@@ -115,8 +115,8 @@ class Refiner(nn.Module):
 
     def graph(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """The adjacency (B, B) of a batch; of a learned graph its weights."""
-        if isinstance(self.builder, Learned):
-            return self.builder.weights(embeddings)
+        if isinstance(self.builder, Learned | LearnedSimilarity):
+            return self.builder.weights(embeddings, labels)
         with torch.no_grad():
             return self.builder(embeddings, labels)
 

@@ -69,7 +69,7 @@ class GATv2Score(nn.Module):
 
         e_ij = (1 + s)/2 (a . q_i + a . k_j) + (1 - s)/2 sum over d of a_d |q_id + k_jd|,
 
-    which `torch.cdist` computes, forward and backward, without a tensor of N x M x K numbers.
+    which `torch.cdist` computes without a tensor of N x M x K numbers; on the CPU backward too.
 
     Source: Brody, Alon & Yahav, How attentive are graph attention networks?, ICLR 2022, eq. 7,
     arXiv:2105.14491.

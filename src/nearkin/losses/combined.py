@@ -1,5 +1,8 @@
 """A weighted sum of losses, to balance what each does well."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +49,14 @@ class Combined(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         terms = [loss(embeddings, labels, indices_tuple) for loss in self.losses]
         return torch.stack([w * term for w, term in zip(self.weights, terms, strict=True)]).sum()
+
+    @property
+    def active(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Mean of the terms' shares of active pairs or triplets; absent where no term has one."""
+        shares: list[Any] = [loss.active for loss in self.losses if hasattr(loss, "active")]
+        if not shares:
+            raise AttributeError("wanted a term that says what share is active, got none")
+        return lambda x, labels: torch.stack([share(x, labels) for share in shares]).mean()
 
     def rates(self) -> dict[str, float]:
         """The learning rates that the terms ask for."""

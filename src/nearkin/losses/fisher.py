@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, refuse
-from nearkin.tensors import at_least_float32, masked_mean, pair_masks, squared_distances
+from nearkin.losses.triplets import share_within
+from nearkin.tensors import (
+    at_least_float32,
+    distances,
+    masked_mean,
+    pair_masks,
+    squared_distances,
+)
 
 
 class FisherNCA(nn.Module):
@@ -61,6 +68,11 @@ class FisherNCA(nn.Module):
         rivals = score.masked_fill(~others, limits.min / 4).logsumexp(1, keepdim=True)
         near = masked_mean(torch.logaddexp(score, rivals) - score, kin & others.any(1)[:, None])
         return near + self.roundness * unevenness(embeddings, labels)
+
+    @torch.no_grad()
+    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Share of the triplets in the wrong order, the other as near as the kin or nearer."""
+        return share_within(distances(embeddings), labels, margin=0.0, ties=True)
 
 
 def unevenness(embeddings: Tensor, labels: Tensor) -> Tensor:

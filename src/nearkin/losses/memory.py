@@ -4,6 +4,7 @@ Dimensions: B batch, S size of the memory, M = B + up to S references, D embeddi
 """
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,11 @@ class Memory(nn.Module):
         positive.diagonal().fill_(False)
         pairs = (*positive.nonzero(as_tuple=True), *negative.nonzero(as_tuple=True))
         return self.loss(embeddings, labels, pairs, references, ref_labels)
+
+    @property
+    def active(self) -> Any:
+        """That of the loss, on the batch without the memory; absent where the loss has none."""
+        return self.loss.active
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """What is remembered, for a checkpoint."""

@@ -54,6 +54,14 @@ class NPair(nn.Module):
         squares = at_least_float32(anchor).square().sum() + at_least_float32(partner).square().sum()
         return loss + self.l2 / (2 * n) * squares
 
+    @torch.no_grad()
+    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Share of (i, j), j of another class, with y_i.y_j+ no less than y_i.y_i+."""
+        anchor, partner, other = tuples(embeddings, labels)
+        partner = at_least_float32(partner)
+        partner = partner - partner[:1]  # changes no order; at collapse all are exactly 0
+        return share_as_near(inner(anchor, partner), other)
+
 
 class TupleTriplet(nn.Module):
     """The ratio triplet on a tuple: seed 2's "n-tuple network with triplet loss".
@@ -77,6 +85,12 @@ class TupleTriplet(nn.Module):
         distance = distances(anchor, partner)  # (N, N)
         own = torch.eye(len(anchor), dtype=distance.dtype, device=distance.device)
         return SumOfSquaredShares.apply(distance, own, other) / other.sum().clamp_min(1)
+
+    @torch.no_grad()
+    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Share of (i, j), j of another class, with y_j+ as near to y_i as y_i+ is, or nearer."""
+        anchor, partner, other = tuples(embeddings, labels)
+        return share_as_near(-distances(anchor, partner), other)
 
 
 class TupleRatio(nn.Module):
@@ -119,6 +133,12 @@ class TupleRatio(nn.Module):
             each = log_one_plus(-excess, other)
         return each.sum() / max(len(anchor), 1)
 
+    @torch.no_grad()
+    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Share of (i, j), j of another class, with y_j+ as near to y_i as y_i+ is, or nearer."""
+        anchor, partner, other = tuples(embeddings, labels)
+        return share_as_near(-distances(anchor, partner), other)
+
 
 def tuples(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Read a batch as tuples.
@@ -137,6 +157,12 @@ def tuples(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         first, other = first[:0], other[:0, :0]
     anchor, partner = embeddings[order[first]], embeddings[order[first + 1]]
     return anchor, partner, other.to(at_least_float32(anchor).dtype)
+
+
+def share_as_near(nearness: Tensor, other: Tensor) -> Tensor:
+    """Share of the pairs `other` (N, N) whose j is as near to i as its own partner, or nearer."""
+    near = nearness >= nearness.diagonal()[:, None]
+    return (near * other).sum() / other.sum().clamp_min(1)
 
 
 def log_one_plus(excess: Tensor, other: Tensor) -> Tensor:
