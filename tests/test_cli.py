@@ -250,7 +250,7 @@ def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):
     command = " ".join(["nearkin", *words[: words.index("--publish")]])
     assert f"    {command}\n" in page
     rows = Store(tmp_path / "published", "graph-gain-many.jsonl").rows()
-    assert len(rows) == 12
+    assert len(rows) == 14  # 6 methods by 2 kinds of batch, and 2 controls
     monkeypatch.setattr("nearkin.runs.engine.carry_out", None)  # nothing is trained any more
     main([*words, "--out", "second"])
     assert Store(tmp_path / "published", "graph-gain-many.jsonl").rows() == rows

@@ -30,6 +30,7 @@ GRAPHS: dict[str, Change] = {
     "cosine < -0.1": options(builder="threshold", threshold=0.1, sign="negative"),
     "|cosine| > 0.25": options(builder="threshold", threshold=0.25, sign="both"),
     "correlation > 0.5": options(builder="threshold", threshold=0.5, similarity="correlation"),
+    "8 nearest, learned": options(builder="knn", k=8, similarity="learned"),
     "top 10 %": options(builder="top-ratio", ratio=0.1),
     "learned": options(builder="learned"),
     "label-guided": options(builder="label-guided", k=8),
