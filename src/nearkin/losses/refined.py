@@ -39,7 +39,8 @@ class GraphRefinement(nn.Module):
         classes: C.
         dim: D.
         builder: the graph, a name of `nearkin.graphs.BUILDERS`, with its options k, threshold,
-            ratio, symmetry, sign, similarity, bonus, like, graph_temperature.
+            ratio, symmetry, sign, similarity (cosine, correlation or learned), bonus, like,
+            graph_temperature.
         layer: a name of `nearkin.graphs.LAYERS`, with its options heads, without (parts to leave
             out, separated by spaces), shared_projection, edges, edge_dim, aggregate,
             null_neighbour, dropout. An option left at None is the builder's or layer's own.
