@@ -56,8 +56,9 @@ def rows(quick: bool) -> Iterator[Row]:
     spent: dict[str, list[float]] = {"ours": [], "PML": []}
     for seed in range(seeds):
         for name, way in (("ours", ours), ("PML", metric_loss_only)):
+            network, act = way(replace(recipe, seed=seed), splits)
             start = time.perf_counter()
-            network = way(replace(recipe, seed=seed), splits)
+            act()
             spent[name].append(time.perf_counter() - start)
             accuracy[name].append(score(network, splits))
     note = ", ".join(f"5-NN {name} {summary(values)}" for name, values in accuracy.items())
@@ -103,14 +104,21 @@ def fifteen_times(splits: Splits) -> Splits:
     return replace(splits, train=replace(whole, names=()))
 
 
-def ours(recipe: Recipe, splits: Splits) -> nn.Module:
-    """Train with our loop and its logs."""
+Prepared = tuple[nn.Module, Callable[[], None]]
+"""A network, and what trains it."""
+
+
+def ours(recipe: Recipe, splits: Splits) -> Prepared:
+    """Our loop and its logs."""
     run = Run(recipe, splits, "cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        log = StepLog(Path(folder), 0)
-        follow(run, log)
-        log.close()
-    return run.backbone.module
+
+    def act() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            log = StepLog(Path(folder), 0)
+            follow(run, log)
+            log.close()
+
+    return run.backbone.module, act
 
 
 def follow(run: Run, log: StepLog) -> None:
@@ -131,8 +139,8 @@ def bare(network: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches)
         optimizer.zero_grad()
 
 
-def metric_loss_only(recipe: Recipe, splits: Splits) -> nn.Module:
-    """Train with pytorch-metric-learning's trainer, as its notebooks do."""
+def metric_loss_only(recipe: Recipe, splits: Splits) -> Prepared:
+    """pytorch-metric-learning's trainer, as its notebooks have it."""
     from pytorch_metric_learning.samplers import MPerClassSampler
     from pytorch_metric_learning.trainers import MetricLossOnly
 
@@ -140,7 +148,7 @@ def metric_loss_only(recipe: Recipe, splits: Splits) -> nn.Module:
     network = seed_two_network()
     labels = splits.train.labels
     logging.getLogger("PML").setLevel(logging.WARNING)
-    MetricLossOnly(
+    trainer = MetricLossOnly(
         models={"trunk": network},
         optimizers={"trunk_optimizer": torch.optim.Adam(network.parameters(), recipe.lr)},
         batch_size=recipe.batch,
@@ -150,8 +158,8 @@ def metric_loss_only(recipe: Recipe, splits: Splits) -> nn.Module:
         dataloader_num_workers=2,
         data_device=torch.device("cpu"),
         dtype=torch.float32,
-    ).train(num_epochs=recipe.epochs)
-    return network
+    )
+    return network, lambda: trainer.train(num_epochs=recipe.epochs)
 
 
 class PilPictures(torch.utils.data.Dataset):
