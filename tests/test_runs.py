@@ -21,7 +21,7 @@ from nearkin.data import load
 from nearkin.runs import engine, parts
 from nearkin.runs.engine import Place, complete, run, waves
 from nearkin.runs.log import StepLog, read_steps
-from nearkin.runs.machine import Peak
+from nearkin.runs.machine import Peak, keep_freed_memory
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 from nearkin.runs.training import Run, Step, restore
@@ -143,9 +143,10 @@ def test_memory_is_what_a_run_adds_whatever_ran_before_it():
         torch.ones(numbers)
         return peak.megabytes()
 
-    large, small = peak_of(100_000_000), peak_of(10_000_000)
+    keep_freed_memory()  # as every run does: what the first takes is there for the second
+    large, small = peak_of(100_000_000), peak_of(20_000_000)
     assert 300 < large < 500
-    assert small < 150
+    assert 60 < small < 150
 
 
 def test_a_stored_run_without_its_files_is_done_again_for_those_that_start_from_it(

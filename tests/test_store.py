@@ -39,7 +39,7 @@ FULL = """
 import json, resource, signal, sys
 from nearkin.runs.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 try:
     Store(sys.argv[1]).append({"hash": "long", "value": "y" * 6000})
 except OSError as error:

@@ -105,9 +105,13 @@ def options(**given: Plain) -> dict[str, Any]:
 UNTRAINED = "no training"
 CONTROLS: dict[str, Change] = {
     UNTRAINED: {
-        **{"loss": "contrastive", "metric": "cosine", "epochs": 0},
-        **{"backbone": "identity", "backbone_options": {}},
-        **{"augment": "none", "precision": "float32"},
+        "backbone": "identity",
+        "backbone_options": {},
+        "loss": "contrastive",
+        "metric": "cosine",
+        "epochs": 0,
+        "augment": "none",
+        "precision": "float32",
     },
     "cross-entropy": {"loss": "cross-entropy"},
 }
