@@ -3,6 +3,7 @@
 import json
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +162,12 @@ def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
     assert not {"recall@2", "nmi"} & set(ours)
     assert ours["recall@3/low"] <= ours["recall@3"] <= ours["recall@3/high"]
 
+    main(["train", *words, "--loss", "ratio-triplet", "--out", str(tmp_path / "out")])
+    main(["report", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "report" / "runs.md").read_text()
+    assert "| contrastive | features:points |" in page
+    assert "| ratio-triplet | features:points |" in page
+
 
 def test_data_are_unpacked_where_they_are_looked_for(capsys, tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
@@ -239,12 +246,48 @@ def test_key_values_are_numbers_truths_or_words():
     }  # fmt: skip
 
 
-def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):
+def short_study(name: str, data: str) -> list[str]:
+    """The words of a study of one seed and one epoch on eighty classes of features."""
     random, y = np.random.default_rng(0), np.repeat(np.arange(80), 5)
-    np.savez(tmp_path / "many.npz", x=random.normal(size=(80, 6))[y] + random.random((400, 6)), y=y)
+    np.savez(data, x=random.normal(size=(80, 6))[y] + random.random((400, 6)), y=y)
+    words = ["study", name, "--data", f"features:{data}", "--seeds", "1", "--epochs", "1"]
+    return [*words, "--options", "tune=false"]
+
+
+def test_pages_are_made_anew_from_what_is_stored(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["study", "graph-gain", "--data", "features:many.npz", "--seeds", "1", "--epochs", "1"]
-    words += ["--options", "tune=false", "--publish", "published", "--root", str(tmp_path)]
+    where = ["--root", str(tmp_path), "--out", "out"]
+    main([*short_study("graph-gain", "one.npz"), *where])
+    main([*short_study("graph-gain", "two.npz"), *where])
+    main([*short_study("edges", "one.npz"), *where])  # most of its rows are graph-gain's
+    pages = {p.name: p.read_text() for p in Path("out/report").glob("*.md")}
+    assert set(pages) == {"graph-gain-one.md", "graph-gain-two.md", "edges-one.md"}
+    for page in Path("out/report").glob("*.*"):
+        page.unlink()
+    capsys.readouterr()
+    main(["report", "out", "--study", "edges", "--publish", "published"])
+    assert {p.name for p in Path("out/report").glob("*.md")} == {"edges-one.md"}
+    assert Path("published/edges-one.jsonl").exists()
+    main(["report", "out"])
+    assert {p.name: p.read_text() for p in Path("out/report").glob("*.md")} == pages
+    assert "holds no page of a study 'graph'" in refused(
+        capsys, "report", "out", "--study", "graph"
+    )
+
+    kept = Path("out/rows.jsonl").read_text().splitlines(keepends=True)
+    Path("out/rows.jsonl").write_text("".join(kept[:3]))  # as of a study that goes on elsewhere
+    main(["report", "out"])
+    said = capsys.readouterr().out
+    assert "graph-gain-one: 3 of 14 runs are done" in said
+    assert "graph-gain-two: 0 of 14 runs are done" in said
+    Path("out/pages/edges-one.json").write_text("{")
+    assert "edges-one.json is not the note of a page" in refused(capsys, "report", "out")
+
+
+def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = short_study("graph-gain", "many.npz")
+    words += ["--publish", "published", "--root", str(tmp_path)]
     main([*words, "--out", "first"])
     page = (tmp_path / "published" / "graph-gain-many.md").read_text()
     command = " ".join(["nearkin", *words[: words.index("--publish")]])

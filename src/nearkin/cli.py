@@ -13,7 +13,7 @@ import json
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
@@ -148,7 +148,7 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     Example: nearkin study toolkit --data mnist --seeds 5 --out out/toolkit
     Example: nearkin study toolkit --options dims=2 sweep=false --jobs 2
     """
-    from nearkin.report.publishing import keep, show, take
+    from nearkin.report.publishing import Page, keep, show, take
     from nearkin.runs.engine import complete, measured
     from nearkin.runs.log import bar
     from nearkin.studies import STUDIES
@@ -159,6 +159,10 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     if study.publish:
         take(study.publish / f"{study.published_name()}.jsonl", where.out)
     asked, kind = study.asked(module), f"option of study {study.name!r}"
+    name, command = study.published_name(), study.command()
+
+    def note(hashes: Iterable[str]) -> None:
+        Page(name, study.name, command, list(hashes)).note(where.out)
 
     def carry_out(recipes: list[Recipe]) -> list[dict]:
         with bar(len(recipes)) as shown:
@@ -173,6 +177,7 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
 
     if hasattr(module, "measure"):
         found = construct(module.measure, asked, kind)
+        note(found)
         with bar(len(found)) as shown:
             rows = measured(found, where.out, study=study.name, place=where.place(), bar=shown)
     else:
@@ -180,10 +185,12 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
         if hasattr(module, "search"):
             asked["searched"] = carry_out(construct(module.search, {}, kind, **asked))
             recipes = construct(module.recipes, asked, kind)
-        rows = asked.get("searched", []) + carry_out(recipes)
-    show(module, rows, where.out, study.published_name(), study.command())
+        trials = asked.get("searched", [])
+        note([*(row["hash"] for row in trials), *(recipe.hash for recipe in recipes)])
+        rows = trials + carry_out(recipes)
+    show(module.answer, rows, where.out, name, command)
     if study.publish:
-        keep(module, rows, where.out, study.publish, study.published_name(), study.command())
+        keep(module.answer, rows, where.out, study.publish, name, command)
 
 
 def plain(value: Plain) -> str:
@@ -191,32 +198,43 @@ def plain(value: Plain) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def report(
-    folder: Positional[Path], study: str = "", publish: Path | None = None, name: str = ""
-) -> None:
-    """Write the pages of the rows stored in a folder anew, without running anything.
+def report(folder: Positional[Path], study: str = "", publish: Path | None = None) -> None:
+    """Write the pages of a folder anew, without running anything: of its studies, finished or not,
+    and of its single runs.
 
     Example: nearkin report out/toolkit
-    Example: nearkin report out/toolkit --publish docs/results --name toolkit-mnist
+    Example: nearkin report out --study attention --publish docs/results
 
     Args:
-        folder: the --out of earlier studies.
-        study: by default every one that has rows there.
-        publish: folder of published results, to write rows and a Markdown page to.
-        name: of what is published; by default the study's.
+        folder: the --out of earlier studies and runs.
+        study: the one whose pages are made; by default all, and that of single runs.
+        publish: folder of published results, to write the studies' rows and Markdown pages to.
     """
-    from nearkin.report.publishing import keep, show
+    from nearkin.report import trained
+    from nearkin.report.publishing import keep, noted, results, show
     from nearkin.runs.store import Store
     from nearkin.studies import STUDIES
 
-    rows = Store(folder).rows()
+    rows = {row["hash"]: row for row in Store(folder).rows()}
     if not rows:
-        raise ValueError(f"{folder} holds no rows: wanted the --out folder of a study")
-    for each in [study] if study else sorted({r["study"] for r in rows} - {""}):
-        module, found = look_up(each, STUDIES, "study"), [r for r in rows if r["study"] == each]
-        show(module, found, folder, each)
+        raise ValueError(f"{folder} holds no rows: wanted the --out folder of a study or a run")
+    module = look_up(study, STUDIES, "study") if study else None
+    pages = [page for page in noted(folder) if page.study == study or not module]
+    single = [row for row in rows.values() if not row["study"] and not module]
+    if not pages and not single:
+        raise ValueError(f"{folder} holds no page of a study {study!r}")
+    for page in pages:
+        module = look_up(page.study, STUDIES, "study")
+        found = [rows[hash] for hash in page.rows if hash in rows]
+        if len(found) < len(page.rows):
+            print(f"{page.name}: {len(found)} of {len(page.rows)} runs are done")
+        if not results(found):
+            continue
+        show(module.answer, found, folder, page.name, page.command)
         if publish:
-            keep(module, found, folder, publish, name or each)
+            keep(module.answer, found, folder, publish, page.name, page.command)
+    if single:
+        show(trained.answer, single, folder, "runs", "")
 
 
 def evaluate_embeddings(

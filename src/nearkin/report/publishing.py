@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rich.console import Console
 
 from nearkin.report import tables
-from nearkin.report.page import write_markdown, write_page
+from nearkin.report.page import write, write_markdown, write_page
 from nearkin.runs.store import Store
+from nearkin.studies.answer import Answer
 
 
-def show(module: ModuleType, rows: list[dict], out: Path, name: str, command: str = "") -> None:
+@dataclass(frozen=True)
+class Page:
+    """What a page is made of: a study, the command that asked for it, and the hashes of its rows,
+    some of which other studies have asked for before."""
+
+    name: str
+    study: str
+    command: str
+    rows: list[str]
+
+    def note(self, out: Path) -> None:
+        """Write it down in the folder of the rows, so that the page can be made anew."""
+        write(out / "pages" / f"{self.name}.json", json.dumps(asdict(self), indent=1))
+
+
+def noted(out: Path) -> list[Page]:
+    """The pages of a folder, by name; also of studies that are not finished."""
+    found = []
+    for path in sorted((out / "pages").glob("*.json")):
+        try:
+            found.append(Page(**json.loads(path.read_text())))
+        except (ValueError, TypeError):
+            raise ValueError(f"{path} is not the note of a page; delete it") from None
+    return found
+
+
+def show(
+    answers: Callable[[list[dict]], Answer], rows: list[dict], out: Path, name: str, command: str
+) -> None:
     """Print a study's tables and write its page, as HTML, Markdown and LaTeX."""
-    answer = module.answer(results(rows))
+    answer = answers(results(rows))
     for table in answer.tables:
         Console().print(tables.terminal(table))
     for finding in answer.findings:
         print(finding)
-    command = command or command_of(name, rows)
     page = write_page(answer, results(rows), out / "report", out, name=name, command=command)
     print(f"\nReport: {page}")
 
 
 def keep(
-    module: ModuleType, rows: list[dict], out: Path, folder: Path, name: str, command: str = ""
+    answers: Callable[[list[dict]], Answer],
+    rows: list[dict],
+    out: Path,
+    folder: Path,
+    name: str,
+    command: str,
 ) -> None:
     """Write the rows as folder/NAME.jsonl, and the page as Markdown with its pictures."""
     published = Store(folder, f"{name}.jsonl")
@@ -35,14 +70,7 @@ def keep(
         if row["hash"] not in known:
             published.append(rounded(row))
     rows = results(published.rows())
-    page = write_markdown(
-        module.answer(rows),
-        rows,
-        folder,
-        out,
-        name=name,
-        command=command or command_of(rows[0]["study"] if rows else name, rows),
-    )
+    page = write_markdown(answers(rows), rows, folder, out, name=name, command=command)
     print(f"Published: {page}")
 
 
@@ -67,9 +95,3 @@ def rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: rounded(v) for k, v in value.items()}
     return [rounded(v) for v in value] if isinstance(value, list) else value
-
-
-def command_of(study: str, rows: list[dict]) -> str:
-    """A command that makes such rows, as far as they tell, without the folders of a machine."""
-    data = {row["recipe"]["data"] for row in rows if "recipe" in row}
-    return f"nearkin study {study}" + (f" --data {data.pop()}" if len(data) == 1 else "")

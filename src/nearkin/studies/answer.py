@@ -141,3 +141,20 @@ class Answer:
     findings: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
+
+    def __post_init__(self) -> None:
+        for part in ("tables", "figures"):
+            object.__setattr__(self, part, tuple(filter(says_something, getattr(self, part))))
+
+
+def says_something(shown: Table | Figure) -> bool:
+    """Whether a table or a figure has anything in it: of a study that is not finished, not all."""
+    match shown:
+        case Lines():
+            return bool(shown.lines)
+        case Bars():
+            return bool(shown.groups)
+        case Gallery():
+            return bool(shown.row)
+        case _:
+            return bool(shown.rows)

@@ -9,8 +9,9 @@ from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Bars, BatchGraphs, Lines, Table
+from nearkin.studies.methods import UNTRAINED
 from nearkin.studies.reading import Scores, against, mean, scores
-from nearkin.studies.refinement import HEADS, UNTRAINED, Change, beside, options, verdict
+from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
 
 TITLE = "Attention in message passing over a batch"
 QUESTION = (
@@ -72,7 +73,7 @@ def answer(rows: list[dict]) -> Answer:
         question=QUESTION,
         findings=tuple(findings(rows)),
         tables=(layers(rows), parts(rows)),
-        figures=(bars(rows), attention(rows), *batch(rows)),
+        figures=(bars(rows), attention(rows), batch(rows)),
     )
 
 
@@ -186,7 +187,7 @@ def attention(rows: list[dict]) -> Lines:
     )
 
 
-def batch(rows: list[dict]) -> list[BatchGraphs]:
+def batch(rows: list[dict]) -> BatchGraphs:
     """The graph of a batch under each layer, of the first seed, where runs kept their pictures."""
     kept = {name(row): row for row in reversed(rows) if "attention" in row.get("files", {})}
     shown = tuple((layer, kept[layer]) for layer in LAYERS if layer in kept)
@@ -194,7 +195,7 @@ def batch(rows: list[dict]) -> list[BatchGraphs]:
         "Six classes of a training batch after training. The wider an edge, the more attention two "
         "images give each other; green where they are of one class."
     )
-    return [BatchGraphs("Who listens to whom in a batch", shown, note)] if shown else []
+    return BatchGraphs("Who listens to whom in a batch", shown, note)
 
 
 def findings(rows: list[dict]) -> list[str]:
@@ -203,7 +204,7 @@ def findings(rows: list[dict]) -> list[str]:
     if DOT not in recall:
         return []
     said = [f"{m} against {DOT}: {verdict(d)}." for m, d in whole_differences(recall).items()]
-    for layer in LAYERS:
+    for layer in (layer for layer in LAYERS if layer in recall):
         family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
         drops = {m: d.estimate.mean for m, d in against(layer, family).items()}
         if drops:

@@ -8,8 +8,9 @@ from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Bars, Table
+from nearkin.studies.methods import UNTRAINED
 from nearkin.studies.reading import Scores, against, mean, scores
-from nearkin.studies.refinement import HEADS, UNTRAINED, Change, beside, options, verdict
+from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
 
 TITLE = "Edges that carry numbers"
 QUESTION = (

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
-from nearkin.studies.methods import FEW, METHODS, method, picked
+from nearkin.studies.methods import FEW, METHODS, UNTRAINED, method, picked
 from nearkin.studies.reading import Scores, against, best, mean, p_value, scores
 from nearkin.studies.tuning import settle
 
@@ -36,8 +36,6 @@ FULL = {
     "precision": "bf16",
 }
 """On a GPU."""
-
-UNTRAINED = "no training"
 
 
 def photographs(data: str, epochs: int = 0, size: int = 96) -> Recipe:

@@ -7,8 +7,9 @@ from functools import partial
 from nearkin.measure.statistics import Difference, Estimate, estimate
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Line, Lines, Table
+from nearkin.studies.methods import UNTRAINED
 from nearkin.studies.reading import Scores, mean, scores
-from nearkin.studies.refinement import HEADS, UNTRAINED, Change, beside, options, verdict
+from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
 
 TITLE = "Graphs over a batch"
 QUESTION = (

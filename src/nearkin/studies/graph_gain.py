@@ -7,9 +7,10 @@ from functools import partial
 from nearkin.runs.recipe import Recipe
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Bars, Table
+from nearkin.studies.methods import UNTRAINED
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import mean, scores
-from nearkin.studies.refinement import UNTRAINED, Change, beside, options, verdict
+from nearkin.studies.refinement import Change, beside, options, verdict
 
 TITLE = "What the graph adds"
 QUESTION = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nearkin.names import look_up
 
 METHODS: dict[str, dict] = {
@@ -17,6 +19,16 @@ METHODS: dict[str, dict] = {
     "intra-batch GATv2": {"loss": "graph-refinement", "loss_options": {"layer": "gatv2"}},
 }
 """Name in the tables -> what differs from the common recipe."""
+
+UNTRAINED = "no training"
+BARE: dict[str, Any] = {
+    "backbone": "identity",
+    "backbone_options": {},
+    "loss": "contrastive",
+    "metric": "cosine",
+    "epochs": 0,
+}
+"""What makes a recipe evaluate its inputs as they are: the row that every table needs."""
 
 FEW = "cross-entropy,multi-similarity,proxy-anchor,ProxyGML,intra-batch dot-product"
 """One of each kind: a classifier, pairs, proxies, a graph of proxies, a graph of the batch."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from nearkin.measure.statistics import Difference, Estimate, estimate, holm, paired
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.studies.answer import Line
+from nearkin.studies.methods import BARE, UNTRAINED
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import Scores, p_value
 from nearkin.studies.tuning import common, settle, trials
@@ -102,17 +103,8 @@ def options(**given: Plain) -> dict[str, Any]:
     return {"loss_options": given}
 
 
-UNTRAINED = "no training"
 CONTROLS: dict[str, Change] = {
-    UNTRAINED: {
-        "backbone": "identity",
-        "backbone_options": {},
-        "loss": "contrastive",
-        "metric": "cosine",
-        "epochs": 0,
-        "augment": "none",
-        "precision": "float32",
-    },
+    UNTRAINED: BARE | {"augment": "none", "precision": "float32"},
     "cross-entropy": {"loss": "cross-entropy"},
 }
 """Rows of every table: the inputs as they are, and the plainest loss."""

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
+from nearkin.studies.methods import BARE, UNTRAINED
 from nearkin.studies.proxygml import CUB, classes, proxygml
 from nearkin.studies.reading import Scores, against, mean, p_value, scores
 from nearkin.studies.tuning import common, settle, trials, unsearched
@@ -21,15 +22,8 @@ QUESTION = (
     "validation classes; the published numbers stand beside ours, with their backbones."
 )
 
-UNTRAINED = "no training"
 METHODS: dict[str, dict] = {
-    UNTRAINED: {
-        "backbone": "identity",
-        "backbone_options": {},
-        "epochs": 0,
-        "loss": "contrastive",
-        "metric": "cosine",
-    },
+    UNTRAINED: BARE,
     "cross-entropy": {"loss": "cross-entropy"},
     "normalised cross-entropy": {"loss": "normalised-cross-entropy"},
     "contrastive": {"loss": "pml-contrastive"},

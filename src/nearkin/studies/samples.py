@@ -13,7 +13,7 @@ from nearkin.measure.statistics import Estimate, estimate
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Line, Lines, Table
-from nearkin.studies.methods import FEW, METHODS, method, picked
+from nearkin.studies.methods import BARE, FEW, METHODS, UNTRAINED, method, picked
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import Scores, mean, scores
 from nearkin.studies.tuning import common, settle, trials
@@ -30,7 +30,6 @@ KEPT = {"images": "keep_images", "classes": "keep_classes"}
 WAYS = {"images per class": KEPT["images"], "classes": KEPT["classes"]}
 PARTS = 6  # of a run; validation chooses how many of them are taken
 ENOUGH = 0.95
-UNTRAINED = "no training"
 
 DEMO = {
     "data": "mnist-5k",  # tested on the classes that it is trained on, so none can be left out
@@ -76,9 +75,7 @@ def recipes(
         ways: shares of what: images, classes, or both, separated by a comma.
         searched: the rows of `search`.
     """
-    bare = replace(common(data), epochs=0, loss="contrastive", metric="cosine")
-    bare = replace(bare, backbone="identity", backbone_options={})
-    runs = [bare]
+    runs = [replace(common(data), **BARE)]
     for recipe in settings(data, steps, methods):
         settled = settle(recipe, searched or [])
         settled = replace(

@@ -123,10 +123,11 @@ def answer(rows: list[dict]) -> Answer:
     dims = sorted({r["recipe"]["dim"] for r in rows})
     flat = [r for r in rows if r["recipe"]["dim"] == 2 and r["recipe"]["seed"] == 0]
     pictures = [(name, r) for r in flat if (name := method(r)) and r["status"] == "done"]
-    figures: list[Figure] = [bars for dim in dims if (bars := overlaps(rows, dim)).groups]
-    figures += [drawn for dim in dims if (drawn := curves(rows, dim)).lines]
-    if pictures:
-        figures.insert(0, Maps("The embeddings of every method in 2-D", tuple(pictures)))
+    figures: list[Figure] = [
+        Maps("The embeddings of every method in 2-D", tuple(pictures)),
+        *(overlaps(rows, dim) for dim in dims),
+        *(curves(rows, dim) for dim in dims),
+    ]
     best_row = winner(rows, dims[-1]) if dims else None
     if best_row:
         figures.append(Gallery(f"Neighbours by {method(best_row)}, {dims[-1]}-D", best_row))
@@ -136,7 +137,7 @@ def answer(rows: list[dict]) -> Answer:
         title=TITLE,
         question=QUESTION,
         findings=tuple(findings(every, dims)),
-        tables=tuple(t for t in tables if t.rows),
+        tables=tuple(tables),
         figures=tuple(figures),
     )
 

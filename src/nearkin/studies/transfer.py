@@ -10,7 +10,7 @@ from nearkin.measure.statistics import Difference, Estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Matrix, Table
 from nearkin.studies.fine_tuning import photographs
-from nearkin.studies.methods import FEW, METHODS, method, picked
+from nearkin.studies.methods import BARE, FEW, METHODS, UNTRAINED, method, picked
 from nearkin.studies.proxygml import CARS, CUB
 from nearkin.studies.reading import Scores, mean, p_value, scores
 from nearkin.studies.tuning import common, settle, trials
@@ -24,7 +24,6 @@ QUESTION = (
 )
 
 OMNIGLOT = "features:omniglot_efficientnet_lite0_224px.npz"
-UNTRAINED = "no training"
 TARGET, TUNED, FROZEN, ZERO_SHOT = "(1) target", "(2) fine-tuned", "(3) frozen", "zero-shot"
 AFTER_SOURCE = (TUNED, FROZEN, ZERO_SHOT)
 
@@ -94,10 +93,11 @@ def recipes(
 
 def untrained(recipe: Recipe) -> Recipe:
     """The features, or the pretrained network's, as they are."""
-    bare = replace(recipe, epochs=0, loss="contrastive", metric="cosine")
+    bare = replace(recipe, **BARE)
     if recipe.data.startswith("features:"):
-        return replace(bare, backbone="identity", backbone_options={})
-    return replace(bare, backbone_options={**recipe.backbone_options, "head": "none"})
+        return bare
+    options = {**recipe.backbone_options, "head": "none"}
+    return replace(bare, backbone=recipe.backbone, backbone_options=options)
 
 
 def after(source: Recipe, target: Recipe) -> list[Recipe]:
