@@ -395,13 +395,15 @@ def test_a_split_by_images_is_refused(tmp_path, name):
             "bounding_boxes.txt and images.txt do not match: image 13 is in one of them only",
         ),
         ("bounding_boxes.txt", "1 1 1 x 2\n", "boxes.txt, line 1: wanted int, float, float"),
+        ("bounding_boxes.txt", "1 1 1 4 0\n", "boxes.txt, line 1: wanted .*, positive, positive"),
+        ("classes.txt", b"1 caf\xe9\n", "classes.txt: wanted text in UTF-8"),
     ],
 )
 def test_broken_lists(tmp_path, file, content, said):
     base = make_cub(tmp_path)
     (base / file).unlink()
     if content is not None:
-        (base / file).write_text(content)
+        (base / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=said) as caught:
         load("cub", tmp_path)
     assert str(base / file) in str(caught.value)

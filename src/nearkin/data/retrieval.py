@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,8 @@ def cub(root: Path) -> Lists:
     boxes = {}
     marked = base / "bounding_boxes.txt"
     if marked.exists():
-        sizes = {number: size for number, _, _, *size in table(marked, int, *[float] * 4)}
+        kinds_of_box = (float, float, positive, positive)
+        sizes = {number: size for number, _, _, *size in table(marked, int, *kinds_of_box)}
         refuse_mismatch("image", marked, sizes, "images.txt", images)
         boxes = {images[number]: (width, height) for number, (width, height) in sizes.items()}
     return Lists(base, "official", by_halves("cub", pairs, names), boxes)
@@ -239,8 +241,12 @@ def table(path: Path, *kinds: Callable[[str], Any], skip: int = 0) -> list[tuple
     """The rows of a text file, after `skip` lines: of each kind one value, between blanks."""
     if not path.exists():
         raise ValueError(f"{path}: missing")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: wanted text in UTF-8 ({error})") from None
     rows = []
-    for number, line in enumerate(path.read_text().splitlines()[skip:], skip + 1):
+    for number, line in enumerate(lines[skip:], skip + 1):
         words = line.split(maxsplit=len(kinds) - 1)
         try:
             rows.append(tuple(kind(word) for kind, word in zip(kinds, words, strict=True)))
@@ -250,6 +256,13 @@ def table(path: Path, *kinds: Callable[[str], Any], skip: int = 0) -> list[tuple
     if not rows:
         raise ValueError(f"{path}: wanted rows after {skip} lines, got none")
     return rows
+
+
+def positive(value: str | float) -> float:
+    """The side of a box."""
+    if not 0 < float(value) < inf:
+        raise ValueError(f"a box has sides above 0, not {value}")
+    return float(value)
 
 
 def annotated(
@@ -266,8 +279,8 @@ def annotated(
                 f"{folder}{entry[name]}",
                 int(entry["class"]),
                 (
-                    float(entry["bbox_x2"]) - float(entry["bbox_x1"]) + 1,
-                    float(entry["bbox_y2"]) - float(entry["bbox_y1"]) + 1,
+                    positive(float(entry["bbox_x2"]) - float(entry["bbox_x1"]) + 1),
+                    positive(float(entry["bbox_y2"]) - float(entry["bbox_y1"]) + 1),
                 ),
             )
             for entry in entries
