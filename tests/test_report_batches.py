@@ -57,7 +57,16 @@ def test_edges_are_as_wide_as_attention_and_green_among_kin(tmp_path):
     width = r"<title>.*?stroke-width: ([\d.]+)"
     weak, strong = map(float, re.findall(width, drawn, flags=re.DOTALL))
     assert strong / weak == pytest.approx(6, rel=0.01)
+    assert strong == pytest.approx(batches.WIDEST)
     assert drawn.count("<image") == 3
+
+
+def test_where_all_listen_to_all_the_edges_are_a_web(tmp_path):
+    row = write(tmp_path, RECIPE, np.full((24, 24), 1 / 24), [0] * 24)
+    drawn = batches.svg(BatchGraphs("who", (("a", row),)), tmp_path)
+    widths = re.findall(r"<title>.*?stroke-width: ([\d.]+)", drawn, flags=re.DOTALL)
+    assert len(widths) == 24 * 23 / 2
+    assert sum(map(float, widths)) == pytest.approx(batches.INK, rel=0.01)
 
 
 def test_pictures_that_are_not_ours_to_show_are_not_drawn(tmp_path):

@@ -16,8 +16,9 @@ from nearkin.report.plots import Tips, as_svg, new
 from nearkin.report.views import CLASS_COLOURS, RIGHT
 from nearkin.studies.answer import BatchGraphs
 
-WIDEST = 7.0  # points, of the strongest edge
-FAINT = 0.04  # of the strongest: weaker edges are not drawn
+WIDEST = 6.0  # points, of the strongest edge
+INK = 150.0  # points, all edges of a graph together: where all listen to all, a web and no disc
+FAINT = 0.2  # points: narrower edges are not drawn
 ACROSS_CLASSES = "#9A9A9A"
 
 
@@ -51,7 +52,9 @@ def svg(figure: BatchGraphs, store: Path) -> str:
 def draw(figure: BatchGraphs, store: Path, tips: Tips):
     """The graphs of all runs side by side; edges of one scale, so that they can be compared."""
     views = [(name, read(row, store)) for name, row in figure.rows]
-    strongest = max((between(v).max(initial=0) for _, v in views if v is not None), default=0)
+    graphs = [between(v) for _, v in views if v is not None]
+    most = max((edges.max(initial=0) / WIDEST for edges in graphs), default=0)
+    most = max([most, *(edges.sum() / 2 / INK for edges in graphs)]) or 1.0
     drawn = new(3.1 * max(len(views), 1), 3.4)
     drawn.suppressComposite = True  # each picture keeps its own pixels
     for i, (name, view) in enumerate(views):
@@ -62,7 +65,7 @@ def draw(figure: BatchGraphs, store: Path, tips: Tips):
         if view is None:
             axes.text(0, 0, "the batch is not kept here", ha="center", color="#777777")
         else:
-            draw_batch(axes, view, strongest or 1.0, tips)
+            draw_batch(axes, view, most, tips)
     return drawn
 
 
@@ -72,8 +75,11 @@ def between(view: Batch) -> np.ndarray:
     return both * ~np.eye(len(both), dtype=bool)
 
 
-def draw_batch(axes, view: Batch, strongest: float, tips: Tips) -> None:
-    """One graph: curved edges, green within a class; above them the images, framed by class."""
+def draw_batch(axes, view: Batch, point: float, tips: Tips) -> None:
+    """One graph: curved edges, green within a class; above them the images, framed by class.
+
+    point: the attention that is drawn one point wide.
+    """
     from matplotlib.patches import PathPatch, Rectangle
     from matplotlib.path import Path as Curve
 
@@ -81,7 +87,7 @@ def draw_batch(axes, view: Batch, strongest: float, tips: Tips) -> None:
     angle = 2 * np.pi * (np.arange(n) + 0.4 * np.cumsum(np.r_[0, np.diff(view.labels) != 0]))
     angle /= n + 0.4 * len(np.unique(view.labels))  # a gap from class to class
     place = np.stack([np.sin(angle), np.cos(angle)], 1)
-    pairs = [(i, j) for i in range(n) for j in range(i) if edges[i, j] > FAINT * strongest]
+    pairs = [(i, j) for i in range(n) for j in range(i) if edges[i, j] > FAINT * point]
     for i, j in sorted(pairs, key=lambda pair: edges[pair]):
         kin = view.labels[i] == view.labels[j]
         curve = [place[i], 0.35 * (place[i] + place[j]) / 2, place[j]]
@@ -89,7 +95,7 @@ def draw_batch(axes, view: Batch, strongest: float, tips: Tips) -> None:
             Curve(curve, [Curve.MOVETO, Curve.CURVE3, Curve.CURVE3]),
             facecolor="none",
             edgecolor=RIGHT if kin else ACROSS_CLASSES,
-            linewidth=WIDEST * edges[i, j] / strongest,
+            linewidth=edges[i, j] / point,
             alpha=0.75 if kin else 0.55,
         )
         tips.add(patch, f"{100 * edges[i, j]:.1f} % of attention")

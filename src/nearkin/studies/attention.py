@@ -8,7 +8,7 @@ from nearkin.losses.refined import as_published, as_released
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
 from nearkin.studies import refinement
-from nearkin.studies.answer import Answer, Bars, BatchGraphs, Lines, Table
+from nearkin.studies.answer import Answer, Bars, Lines, Table
 from nearkin.studies.methods import UNTRAINED
 from nearkin.studies.reading import Scores, against, mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
@@ -73,7 +73,11 @@ def answer(rows: list[dict]) -> Answer:
         question=QUESTION,
         findings=tuple(findings(rows)),
         tables=(layers(rows), parts(rows)),
-        figures=(bars(rows), attention(rows), batch(rows)),
+        figures=(
+            bars(rows),
+            attention(rows),
+            refinement.batch_graphs(rows, name, LAYERS, "Who listens to whom in a batch"),
+        ),
     )
 
 
@@ -180,22 +184,11 @@ def attention(rows: list[dict]) -> Lines:
     return Lines(
         title="Attention within and across classes over training",
         x="epoch",
-        y="attention, beside an equal share for each",
+        y="attention over an equal share",
         lines=tuple(lines),
         note="Of one training batch. 1: as much as if an image gave every image, itself too, the "
         "same.",
     )
-
-
-def batch(rows: list[dict]) -> BatchGraphs:
-    """The graph of a batch under each layer, of the first seed, where runs kept their pictures."""
-    kept = {name(row): row for row in reversed(rows) if "attention" in row.get("files", {})}
-    shown = tuple((layer, kept[layer]) for layer in LAYERS if layer in kept)
-    note = (
-        "Six classes of a training batch after training. The wider an edge, the more attention two "
-        "images give each other; green where they are of one class."
-    )
-    return BatchGraphs("Who listens to whom in a batch", shown, note)
 
 
 def findings(rows: list[dict]) -> list[str]:

@@ -47,6 +47,9 @@ RANDOM: dict[str, Change] = {
 
 METHODS = refinement.CONTROLS | GRAPHS
 METHODS |= {f"random, as {graph}": change for graph, change in RANDOM.items()}
+DRAWN = ("4 nearest", "8 nearest, mutual", "learned", "random, as 4 nearest")
+"""The graphs whose pictures are shown: two of neighbours, one that is learned, and a control."""
+
 DEMO = refinement.DEMO
 search = partial(refinement.search, METHODS)
 recipes = partial(refinement.recipes, METHODS)
@@ -60,7 +63,10 @@ def answer(rows: list[dict]) -> Answer:
         question=QUESTION,
         findings=tuple(findings(rows)),
         tables=(table(rows),),
-        figures=(by_degree(rows),),
+        figures=(
+            by_degree(rows),
+            refinement.batch_graphs(rows, name, DRAWN, "Who is connected in a batch"),
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from nearkin.measure.statistics import Difference, Estimate, estimate, holm, paired
 from nearkin.runs.recipe import Plain, Recipe
-from nearkin.studies.answer import Line
+from nearkin.studies.answer import BatchGraphs, Line
 from nearkin.studies.methods import BARE, UNTRAINED
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import Scores, p_value
@@ -119,6 +119,22 @@ JUDGES: dict[str, Change] = {
 """Whose trials choose the one setting under which all graph refinement runs: then only what is
 compared differs, and none is luckier in its settings than another."""
 FOLDS = 5
+
+
+def batch_graphs(
+    rows: Iterable[dict], name: Callable[[dict], str | None], wanted: Iterable[str], title: str
+) -> BatchGraphs:
+    """The graph of a batch under these methods, of each the first seed that kept its pictures."""
+    kept: dict[str | None, dict] = {}
+    for row in rows:
+        if "attention" in row.get("files", {}):
+            kept.setdefault(name(row), row)
+    return BatchGraphs(
+        title,
+        tuple((method, kept[method]) for method in wanted if method in kept),
+        "Six classes of a training batch after training. The wider an edge, the more attention two "
+        "images give each other; green where they are of one class.",
+    )
 
 
 def monitored(
