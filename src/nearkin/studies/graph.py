@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
-from nearkin.measure.statistics import Difference, Estimate, estimate
+from nearkin.measure.statistics import Difference, Estimate, estimate, paired
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Line, Lines, Table
 from nearkin.studies.methods import UNTRAINED
@@ -149,4 +150,22 @@ def findings(rows: list[dict]) -> list[str]:
         sure = {g: d for g, d in differ.items() if d.p < 0.05 and g in GRAPHS}
         listed = "; ".join(f"{g} {verdict(d)}" for g, d in sure.items())
         said.append(f"Surely different from {what}: {listed or 'no graph'}.")
+    found = scores(rows, name, "recall@1")
+    pairs = {graph: f"random, as {graph}" for graph in RANDOM}
+    both = {graph: control for graph, control in pairs.items() if {graph, control} <= set(found)}
+    graphs, controls = together(found, both), together(found, both.values())
+    if graphs:
+        differ = verdict(paired(graphs, controls))
+        said.append(f"All {len(both)} sparse graphs together against their controls: {differ}.")
     return said
+
+
+def together(found: dict[str, Scores], methods: Iterable[str]) -> Scores:
+    """The mean of these methods, of every seed that all of them have.
+
+    >>> together({"a": {0: 1.0, 1: 2.0}, "b": {0: 3.0}}, ["a", "b"])
+    {0: 2.0}
+    """
+    columns = [found[method] for method in methods]
+    seeds = set.intersection(*(set(column) for column in columns)) if columns else set()
+    return {seed: sum(column[seed] for column in columns) / len(columns) for seed in seeds}
