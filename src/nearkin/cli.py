@@ -179,7 +179,14 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
         found = construct(module.measure, asked, kind)
         note(found)
         with bar(len(found)) as shown:
-            rows = measured(found, where.out, study=study.name, place=where.place(), bar=shown)
+            rows = measured(
+                found,
+                where.out,
+                study=study.name,
+                jobs=study.jobs,
+                place=where.place(),
+                bar=shown,
+            )
     else:
         recipes = construct(module.recipes, asked, kind)  # so that a wrong option is said at once
         if hasattr(module, "search"):

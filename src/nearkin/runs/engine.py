@@ -308,8 +308,7 @@ def complete(
     work since its last checkpoint: its run is tried again, twice at most without any progress.
     """
     recipes, store, bar = list({r.hash: r for r in recipes}.values()), Store(out), bar or Silent()
-    if jobs < 1:
-        raise ValueError(f"wanted 1 job or more, got {jobs}")
+    shared = share(place, jobs)
     done = {row["hash"]: row["status"] for row in store.rows()}
     missing = [r for r in recipes if r.hash not in done]
     starts = {r.start for r in missing if done.get(r.start) == "done"}
@@ -322,26 +321,56 @@ def complete(
             for recipe in wave:
                 run(recipe, out, place=place, study=study, bar=bar)
         else:
-            run_in_processes(wave, store, study, jobs, place, bar)
+            work = {r.hash: partial(run, r, out, place=shared, study=study) for r in wave}
+            in_processes(work, store, jobs, lambda row: bar.finish(one_line(row)))
     rows = {row["hash"]: row for row in store.rows()}
     return [rows[r.hash] for r in recipes]
 
 
 def measured(
-    asked: Measurements, out: Path | str, *, study: str, place: Place, bar: Silent
+    asked: Measurements,
+    out: Path | str,
+    *,
+    study: str,
+    jobs: int = 1,
+    place: Place = Place(),
+    bar: Silent | None = None,
 ) -> list[dict]:
     """The rows of what is measured, not run by a recipe; what is stored is not measured again."""
-    store = Store(out)
+    store, bar = Store(out), bar or Silent()
+    done = {row["hash"] for row in store.rows()}
+    shared = share(place, jobs)
+    work = {
+        name: partial(measure, name, make, store, study, shared)
+        for name, make in asked.items()
+        if name not in done
+    }
+    if jobs == 1:
+        for act in work.values():
+            bar.finish(f"{act()['hash']}  {study}")
+    else:
+        in_processes(work, store, jobs, lambda row: bar.finish(f"{row['hash']}  {study}"))
     rows = {row["hash"]: row for row in store.rows()}
+    return [rows[name] for name in asked]
+
+
+def measure(
+    name: str, make: Callable[[Place], dict], store: Store, study: str, place: Place
+) -> dict:
+    """Measure once, and store the row."""
     if place.threads:
         torch.set_num_threads(place.threads)
-    for name, make in asked.items():
-        if name not in rows:
-            about = {"versions": versions(), "machine": machine(torch.device("cpu"))}
-            rows[name] = {"hash": name, "study": study, "status": "done", **make(place), **about}
-            store.append(rows[name])
-            bar.finish(f"{name}  {study}")
-    return [rows[name] for name in asked]
+    about = {"versions": versions(), "machine": machine(torch.device("cpu"))}
+    row = {"hash": name, "study": study, "status": "done", **make(place), **about}
+    store.append(row)
+    return row
+
+
+def share(place: Place, jobs: int) -> Place:
+    """The place of one of several jobs: each has its share of the cores."""
+    if jobs < 1:
+        raise ValueError(f"wanted 1 job or more, got {jobs}")
+    return place if jobs == 1 else replace(place, threads=place.threads or max(1, cores() // jobs))
 
 
 def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
@@ -352,27 +381,26 @@ def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
     return [first] + (waves(later) if later else [])
 
 
-def run_in_processes(
-    recipes: list[Recipe], store: Store, study: str, jobs: int, place: Place, bar: Silent
+def in_processes(
+    work: dict[str, Callable[[], dict]], store: Store, jobs: int, finish: Callable[[dict], None]
 ) -> None:
-    """Run recipes in `jobs` processes; when one is killed the others' runs are begun again too."""
-    place = replace(place, threads=place.threads or max(1, cores() // jobs))
-    one = partial(run, out=store.folder, place=place, study=study)
-    missing, fruitless = recipes, 0
+    """Do what makes the row of each hash in `jobs` processes; when one is killed the others' work
+    is begun again too."""
+    missing, fruitless = list(work), 0
     while missing:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            futures = [pool.submit(one, recipe) for recipe in missing]
+            futures = [pool.submit(work[hash]) for hash in missing]
             try:
                 for future in as_completed(futures):
-                    bar.finish(one_line(future.result()))
+                    finish(future.result())
             except BrokenProcessPool:
                 pass  # a worker was killed: what is stored is stored, the rest goes on below
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
         done = {row["hash"] for row in store.rows()}
-        still = [r for r in missing if r.hash not in done]
+        still = [hash for hash in missing if hash not in done]
         fruitless = fruitless + 1 if len(still) == len(missing) else 0
         if fruitless == 3:
-            raise OSError(f"workers were killed three times over; not done: {still[0].hash}, ...")
+            raise OSError(f"workers were killed three times over; not done: {still[0]}, ...")
         missing = still
