@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,9 @@ import torch
 
 from nearkin.data import load
 from nearkin.runs import engine, parts
-from nearkin.runs.engine import Place, complete, run, waves
+from nearkin.runs.engine import Place, complete, measured, run, waves
 from nearkin.runs.log import StepLog, read_steps
-from nearkin.runs.machine import Peak, keep_freed_memory
+from nearkin.runs.machine import Peak, cores, keep_freed_memory
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 from nearkin.runs.training import Run, Step, restore
@@ -285,3 +285,11 @@ def test_step_schedule_falls_at_40_and_80_per_cent():
     recipe = Recipe(schedule="step")
     factors = [parts.rate_factor(recipe, s, 50) for s in (0, 19, 20, 39, 40, 49)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_measurements_are_shared_among_processes_and_made_once(tmp_path):
+    asked = {"a": asdict, "b": asdict}  # of the place where it is measured
+    rows = measured(asked, tmp_path, study="places", jobs=2)
+    assert [(row["hash"], row["study"]) for row in rows] == [("a", "places"), ("b", "places")]
+    assert {row["threads"] for row in rows} == {max(1, cores() // 2)}
+    assert measured({**asked, "a": None}, tmp_path, study="places") == rows
