@@ -19,7 +19,7 @@ import torch
 
 from nearkin.data import load
 from nearkin.runs import engine, parts
-from nearkin.runs.engine import Place, complete, measured, run, waves
+from nearkin.runs.engine import Measurements, Place, complete, measured, run, waves
 from nearkin.runs.log import StepLog, read_steps
 from nearkin.runs.machine import Peak, cores, keep_freed_memory
 from nearkin.runs.recipe import Recipe
@@ -288,8 +288,9 @@ def test_step_schedule_falls_at_40_and_80_per_cent():
 
 
 def test_measurements_are_shared_among_processes_and_made_once(tmp_path):
-    asked = {"a": asdict, "b": asdict}  # of the place where it is measured
-    rows = measured(asked, tmp_path, study="places", jobs=2)
+    place_itself: Measurements = {"a": asdict, "b": asdict}  # what is measured is the place
+    rows = measured(place_itself, tmp_path, study="places", jobs=2)
     assert [(row["hash"], row["study"]) for row in rows] == [("a", "places"), ("b", "places")]
     assert {row["threads"] for row in rows} == {max(1, cores() // 2)}
-    assert measured({**asked, "a": None}, tmp_path, study="places") == rows
+    stored: Measurements = {"a": NotImplemented, "b": NotImplemented}
+    assert measured(stored, tmp_path, study="places") == rows

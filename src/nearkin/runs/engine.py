@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -382,7 +382,10 @@ def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
 
 
 def in_processes(
-    work: dict[str, Callable[[], dict]], store: Store, jobs: int, finish: Callable[[dict], None]
+    work: Mapping[str, Callable[[], dict]],
+    store: Store,
+    jobs: int,
+    finish: Callable[[dict], None],
 ) -> None:
     """Do what makes the row of each hash in `jobs` processes; when one is killed the others' work
     is begun again too."""
