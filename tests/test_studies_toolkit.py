@@ -66,7 +66,7 @@ def test_recipes_are_unique_seeds_first_all_methods_in_both_dimensions():
     assert named == 6 * list(METHODS)
     full = toolkit.recipes(data="mnist", seeds=3)
     assert len(full) == 3 * (2 * 11 + 10)
-    assert {(r.data, r.epochs) for r in full} == {("mnist", 6), ("mnist-5k", 12)}
+    assert {(r.data, r.epochs, r.lr) for r in full} == {("mnist", 4, 2e-3), ("mnist-5k", 12, 1e-3)}
     demo = toolkit.recipes(**toolkit.DEMO)
     assert [(r.seed, r.dim, r.epochs) for r in demo] == 11 * [(0, 2, 6)] + 11 * [(1, 2, 6)]
 
