@@ -1,5 +1,7 @@
 """The study of samples takes equal steps, and reads shares, laws and bands from rows rightly."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ def test_every_share_is_asked_for_in_equal_steps():
 def test_proxygml_always_joins_a_sample_to_others_than_its_class():
     asked = [r for r in samples.recipes(seeds=1, methods="ProxyGML") if r.epochs]
     for recipe in asked:
-        loss = LOSSES["proxy-gml"](
+        loss: Any = LOSSES["proxy-gml"](
             dim=4, classes=round(100 * recipe.keep_classes), **recipe.loss_options
         )
         assert loss.chosen >= 1.25 * loss.per_class
