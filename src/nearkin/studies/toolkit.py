@@ -100,7 +100,7 @@ TURN = BASE.batch / (BASE.batch - BASE.per_class + 2)
 N / (N - m + 1) for N pairs, m of each class; 1 in tuples, where m is 1, and in the printed form.
 """
 
-DEMO = {"seeds": 2, "epochs": 6, "dims": "2", "sweep": False}
+DEMO = {"seeds": 2, "epochs": 5, "dims": "2", "sweep": False}
 """The options of `make demo`."""
 
 
