@@ -6,9 +6,7 @@ from nearkin.report import standard
 from nearkin.studies.answer import Answer, Figure, Gallery, Maps, Table
 from nearkin.studies.reading import mean, scores
 
-QUESTION = (
-    "The runs of `nearkin train` in this folder, by method: what differs in the seed alone is one."
-)
+QUESTION = "The runs of nearkin train in this folder; those that differ in the seed alone are one."
 SHARES = {"R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi", "5-NN": "knn_accuracy"}
 
 
