@@ -270,9 +270,7 @@ def test_pages_are_made_anew_from_what_is_stored(capsys, tmp_path, monkeypatch):
     assert Path("published/edges-one.jsonl").exists()
     main(["report", "out"])
     assert {p.name: p.read_text() for p in Path("out/report").glob("*.md")} == pages
-    assert "holds no page of a study 'graph'" in refused(
-        capsys, "report", "out", "--study", "graph"
-    )
+    assert "holds no page of study 'graph'" in refused(capsys, "report", "out", "--study", "graph")
 
     kept = Path("out/rows.jsonl").read_text().splitlines(keepends=True)
     Path("out/rows.jsonl").write_text("".join(kept[:3]))  # as of a study that goes on elsewhere

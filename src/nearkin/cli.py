@@ -13,7 +13,7 @@ import json
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
@@ -164,10 +164,10 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     def note(hashes: Iterable[str]) -> None:
         Page(name, study.name, command, list(hashes)).note(where.out)
 
-    def carry_out(recipes: list[Recipe]) -> list[dict]:
-        with bar(len(recipes)) as shown:
-            return complete(
-                recipes,
+    def carry_out(act: Callable[..., list[dict]], work: Collection) -> list[dict]:
+        with bar(len(work)) as shown:
+            return act(
+                work,
                 where.out,
                 study=study.name,
                 jobs=study.jobs,
@@ -178,23 +178,15 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     if hasattr(module, "measure"):
         found = construct(module.measure, asked, kind)
         note(found)
-        with bar(len(found)) as shown:
-            rows = measured(
-                found,
-                where.out,
-                study=study.name,
-                jobs=study.jobs,
-                place=where.place(),
-                bar=shown,
-            )
+        rows = carry_out(measured, found)
     else:
         recipes = construct(module.recipes, asked, kind)  # so that a wrong option is said at once
         if hasattr(module, "search"):
-            asked["searched"] = carry_out(construct(module.search, {}, kind, **asked))
+            asked["searched"] = carry_out(complete, construct(module.search, {}, kind, **asked))
             recipes = construct(module.recipes, asked, kind)
         trials = asked.get("searched", [])
         note([*(row["hash"] for row in trials), *(recipe.hash for recipe in recipes)])
-        rows = trials + carry_out(recipes)
+        rows = trials + carry_out(complete, recipes)
     show(module.answer, rows, where.out, name, command)
     if study.publish:
         keep(module.answer, rows, where.out, study.publish, name, command)
@@ -225,11 +217,12 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
     rows = {row["hash"]: row for row in Store(folder).rows()}
     if not rows:
         raise ValueError(f"{folder} holds no rows: wanted the --out folder of a study or a run")
-    module = look_up(study, STUDIES, "study") if study else None
-    pages = [page for page in noted(folder) if page.study == study or not module]
-    single = [row for row in rows.values() if not row["study"] and not module]
+    if study:
+        look_up(study, STUDIES, "study")
+    pages = [page for page in noted(folder) if study in ("", page.study)]
+    single = [row for row in rows.values() if not row["study"] and not study]
     if not pages and not single:
-        raise ValueError(f"{folder} holds no page of a study {study!r}")
+        raise ValueError(f"{folder} holds no page of {f'study {study!r}' if study else 'a study'}")
     for page in pages:
         module = look_up(page.study, STUDIES, "study")
         found = [rows[hash] for hash in page.rows if hash in rows]

@@ -46,8 +46,10 @@ RANDOM: dict[str, Change] = {
 }
 """Graph -> its control: the same degrees, neighbours drawn at random."""
 
-METHODS = refinement.CONTROLS | GRAPHS
-METHODS |= {f"random, as {graph}": change for graph, change in RANDOM.items()}
+CONTROL = {graph: f"random, as {graph}" for graph in RANDOM}
+"""Graph -> the name of its control."""
+
+METHODS = refinement.CONTROLS | GRAPHS | {CONTROL[g]: change for g, change in RANDOM.items()}
 DRAWN = ("4 nearest", "8 nearest, mutual", "learned", "random, as 4 nearest")
 """The graphs whose pictures are shown: two of neighbours, one that is learned, and a control."""
 
@@ -104,8 +106,7 @@ def table(rows: list[dict]) -> Table:
 def compared(recall: dict[str, Scores]) -> tuple[dict[str, Difference], dict[str, Difference]]:
     """Every graph minus the full one, and minus its random control."""
     full = {graph: FULL for graph in METHODS if graph not in (FULL, UNTRAINED)}
-    random = {graph: f"random, as {graph}" for graph in RANDOM}
-    return refinement.differences(recall, full), refinement.differences(recall, random)
+    return refinement.differences(recall, full), refinement.differences(recall, CONTROL)
 
 
 def rounded(value: Estimate | None) -> float | None:
@@ -144,16 +145,15 @@ def by_degree(rows: list[dict]) -> Lines:
 
 def findings(rows: list[dict]) -> list[str]:
     """Whether any graph beats the full one, and whether any beats its control."""
-    full, random = compared(scores(rows, name, "recall@1"))
+    recall = scores(rows, name, "recall@1")
+    full, random = compared(recall)
     said = []
     for what, differ in (("the full graph", full), ("its random control", random)):
         sure = {g: d for g, d in differ.items() if d.p < 0.05 and g in GRAPHS}
         listed = "; ".join(f"{g} {verdict(d)}" for g, d in sure.items())
         said.append(f"Surely different from {what}: {listed or 'no graph'}.")
-    found = scores(rows, name, "recall@1")
-    pairs = {graph: f"random, as {graph}" for graph in RANDOM}
-    both = {graph: control for graph, control in pairs.items() if {graph, control} <= set(found)}
-    graphs, controls = together(found, both), together(found, both.values())
+    both = {graph: control for graph, control in CONTROL.items() if {graph, control} <= set(recall)}
+    graphs, controls = together(recall, both), together(recall, both.values())
     if graphs:
         differ = verdict(paired(graphs, controls))
         said.append(f"All {len(both)} sparse graphs together against their controls: {differ}.")
