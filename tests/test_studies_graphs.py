@@ -240,3 +240,10 @@ def test_rank_collapse_is_answered_from_its_rows():
     graphs = len(rank_collapse.GRAPHS)
     assert [len(figure.lines) for figure in figures(found)] == [4, 4, graphs, graphs]
     assert isinstance(rank_collapse.answer([]), Answer)
+
+
+def test_a_picture_of_a_method_is_that_of_its_first_seed_that_kept_one():
+    bare, *kept = rows_of("graph", lambda _: 0.5)[:3]
+    kept = [row | {"files": {"attention": "attention.npz"}} for row in kept]
+    drawn = refinement.batch_graphs([bare, *kept], lambda _: "full", ["no edges", "full"], "who")
+    assert drawn.rows == (("full", kept[0]),)
