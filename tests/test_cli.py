@@ -196,6 +196,7 @@ def test_what_is_published_is_named_by_its_data_sets():
     assert Study("toolkit").published_name() == "toolkit"
     two = Study("transfer", data="features:a/cub.npz,features:cars.npz")
     assert two.published_name() == "transfer-cub-cars"
+    assert Study("toolkit", data="mnist", epochs=8).published_name() == "toolkit-mnist-epochs-8"
 
 
 def test_a_warning_is_one_line_without_code(capsys, monkeypatch):
@@ -262,13 +263,14 @@ def test_pages_are_made_anew_from_what_is_stored(capsys, tmp_path, monkeypatch):
     main([*short_study("graph-gain", "two.npz"), *where])
     main([*short_study("edges", "one.npz"), *where])  # most of its rows are graph-gain's
     pages = {p.name: p.read_text() for p in Path("out/report").glob("*.md")}
-    assert set(pages) == {"graph-gain-one.md", "graph-gain-two.md", "edges-one.md"}
+    names = ["graph-gain-one-epochs-1.md", "graph-gain-two-epochs-1.md", "edges-one-epochs-1.md"]
+    assert sorted(pages) == sorted(names)
     for page in Path("out/report").glob("*.*"):
         page.unlink()
     capsys.readouterr()
     main(["report", "out", "--study", "edges", "--publish", "published"])
-    assert {p.name for p in Path("out/report").glob("*.md")} == {"edges-one.md"}
-    assert Path("published/edges-one.jsonl").exists()
+    assert {p.name for p in Path("out/report").glob("*.md")} == {"edges-one-epochs-1.md"}
+    assert Path("published/edges-one-epochs-1.jsonl").exists()
     main(["report", "out"])
     assert {p.name: p.read_text() for p in Path("out/report").glob("*.md")} == pages
     assert "holds no page of study 'graph'" in refused(capsys, "report", "out", "--study", "graph")
@@ -277,10 +279,10 @@ def test_pages_are_made_anew_from_what_is_stored(capsys, tmp_path, monkeypatch):
     Path("out/rows.jsonl").write_text("".join(kept[:3]))  # as of a study that goes on elsewhere
     main(["report", "out"])
     said = capsys.readouterr().out
-    assert "graph-gain-one: 3 of 14 runs are done" in said
-    assert "graph-gain-two: 0 of 14 runs are done" in said
-    Path("out/pages/edges-one.json").write_text("{")
-    assert "edges-one.json is not the note of a page" in refused(capsys, "report", "out")
+    assert "graph-gain-one-epochs-1: 3 of 14 runs are done" in said
+    assert "graph-gain-two-epochs-1: 0 of 14 runs are done" in said
+    Path("out/pages/edges-one-epochs-1.json").write_text("{")
+    assert "edges-one-epochs-1.json is not the note of a page" in refused(capsys, "report", "out")
 
 
 def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):
@@ -288,12 +290,18 @@ def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):
     words = short_study("graph-gain", "many.npz")
     words += ["--publish", "published", "--root", str(tmp_path)]
     main([*words, "--out", "first"])
-    page = (tmp_path / "published" / "graph-gain-many.md").read_text()
+    written = tmp_path / "published" / "graph-gain-many-epochs-1.md"
+    page = written.read_text()
     command = " ".join(["nearkin", *words[: words.index("--publish")]])
     assert f"    {command}\n" in page
-    rows = Store(tmp_path / "published", "graph-gain-many.jsonl").rows()
-    assert len(rows) == 14  # 6 methods by 2 kinds of batch, and 2 controls
+    assert str(tmp_path) not in page
+    published = Store(tmp_path / "published", "graph-gain-many-epochs-1.jsonl")
+    assert len(published.rows()) == 14  # 6 methods by 2 kinds of batch, and 2 controls
+
+    row = published.rows()[-1]  # one that another command has published
+    published.append(row | {"hash": "another", "recipe": row["recipe"] | {"seed": 1}})
+    rows = published.rows()
     monkeypatch.setattr("nearkin.runs.engine.carry_out", None)  # nothing is trained any more
     main([*words, "--out", "second"])
-    assert Store(tmp_path / "published", "graph-gain-many.jsonl").rows() == rows
-    assert str(tmp_path) not in page
+    assert published.rows() == rows
+    assert written.read_text() == page

@@ -67,6 +67,8 @@ def test_recipes_are_unique_seeds_first_all_methods_in_both_dimensions():
     full = toolkit.recipes(data="mnist", seeds=3)
     assert len(full) == 3 * (2 * 11 + 10)
     assert {(r.data, r.epochs, r.lr) for r in full} == {("mnist", 4, 2e-3), ("mnist-5k", 12, 1e-3)}
+    two = toolkit.recipes(seeds=1, dims="2", methods="combined,triplet (4-6)", sweep=False)
+    assert [r.loss for r in two] == ["combined", "ratio-triplet"]
     demo = toolkit.recipes(**toolkit.DEMO)
     assert [(r.seed, r.dim, r.epochs) for r in demo] == 11 * [(0, 2, 5)] + 11 * [(1, 2, 5)]
 

@@ -137,9 +137,10 @@ class Study:
         return shlex.join(words)
 
     def published_name(self) -> str:
-        """The study's name with those of the data sets that were asked for: toolkit-mnist."""
+        """The study's name with the data sets and the epochs that were asked for: toolkit-mnist."""
         sets = [data.partition(":") for data in self.data.split(",") if data]
-        return "-".join((self.name, *(Path(path).stem or kind for kind, _, path in sets)))
+        budget = [f"epochs-{self.epochs}"] if self.epochs else []
+        return "-".join((self.name, *(Path(path).stem or kind for kind, _, path in sets), *budget))
 
 
 def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()) -> None:

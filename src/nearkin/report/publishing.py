@@ -63,14 +63,14 @@ def keep(
     name: str,
     command: str,
 ) -> None:
-    """Write the rows as folder/NAME.jsonl, and the page as Markdown with its pictures."""
+    """Add the rows to folder/NAME.jsonl, and write their page as Markdown with its pictures."""
     published = Store(folder, f"{name}.jsonl")
     known = {row["hash"] for row in published.rows()}
     for row in rows:
         if row["hash"] not in known:
             published.append(rounded(row))
-    rows = results(published.rows())
-    page = write_markdown(answers(rows), rows, folder, out, name=name, command=command)
+    shown = results([rounded(row) for row in rows])  # what stands there may answer another command
+    page = write_markdown(answers(shown), shown, folder, out, name=name, command=command)
     print(f"Published: {page}")
 
 

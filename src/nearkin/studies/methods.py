@@ -34,14 +34,14 @@ FEW = "cross-entropy,multi-similarity,proxy-anchor,ProxyGML,intra-batch dot-prod
 """One of each kind: a classifier, pairs, proxies, a graph of proxies, a graph of the batch."""
 
 
-def picked(names: str) -> dict[str, dict]:
-    """Those of METHODS whose names, separated by commas, are given; "all" of them.
+def picked(names: str, methods: dict[str, dict] = METHODS) -> dict[str, dict]:
+    """Those of the methods whose names, separated by commas, are given; "all" of them.
 
     >>> picked("ProxyGML,contrastive")
     {'ProxyGML': {'loss': 'proxy-gml'}, 'contrastive': {'loss': 'pml-contrastive'}}
     """
-    wanted = list(METHODS) if names == "all" else names.split(",")
-    return {name: look_up(name, METHODS, "method") for name in wanted}
+    wanted = list(methods) if names == "all" else names.split(",")
+    return {name: look_up(name, methods, "method") for name in wanted}
 
 
 def method(row: dict) -> str | None:

@@ -12,6 +12,7 @@ from nearkin.measure import overlap
 from nearkin.measure.statistics import Estimate, estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Figure, Gallery, Line, Lines, Maps, Table
+from nearkin.studies.methods import picked
 from nearkin.studies.reading import Scores, against, best, mean, p_value, scores
 
 TITLE = "The toolkit: Siamese, triplet and n-tuple networks"
@@ -55,7 +56,12 @@ LARGE = {"epochs": 4, "evaluate_every": 2, "lr": 2e-3}
 
 
 def recipes(
-    data: str = "mnist-5k", seeds: int = 5, epochs: int = 0, dims: str = "2,64", sweep: bool = True
+    data: str = "mnist-5k",
+    seeds: int = 5,
+    epochs: int = 0,
+    dims: str = "2,64",
+    methods: str = "all",
+    sweep: bool = True,
 ) -> list[Recipe]:
     """Every seed, dimension and method under one recipe; then n-pair (7) over its L2 weight.
 
@@ -66,6 +72,7 @@ def recipes(
         seeds: how many, from 0.
         epochs: 0 takes 12 on mnist-5k, 4 on the full sets.
         dims: embedding dimensions, separated by commas.
+        methods: names separated by commas, or all.
         sweep: whether to add the sweep over the L2 weight, in 2-D on mnist-5k.
     """
     base = replace(BASE, data=data, **(LARGE if data in ("mnist", "fashion-mnist") else {}))
@@ -73,7 +80,7 @@ def recipes(
     wanted = [int(dim) for dim in dims.split(",")]
     main = [
         replace(base, dim=dim, seed=seed, **change)
-        for seed, dim, change in product(range(seeds), wanted, METHODS.values())
+        for seed, dim, change in product(range(seeds), wanted, picked(methods, METHODS).values())
     ]
     asked = main + (l2_sweep(range(seeds)) if sweep else [])
     return list({recipe.hash: recipe for recipe in asked}.values())  # they share some runs
