@@ -8,7 +8,6 @@ import math
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
@@ -24,6 +23,9 @@ MISSING = math.log(1e-20)
 
 CELLS = 2**24
 """Similarities of proxies to proxies that are held at once."""
+
+ROWS = 256
+"""Proxies whose votes are held at once: a block that stays in the cache."""
 
 
 class ProxyGML(nn.Module):
@@ -130,21 +132,13 @@ class ProxyGML(nn.Module):
     def own_term(self) -> Tensor:
         """L^p, a block of proxies at a time, so that (C N)^2 similarities are never held."""
         proxies = unit(self.proxies)
+        if not self.mask_proxies:
+            return OwnVotes.apply(proxies, self.per_class, self.scale) / len(proxies)
         labels = torch.arange(self.classes, device=proxies.device)
         labels = labels.repeat_interleave(self.per_class)
-        sums = proxies.unflatten(0, (self.classes, self.per_class)).sum(1)  # (C, D)
-
-        def term(samples: Tensor, labels: Tensor) -> Tensor:
-            if self.mask_proxies:
-                return self.subgraphs(samples, labels)
-            votes = self.scale * samples @ sums.T  # all chosen: cosines sum to that with the sum
-            return F.cross_entropy(votes, labels, reduction="sum")
-
         rows = max(1, CELLS // len(proxies))
-        if len(proxies) <= rows:
-            return term(proxies, labels) / len(proxies)
         blocks = zip(proxies.split(rows), labels.split(rows), strict=True)
-        once = partial(checkpoint, term, use_reentrant=False, preserve_rng_state=False)
+        once = partial(checkpoint, self.subgraphs, use_reentrant=False, preserve_rng_state=False)
         losses = [once(*block) for block in blocks]  # gradients compute each block once more
         return torch.stack(losses).sum() / len(proxies)
 
@@ -239,6 +233,38 @@ class Subgraphs(torch.autograd.Function):
         grad_proxies = spread.T @ samples
         grad_proxies.addcmul_((radial / lengths)[:, None], proxies, value=-1)
         return grad_samples, grad_proxies, *[None] * 6
+
+
+class OwnVotes(torch.autograd.Function):
+    """Sum over unit proxies P_j of the cross-entropy of all votes for their classes.
+
+    All proxies are chosen, so that their cosines sum to that with the sum of a class's proxies:
+        s Z_jc = s P_j . A_c,    A_c = sum of the proxies of class c
+        dL/dP_j = s sum_c G_jc A_c + s sum_i G_ic P_i for the class c of j,   G = softmax - one-hot
+    The gradient is taken on the way forward, while a block is in the cache: half the time of
+    autograd, which computes or holds every block twice.
+    """
+
+    @staticmethod
+    def forward(ctx, proxies: Tensor, per_class: int, scale: float) -> Tensor:
+        sums = proxies.unflatten(0, (-1, per_class)).sum(1)  # (C, D)
+        labels = torch.arange(len(sums), device=proxies.device).repeat_interleave(per_class)
+        loss, pulls, pushes = proxies.new_zeros(()), [], torch.zeros_like(sums)
+        for block, own in zip(proxies.split(ROWS), labels.split(ROWS), strict=True):
+            log_shares = (scale * block @ sums.T).log_softmax(1)  # (ROWS, C)
+            loss -= log_shares.gather(1, own[:, None]).sum()
+            slope = log_shares.exp_().scatter_add_(1, own[:, None], -torch.ones_like(block[:, :1]))
+            pulls.append(slope @ sums)
+            pushes.addmm_(slope.T, block)
+        pushes = pushes.repeat_interleave(per_class, 0)
+        ctx.save_for_backward(scale * (torch.cat(pulls) + pushes))
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: Tensor):
+        (gradient,) = ctx.saved_tensors
+        return grad_output * gradient, None, None
 
 
 def choose(similarity: Tensor, labels: Tensor, per_class: int, k: int, head_start: float) -> Tensor:
