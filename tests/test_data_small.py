@@ -144,10 +144,32 @@ def test_features_split_the_sorted_classes_in_half(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("query", "gallery", "train"),
+    [("ab", "", "abcd"), ("bd", "", "abcd"), ("c", "bcd", "abcd"), ("df", "cdef", "ab")],
+)
+def test_a_class_of_features_has_one_number_wherever_it_stands(tmp_path, query, gallery, train):
+    y = list(train * 2 + query * 2 + gallery * 2)
+    split = ["train"] * 2 * len(train) + ["query"] * 2 * len(query) + ["gallery"] * 2 * len(gallery)
+    path = write_features(tmp_path / "f.npz", x=np.ones((len(y), 3)), y=y, split=split)
+    splits = load(path)
+    for part, letters in ((splits.query, query), (splits.gallery, gallery or query)):
+        assert [part.classes[label] for label in part.labels] == list(letters * 2)
+    assert splits.query.classes == splits.gallery.classes
+    assert splits.shared_classes == (train == "abcd")
+    if splits.shared_classes:
+        assert splits.query.classes == splits.train.classes
+
+
+@pytest.mark.parametrize(
     ("arrays", "said"),
     [
         ({"x": np.zeros((7, 3))}, r"wanted x \(N, D\) and y \(N,\)"),
         ({"x": np.full((8, 3), np.nan)}, "row 0 of x is not finite"),
+        ({"x": np.full((8, 3), 1e300)}, "row 0 of x is not finite in float32"),
+        ({"x": np.full((8, 3), "a")}, "wanted numbers as x, got <U1"),
+        ({"split": np.array([object()] * 8)}, "f.npz: not a whole npz file"),
+        ({"split": np.array(["train"] * 8)}, "must say train or query"),
+        ({"split": np.array(["train"] * 3 + ["query"] * 5)}, "1 of 3, but not '2'"),
         ({"y": np.zeros(8)}, "two classes or more, got 1"),
         ({"y": np.array([object()] * 8)}, "not a whole npz file"),
         ({"names": np.array(["one"])}, "8 names, got 1"),
@@ -164,6 +186,9 @@ def test_a_features_file_that_is_none(tmp_path):
     np.savez(tmp_path / "f.npz", z=np.zeros(3))
     with pytest.raises(ValueError, match="wanted arrays x and y, got"):
         load(f"features:{tmp_path / 'f.npz'}")
+    np.save(tmp_path / "f.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="not a whole npz file"):
+        load(f"features:{tmp_path / 'f.npy'}")
     (tmp_path / "f.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(ValueError, match="not a whole npz file"):
         load(f"features:{tmp_path / 'f.npz'}")

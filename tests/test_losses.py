@@ -48,18 +48,21 @@ def test_passes_gradcheck(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1, 2], [0, 0, 1, 1]])
+@pytest.mark.parametrize("labels", [[], [0], [0, 0, 0], [0, 1, 2], [0, 0, 1, 1]])
 @pytest.mark.parametrize("kind", ["random", "collapsed", "zero"])
 def test_is_finite_on_odd_batches(name, labels, kind):
     x, _ = batch([len(labels)])
     x = {"random": x, "collapsed": x[:1].repeat(len(x), 1), "zero": torch.zeros_like(x)}[kind]
     x.requires_grad_()
-    loss = built(name)(x, torch.tensor(labels))
+    y, criterion = torch.tensor(labels, dtype=torch.long), built(name)
+    loss = criterion(x, y)
     loss.backward()
     assert loss.ndim == 0
     assert loss.isfinite()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+    if hasattr(criterion, "active"):
+        assert 0 <= criterion.active(x.detach(), y) <= 1
 
 
 @pytest.mark.parametrize("name", OF_THE_BATCH)

@@ -110,6 +110,11 @@ def test_a_batch_is_read_two_by_two():
     assert other.tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
 
 
+def test_a_label_too_few_is_refused():
+    with pytest.raises(ValueError, match="wanted 4 labels, one an embedding, got 3"):
+        tuples(torch.ones(4, 2), torch.tensor([0, 0, 1]))
+
+
 def test_n_pair_equals_its_twin_in_pytorch_metric_learning():
     x, y = batch([2] * 6)
     theirs = NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False))

@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nearkin.data.sources import Request
 from nearkin.data.splits import Split, Splits, chosen_classes, halves
@@ -20,11 +21,10 @@ def features(request: Request) -> Splits:
     Without that array the first half of the sorted classes trains, and the rest tests.
     """
     path = request.root
-    whole = read_features(path)
+    whole, told = read_features(path), read_arrays(path, ("split", "variant"))
     name, variant = f"features:{path.stem}", f"features, {whole.tensor.shape[1]}-d"
-    with np.load(path, allow_pickle=False) as file:
-        part = file.get("split")
-        variant = f"{file['variant']}, {variant}" if "variant" in file else variant
+    variant = f"{told['variant']}, {variant}" if "variant" in told else variant
+    part = told.get("split")
     if part is None:
         first, rest = halves(len(whole.classes), f"features:{path}")
         train, test = chosen_classes(whole, first), chosen_classes(whole, rest)
@@ -33,18 +33,26 @@ def features(request: Request) -> Splits:
         raise ValueError(
             f"features:{path}: `split` must say train or query of each of {len(whole)}"
         )
-    found = {
-        kind: renumbered(whole.select(torch.from_numpy(np.flatnonzero(part == kind))))
+    train, query, gallery = (
+        whole.select(torch.from_numpy(np.flatnonzero(part == kind)))
         for kind in ("train", "query", "gallery")
-    }
-    gallery = found["gallery"] if len(found["gallery"]) else found["query"]
-    shared = bool(set(found["train"].classes) & set(found["query"].classes))
-    return Splits(name, found["train"], found["query"], gallery, variant, shared)
+    )
+    taught, asked = train.labels.unique(), torch.cat([query.labels, gallery.labels]).unique()
+    known = torch.isin(asked, taught)
+    if known.any() and not known.all():
+        alone = whole.classes[int(asked[~known][0])]
+        raise ValueError(
+            f"features:{path}: train must have all the classes of query and gallery, or none; "
+            f"it has {int(known.sum())} of {len(asked)}, but not {alone!r}"
+        )
+    shared = bool(known.any())
+    train, asked = numbered(train, taught), taught if shared else asked
+    query, gallery = numbered(query, asked), numbered(gallery, asked)
+    return Splits(name, train, query, gallery if len(gallery) else query, variant, shared)
 
 
-def renumbered(split: Split) -> Split:
-    """The split with the classes that it has, in their order, as 0..C-1."""
-    present = split.labels.unique()
+def numbered(split: Split, present: Tensor) -> Split:
+    """The split with these of its classes alone, in their order, as 0..C-1."""
     return replace(
         split,
         labels=torch.searchsorted(present, split.labels),
@@ -54,16 +62,12 @@ def renumbered(split: Split) -> Split:
 
 def read_features(path: Path) -> Split:
     """x (N, D) floats and y (N,) integers or strings, names (N,) optional, of an npz file."""
-    if not path.is_file():
-        raise ValueError(f"features:{path}: no such file; `nearkin embed` writes one")
-    try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("x", "y", "names") if key in file}
-    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"features:{path}: not a whole npz file ({error})") from None
+    arrays = read_arrays(path, ("x", "y", "names"))
     if "x" not in arrays or "y" not in arrays:
         raise ValueError(f"features:{path}: wanted arrays x and y, got {sorted(arrays)}")
     x, y = arrays["x"], arrays["y"]
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"features:{path}: wanted numbers as x, got {x.dtype}")
     if x.ndim != 2 or y.ndim != 1 or len(x) != len(y):
         raise ValueError(
             f"features:{path}: wanted x (N, D) and y (N,), got {x.shape} and {y.shape}"
@@ -71,13 +75,29 @@ def read_features(path: Path) -> Split:
     names = arrays.get("names", ())
     if len(names) not in (0, len(x)):
         raise ValueError(f"features:{path}: wanted {len(x)} names, got {len(names)}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite in it
+        x = x.astype(np.float32)
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
-        raise ValueError(f"features:{path}: row {row} of x is not finite")
+        raise ValueError(f"features:{path}: row {row} of x is not finite in float32")
     classes, labels = np.unique(y, return_inverse=True)
     return Split(
-        torch.from_numpy(x.astype(np.float32)),
+        torch.from_numpy(x),
         torch.from_numpy(labels.astype(np.int64)),
         tuple(str(name) for name in classes),
         tuple(str(name) for name in names),
     )
+
+
+def read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Those of an npz file's arrays that have these names; no code in it is ever run."""
+    if not path.is_file():
+        raise ValueError(f"features:{path}: no such file; `nearkin embed` writes one")
+    try:
+        with open(path, "rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array")
+            return {key: file[key] for key in keys if key in file}
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"features:{path}: not a whole npz file ({error})") from None

@@ -85,4 +85,5 @@ def unevenness(embeddings: Tensor, labels: Tensor) -> Tensor:
     spread = squares > torch.finfo(squares.dtype).tiny ** 0.25
     concentration = torch.where(spread, products, 1) / torch.where(spread, squares, 1).square()
     rank = (size - 1).clamp(1, embeddings.shape[1])
-    return torch.where(spread, rank.log() + concentration.log(), 0).mean()
+    each = torch.where(spread, rank.log() + concentration.log(), 0)
+    return each.sum() / max(len(each), 1)

@@ -73,7 +73,7 @@ class Springs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, y: Tensor, positive: Tensor, negative: Tensor, margin: float):
         energy, forces = x.new_zeros(()), (torch.zeros_like(x), torch.zeros_like(y))
-        for rows in torch.arange(len(x), device=x.device).split(max(BLOCK // len(y), 1)):
+        for rows in torch.arange(len(x), device=x.device).split(max(BLOCK // max(len(y), 1), 1)):
             here, kin, others = x[rows], positive[rows], negative[rows]
             square = squared_distances(here, y)
             distance = square.sqrt()

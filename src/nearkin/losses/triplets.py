@@ -197,6 +197,8 @@ def active_counts(
         c and k, both (B, M): triplets of each positive pair, triplets of each negative pair.
     """
     c, k = torch.zeros_like(distance), torch.zeros_like(distance)
+    if not distance.numel():
+        return c, k
     most = max(int((positive > 0).sum(1).max()), 1)  # P
     rows = max(BLOCK // distance.shape[1], 1)
     for i in range(0, len(distance), rows):
