@@ -40,7 +40,21 @@ def refused(capsys, *words: str) -> str:
     [
         (["trane"], "unknown command 'trane': did you mean 'train'?"),
         (["train", "--los", "x"], "did you mean --loss?"),
-        (["train", "--batch", "many"], "--batch"),
+        (["train", "--no-validat"], "did you mean --no-validate?"),
+        (["train", "--batch", "many"], "--batch: invalid literal for int() with base 10: 'many'"),
+        (["evaluate"], "Missing from nearkin evaluate: --embeddings"),
+        (["evaluate", "--embeddings", "x", "--metric", "cos"], "('cosine', 'inner', 'euclidean')"),
+        (["train", "--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
+        (["train", "--lr", "nan"], "lr must be 0 or more, and finite, got nan"),
+        (["train", "--clip", "-1"], "clip must be 0 or more, and finite, got -1"),
+        (["train", "--loss-options", "margin=Infinity"], "wanted options of plain values"),
+        (["train", "--seed", "-1"], "seed must be 0 or more, got -1"),
+        (["train", "--seed", "9" * 20], "seed must be below 2 to the 63rd"),
+        (["train", "--dim", "100000000"], "out of memory"),
+        (
+            ["train", "--loss", "n-pair", "--sampler", "triplets", "--batch", "126"],
+            "takes no miner, and no sampler of triplets or pairs",
+        ),
         (
             ["train", "--loss", "contrastve"],
             "unknown loss 'contrastve': did you mean 'contrastive'?",
@@ -63,7 +77,10 @@ def refused(capsys, *words: str) -> str:
         (["train", "--threads", "-1"], "threads must be 0 or more, got -1"),
         (["train", "--backbone", "identity"], "nothing to train"),
         (["study", "toolkit", "--jobs", "0"], "wanted 1 job"),
-        (["study", "toolkit", "--seeds", "-1"], "seeds and epochs must be 0 or more"),
+        (["study", "toolkit", "--seeds", "-1"], "seeds must be 0 or more, got -1"),
+        (["study", "toolkit", "--options", "seeds=-1"], "seeds must be 0 or more, got -1"),
+        (["study", "toolkit", "--options", "dims=abc"], "wanted numbers separated by commas"),
+        (["study", "toolkit", "--data", "folder:x"], "ten classes that training and test share"),
         (["train", "--recipe", "nowhere.json"], "nowhere.json"),
         (["study", "toolkt"], "unknown study 'toolkt': did you mean 'toolkit'?"),
         (["study", "toolkit", "--options", "sed=3"], "did you mean 'seeds'?"),
@@ -163,8 +180,10 @@ def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
     assert ours["recall@3/low"] <= ours["recall@3"] <= ours["recall@3/high"]
 
     main(["train", *words, "--loss", "ratio-triplet", "--out", str(tmp_path / "out")])
-    main(["report", str(tmp_path / "out")])
+    main(["report", str(tmp_path / "out"), "--publish", str(tmp_path / "published")])
     page = (tmp_path / "out" / "report" / "runs.md").read_text()
+    assert (tmp_path / "published" / "runs.md").is_file()
+    assert len(Store(tmp_path / "published", "runs.jsonl").rows()) == 2
     for row in Store(tmp_path / "out").rows():
         scored = f"{100 * row['metrics']['last']['recall@1']:.1f}"
         assert f"| {row['recipe']['loss']} | features:points | {scored}" in page.replace("**", "")

@@ -114,6 +114,19 @@ def test_a_cut_gzip_is_refused(tmp_path):
     cut(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz", 900)
     with pytest.raises(ValueError, match="not a whole gzip file"):
         load("mnist", tmp_path)
+    file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
+    file.write_bytes(file.read_bytes()[:10] + b"\xff" * 90)
+    with pytest.raises(ValueError, match="not a whole gzip file"):
+        load("mnist", tmp_path)
+
+
+def test_a_download_that_fails_is_said_in_one_line(tmp_path, monkeypatch):
+    def fail(root, download):
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", fail)
+    with pytest.raises(ValueError, match="fashion-mnist: could not be downloaded"):
+        load("fashion-mnist", tmp_path, download=True)
 
 
 def test_names_are_strict():
@@ -192,3 +205,8 @@ def test_a_features_file_that_is_none(tmp_path):
     (tmp_path / "f.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(ValueError, match="not a whole npz file"):
         load(f"features:{tmp_path / 'f.npz'}")
+
+
+def test_a_size_of_features_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no size in pixels, got 32"):
+        load(write_features(tmp_path / "f.npz"), size=32)

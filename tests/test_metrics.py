@@ -159,6 +159,8 @@ def test_clusters_are_those_of_scikit_learn_and_pytorch_metric_learning():
     x, y = sample(300, 12)
     found = evaluate(x, y, clusters=True, metric="euclidean", seed=3)
     clusters = k_means(x, 12, seed=3)
+    huge = k_means(x * 1e25, 12, seed=3)  # the squares of which float32 does not hold
+    assert adjusted_mutual_info_score(clusters, huge) == pytest.approx(1)
     assert found["nmi"] == pytest.approx(normalized_mutual_info_score(y, clusters))
     assert found["ami"] == pytest.approx(adjusted_mutual_info_score(y, clusters))
     theirs = AccuracyCalculator(
@@ -235,3 +237,17 @@ def test_what_cannot_be_measured_is_refused_in_one_line(call, words):
     with pytest.raises(ValueError, match=words) as error:
         call(*sample(20, 3))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"ks": [1, 0]}, "k must be 1 or more, got 0"),
+        ({"memory": float("inf")}, "above 0"),
+    ],
+)
+def test_sizes_that_are_none_are_refused(given, said):
+    x, y = sample(20, 4)
+    for measured in (evaluate, recalls):
+        with pytest.raises(ValueError, match=said):
+            measured(x, y, **given)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from nearkin import backbones
 from nearkin.data import load
 from nearkin.runs import engine, parts
 from nearkin.runs.engine import Measurements, Place, complete, measured, run, waves
@@ -97,6 +98,13 @@ def test_a_run_that_diverges_is_a_row_that_says_so(features, tmp_path):
     row = run(small(features, lr=1e30, optimizer="sgd", loss="contrastive"), tmp_path, place=CPU)
     assert row["status"] == "diverged"
     assert row["metrics"]["last"] is None
+    assert Store(tmp_path).rows() == [row]
+
+
+@pytest.mark.parametrize("lr", [1e22, 1e38])  # finite, too long to be compared; and infinite
+def test_embeddings_that_diverge_before_the_loss_does_are_a_row_too(features, tmp_path, lr):
+    row = run(replace(small(features), lr=lr, steps=1, epochs=1), tmp_path, place=CPU)
+    assert (row["status"], row["metrics"]["last"]) == ("diverged", None)
     assert Store(tmp_path).rows() == [row]
 
 
@@ -224,11 +232,31 @@ def test_a_checkpoint_of_another_recipe_is_refused(features, tmp_path):
         restore(Run(small(features, lr=0.5), splits, "cpu"), tmp_path / "checkpoint.pt")
 
 
-@pytest.mark.parametrize("content", [b"garbage", b""])
+@pytest.mark.parametrize("content", [b"garbage", b"", b"hello world", b"junk", b"\x80\x04N."])
 def test_a_broken_checkpoint_is_refused(features, tmp_path, content):
     (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(ValueError, match="broken, or not tensors"):
         restore(Run(small(features), load(features), "cpu"), tmp_path / "checkpoint.pt")
+
+
+def test_a_checkpoint_that_was_cut_off_is_refused(features, tmp_path):
+    torch.save({"recipe": {}, "x": torch.ones(1000)}, tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    for length in range(0, len(whole), 97):
+        (tmp_path / "cut.pt").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="broken, or not tensors"):
+            backbones.read(tmp_path / "cut.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    for name, said in (("list.pt", "broken, or not"), ("whole.pt", "not the checkpoint of a run")):
+        with pytest.raises(ValueError, match=said):
+            restore(Run(small(features), load(features), "cpu"), tmp_path / name)
+
+
+def test_a_start_of_another_size_is_refused_where_nothing_is_trained(features, tmp_path):
+    run(small(features), tmp_path, place=CPU)
+    (kept,) = tmp_path.glob("runs/*/backbone.pt")
+    with pytest.raises(ValueError, match="embeds into 8 dimensions"):
+        run(replace(small(features), start=str(kept), dim=7, epochs=0), tmp_path, place=CPU)
 
 
 def test_a_backbone_is_not_the_checkpoint_of_a_run(features, tmp_path):
@@ -264,6 +292,33 @@ def test_a_killed_worker_costs_no_run(features, tmp_path):
     rows = complete(recipes, tmp_path, jobs=2, place=CPU)
     killer.join()
     assert [r["recipe"]["seed"] for r in rows] == [0, 1]
+
+
+STUDY = """
+from nearkin.cli import main
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_person_who_stops_several_jobs_is_told_so_in_one_line(features, tmp_path):
+    (tmp_path / "study.py").write_text(STUDY)
+    words = ["study", "graph-gain", "--data", features, "--seeds", "1", "--epochs", "4000"]
+    words += ["--options", "tune=false", "--jobs", "2", "--out", str(tmp_path)]
+    started = subprocess.Popen(
+        [sys.executable, tmp_path / "study.py", *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # a process group of its own, as a terminal gives
+    )
+    while not list(tmp_path.glob("runs/*/lock")):
+        time.sleep(0.05)
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate()
+    assert started.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "nearkin: stopped; the same command goes on from here"
 
 
 def test_runs_come_after_the_run_they_start_from():

@@ -1,18 +1,20 @@
 """Rows are stored whole or not at all, whatever happens to the file or to who writes it."""
 
+import io
 import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from nearkin.runs.recipe import DEFAULTS, Recipe
-from nearkin.runs.store import Store
+from nearkin.runs.store import Store, write_whole
 
 
 def row(seed: int) -> dict:
-    return {"hash": Recipe(seed=seed).hash, "study": "", "value": seed}
+    return {"hash": Recipe(seed=seed).hash, "study": "", "status": "done", "value": seed}
 
 
 def test_rows_come_back_in_order_and_once(tmp_path):
@@ -33,6 +35,33 @@ def test_a_line_that_was_cut_off_is_no_row_and_is_gone_after_the_next(tmp_path):
     store.append(row(3))
     assert [r["value"] for r in store.rows()] == [1, 3]
     assert len(store.file.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"5", b'{"hash": "a"}'])
+def test_what_is_no_row_is_named_with_its_file(tmp_path, line):
+    (tmp_path / "rows.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(ValueError, match="rows"):
+        Store(tmp_path).rows()
+
+
+def test_a_full_disk_is_said_so_under_torch_too(tmp_path):
+    class Full(io.BytesIO):
+        def write(self, _) -> int:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "file.pt", lambda _: torch.save(torch.ones(3), Full()))
+    with pytest.raises(RuntimeError, match="another matter"):
+        write_whole(tmp_path / "file.pt", lambda _: exec("raise RuntimeError('another matter')"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_had_half_written_is_gone_when_it_goes_on(tmp_path):
+    with Store(tmp_path).claim(Recipe()) as folder:
+        (folder / ".checkpoint.pt.123").write_bytes(b"half")
+        (folder / "checkpoint.pt").write_bytes(b"whole")
+    with Store(tmp_path).claim(Recipe()) as folder:
+        assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "lock"]
 
 
 FULL = """

@@ -155,11 +155,12 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     from nearkin.studies import STUDIES
 
     module = look_up(study.name, STUDIES, "study")
-    if min(study.seeds, study.epochs) < 0:
-        raise ValueError(f"seeds and epochs must be 0 or more: {study.seeds}, {study.epochs}")
     if study.publish:
         take(study.publish / f"{study.published_name()}.jsonl", where.out)
     asked, kind = study.asked(module), f"option of study {study.name!r}"
+    for count in ("seeds", "epochs"):
+        if isinstance(asked.get(count), int) and asked[count] < 0:
+            raise ValueError(f"{count} must be 0 or more, got {asked[count]}")
     name, command = study.published_name(), study.command()
 
     def note(hashes: Iterable[str]) -> None:
@@ -208,7 +209,7 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
     Args:
         folder: the --out of earlier studies and runs.
         study: the one whose pages are made; by default all, and that of single runs.
-        publish: folder of published results, to write the studies' rows and Markdown pages to.
+        publish: folder of published results, to write the rows and the Markdown pages to.
     """
     from nearkin.report import trained
     from nearkin.report.publishing import keep, noted, results, show
@@ -236,6 +237,8 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
             keep(module.answer, found, folder, publish, page.name, page.command)
     if single:
         show(trained.answer, single, folder, "runs", "")
+        if publish:
+            keep(trained.answer, single, folder, publish, "runs", "")
 
 
 def evaluate_embeddings(
@@ -380,6 +383,11 @@ def main(words: list[str] | None = None) -> None:
         act()
     except (ValueError, OSError) as error:
         print("nearkin:", " ".join(str(error).split()), file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error):
+            raise
+        print("nearkin: out of memory:", " ".join(str(error).split())[:200], file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("nearkin: stopped; the same command goes on from here", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
@@ -83,8 +84,12 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def complaint(text: str) -> str:
-    """tyro's framed complaint in one line."""
-    lines = [line.strip("│| ") for line in text.splitlines()[1:]]
-    lines = [line for line in lines if any(map(str.isalnum, line))]
-    guess = next((line.split()[0] for line in lines[1:] if line.startswith("--")), "")
-    return lines[0] + (f": did you mean {guess}?" if guess and "Unrecognized" in lines[0] else "")
+    """tyro's framed complaint in one line: what stands above the rule, and the nearest flag."""
+    frame = "\n".join(line.strip("│| ") for line in text.strip().splitlines()[1:])
+    parts = (" ".join(part.split()) for part in re.split(r"^\W+$", frame, flags=re.MULTILINE))
+    said, *rest = filter(None, parts)
+    if said.startswith("Unrecognized"):
+        near = re.findall(r"(?<!\S)--[\w-]+", " ".join(rest))
+        typed = next((word.strip(",") for word in said.split() if word.startswith("-")), "")
+        said += f": did you mean {nearest(typed, near)}?" if near else ""
+    return said

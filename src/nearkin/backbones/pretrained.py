@@ -5,7 +5,6 @@ Dimensions: B batch, C channels and H x W cells of the last feature map, F featu
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -198,7 +197,6 @@ def lite0_file() -> Path:
 
 def read(path: Path) -> dict:
     """What a file of tensors and plain data holds; nothing in it is ever run."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -206,9 +204,14 @@ def read(path: Path) -> dict:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
-        raise ValueError(f"{path}: broken, or not tensors and plain data alone") from None
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception:  # bytes that are no checkpoint can be taken for anything
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: broken, or not tensors and plain data alone")
+    return found
 
 
 def without_classifier(model: Any, state: dict) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ the other test images.
 from __future__ import annotations
 
 import gzip
+import zlib
 from math import prod
 from pathlib import Path
 
@@ -78,7 +79,10 @@ def idx_splits(name: str, folder: str, classes: tuple[str, ...], request: Reques
             )
         import torchvision.datasets
 
-        getattr(torchvision.datasets, folder)(request.root, download=True)
+        try:
+            getattr(torchvision.datasets, folder)(request.root, download=True)
+        except RuntimeError as error:
+            raise ValueError(f"{name}: could not be downloaded ({error})") from None
         return idx_splits(name, folder, classes, Request(request.root, size=request.size))
     train, test = (idx_split(images, labels, classes) for images, labels in files)  # type: ignore
     return Splits(name, train, test, test, "28 px", True)
@@ -110,7 +114,7 @@ def read_idx(path: Path) -> Tensor:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a whole gzip file ({error})") from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path}: not an idx file of bytes")

@@ -21,6 +21,8 @@ def features(request: Request) -> Splits:
     Without that array the first half of the sorted classes trains, and the rest tests.
     """
     path = request.root
+    if request.size:
+        raise ValueError(f"features:{path}: vectors have no size in pixels, got {request.size}")
     whole, told = read_features(path), read_arrays(path, ("split", "variant"))
     name, variant = f"features:{path.stem}", f"features, {whole.tensor.shape[1]}-d"
     variant = f"{told['variant']}, {variant}" if "variant" in told else variant

@@ -47,4 +47,7 @@ def refuse(loss: nn.Module, mined: Mined) -> None:
     """For a loss over more than pairs and triplets: it cannot honour a miner."""
     if mined is not None:
         name = type(loss).__name__
-        raise ValueError(f"{name} takes no miner: it looks at the whole batch, not at chosen pairs")
+        raise ValueError(
+            f"{name} takes no miner, and no sampler of triplets or pairs: it looks at the whole "
+            "batch, not at some of its pairs"
+        )

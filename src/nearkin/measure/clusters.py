@@ -34,7 +34,10 @@ def k_means(x: Tensor, k: int, seed: int = 0, iterations: int = 20) -> Tensor:
     """The cluster (N,) of each row of x (N, D)."""
     import faiss
 
-    data = x.detach().float().cpu().contiguous().numpy()
+    x = x.detach().float().cpu()
+    if len(x) and x.abs().max() > 1e9:
+        x = x / x.abs().max()  # clusters know no unit; the squares of faiss overflow
+    data = x.contiguous().numpy()
     means = faiss.Kmeans(data.shape[1], k, niter=iterations, seed=seed, min_points_per_centroid=1)
     means.train(data)
     return torch.from_numpy(means.index.search(data, 1)[1][:, 0])

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -141,6 +142,7 @@ def retrieval(
     memory: float = 1e9,
 ) -> Retrieval:
     """The retrieval metrics of every query that has a match; arguments as in `evaluate`."""
+    check_sizes(ks, memory)
     query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
     with plain_arithmetic(query.device):
         search = search_of(query, gallery, metric, memory)
@@ -172,6 +174,7 @@ def recalls(
     >>> recalls(x, torch.tensor([0, 1, 1, 1]), ks=[1, 2])
     {'recall@1': 0.6666666666666666, 'recall@2': 1.0}
     """
+    check_sizes(ks, memory)
     query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
     most = len(labels) - (gallery is None)
     nearest = neighbours(query, min(max(ks), most), gallery, metric=metric, memory=memory).indices
@@ -180,6 +183,14 @@ def recalls(
         raise ValueError(NO_MATCH)
     relevant = (labels[nearest] == query_labels[:, None])[asked]
     return {f"recall@{k}": float(relevant[:, :k].any(1).double().mean()) for k in ks}
+
+
+def check_sizes(ks: Sequence[int], memory: float) -> None:
+    """Every k is 1 or more, and there is memory to work in."""
+    if min(ks, default=1) < 1:
+        raise ValueError(f"k must be 1 or more, got {min(ks)}")
+    if not 0 < memory < inf:
+        raise ValueError(f"memory must be a number of bytes above 0, got {memory}")
 
 
 def _retrieval(

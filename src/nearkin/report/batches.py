@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from nearkin.report.kept import may_show_pictures
+from nearkin.report.kept import arrays_of, may_show_pictures
 from nearkin.report.plots import Tips, as_svg, new
 from nearkin.report.views import CLASS_COLOURS, RIGHT
 from nearkin.studies.answer import BatchGraphs
@@ -40,8 +40,8 @@ def read(row: dict, store: Path) -> Batch | None:
     path = store / files.get("folder", "") / PurePath(files.get("attention", "")).name
     if not path.is_file() or not may_show_pictures(row):
         return None
-    with np.load(path, allow_pickle=False) as file:
-        return Batch(file["attention"], file["y"].astype(int), file["pictures"])
+    arrays = arrays_of(path)
+    return Batch(arrays["attention"], arrays["y"].astype(int), arrays["pictures"])
 
 
 def svg(figure: BatchGraphs, store: Path) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from nearkin.backbones import describe
 from nearkin.data import Splits, load
 from nearkin.measure import confusion
 from nearkin.runs.examine import (
+    Diverged,
     examine,
     headline,
     keep_attention,
@@ -38,7 +40,10 @@ CONFUSED = 20  # classes at most, of a data set whose rows tell which are mistak
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how runs are done: what changes the cost of a row, but not its numbers."""
+    """Where and how runs are done: what changes the cost of a row, but not its numbers.
+
+    But for skip_bad: a row whose pictures were not all there says so in its variant.
+    """
 
     root: str | None = None  # folder of the data sets
     device: str = "auto"
@@ -112,7 +117,7 @@ def carry_out(
     log = StepLog(folder, current.step)
     bar.start(title(recipe), current.total, current.step)
     if not current.total and not diverged:
-        close_epoch(current, clock, log)
+        diverged = close_epoch(current, clock, log)
     try:
         for step in train(current) if not diverged else ():
             if step.watched:
@@ -122,7 +127,7 @@ def carry_out(
                 diverged = not math.isfinite(step.watched["loss"])
             if current.epoch_ends:
                 diverged = diverged or not math.isfinite(current.loss_sum.item())
-                close_epoch(current, clock, log, diverged)
+                diverged = close_epoch(current, clock, log, diverged)
             if diverged:
                 break
             if current.epoch_ends or clock.save_is_due(place.save_seconds):
@@ -181,8 +186,9 @@ class Clock:
         return images / max(self.run.seconds - seconds, 1e-9)
 
 
-def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False) -> None:
-    """Note what the epoch came to: mean loss, and the metrics where they are due."""
+def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False) -> bool:
+    """Note what the epoch came to: mean loss, and the metrics where they are due; and say whether
+    the run has diverged, which its embeddings may show before its loss does."""
     recipe, number = current.recipe, current.epoch
     steps = current.step - sum(e["steps"] for e in current.epochs)
     clock.tick()
@@ -202,8 +208,12 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
                 log.evaluated(current.step, entry[name], name)
 
     if not diverged and (last or number % recipe.evaluate_every == 0):
-        clock.outside(measure)
+        try:
+            clock.outside(measure)
+        except Diverged:
+            diverged = True
     current.epochs.append(entry)
+    return diverged
 
 
 def conclude(
@@ -391,14 +401,19 @@ def in_processes(
     is begun again too."""
     missing, fruitless = list(work), 0
     while missing:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            futures = [pool.submit(work[hash]) for hash in missing]
+        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
             try:
+                # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
+                heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                futures = [pool.submit(work[hash]) for hash in missing]
+                signal.pthread_sigmask(signal.SIG_SETMASK, heard)
                 for future in as_completed(futures):
                     finish(future.result())
             except BrokenProcessPool:
                 pass  # a worker was killed: what is stored is stored, the rest goes on below
-            except BaseException:
+            except BaseException as error:
+                for worker in active_children() if isinstance(error, KeyboardInterrupt) else ():
+                    worker.terminate()  # what it did since its last checkpoint is done again
                 pool.shutdown(cancel_futures=True)
                 raise
         done = {row["hash"] for row in store.rows()}

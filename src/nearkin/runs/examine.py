@@ -20,6 +20,11 @@ from nearkin.tensors import unit
 KS = (1, 2, 4, 8, 10, 100, 1000)
 NEIGHBOURS = 5  # of the k-NN accuracy
 PICTURES = 2_000  # at most so many pictures are kept for the page
+LARGEST = 1e15  # length of an embedding; squares of longer ones, summed, leave float32
+
+
+class Diverged(ArithmeticError):
+    """Embeddings that are not finite, or too long to be compared."""
 
 
 def headline(splits: Splits) -> str:
@@ -44,6 +49,9 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     metric = nearness(run)
     apart = splits.gallery is not splits.query
     gallery = run.embed(splits.gallery) if apart else None
+    for x in (query, gallery):
+        if x is not None and not (x.norm(dim=1) < LARGEST).all():
+            raise Diverged
     sides = query, splits.query.labels, gallery, splits.gallery.labels if apart else None
     size = len(splits.gallery) - (not apart)
     ks = tuple(k for k in KS if k <= size)

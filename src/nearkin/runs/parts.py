@@ -41,7 +41,13 @@ def make_backbone(recipe: Recipe, splits: Splits) -> nn.Module:
         shape = (shape[0], side, side)
     start = backbones.read(Path(recipe.start)) if recipe.start else None
     if start and not (recipe.epochs or recipe.steps):
-        return backbones.rebuild(start)  # nothing is trained: the last layer too is that of `start`
+        whole = backbones.rebuild(start)  # with the last layer of `start`: nothing is trained
+        if whole.made["dim"] != recipe.dim:
+            raise ValueError(
+                f"dim is {recipe.dim}, but {recipe.start} embeds into {whole.made['dim']} "
+                "dimensions, and without training its last layer stays"
+            )
+        return whole
     backbone = backbones.make(recipe.backbone, recipe.backbone_options, shape, recipe.dim)
     if start:
         backbones.load_trunk(backbone, start)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from math import inf, isfinite
 
 from nearkin.names import fits
 
@@ -103,7 +104,8 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(default, dict):
                 plain = isinstance(value, Mapping) and all(
-                    isinstance(v, Plain) for v in value.values()
+                    isinstance(v, Plain) and (not isinstance(v, float) or isfinite(v))
+                    for v in value.values()
                 )
                 if not plain:
                     raise ValueError(f"{name}: wanted options of plain values, got {value!r}")
@@ -113,15 +115,20 @@ class Recipe:
                 raise ValueError(f"{name}: wanted a value of type {wanted}, got {value!r}")
             elif isinstance(default, float):
                 object.__setattr__(self, name, float(value))  # 1 and 1.0 are one recipe
+                if not 0 <= value < inf:
+                    raise ValueError(f"{name} must be 0 or more, and finite, got {value}")
         for name in ("keep_images", "keep_classes"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
         for name in ("dim", "batch", "per_class", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("epochs", "steps", "size", "memory", "chunk", "warmup", "head_first"):
+        counts = ("epochs", "steps", "size", "memory", "chunk", "warmup", "head_first", "seed")
+        for name in counts:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2 to the 63rd, got {self.seed}")
 
     @property
     def hash(self) -> str:

@@ -47,7 +47,8 @@ class Store:
         for number, line in enumerate(self.lines(), 1):
             try:
                 row = json.loads(line)
-                rows.setdefault(row["hash"], row)
+                hash, _, _ = row["hash"], row["study"], row["status"]
+                rows.setdefault(hash, row)
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
                     f"{self.file}: line {number} is not a row: {line[:60]!r}"
@@ -56,7 +57,10 @@ class Store:
 
     def lines(self) -> list[str]:
         """The complete lines of the file."""
-        text = self.file.read_text() if self.file.exists() else ""
+        try:
+            text = self.file.read_text() if self.file.exists() else ""
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.file} is not text of rows: {error}") from None
         return text[: text.rfind("\n") + 1].splitlines()
 
     def find(self, recipe: Recipe) -> dict | None:
@@ -90,11 +94,16 @@ class Store:
 
     @contextmanager
     def claim(self, recipe: Recipe) -> Iterator[Path]:
-        """The run's folder, for one process at a time; whoever comes second waits for the first."""
+        """The run's folder, for one process at a time; whoever comes second waits for the first.
+
+        What a killed process had half written there is removed.
+        """
         folder = self.run_folder(recipe.hash)
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            for partial in folder.glob(".*"):
+                partial.unlink(missing_ok=True)
             yield folder
 
 
@@ -108,5 +117,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except RuntimeError as error:  # torch.save's own complaint, of what went wrong below it
+        raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
     finally:
         partial.unlink(missing_ok=True)

@@ -22,7 +22,8 @@ from nearkin.data import SAMPLERS, Split, Splits, structure, transforms
 from nearkin.data.transforms import Pictures
 from nearkin.graphs.inference import SOURCES
 from nearkin.losses import cached_backward
-from nearkin.names import look_up
+from nearkin.measure.exact import METRICS
+from nearkin.names import look_up, unknown
 from nearkin.runs import parts
 from nearkin.runs.machine import usable
 from nearkin.runs.recipe import Recipe
@@ -35,6 +36,8 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {
     "float32": "32-true",
     "bf16": "bf16-mixed",
 }
+KEPT = {"recipe", "step", "epochs", "seconds", "loss_sum", "backbone", "loss", "optimizer"}
+"""What a checkpoint holds."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Run:
         self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")
         look_up(recipe.augment, transforms.AUGMENTS, "augment")
         precision = look_up(recipe.precision, PRECISIONS, "precision")
+        if recipe.metric not in ("", *METRICS):
+            raise unknown(recipe.metric, METRICS, "metric")
         self.splits, self.validation = parts.choose_data(recipe, splits)
         self.fabric = Fabric(accelerator=usable(device), devices=1, precision=precision)
         self.device = self.fabric.device
@@ -264,7 +269,7 @@ def save(run: Run, path: Path) -> None:
 def restore(run: Run, path: Path) -> None:
     """Put the run where `save` left it; a checkpoint of another recipe is refused."""
     state = backbones.read(path)
-    if not isinstance(state.get("recipe"), dict):
+    if state.keys() != KEPT or not isinstance(state["recipe"], dict):
         raise ValueError(f"{path} is not the checkpoint of a run")
     if state["recipe"] != asdict(run.recipe):
         changed = [k for k, v in asdict(run.recipe).items() if state["recipe"].get(k) != v]

@@ -44,6 +44,17 @@ def picked(names: str, methods: dict[str, dict] = METHODS) -> dict[str, dict]:
     return {name: look_up(name, methods, "method") for name in wanted}
 
 
+def sizes(dims: str) -> list[int]:
+    """Embedding dimensions separated by commas.
+
+    >>> sizes("2,64")
+    [2, 64]
+    """
+    if not all(dim.isdecimal() for dim in dims.split(",")):
+        raise ValueError(f"dims: wanted numbers separated by commas, got {dims!r}")
+    return [int(dim) for dim in dims.split(",")]
+
+
 def method(row: dict) -> str | None:
     """The name in METHODS of a row's loss; None for another loss, and where nothing was trained."""
     recipe = row["recipe"]

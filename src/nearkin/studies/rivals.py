@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
-from nearkin.studies.methods import BARE, UNTRAINED
+from nearkin.studies.methods import BARE, UNTRAINED, sizes
 from nearkin.studies.proxygml import CUB, classes, proxygml
 from nearkin.studies.reading import Scores, against, mean, p_value, scores
 from nearkin.studies.tuning import common, settle, trials, unsearched
@@ -129,15 +129,6 @@ def recipes(
         for name, recipe in settled
         if name != UNTRAINED or seed == 0
     ]
-
-
-def sizes(dims: str) -> list[int]:
-    """The numbers in a list.
-
-    >>> sizes("64,512")
-    [64, 512]
-    """
-    return [int(dim) for dim in dims.split(",")]
 
 
 def method(row: dict) -> str:

@@ -12,7 +12,7 @@ from nearkin.measure import overlap
 from nearkin.measure.statistics import Estimate, estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Figure, Gallery, Line, Lines, Maps, Table
-from nearkin.studies.methods import picked
+from nearkin.studies.methods import picked, sizes
 from nearkin.studies.reading import Scores, against, best, mean, p_value, scores
 
 TITLE = "The toolkit: Siamese, triplet and n-tuple networks"
@@ -51,6 +51,7 @@ BASE = Recipe(
     precision="bf16",
     metric="euclidean",  # of every method, as in seed 2's pictures, n-pair's too
 )
+DIGITS = ("mnist-5k", "mnist", "fashion-mnist")
 LARGE = {"epochs": 4, "evaluate_every": 2, "lr": 2e-3}
 """Of the full sets, whose epochs have 15 times as many steps; chosen on digits that validate."""
 
@@ -75,13 +76,15 @@ def recipes(
         methods: names separated by commas, or all.
         sweep: whether to add the sweep over the L2 weight, in 2-D on mnist-5k.
     """
+    if data not in DIGITS:
+        raise ValueError(
+            f"the toolkit is compared on ten classes that training and test share: "
+            f"{', '.join(DIGITS)}; for {data} there is the study rivals"
+        )
     base = replace(BASE, data=data, **(LARGE if data in ("mnist", "fashion-mnist") else {}))
     base = replace(base, epochs=epochs or base.epochs)
-    wanted = [int(dim) for dim in dims.split(",")]
-    main = [
-        replace(base, dim=dim, seed=seed, **change)
-        for seed, dim, change in product(range(seeds), wanted, picked(methods, METHODS).values())
-    ]
+    wanted = product(range(seeds), sizes(dims), picked(methods, METHODS).values())
+    main = [replace(base, dim=dim, seed=seed, **change) for seed, dim, change in wanted]
     asked = main + (l2_sweep(range(seeds)) if sweep else [])
     return list({recipe.hash: recipe for recipe in asked}.values())  # they share some runs
 
