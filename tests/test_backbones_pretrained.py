@@ -199,6 +199,10 @@ def without(state, name):
         (lambda state: without(state, "bn1.weight"), "it lacks 'bn1.weight'"),
         (lambda state: {**state, "more": torch.zeros(1)}, "it has besides 'more'"),
         (lambda state: {**state, "bn1.bias": torch.zeros(3)}, r"'bn1.bias' is \(3,\), wanted \("),
+        (lambda state: {**state, "bn1.bias": 3.0}, "wanted a state dict, names and their tensors"),
+        (lambda state: {1: torch.zeros(3)}, "wanted a state dict, names and their tensors"),
+        (lambda state: {"state_dict": 5}, "wanted a state dict, names and their tensors"),
+        (lambda state: [state], "broken, or not tensors and plain data alone"),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path, change, message):

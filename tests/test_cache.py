@@ -187,6 +187,20 @@ def test_a_cache_of_another_version_is_decoded_again(tmp_path, files):
     assert_sound(tmp_path, files)
 
 
+@pytest.mark.parametrize("name", ["header.json", "pixels.u8", "sizes.i4"])
+def test_a_cache_that_lost_a_file_is_decoded_again(tmp_path, files, name):
+    photographs("set", tmp_path, files)
+    (folder(tmp_path) / name).unlink()
+    with pytest.warns(UserWarning, match="decoding again"):
+        assert_sound(tmp_path, files)
+    (folder(tmp_path) / "header.json").write_bytes(b"\xff\xfe")
+    with pytest.warns(UserWarning, match="decoding again"):
+        assert_sound(tmp_path, files)
+    np.array([[-1, 4]] * len(files), "<i4").tofile(folder(tmp_path) / "sizes.i4")
+    with pytest.raises(ValueError, match="is damaged: delete it"):
+        photographs("set", tmp_path, files)
+
+
 def test_a_bad_picture_stops_or_is_left_out_and_counted(tmp_path, files):
     (tmp_path / files[4]).write_bytes(b"")
     (tmp_path / files[8]).unlink()

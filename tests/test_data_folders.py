@@ -7,6 +7,7 @@ from PIL import Image
 
 from nearkin.data import load
 from nearkin.data.cache import Photographs
+from nearkin.data.checks import check
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,17 @@ def test_train_and_test_folders(tmp_path):
     folders(tmp_path / "train", ["c", "d"])
     with pytest.raises(ValueError, match="must be disjoint, but share 2"):
         load(f"folder:{tmp_path}")
+
+
+def test_what_is_beside_the_class_folders_is_said_not_to_be_used(tmp_path):
+    folders(tmp_path, ["a", "b"])
+    draw(tmp_path / "alone.png", 3)
+    with pytest.warns(UserWarning, match=r"only class folders are used, not 1 beside, such as al"):
+        load(f"folder:{tmp_path}")
+    for part in ("train", "test", "val"):
+        folders(tmp_path / "parts" / part, ["a", "b"])
+    with pytest.warns(UserWarning, match=r"only train/ and test/ are used, .* such as val"):
+        load(f"folder:{tmp_path / 'parts'}")
 
 
 def test_large_or_uneven_pictures_become_photographs(tmp_path):
@@ -122,6 +134,7 @@ def test_omniglot_keeps_its_alphabets_apart(tmp_path, below):
     assert isinstance(splits.train.inputs, torch.Tensor)
     assert splits.train.inputs.shape == (6, 1, 105, 105)
     assert 0.05 < (splits.train.inputs == 255).float().mean() < 0.15
+    assert "6 items of 2 classes instead of 19,280 of 964" in str(check("omniglot", tmp_path))
     assert load("omniglot", tmp_path, size=28).query.inputs.shape == (6, 1, 28, 28)  # type: ignore[union-attr]
 
 

@@ -44,6 +44,9 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(deep))
     assert np.array_equal(read(path, 1)[..., 0], GRADIENT)
     assert np.array_equal(read(path, 3), np.stack([GRADIENT] * 3, 2))
+    bright = np.array([[65000, 65407, 65408, 65535]], np.uint16)
+    path = saved(tmp_path / "b.png", Image.fromarray(bright))
+    assert read(path, 1)[..., 0].tolist() == [[253, 255, 255, 255]]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

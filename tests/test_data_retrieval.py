@@ -199,6 +199,9 @@ def test_class_folders_need_not_be_in_the_official_order(tmp_path, monkeypatch, 
     for name in UNSORTED:
         for i in range(4 if name in ("Acura Integra", "Ram C/V Van") else 2):
             draw(images / name.replace("/", "-").replace(" ", separator) / f"{i}.jpg")
+    (images / "Porsche" / "._0.jpg").write_bytes(b"what another system leaves")
+    (images / "Porsche").rename(tmp_path / "elsewhere")
+    (images / "Porsche").symlink_to(tmp_path / "elsewhere")
     splits = load("cars", tmp_path / "folders")
     assert splits.train.labels.bincount().tolist() == [2, 4, 2]
     assert check("cars", tmp_path / "folders").sound
@@ -369,14 +372,15 @@ def test_a_wrong_root_is_said_in_one_line(tmp_path, name):
     assert not check(name, tmp_path).sound
 
 
+@pytest.mark.parametrize("below", ["", "images"])
 @pytest.mark.parametrize("name", ["cub", "cars"])
-def test_a_split_by_images_is_refused(tmp_path, name):
+def test_a_split_by_images_is_refused(tmp_path, name, below):
     for part in ("train", "test"):
         for kind in ("a", "b"):
-            draw(tmp_path / part / kind / "1.jpg")
+            draw(tmp_path / below / part / kind / "1.jpg")
     with pytest.raises(ValueError, match="is split by images, train/ and test/ share 2 classes"):
         load(name, tmp_path)
-    assert load(f"folder:{tmp_path}").shared_classes
+    assert load(f"folder:{tmp_path / below}").shared_classes
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,26 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path, start, monkeypatch):
         start("x.npz", device="cuda")
     assert "\n" not in str(caught.value)
     assert [step.total for step in start("x.npz", device="auto")] == [20] * 8
+
+
+def test_a_network_without_weights_is_the_same_one_when_a_killed_call_goes_on(tmp_path):
+    draw(tmp_path, 1)
+
+    def start(output):
+        options, place = {"filters": "4", "units": "8"}, Place(root=str(tmp_path), device="cpu")
+        return load_and_embed("folder:set", tmp_path / output, None, "network", options, 0, place)
+
+    list(start("whole.npz"))
+    kill(start("x.npz"), 5)
+    list(start("x.npz"))
+    assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_without_a_size_small_sets_stay_as_they_are(tmp_path):
+    draw(tmp_path, 1)
+    place = Place(root=str(tmp_path), device="cpu")
+    list(load_and_embed("folder:set", tmp_path / "x.npz", None, "identity", {}, 0, place))
+    assert load(f"features:{tmp_path}/x.npz").train.tensor.shape == (10, 3 * SIDE * SIDE)
+    again = f"features:{tmp_path}/x.npz"
+    list(load_and_embed(again, tmp_path / "y.npz", None, "identity", {}, 0, place))
+    assert load(f"features:{tmp_path}/y.npz").train.tensor.shape == (10, 3 * SIDE * SIDE)

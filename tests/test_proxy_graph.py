@@ -172,6 +172,13 @@ def test_a_ratio_that_leaves_only_the_true_class_names_one_that_would_do():
     assert ProxyGML(100, 8, ratio=0.01, positives="printed").chosen == 12
 
 
+@pytest.mark.parametrize(("classes", "chosen"), [(2, 8), (5, 8), (40, 8), (100, 20)])
+def test_the_usual_ratio_leaves_others_than_the_true_class_among_the_chosen(classes, chosen):
+    loss = ProxyGML(classes, 8, proxies=4)
+    assert loss.chosen == chosen
+    assert loss(torch.randn(4, 8), torch.tensor([0, 1, 1, 0])) > 0
+
+
 def test_a_true_class_that_is_missing_costs_much_and_teaches_nothing():
     loss = ProxyGML(3, 2, proxies=1, ratio=0.5, weight=0.0, positives="none")
     loss.proxies.data = torch.tensor([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0]])
@@ -240,6 +247,6 @@ def test_errors_and_registration():
     with pytest.raises(ValueError, match="positives must be"):
         ProxyGML(6, 8, positives="hard")
     with pytest.raises(ValueError, match="ratio must be in"):
-        ProxyGML(6, 8, ratio=0.0)
+        ProxyGML(6, 8, ratio=-0.1)
     with pytest.raises(ValueError, match="2 classes"):
         ProxyGML(1, 8)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nearkin import backbones
 from nearkin.data import load
@@ -120,6 +121,30 @@ def test_what_a_checkpoint_has_is_logged(tmp_path):
     log.flush()
     assert [s["step"] for s in read_steps(tmp_path / "steps.csv")] == ["20"]  # were it killed now
     log.close()
+
+
+def test_a_row_without_some_pictures_is_none_of_a_run_that_wants_them_all(tmp_path):
+    for kind in "abcd":
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 255, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / kind / f"{i}.png")
+    whole = (tmp_path / "set" / "a" / "0.png").read_bytes()
+    (tmp_path / "set" / "a" / "0.png").write_bytes(b"")
+    recipe = Recipe(data=f"folder:{tmp_path / 'set'}", epochs=0)
+    with pytest.warns(UserWarning, match="left out: 1"):
+        row = run(recipe, tmp_path / "out", place=replace(CPU, skip_bad=True))
+    assert run(recipe, tmp_path / "out", place=replace(CPU, skip_bad=True)) == row
+    (tmp_path / "set" / "a" / "0.png").write_bytes(whole)
+    for again in (run, lambda recipe, out, place: complete([recipe], out, place=place)):
+        with pytest.raises(ValueError, match="made with --skip-bad"):
+            again(recipe, tmp_path / "out", place=CPU)
+
+
+def test_a_study_of_data_that_are_not_there_trains_nothing(features, tmp_path):
+    with pytest.raises(ValueError, match="folder:nowhere: no such folder"):
+        complete([small(features), small("folder:nowhere")], tmp_path, place=CPU)
+    assert not list(tmp_path.iterdir())
 
 
 def test_batches_without_kin_are_refused_where_a_loss_learns_from_kin_alone(features, tmp_path):

@@ -1,12 +1,9 @@
 """The study of samples takes equal steps, and reads shares, laws and bands from rows rightly."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from finished import cells, figures, finished
-from nearkin.losses import LOSSES
 from nearkin.runs.engine import Place, complete
 from nearkin.studies import samples
 from nearkin.studies.samples import SHARES, UNTRAINED, law, reached, share_for
@@ -23,19 +20,6 @@ def test_every_share_is_asked_for_in_equal_steps():
     assert [r.keep_classes for r in images] == [1.0] * (2 * 5 + 1)
     with pytest.raises(ValueError, match="unknown way 'class': did you mean 'classes'"):
         samples.recipes(ways="class")
-
-
-def test_proxygml_always_joins_a_sample_to_others_than_its_class():
-    asked = [r for r in samples.recipes(seeds=1, methods="ProxyGML") if r.epochs]
-    for recipe in asked:
-        loss: Any = LOSSES["proxy-gml"](
-            dim=4, classes=round(100 * recipe.keep_classes), **recipe.loss_options
-        )
-        assert loss.chosen >= 1.25 * loss.per_class
-    assert {samples.named(finished(r, 0.5)) for r in asked} == {"ProxyGML"}
-    shares = {r.keep_classes: r.loss_options.get("ratio") for r in asked}
-    assert shares == {0.05: 0.4, 0.1: 0.2, 0.25: 0.08, 0.5: None, 1.0: None}
-    assert samples.settings("features:mine.npz", 10, "ProxyGML")[0].loss_options == {}
 
 
 def test_validation_chooses_how_many_parts_of_the_steps_are_taken():

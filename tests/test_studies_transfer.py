@@ -1,5 +1,7 @@
 """Transfer asks for every protocol of every pair, does as it says, and tells what is lost."""
 
+from unittest.mock import ANY
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from nearkin import losses
 from nearkin.backbones import read, rebuild
 from nearkin.data import load
 from nearkin.runs.engine import Place, complete, waves
-from nearkin.studies import transfer
+from nearkin.studies import proxygml, transfer
 from nearkin.studies.methods import METHODS, method, picked
 from nearkin.studies.transfer import AFTER_SOURCE, FROZEN, TARGET, TUNED, UNTRAINED, ZERO_SHOT
 
@@ -54,6 +56,8 @@ def test_settings_come_from_the_search():
 def test_one_data_set_has_nowhere_to_go():
     with pytest.raises(ValueError, match="two different data sets or more"):
         transfer.recipes(data="cub")
+    with pytest.raises(ValueError, match="between features, or between pictures"):
+        transfer.recipes(data=f"folder:a,{DATA}")
     with pytest.raises(ValueError, match="did you mean 'ProxyGML'"):
         transfer.recipes(data=DATA, methods="ProxyGLM")
 
@@ -65,11 +69,12 @@ def test_pictures_train_a_pretrained_network():
     assert [r.backbone_options["head"] for r in bare] == ["none", "none"]
 
 
-def test_every_method_can_be_built_and_is_known_again():
-    for name, change in picked("all").items():
-        losses.make(change["loss"], change.get("loss_options"), classes=60, dim=16)
-        recipe = transfer.settings("features:x.npz", 0, name)[name, "features:x.npz"]
+@pytest.mark.parametrize("data", ["features:x.npz", transfer.OMNIGLOT])
+def test_every_method_can_be_built_and_is_known_again(data):
+    for (name, _), recipe in transfer.settings(data, 0, "all").items():
+        losses.make(recipe.loss, recipe.loss_options, classes=60, dim=16)
         assert method(finished(recipe, 0.5)) == name
+        assert recipe.loss_options == (proxygml.fitted(data) if name == "ProxyGML" else ANY)
     assert len(METHODS) == len(picked("all"))
 
 

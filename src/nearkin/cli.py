@@ -296,7 +296,8 @@ class Embedding:
     backbone_options: Options = field(default_factory=dict)
     """key=value ... for the backbone's constructor"""
     size: int = 0
-    """side of the pictures in pixels; 0: as the backbone or the data set has it"""
+    """side of the pictures in pixels; 0: as the checkpoint had it, else small sets as they are and
+    photographs at 128"""
 
 
 def embed(embedding: OmitArgPrefixes[Embedding], where: OmitArgPrefixes[Where] = Where()) -> None:

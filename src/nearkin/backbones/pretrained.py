@@ -160,7 +160,7 @@ def create(
         tensors = read(lite0_file()).values()
         fill(model, dict(zip(model.state_dict(), tensors, strict=False)), "weights=lite0")
     elif weights not in ("hub", "none"):
-        fill(model, without_classifier(model, read(Path(weights))), weights)
+        fill(model, without_classifier(model, read(Path(weights)), weights), weights)
     return model
 
 
@@ -214,17 +214,25 @@ def read(path: Path) -> dict:
     return found
 
 
-def without_classifier(model: Any, state: dict) -> dict[str, Tensor]:
+def without_classifier(model: Any, found: dict, source: str) -> dict[str, Tensor]:
     """The tensors of a state dict, less those of the classifier that the model has no more."""
-    state = state.get("state_dict", state)
+    state = tensors(found.get("state_dict", found), source)
     names = model.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
     return {k: v for k, v in state.items() if not k.startswith(heads)}
 
 
+def tensors(state: Any, source: str) -> Mapping[str, Tensor]:
+    """The state dict that was read, if it is one."""
+    plain = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+    if not plain or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{source}: wanted a state dict, names and their tensors")
+    return state
+
+
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load a state dict that fits the module tensor by tensor, or say in one line what does not."""
-    wanted = module.state_dict()
+    wanted, state = module.state_dict(), tensors(state, source)
     for names, verb in ((wanted.keys() - state, "lacks"), (state.keys() - wanted, "has besides")):
         if names:
             raise ValueError(

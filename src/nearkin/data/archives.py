@@ -17,6 +17,8 @@ def unpack(archive: Path, folder: Path) -> None:
     Refused, before anything is written: a member that points outside the folder, one that is
     neither file nor folder, one that is encrypted, and one whose top folder is already there.
     """
+    if not (zipfile.is_zipfile(archive) or tarfile.is_tarfile(archive)):
+        raise ValueError(f"{archive}: not a zip or tar archive")
     folder.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder))
     try:
@@ -30,15 +32,17 @@ def unpack(archive: Path, folder: Path) -> None:
                     if member.flag_bits & 1:
                         raise ValueError(f"{archive}: refused, {member.filename!r} is encrypted")
                 opened.extractall(fresh)
-        elif tarfile.is_tarfile(archive):
+        else:
             with tarfile.open(archive) as opened:
                 for member in opened:
                     refuse(archive, folder, member.name, member.isfile() or member.isdir())
                 opened.extractall(fresh, filter="data")
-        else:
-            raise ValueError(f"{archive}: not a zip or tar archive")
         for path in fresh.iterdir():
             path.rename(folder / path.name)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk does not say where
+            error.filename = str(folder)
+        raise
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{archive}: not a whole archive ({error})") from None
     except NotImplementedError as error:

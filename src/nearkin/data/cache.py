@@ -191,7 +191,8 @@ def opened(folder: Path, count: int, channels: int) -> np.ndarray:
     """
     header = json.dumps({"version": VERSION, "pictures": count, "channels": channels})
     files = (folder / "header.json", folder / "pixels.u8", folder / "sizes.i4")
-    if folder.exists() and not (files[0].exists() and files[0].read_text() == header):
+    complete = all(file.exists() for file in files)
+    if folder.exists() and not (complete and files[0].read_bytes() == header.encode()):
         warnings.warn(f"{folder} is a cache of another version: decoding again", stacklevel=3)
         shutil.rmtree(folder)
     if not folder.exists():
@@ -205,6 +206,8 @@ def opened(folder: Path, count: int, channels: int) -> np.ndarray:
 
     sizes = np.fromfile(files[2], "<i4")
     sizes = sizes[: len(sizes) // 2 * 2].reshape(-1, 2)
+    if (sizes < 0).any():
+        raise ValueError(f"{folder} is damaged: delete it, and it is made again")
     ends = (sizes.prod(1, dtype=np.int64) * channels).cumsum()
     whole = int((ends <= files[1].stat().st_size).sum())
     os.truncate(files[1], ends[whole - 1] if whole else 0)

@@ -65,3 +65,10 @@ def named(name: str, root: str | Path | None) -> tuple[str, Path]:
     place = Path(root or default_root()).expanduser()
     here = Path(path).expanduser()
     return kind, here if path and (here.exists() or not (place / path).exists()) else place / path
+
+
+def there(name: str, root: str | Path | None) -> None:
+    """An error where a name is wrong, or the path that it holds is of nothing."""
+    kind, place = named(name, root)
+    if kind in PATHS and not place.exists():
+        raise ValueError(f"{name}: no such {'folder' if kind == 'folder' else 'file'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
@@ -25,7 +26,17 @@ def folder(request: Request) -> Splits:
     name = f"folder:{root}"
     if not root.is_dir():
         raise ValueError(f"{name}: no such folder")
-    if (root / "train").is_dir() and (root / "test").is_dir():
+    apart = (root / "train").is_dir() and (root / "test").is_dir()
+    used = ("train", "test") if apart else tuple(p.name for p in root.iterdir() if p.is_dir())
+    beside = [path.name for path in sorted(root.iterdir()) if path.name not in used]
+    beside = [entry for entry in beside if not entry.startswith(".")]
+    if beside:
+        warnings.warn(
+            f"{name}: only {'train/ and test/' if apart else 'class folders'} are used, "
+            f"not {len(beside)} beside, such as {beside[0]}",
+            stacklevel=2,
+        )
+    if apart:
         train, test = listed(name, root, "train"), listed(name, root, "test")
         shared = train.classes == test.classes
         return assembled(

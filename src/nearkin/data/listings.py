@@ -16,6 +16,7 @@ from nearkin.data.cache import Photographs, photographs
 from nearkin.data.sources import Request
 from nearkin.data.splits import Split, Splits
 
+LEFT_OUT = "bad pictures left out:"
 SMALL = 105  # pixels: pictures that are all of one size up to this live in memory
 
 
@@ -73,7 +74,7 @@ def assembled(
         skip_bad=request.skip_bad,
     )
     inputs = small(pictures, request.size)
-    left_out = f"bad pictures left out: {len(files) - len(kept)}" if len(kept) < len(files) else ""
+    left_out = f"{LEFT_OUT} {len(files) - len(kept)}" if len(kept) < len(files) else ""
 
     splits = {}
     first = 0

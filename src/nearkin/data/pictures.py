@@ -42,7 +42,8 @@ def read(path: Path, channels: int = 3, short_side: int = 0) -> np.ndarray:
 def flat(image: Image.Image) -> Image.Image:
     """The picture in 8 bits and without transparency, still of its own mode otherwise."""
     if image.mode.startswith("I"):  # 16 bits, which PIL would clip at 255
-        return Image.fromarray(((np.asarray(image).clip(0, 65535) + 128) // 257).astype(np.uint8))
+        deep = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("pixels are floats, of unknown range")
     if image.has_transparency_data:

@@ -71,9 +71,9 @@ def missing_and_extra(lists: Lists) -> tuple[list[str], list[str]]:
     listed = lists.files
     there = set()
     for top in sorted({file.split("/")[0] for file in listed}):
-        for folder, _, files in os.walk(lists.root / top):
+        for folder, _, files in os.walk(lists.root / top, followlinks=True):
             inside = Path(folder).relative_to(lists.root).as_posix()
-            there |= {f"{inside}/{file}" for file in files}
+            there |= {f"{inside}/{file}" for file in files if not file.startswith(".")}
     pictures = {file for file in there if Path(file).suffix.lower() in ENDINGS}
     return sorted(listed - there), sorted(pictures - listed)
 
@@ -134,7 +134,7 @@ def cars(root: Path) -> Lists:
             (path.relative_to(base).as_posix(), kind.name)
             for kind in kinds
             for path in sorted(kind.iterdir())
-            if path.suffix.lower() in ENDINGS
+            if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
         ]
         return Lists(base, "class folders", by_halves("cars", pairs))
     if marker == "cars_annos.mat":
@@ -213,7 +213,8 @@ def by_halves(
 
 def refuse_split_by_images(name: str, root: Path, *below: str) -> None:
     """An error for folders train/ and test/ that hold the same classes."""
-    for base in (root, *(root / each for each in below)):
+    places = (root, *(root / each for each in below))
+    for base in (*places, *(place / "images" for place in places)):
         train, test = (
             {path.name for path in (base / part).iterdir() if path.is_dir()}
             if (base / part).is_dir()

@@ -18,6 +18,9 @@ from nearkin.tensors import largest, unit
 HEAD_START = {"released": 3.0, "printed": 1.0, "none": 0.0}
 """What similarities to proxies of the true class gain in the choice of k; cosines differ by 2."""
 
+RATIO = 0.05
+"""The released code's share of the proxies that a sample is joined to."""
+
 MISSING = math.log(1e-20)
 """Log-probability of the true class where none of its proxies was chosen."""
 
@@ -54,7 +57,8 @@ class ProxyGML(nn.Module):
         classes: C.
         dim: D.
         proxies: N.
-        ratio: r, the share of all proxies that a sample is joined to, in (0, 1].
+        ratio: r, the share of all proxies that a sample is joined to, in (0, 1]. 0 takes the
+            released code's 0.05, or 2 / C where classes are few: twice as many as a class has.
         weight: of L^p, lambda; 0 leaves it out.
         positives: S^pos: "released" (certain), "printed" (1) or "none". Without it the true class
             can be missing from the mask: then its sample costs -log(1e-20) and teaches nothing.
@@ -73,7 +77,7 @@ class ProxyGML(nn.Module):
         classes: int,
         dim: int,
         proxies: int = 12,
-        ratio: float = 0.05,
+        ratio: float = 0.0,
         weight: float = 0.3,
         positives: str = "released",
         mask: bool = True,
@@ -84,8 +88,9 @@ class ProxyGML(nn.Module):
         super().__init__()
         if classes < 2 or proxies < 1:
             raise ValueError(f"wanted 2 classes, 1 proxy or more; got {classes} and {proxies}")
-        if not 0 < ratio <= 1:
-            raise ValueError(f"ratio must be in (0, 1], got {ratio}")
+        if not 0 <= ratio <= 1:
+            raise ValueError(f"ratio must be in (0, 1], or 0 for the usual one, got {ratio}")
+        ratio = ratio or max(RATIO, 2 / classes)
         if positives not in HEAD_START:
             raise ValueError(f"positives must be released, printed or none, got {positives!r}")
         count = classes * proxies

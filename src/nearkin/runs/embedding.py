@@ -97,12 +97,13 @@ def load_and_embed(
     if checkpoint:
         net = backbones.rebuild(backbones.read(checkpoint))
         learnt = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-        size = size or net.made["input_shape"][-1]
-    else:
-        size = size or PHOTOGRAPH_SIDE
+        shape = net.made["input_shape"]
+        size = size or (shape[-1] if len(shape) == 3 else 0)
     splits = load(data, place.root, download=place.download, skip_bad=place.skip_bad, size=size)
     if not checkpoint:
+        torch.manual_seed(0)  # of a network without weights, so that a killed call goes on with it
         inputs = splits.train.inputs
+        size = size or (0 if isinstance(inputs, Tensor) else PHOTOGRAPH_SIDE)
         shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, size, size)
         timm = backbone == "lite0" or backbone.startswith("timm:")
         options = {"head": "none"} | dict(backbone_options) if timm else backbone_options

@@ -17,6 +17,8 @@ import torch
 
 from nearkin.backbones import describe
 from nearkin.data import Splits, load
+from nearkin.data.catalogue import there
+from nearkin.data.listings import LEFT_OUT
 from nearkin.measure import confusion
 from nearkin.runs.examine import (
     Diverged,
@@ -90,6 +92,7 @@ def run(
     with store.claim(recipe) as folder:
         stored = store.find(recipe)
         if stored and not anew:
+            refuse_left_out(stored, place)
             return stored
         row = carry_out(recipe, store, folder, place, study, bar)
         if not stored:
@@ -97,6 +100,15 @@ def run(
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     bar.finish(one_line(row))
     return row
+
+
+def refuse_left_out(row: dict, place: Place) -> None:
+    """A row that was made without some pictures is none of a run that wants them all."""
+    if LEFT_OUT in row["data"]["variant"] and not place.skip_bad:
+        raise ValueError(
+            f"row {row['hash']} was made with --skip-bad ({row['data']['variant']}); without it "
+            "take another --out"
+        )
 
 
 def carry_out(
@@ -319,7 +331,13 @@ def complete(
     """
     recipes, store, bar = list({r.hash: r for r in recipes}.values()), Store(out), bar or Silent()
     shared = share(place, jobs)
-    done = {row["hash"]: row["status"] for row in store.rows()}
+    stored = {row["hash"]: row for row in store.rows()}
+    for recipe in recipes:
+        if recipe.hash in stored:
+            refuse_left_out(stored[recipe.hash], place)
+    for name in dict.fromkeys(recipe.data for recipe in recipes):
+        there(name, place.root)
+    done = {hash: row["status"] for hash, row in stored.items()}
     missing = [r for r in recipes if r.hash not in done]
     starts = {r.start for r in missing if done.get(r.start) == "done"}
     starts -= {hash for hash in starts if (store.run_folder(hash) / "backbone.pt").exists()}

@@ -117,7 +117,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except RuntimeError as error:  # torch.save's own complaint, of what went wrong below it
-        raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+    except (OSError, RuntimeError) as error:
+        cause = error.__context__ if isinstance(error, RuntimeError) else error  # under torch.save
+        if not isinstance(cause, OSError):
+            raise
+        if cause.errno and not cause.filename:
+            cause.filename = str(path)
+        raise cause from None
     finally:
         partial.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from nearkin.measure.statistics import Estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.studies import fine_tuning
 from nearkin.studies.answer import Answer, Bars, Table
-from nearkin.studies.methods import FEW, METHODS, method, picked
+from nearkin.studies.methods import FEW, METHODS, method, under
 from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import Scores, mean, scores
 from nearkin.studies.tuning import common, settle, trials
@@ -25,7 +25,7 @@ QUESTION = (
 
 def heads(features: str, methods: str) -> list[Recipe]:
     """A linear head on features by every method, its settings not chosen yet."""
-    return [replace(common(features), dim=512, **change) for change in picked(methods).values()]
+    return list(under(replace(common(features), dim=512), methods).values())
 
 
 def search(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
-from nearkin.studies.methods import FEW, METHODS, UNTRAINED, method, picked
+from nearkin.studies.methods import FEW, METHODS, UNTRAINED, method, under
 from nearkin.studies.reading import Scores, against, best, mean, p_value, scores
 from nearkin.studies.tuning import settle
 
@@ -69,15 +69,14 @@ def untrained(recipe: Recipe) -> Recipe:
 def settings(full: bool, backbone: str, **given) -> list[Recipe]:
     """A recipe for each data set and method, its number of epochs not chosen yet."""
     chosen = (FULL if full else SHORT) | {k: v for k, v in given.items() if v}
+    shared = {"backbone": backbone, "precision": chosen["precision"]}
     return [
-        replace(
-            photographs(data, chosen["epochs"], chosen["size"]),
-            backbone=backbone,
-            precision=chosen["precision"],
-            **change,
-        )
+        recipe
         for data in chosen["data"].split(",")
-        for change in picked(chosen["methods"]).values()
+        for recipe in under(
+            replace(photographs(data, chosen["epochs"], chosen["size"]), **shared),
+            chosen["methods"],
+        ).values()
     ]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from nearkin.names import look_up
+from nearkin.runs.recipe import Recipe
+from nearkin.studies.proxygml import fitted
 
 METHODS: dict[str, dict] = {
     "cross-entropy": {"loss": "normalised-cross-entropy"},
@@ -44,6 +47,20 @@ def picked(names: str, methods: dict[str, dict] = METHODS) -> dict[str, dict]:
     return {name: look_up(name, methods, "method") for name in wanted}
 
 
+def under(base: Recipe, names: str) -> dict[str, Recipe]:
+    """The base by each of these methods; `all` of them."""
+    return {
+        name: replace(base, loss=change["loss"], loss_options=options(change, base.data))
+        for name, change in picked(names).items()
+    }
+
+
+def options(change: dict, data: str) -> dict:
+    """The options of a method's loss on this data set: ProxyGML's are those that fit it."""
+    usual = fitted(data) if change["loss"] == "proxy-gml" else {}
+    return change.get("loss_options", usual)
+
+
 def sizes(dims: str) -> list[int]:
     """Embedding dimensions separated by commas.
 
@@ -58,8 +75,8 @@ def sizes(dims: str) -> list[int]:
 def method(row: dict) -> str | None:
     """The name in METHODS of a row's loss; None for another loss, and where nothing was trained."""
     recipe = row["recipe"]
+    asked = recipe["loss"], recipe["loss_options"]
     for name, change in METHODS.items():
-        wanted = {"loss_options": {}} | change
-        if all(recipe[k] == v for k, v in wanted.items()) and recipe["backbone"] != "identity":
-            return name
+        if asked == (change["loss"], options(change, recipe["data"])):
+            return name if recipe["backbone"] != "identity" else None
     return None

@@ -16,17 +16,23 @@ from nearkin.studies.tuning import common, settle, trials
 
 CUB = "features:CUB_200_2011_efficientnet_lite0_224px.npz"
 CARS = "features:stanford_cars_crops_efficientnet_lite0_224px.npz"
+OMNIGLOT = "features:omniglot_efficientnet_lite0_224px.npz"
 
-CLASSES = {CUB: 100, CARS: 98, "cub": 100, "cars": 98, "omniglot": 964, "mnist-5k": 10}
+CLASSES = {CUB: 100, CARS: 98, "cub": 100, "cars": 98}
+CLASSES |= {OMNIGLOT: 964, "omniglot": 964, "mnist-5k": 10}
 """Training classes, to know beforehand which ratios choose the true class alone."""
 
-OPTIONS: dict[str, dict[str, Plain]] = {"omniglot": {"proxies": 4}, "mnist-5k": {"ratio": 0.3}}
+OPTIONS: dict[str, dict[str, Plain]] = {
+    "omniglot": {"proxies": 4},
+    OMNIGLOT: {"proxies": 4},
+    "mnist-5k": {"ratio": 0.3},
+}
 """Where the released options do not fit: hundreds of small classes, or ten."""
 
 
 def proxygml(data: str, epochs: int, options: Mapping[str, Plain]) -> Recipe:
     """ProxyGML with these options on this data set, its settings not chosen yet."""
-    options = {**OPTIONS.get(data, {}), **options}
+    options = {**fitted(data), **options}
     return replace(common(data, epochs), loss="proxy-gml", loss_options=options)
 
 
@@ -40,10 +46,24 @@ def full(data: str, epochs: int, searched: Iterable[dict]) -> Recipe:
     return settle(proxygml(data, epochs, {}), searched)
 
 
+def fitted(data: str) -> dict[str, Plain]:
+    """The options that fit this data set better than the released ones."""
+    return OPTIONS.get(by_file(data), {})
+
+
 def classes(data: str) -> int | None:
-    """The number of training classes, where it is known; features by the name of their file."""
+    """The number of training classes, where it is known."""
+    return CLASSES.get(by_file(data))
+
+
+def by_file(data: str) -> str:
+    """A data set's name; of features and folders without where they are.
+
+    >>> by_file("features:here/cub.npz"), by_file("cub")
+    ('features:cub.npz', 'cub')
+    """
     kind, _, path = data.rpartition(":")
-    return CLASSES.get(f"{kind}:{Path(path).name}" if kind else path)
+    return f"{kind}:{Path(path).name}" if kind else path
 
 
 def teaches(data: str, ratio: float) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
-from nearkin.studies.proxygml import CUB, OPTIONS, full, proxygml
+from nearkin.studies.proxygml import CUB, fitted, full, proxygml
 from nearkin.studies.reading import Scores, against, mean, p_value, scores
 from nearkin.studies.tuning import SETTLED, settle, trials, unsearched
 
@@ -91,9 +91,9 @@ def recipes(
 
 def row_name(row: dict) -> str | None:
     """The name of a run's row, or control."""
-    recipe, fitted = row["recipe"], OPTIONS.get(row["recipe"]["data"], {})
+    recipe, fit = row["recipe"], fitted(row["recipe"]["data"])
     named = (ROWS | CONTROLS).items()
-    return next((name for name, o in named if recipe["loss_options"] == fitted | o), None)
+    return next((name for name, o in named if recipe["loss_options"] == fit | o), None)
 
 
 def settings(row: dict) -> tuple:

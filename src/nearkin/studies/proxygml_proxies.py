@@ -7,7 +7,7 @@ from dataclasses import replace
 from nearkin.measure.statistics import estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Line, Lines
-from nearkin.studies.proxygml import CUB, OPTIONS, full, proxygml, search, teaches
+from nearkin.studies.proxygml import CUB, fitted, full, proxygml, search, teaches
 from nearkin.studies.reading import mean, p_value, scores
 from nearkin.studies.tuning import SETTLED
 
@@ -49,7 +49,7 @@ def recipes(
 
 def point(row: dict) -> tuple[str, int]:
     """The curve that a run belongs to, and its N."""
-    options = OPTIONS.get(row["recipe"]["data"], {}) | row["recipe"]["loss_options"]
+    options = fitted(row["recipe"]["data"]) | row["recipe"]["loss_options"]
     curve = f"r = {options['ratio']:g}"
     return curve + (", s = 12 / N" if "scale" in options else ""), options["proxies"]
 

@@ -13,8 +13,8 @@ from nearkin.measure.statistics import Estimate, estimate
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Line, Lines, Table
-from nearkin.studies.methods import BARE, FEW, METHODS, UNTRAINED, method, picked
-from nearkin.studies.proxygml import CUB, classes
+from nearkin.studies.methods import BARE, FEW, METHODS, UNTRAINED, method, under
+from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import Scores, mean, scores
 from nearkin.studies.tuning import common, settle, trials
 
@@ -30,7 +30,6 @@ KEPT = {"images": "keep_images", "classes": "keep_classes"}
 WAYS = {"images per class": KEPT["images"], "classes": KEPT["classes"]}
 PARTS = 6  # of a run; validation chooses how many of them are taken
 ENOUGH = 0.95
-RATIO = 0.05  # of ProxyGML, as published
 
 DEMO = {
     "data": "mnist-5k",  # tested on the classes that it is trained on, so none can be left out
@@ -46,7 +45,7 @@ DEMO = {
 def settings(data: str, steps: int, methods: str) -> list[Recipe]:
     """A recipe on all data for each method, its settings not chosen yet."""
     base = replace(common(data), steps=steps, epochs=PARTS, evaluate_every=1)
-    return [joined_to_others(replace(base, **change)) for change in picked(methods).values()]
+    return list(under(base, methods).values())
 
 
 def search(
@@ -87,28 +86,7 @@ def recipes(
             runs.append(whole)
             for way, share in product(ways.split(","), SHARES[:-1]):
                 runs.append(replace(whole, **{look_up(way, KEPT, "way"): share}))
-    return [joined_to_others(recipe) for recipe in runs]
-
-
-def joined_to_others(recipe: Recipe) -> Recipe:
-    """ProxyGML with a sample joined to twice as many proxies as its class has, at least.
-
-    At its ratio of 0.05, of a few classes' proxies those of the true class alone would be chosen,
-    and there would be nothing to learn. Other recipes, and data sets not known, as they are.
-    """
-    known = classes(recipe.data)
-    if recipe.loss != "proxy-gml" or not known:
-        return recipe
-    least = 2 / max(2, round(recipe.keep_classes * known))
-    if least <= RATIO:
-        return recipe
-    return replace(recipe, loss_options={**recipe.loss_options, "ratio": least})
-
-
-def named(row: dict) -> str | None:
-    """The method's name in the tables, whatever its ratio."""
-    options = {k: v for k, v in row["recipe"]["loss_options"].items() if k != "ratio"}
-    return method({**row, "recipe": {**row["recipe"], "loss_options": options}})
+    return runs
 
 
 Curve = dict[float, Scores]
@@ -118,7 +96,7 @@ Curve = dict[float, Scores]
 def curve(rows: list[dict], name: str, way: str, metric: str = "recall@1") -> Curve:
     """A method's scores by the share of one way; the other way whole."""
     mine, other = (WAYS[way], *(field for w, field in WAYS.items() if w != way))
-    kept = [r for r in rows if named(r) == name and r["recipe"][other] == 1]
+    kept = [r for r in rows if method(r) == name and r["recipe"][other] == 1]
     found = scores(kept, lambda row: row["recipe"][mine], metric)
     return dict(sorted(found.items()))
 
@@ -184,7 +162,7 @@ def reached(points: Curve) -> Estimate | None:
 
 def answer(rows: list[dict]) -> Answer:
     """A figure and a table for each of the two ways."""
-    names = [name for name in METHODS if any(named(row) == name for row in rows)]
+    names = [name for name in METHODS if any(method(row) == name for row in rows)]
     ways = [way for way, field in WAYS.items() if any(r["recipe"][field] < 1 for r in rows)]
     return Answer(
         title=TITLE,

@@ -10,8 +10,8 @@ from nearkin.measure.statistics import Difference, Estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Matrix, Table
 from nearkin.studies.fine_tuning import photographs
-from nearkin.studies.methods import BARE, FEW, METHODS, UNTRAINED, method, picked
-from nearkin.studies.proxygml import CARS, CUB
+from nearkin.studies.methods import BARE, FEW, METHODS, UNTRAINED, method, picked, under
+from nearkin.studies.proxygml import CARS, CUB, OMNIGLOT
 from nearkin.studies.reading import Scores, mean, p_value, scores
 from nearkin.studies.tuning import common, settle, trials
 
@@ -23,7 +23,6 @@ QUESTION = (
     "loses least from (1) to (3)?"
 )
 
-OMNIGLOT = "features:omniglot_efficientnet_lite0_224px.npz"
 TARGET, TUNED, FROZEN, ZERO_SHOT = "(1) target", "(2) fine-tuned", "(3) frozen", "zero-shot"
 AFTER_SOURCE = (TUNED, FROZEN, ZERO_SHOT)
 
@@ -42,9 +41,9 @@ def base(data: str, epochs: int) -> Recipe:
 def settings(data: str, epochs: int, methods: str) -> dict[tuple[str, str], Recipe]:
     """(method, data set) -> recipe, its settings not chosen yet."""
     return {
-        (name, target): replace(base(target, epochs), **change)
+        (name, target): recipe
         for target in data.split(",")
-        for name, change in picked(methods).items()
+        for name, recipe in under(base(target, epochs), methods).items()
     }
 
 
@@ -80,6 +79,8 @@ def recipes(
     names = data.split(",")
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise ValueError(f"transfer wanted two different data sets or more, got {data}")
+    if len({name.startswith("features:") for name in names}) > 1:
+        raise ValueError(f"transfer goes between features, or between pictures; got {data}")
     found = settings(data, epochs, methods)
     settled = {key: settle(recipe, searched or []) for key, recipe in found.items()}
     runs = [untrained(base(target, epochs)) for target in names]
@@ -247,7 +248,8 @@ def findings(
         )
         bare = mean(found.get((UNTRAINED, TARGET, "", target)))
         shots = {n: mean(found.get((n, ZERO_SHOT, source, target))) for n in names}
-        better = [n for n, shot in shots.items() if bare and shot and shot.low > bare.mean]
+        sure = {n: shot for n, shot in shots.items() if shot and shot.n > 1}
+        better = [n for n, shot in sure.items() if bare and shot.low > bare.mean]
         said.append(
             f"{source} to {target}: zero-shot is surely better than no training for "
             f"{', '.join(better) or 'no method'}."
