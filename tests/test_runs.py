@@ -21,9 +21,10 @@ from PIL import Image
 from nearkin import backbones
 from nearkin.data import load
 from nearkin.runs import engine, parts
-from nearkin.runs.engine import Measurements, Place, complete, measured, run, waves
+from nearkin.runs.engine import Place, run
 from nearkin.runs.log import StepLog, read_steps
 from nearkin.runs.machine import Peak, cores, keep_freed_memory
+from nearkin.runs.many import Measurements, complete, measured, waves
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 from nearkin.runs.training import Run, Step, restore

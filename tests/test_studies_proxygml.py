@@ -10,8 +10,9 @@ from nearkin import backbones
 from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
 from nearkin.report import write_markdown
-from nearkin.runs.engine import Place, measured
+from nearkin.runs.engine import Place
 from nearkin.runs.log import Silent
+from nearkin.runs.many import measured
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.training import Run
 from nearkin.studies import (

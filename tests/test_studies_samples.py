@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from finished import cells, figures, finished
-from nearkin.runs.engine import Place, complete
+from nearkin.runs.engine import Place
+from nearkin.runs.many import complete
 from nearkin.studies import samples
 from nearkin.studies.samples import SHARES, UNTRAINED, law, reached, share_for
 

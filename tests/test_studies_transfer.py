@@ -10,7 +10,8 @@ from finished import cells, figures, finished
 from nearkin import losses
 from nearkin.backbones import read, rebuild
 from nearkin.data import load
-from nearkin.runs.engine import Place, complete, waves
+from nearkin.runs.engine import Place
+from nearkin.runs.many import complete, waves
 from nearkin.studies import proxygml, transfer
 from nearkin.studies.methods import METHODS, method, picked
 from nearkin.studies.transfer import AFTER_SOURCE, FROZEN, TARGET, TUNED, UNTRAINED, ZERO_SHOT

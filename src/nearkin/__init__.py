@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from nearkin.backbones import Network
     from nearkin.data import load
     from nearkin.measure import evaluate, neighbours
-    from nearkin.runs.engine import Place, complete, run
+    from nearkin.runs.engine import Place, run
+    from nearkin.runs.many import complete
     from nearkin.runs.recipe import Recipe
 
 __version__ = "0.1.0"
@@ -30,7 +31,7 @@ NAMES = {
     "Network": "nearkin.backbones",
     "Place": "nearkin.runs.engine",
     "Recipe": "nearkin.runs.recipe",
-    "complete": "nearkin.runs.engine",
+    "complete": "nearkin.runs.many",
     "evaluate": "nearkin.measure",
     "load": "nearkin.data",
     "neighbours": "nearkin.measure",

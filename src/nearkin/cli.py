@@ -150,8 +150,8 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     Example: nearkin study toolkit --options dims=2 sweep=false --jobs 2
     """
     from nearkin.report.publishing import Page, keep, show, take
-    from nearkin.runs.engine import complete, measured
     from nearkin.runs.log import bar
+    from nearkin.runs.many import complete, measured
     from nearkin.studies import STUDIES
 
     module = look_up(study.name, STUDIES, "study")

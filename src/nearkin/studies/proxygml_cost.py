@@ -13,9 +13,10 @@ from statistics import median
 import torch
 
 from nearkin.losses import ProxyGML
-from nearkin.runs.engine import Measurements, Place, splits_of
+from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.examine import watched_batch
 from nearkin.runs.machine import Peak
+from nearkin.runs.many import Measurements
 from nearkin.runs.training import Run, train
 from nearkin.studies.answer import Answer, Line, Lines, Table
 from nearkin.studies.proxygml import CUB, proxygml

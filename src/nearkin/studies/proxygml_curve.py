@@ -10,7 +10,8 @@ import torch
 from nearkin.data import Split, Splits
 from nearkin.measure import recalls
 from nearkin.measure.statistics import estimate
-from nearkin.runs.engine import Measurements, Place, splits_of
+from nearkin.runs.engine import Place, splits_of
+from nearkin.runs.many import Measurements
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.training import Run, train
 from nearkin.studies.answer import Answer, Line, Lines

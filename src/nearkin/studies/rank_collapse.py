@@ -19,7 +19,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from nearkin.graphs import Refiner
-from nearkin.runs.engine import Measurements, Place, splits_of
+from nearkin.runs.engine import Place, splits_of
+from nearkin.runs.many import Measurements
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.runs.training import Run, train
 from nearkin.studies import refinement
