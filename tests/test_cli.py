@@ -321,6 +321,7 @@ def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):
     published.append(row | {"hash": "another", "recipe": row["recipe"] | {"seed": 1}})
     rows = published.rows()
     monkeypatch.setattr("nearkin.runs.engine.carry_out", None)  # nothing is trained any more
+    Path("many.npz").unlink()  # nor looked at
     main([*words, "--out", "second"])
     assert published.rows() == rows
     assert written.read_text() == page

@@ -44,10 +44,10 @@ def complete(
     for recipe in recipes:
         if recipe.hash in stored:
             refuse_left_out(stored[recipe.hash], place)
-    for name in dict.fromkeys(recipe.data for recipe in recipes):
-        there(name, place.root)
     done = {hash: row["status"] for hash, row in stored.items()}
     missing = [r for r in recipes if r.hash not in done]
+    for name in dict.fromkeys(recipe.data for recipe in missing):
+        there(name, place.root)
     starts = {r.start for r in missing if done.get(r.start) == "done"}
     starts -= {hash for hash in starts if (store.run_folder(hash) / "backbone.pt").exists()}
     for recipe in recipes:
