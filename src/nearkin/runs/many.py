@@ -44,11 +44,11 @@ def complete(
     for recipe in recipes:
         if recipe.hash in stored:
             refuse_left_out(stored[recipe.hash], place)
-    done = {hash: row["status"] for hash, row in stored.items()}
-    missing = [r for r in recipes if r.hash not in done]
+    missing = [r for r in recipes if r.hash not in stored]
     for name in dict.fromkeys(recipe.data for recipe in missing):
         there(name, place.root)
-    starts = {r.start for r in missing if done.get(r.start) == "done"}
+    starts = {r.start for r in missing if r.start in stored}
+    starts = {hash for hash in starts if stored[hash]["status"] == "done"}
     starts -= {hash for hash in starts if (store.run_folder(hash) / "backbone.pt").exists()}
     for recipe in recipes:
         if recipe.hash in starts:  # of a row that came without its files, as published ones do
