@@ -15,6 +15,8 @@ from nearkin.report.page import write, write_markdown, write_page
 from nearkin.runs.store import Store
 from nearkin.studies.answer import Answer
 
+WIDE = 160  # characters of a line where tables go to a file, which wraps nothing
+
 
 @dataclass(frozen=True)
 class Page:
@@ -47,8 +49,11 @@ def show(
 ) -> None:
     """Print a study's tables and write its page, as HTML, Markdown and LaTeX."""
     answer = answers(results(rows))
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE
     for table in answer.tables:
-        Console().print(tables.terminal(table))
+        console.print(tables.terminal(table))
     for finding in answer.findings:
         print(finding)
     page = write_page(answer, results(rows), out / "report", out, name=name, command=command)

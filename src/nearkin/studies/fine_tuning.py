@@ -159,7 +159,7 @@ def comparison(rows: list[dict], data: str) -> Table:
     reference = best(trained) if trained else None
     differ = against(reference, trained) if reference else {}
     machines = [row["machine"] for row in rows]
-    places = dict.fromkeys(m["gpu"] or f"{m['cores']} cores of {m['cpu']}" for m in machines)
+    places = dict.fromkeys(m["gpu"] or cores_of(m) for m in machines)
     sizes = dict.fromkeys(f"{row['recipe']['size']} px" for row in rows)
     return Table(
         title=f"{data}: fine-tuned",
@@ -187,6 +187,16 @@ def comparison(rows: list[dict], data: str) -> Table:
     )
 
 
+def cores_of(machine: dict) -> str:
+    """What a run without a GPU was done on.
+
+    >>> cores_of({"cores": 1, "cpu": "Abacus"})
+    'a core of Abacus a run'
+    """
+    count = machine["cores"]
+    return f"{'a core' if count == 1 else f'{count} cores'} of {machine['cpu']} a run"
+
+
 def epochs_of(rows: list[dict], name: str) -> Scores:
     """Seed -> epochs of a method."""
     return {r["recipe"]["seed"]: r["recipe"]["epochs"] for r in rows if named(r) == name}
@@ -194,7 +204,8 @@ def epochs_of(rows: list[dict], name: str) -> Scores:
 
 def minutes_of(rows: list[dict], name: str) -> Scores:
     """Seed -> minutes of training of a method."""
-    return {r["recipe"]["seed"]: r["cost"]["train_seconds"] / 60 for r in rows if named(r) == name}
+    trained = [r for r in rows if named(r) == name and r["recipe"]["epochs"]]
+    return {r["recipe"]["seed"]: r["cost"]["train_seconds"] / 60 for r in trained}
 
 
 def bars(rows: list[dict], sets: list[str]) -> Bars:
@@ -222,6 +233,6 @@ def findings(rows: list[dict], data: str) -> list[str]:
     behind = [n for n, d in against(leader, trained).items() if d.p < 0.05]
     gain = f", {100 * (top.mean - bare.mean):.1f} points above no training" if bare and top else ""
     return [
-        f"{data}: {leader} is best, R@1 {100 * top.mean if top else 0:.1f} %{gain}; surely behind "
-        f"it: {', '.join(behind) or 'none'}."
+        f"{data}: {leader} has the highest R@1, {100 * top.mean if top else 0:.1f} %{gain}; "
+        f"{' and '.join(behind) or 'no other method'} is surely behind it."
     ]
