@@ -63,6 +63,10 @@ def test_one_data_set_has_nowhere_to_go():
         transfer.recipes(data=DATA, methods="ProxyGLM")
 
 
+def test_features_as_they_are_lose_nothing_to_half_precision(asked):
+    assert {r.precision for r in asked if not r.epochs and not r.start} == {"float32"}
+
+
 def test_pictures_train_a_pretrained_network():
     asked = transfer.recipes(data="cub,omniglot", seeds=1)
     assert {r.backbone for r in asked} == {"lite0"}

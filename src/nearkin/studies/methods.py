@@ -29,6 +29,7 @@ BARE: dict[str, Any] = {
     "backbone_options": {},
     "loss": "contrastive",
     "metric": "cosine",
+    "precision": "float32",
     "epochs": 0,
 }
 """What makes a recipe evaluate its inputs as they are: the row that every table needs."""

@@ -104,7 +104,7 @@ def options(**given: Plain) -> dict[str, Any]:
 
 
 CONTROLS: dict[str, Change] = {
-    UNTRAINED: BARE | {"augment": "none", "precision": "float32"},
+    UNTRAINED: BARE | {"augment": "none"},
     "cross-entropy": {"loss": "cross-entropy"},
 }
 """Rows of every table: the inputs as they are, and the plainest loss."""
