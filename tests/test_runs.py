@@ -321,8 +321,10 @@ def test_a_killed_worker_costs_no_run(features, tmp_path):
 
 
 STUDY = """
+import signal
 from nearkin.cli import main
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # off in what a shell put behind it
     main()
 """
 
