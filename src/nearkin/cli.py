@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import io
 import json
+import re
 import shlex
 import sys
 import warnings
@@ -374,6 +375,10 @@ COMMANDS: dict[str, Callable] = {
 }
 
 
+NO_MEMORY = "out of memory|can't allocate memory"
+"""What torch says in an error that is of no kind of its own."""
+
+
 def main(words: list[str] | None = None) -> None:
     """Carry out one command; bad input is one line and exit code 2."""
     words = list(sys.argv[1:] if words is None else words)
@@ -386,7 +391,7 @@ def main(words: list[str] | None = None) -> None:
         print("nearkin:", " ".join(str(error).split()), file=sys.stderr)
         raise SystemExit(2) from None
     except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error):
+        if not (isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error))):
             raise
         print("nearkin: out of memory:", " ".join(str(error).split())[:200], file=sys.stderr)
         raise SystemExit(2) from None

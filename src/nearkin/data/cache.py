@@ -193,7 +193,7 @@ def opened(folder: Path, count: int, channels: int) -> np.ndarray:
     files = (folder / "header.json", folder / "pixels.u8", folder / "sizes.i4")
     complete = all(file.exists() for file in files)
     if folder.exists() and not (complete and files[0].read_bytes() == header.encode()):
-        warnings.warn(f"{folder} is a cache of another version: decoding again", stacklevel=3)
+        warnings.warn(f"{folder} is of another version, or not whole: decoding again", stacklevel=3)
         shutil.rmtree(folder)
     if not folder.exists():
         fresh = Path(tempfile.mkdtemp(dir=folder.parent))

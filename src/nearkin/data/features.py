@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
@@ -64,6 +65,8 @@ def numbered(split: Split, present: Tensor) -> Split:
 
 def read_features(path: Path) -> Split:
     """x (N, D) floats and y (N,) integers or strings, names (N,) optional, of an npz file."""
+    if not path.is_file():
+        raise ValueError(f"features:{path}: no such file; `nearkin embed` writes one")
     arrays = read_arrays(path, ("x", "y", "names"))
     if "x" not in arrays or "y" not in arrays:
         raise ValueError(f"features:{path}: wanted arrays x and y, got {sorted(arrays)}")
@@ -91,15 +94,13 @@ def read_features(path: Path) -> Split:
     )
 
 
-def read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Those of an npz file's arrays that have these names; no code in it is ever run."""
-    if not path.is_file():
-        raise ValueError(f"features:{path}: no such file; `nearkin embed` writes one")
+def read_arrays(path: Path, keys: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """An npz file's arrays, all or those with these names; no code in it is ever run."""
     try:
         with open(path, "rb") as opened:
             file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array")
-            return {key: file[key] for key in keys if key in file}
+            return {key: file[key] for key in keys or file.files if key in file}
     except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"features:{path}: not a whole npz file ({error})") from None
+        raise ValueError(f"{path}: not a whole npz file ({error})") from None

@@ -15,6 +15,8 @@ from nearkin.data.pictures import ENDINGS
 from nearkin.data.sources import Request, folder_with
 from nearkin.data.splits import Split, Splits, halves
 
+PARTS = ("train", "test")
+
 
 def folder(request: Request) -> Splits:
     """A folder of class folders, or one that holds train/ and test/ with class folders each.
@@ -26,10 +28,9 @@ def folder(request: Request) -> Splits:
     name = f"folder:{root}"
     if not root.is_dir():
         raise ValueError(f"{name}: no such folder")
-    apart = (root / "train").is_dir() and (root / "test").is_dir()
-    used = ("train", "test") if apart else tuple(p.name for p in root.iterdir() if p.is_dir())
-    beside = [path.name for path in sorted(root.iterdir()) if path.name not in used]
-    beside = [entry for entry in beside if not entry.startswith(".")]
+    apart = all((root / part).is_dir() for part in PARTS)
+    entries = [path for path in sorted(root.iterdir()) if not path.name.startswith(".")]
+    beside = [p.name for p in entries if (p.name not in PARTS if apart else not p.is_dir())]
     if beside:
         warnings.warn(
             f"{name}: only {'train/ and test/' if apart else 'class folders'} are used, "
@@ -37,7 +38,7 @@ def folder(request: Request) -> Splits:
             stacklevel=2,
         )
     if apart:
-        train, test = listed(name, root, "train"), listed(name, root, "test")
+        train, test = (listed(name, root, part) for part in PARTS)
         shared = train.classes == test.classes
         return assembled(
             name, root, {"train": train, "query": test}, request, shared_classes=shared

@@ -11,7 +11,8 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from nearkin.report.kept import arrays_of, may_show_pictures
+from nearkin.data.features import read_arrays
+from nearkin.report.kept import may_show_pictures
 from nearkin.report.plots import Tips, as_svg, new
 from nearkin.report.views import CLASS_COLOURS, RIGHT
 from nearkin.studies.answer import BatchGraphs
@@ -40,7 +41,7 @@ def read(row: dict, store: Path) -> Batch | None:
     path = store / files.get("folder", "") / PurePath(files.get("attention", "")).name
     if not path.is_file() or not may_show_pictures(row):
         return None
-    arrays = arrays_of(path)
+    arrays = read_arrays(path)
     return Batch(arrays["attention"], arrays["y"].astype(int), arrays["pictures"])
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from zipfile import BadZipFile
 
 import numpy as np
+
+from nearkin.data.features import read_arrays
 
 MOST = 2_000  # items of a set that a page draws
 OURS_TO_SHOW = {"mnist-5k", "mnist", "fashion-mnist", "omniglot"}
@@ -79,7 +79,7 @@ def read(row: dict, store: Path) -> Kept | None:
     path = store / files.get("folder", "") / PurePath(files.get("embeddings", "")).name
     if not path.is_file():
         return None
-    arrays = arrays_of(path)
+    arrays = read_arrays(path)
     n = len(arrays["y"])
     shown = may_show_pictures(row) and "pictures" in arrays
     items = arrays["picture_index"] if shown else np.arange(n)
@@ -94,15 +94,6 @@ def read(row: dict, store: Path) -> Kept | None:
         names=tuple(map(str, names)),
         pictures=arrays["pictures"][::step] if shown else None,
     )
-
-
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file that a run has left."""
-    try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is broken ({error}); delete it to do without") from None
 
 
 def plane(x: np.ndarray) -> np.ndarray:

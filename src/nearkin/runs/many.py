@@ -132,8 +132,10 @@ def in_processes(
             try:
                 # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
                 heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                futures = [pool.submit(work[hash]) for hash in missing]
-                signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+                try:
+                    futures = [pool.submit(work[hash]) for hash in missing]
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, heard)
                 for future in as_completed(futures):
                     finish(future.result())
             except BrokenProcessPool:

@@ -234,5 +234,5 @@ def findings(rows: list[dict], data: str) -> list[str]:
     gain = f", {100 * (top.mean - bare.mean):.1f} points above no training" if bare and top else ""
     return [
         f"{data}: {leader} has the highest R@1, {100 * top.mean if top else 0:.1f} %{gain}; "
-        f"{' and '.join(behind) or 'no other method'} is surely behind it."
+        f"surely behind it: {', '.join(behind) or 'no other method'}."
     ]

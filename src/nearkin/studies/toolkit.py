@@ -81,7 +81,7 @@ def recipes(
             f"the toolkit is compared on ten classes that training and test share: "
             f"{', '.join(DIGITS)}; for {data} there is the study rivals"
         )
-    base = replace(BASE, data=data, **(LARGE if data in ("mnist", "fashion-mnist") else {}))
+    base = replace(BASE, data=data, **({} if data == BASE.data else LARGE))
     base = replace(base, epochs=epochs or base.epochs)
     wanted = product(range(seeds), sizes(dims), picked(methods, METHODS).values())
     main = [replace(base, dim=dim, seed=seed, **change) for seed, dim, change in wanted]
