@@ -93,7 +93,12 @@ def test_validation_holds_out_classes_and_chooses_by_them_alone(features, tmp_pa
     assert row["data"]["train_classes"] == 8
     chosen = max(row["epochs"], key=lambda e: e["validation"]["recall@1"])
     assert row["metrics"]["validated"] == {"epoch": chosen["epoch"], **chosen["test"]}
-    assert not (tmp_path / row["files"]["folder"] / "embeddings.npz").exists()  # not looked at
+    assert "nmi" in row["metrics"]["last"]
+    assert (tmp_path / row["files"]["folder"] / "embeddings.npz").exists()
+
+    trial = run(small(features, validate=True, seed=1), tmp_path, place=CPU, study="any")
+    assert "nmi" not in trial["metrics"]["last"]  # slow, and nobody looks at it
+    assert not (tmp_path / trial["files"]["folder"] / "embeddings.npz").exists()
 
 
 def test_a_run_that_diverges_is_a_row_that_says_so(features, tmp_path):

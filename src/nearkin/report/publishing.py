@@ -73,7 +73,7 @@ def keep(
     known = {row["hash"] for row in published.rows()}
     for row in rows:
         if row["hash"] not in known:
-            published.append(rounded(row))
+            published.append(rounded(without_test(row)))
     shown = results([rounded(row) for row in rows])  # what stands there may answer another command
     page = write_markdown(answers(shown), shown, folder, out, name=name, command=command)
     print(f"Published: {page}")
@@ -89,14 +89,28 @@ def take(published: Path, out: Path) -> None:
 
 
 def results(rows: list[dict]) -> list[dict]:
-    """The rows that are reported: not those that only chose settings, on validation classes."""
+    """The rows that are reported: of a study not its trials, which only chose settings."""
+    if not any(row["study"] for row in rows):
+        return rows
     return [row for row in rows if not row.get("recipe", {}).get("validate")]
 
 
+def without_test(row: dict) -> dict:
+    """A trial's row without what nobody reads: it was chosen, or not, on validation classes."""
+    if not (row["study"] and row.get("recipe", {}).get("validate")):
+        return row
+    return row | {
+        "metrics": row["metrics"] | {"best_on_test": None},
+        "epochs": [
+            {k: v for k, v in e.items() if k not in ("test", "monitor")} for e in row["epochs"]
+        ],
+    }
+
+
 def rounded(value: Any) -> Any:
-    """Floats to six digits, more than any of them is worth: what is published stays small."""
+    """Floats to five digits, more than any of them is worth: what is published stays small."""
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return float(f"{value:.5g}")
     if isinstance(value, dict):
         return {k: rounded(v) for k, v in value.items()}
     return [rounded(v) for v in value] if isinstance(value, list) else value

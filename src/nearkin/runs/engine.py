@@ -112,7 +112,8 @@ def carry_out(
     splits, device = splits_of(recipe, place), usable(place.device)
     peak = Peak(torch.device(device))
     start, diverged = start_of(recipe, store)
-    current = Run(recipe, splits, device, start)
+    trial = recipe.validate and bool(study)
+    current = Run(recipe, splits, device, start, trial)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         restore(current, checkpoint)
@@ -235,7 +236,7 @@ def conclude(
         last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
         query = current.splits.query
         embeddings = current.embed(query)
-        if not recipe.validate:  # a trial is not looked at
+        if not current.trial:  # nobody looks at it
             keep_embeddings(folder / "embeddings.npz", embeddings, query)
             files["embeddings"] = "embeddings.npz"
         if len(query.classes) <= CONFUSED:

@@ -54,10 +54,17 @@ class Run:
     """A recipe being carried out: its parts, and where it stands."""
 
     def __init__(
-        self, recipe: Recipe, splits: Splits, device: str = "auto", start: str | None = None
+        self,
+        recipe: Recipe,
+        splits: Splits,
+        device: str = "auto",
+        start: str | None = None,
+        trial: bool = False,
     ):
-        """start: the checkpoint that the recipe's `start` stands for; None: itself; "": none."""
-        self.recipe = recipe
+        """start: the checkpoint that the recipe's `start` stands for; None: itself; "": none.
+        trial: the run only chooses a study's settings; what takes long and chooses nothing is left
+        out."""
+        self.recipe, self.trial = recipe, trial
         self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")
         look_up(recipe.augment, transforms.AUGMENTS, "augment")
         precision = look_up(recipe.precision, PRECISIONS, "precision")

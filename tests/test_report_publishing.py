@@ -1,0 +1,53 @@
+"""What is published of runs: results whole, and of the trials what chose."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nearkin.cli import main
+from nearkin.report.publishing import keep
+from nearkin.runs.engine import Place, run
+from nearkin.runs.recipe import Recipe
+from nearkin.runs.store import Store
+from nearkin.studies.answer import Answer
+from nearkin.studies.tuning import settle
+
+CPU = Place(device="cpu", threads=1)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    random, y = np.random.default_rng(0), np.repeat(np.arange(20), 8)
+    np.savez(tmp_path / "points.npz", x=random.normal(size=(20, 6))[y], y=y)
+    base = Recipe(data=f"features:{tmp_path / 'points.npz'}", backbone="linear", dim=4, epochs=2)
+    return replace(base, batch=12, per_class=3, loss="graph-refinement")
+
+
+def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe, tmp_path):
+    asked = [replace(recipe, validate=True), recipe]
+    rows = [run(each, tmp_path / "out", place=CPU, study="any") for each in asked]
+    seen = []
+    answer = lambda shown: seen.extend(shown) or Answer("t", "q", (), (), ())  # noqa: E731
+    keep(answer, rows, tmp_path / "out", tmp_path / "published", "any", "nearkin study any")
+    trial, result = Store(tmp_path / "published", "any.jsonl").rows()
+    assert [row["hash"] for row in seen] == [result["hash"]]
+    assert "test" not in json.dumps(trial["epochs"])
+    assert "monitor" not in json.dumps(trial)
+    assert trial["metrics"]["best_on_test"] is None
+    assert result["epochs"][-1]["test"]
+    assert result["epochs"][-1]["monitor"]
+    assert settle(recipe, [trial]) == settle(recipe, rows[:1])
+    for row, whole in ((trial, rows[0]), (result, rows[1])):
+        assert row["recipe"] == whole["recipe"]
+        assert row["metrics"]["last"] == pytest.approx(whole["metrics"]["last"], rel=1e-4)
+    assert b'": ' not in (tmp_path / "published" / "any.jsonl").read_bytes()
+
+
+def test_a_single_run_that_validates_is_reported(recipe, tmp_path):
+    row = run(replace(recipe, validate=True), tmp_path / "out", place=CPU)
+    main(["report", str(tmp_path / "out"), "--publish", str(tmp_path / "published")])
+    page = (tmp_path / "published" / "runs.md").read_text()
+    assert f"{100 * row['metrics']['validated']['recall@1']:.1f}" in page
+    assert Store(tmp_path / "published", "runs.jsonl").rows()[0]["metrics"]["best_on_test"]
