@@ -108,7 +108,7 @@ def test_a_run_that_diverges_is_a_row_that_says_so(features, tmp_path):
     assert Store(tmp_path).rows() == [row]
 
 
-@pytest.mark.parametrize("lr", [1e22, 1e38])  # finite, too long to be compared; and infinite
+@pytest.mark.parametrize("lr", [1e17, 1e22, 1e38])  # finite, too long to be compared; and infinite
 def test_embeddings_that_diverge_before_the_loss_does_are_a_row_too(features, tmp_path, lr):
     row = run(replace(small(features), lr=lr, steps=1, epochs=1), tmp_path, place=CPU)
     assert (row["status"], row["metrics"]["last"]) == ("diverged", None)
@@ -336,7 +336,7 @@ if __name__ == "__main__":
 
 def test_a_person_who_stops_several_jobs_is_told_so_in_one_line(features, tmp_path):
     (tmp_path / "study.py").write_text(STUDY)
-    words = ["study", "graph-gain", "--data", features, "--seeds", "1", "--epochs", "4000"]
+    words = ["study", "graph-gain", "--data", features, "--seeds", "1", "--epochs", "8000"]
     words += ["--options", "tune=false", "--jobs", "2", "--out", str(tmp_path)]
     started = subprocess.Popen(
         [sys.executable, tmp_path / "study.py", *words],
@@ -352,6 +352,7 @@ def test_a_person_who_stops_several_jobs_is_told_so_in_one_line(features, tmp_pa
     assert started.returncode == 130
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "nearkin: stopped; the same command goes on from here"
+    assert Store(tmp_path).rows() == []  # it did not wait for what its workers had begun
 
 
 def test_runs_come_after_the_run_they_start_from():

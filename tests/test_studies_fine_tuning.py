@@ -63,6 +63,7 @@ def test_the_table():
     assert line["p"] == "< 0.001"
     assert cells(table, "multi-similarity")["p"] == ""  # the best
     assert cells(table, UNTRAINED)["R@1"].mean == 0.3
+    assert cells(table, UNTRAINED)["minutes"] is None
     assert "as drawn, 96 px; lite0; 2 cores of abacus a run" in table.note
     assert figures(answer)[0].groups == (UNTRAINED, *SCORES)
     assert (

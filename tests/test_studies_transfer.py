@@ -120,6 +120,11 @@ def test_the_answer_tells_protocols_sources_and_targets_apart(asked):
     assert any(
         "b to a: zero-shot is surely better than no training for" in s for s in answer.findings
     )
+    one = [finished(r, recall(r, by_hash)) for r in asked if r.seed == 0]
+    assert (
+        "b to a: zero-shot is surely better than no training for no method."
+        in transfer.answer(one).findings  # nothing is sure by one seed
+    )
 
 
 @pytest.mark.parametrize(
