@@ -108,9 +108,9 @@ def without_test(row: dict) -> dict:
 
 
 def rounded(value: Any) -> Any:
-    """Floats to five digits, more than any of them is worth: what is published stays small."""
+    """Floats to six digits, more than any of them is worth: what is published stays small."""
     if isinstance(value, float):
-        return float(f"{value:.5g}")
+        return float(f"{value:.6g}")
     if isinstance(value, dict):
         return {k: rounded(v) for k, v in value.items()}
     return [rounded(v) for v in value] if isinstance(value, list) else value
