@@ -100,7 +100,7 @@ def without_test(row: dict) -> dict:
     if not (row["study"] and row.get("recipe", {}).get("validate")):
         return row
     return row | {
-        "metrics": row["metrics"] | {"best_on_test": None},
+        "metrics": dict.fromkeys(row["metrics"]),
         "epochs": [
             {k: v for k, v in e.items() if k not in ("test", "monitor")} for e in row["epochs"]
         ],
