@@ -1,7 +1,7 @@
 """What a page says from rows alone: methods, three numbers, their bias, curves, commands."""
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from nearkin.measure.statistics import Estimate, estimate
 from nearkin.report import standard, write_markdown
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Line, Lines
-from reported import make_rows
+from reported import make_row, make_rows
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,21 @@ def test_methods_are_named_by_as_little_as_tells_them_apart(rows):
         "n-pair, dim 5": 4,
     }
     assert list(standard.methods(rows[:3])) == ["contrastive"]
+
+
+def test_a_run_that_starts_from_another_is_named_by_it(tmp_path):
+    """So that seeds, which each start from a run of their own, are one method."""
+    kinds = [Recipe(loss=loss, seed=seed) for loss in ("n-pair", "triplet") for seed in (0, 1)]
+    alone = [replace(r, data="omniglot") for r in kinds]
+    after = [replace(r, start=first.hash) for r, first in zip(alone, kinds, strict=True)]
+    made = [make_row(r, tmp_path, keep=False) for r in (*after, *alone, *kinds)]
+    named = standard.methods(made)
+    assert [len(group) for group in named.values()] == [2] * 6
+    assert named["n-pair, data omniglot, start (n-pair)"] == made[:2]
+    assert named["n-pair, data omniglot"] == made[4:6]
+
+    gone = standard.methods(made[:4])  # what they started from is not among these rows
+    assert [len(group) for group in gone.values()] == [1] * 4
 
 
 def test_the_bias_is_best_on_test_less_the_last_epoch(rows):

@@ -63,9 +63,14 @@ def key(recipe: Mapping, names: Sequence[str]) -> str:
 def methods(rows: Sequence[dict]) -> dict[str, list[dict]]:
     """Rows that differ in the seed alone, under a name that tells them from all others.
 
-    The name is the loss and as few other fields as will do.
+    The name is the loss and as few other fields as will do; a run that starts from another one of
+    these rows is named by that one's name.
     """
     recipes = [row.get("recipe", {}) for row in rows]
+    starts = {recipe.get("start") for recipe in recipes}
+    sources = methods([row for row in rows if row["hash"] in starts]) if starts - {None, ""} else {}
+    names = {row["hash"]: f"({name})" for name, group in sources.items() for row in group}
+    recipes = [r | {"start": names[r["start"]]} if r.get("start") in names else r for r in recipes]
     every = [name for name in dict.fromkeys([*FIRST_NAMED, *DEFAULTS]) if name != "seed"]
 
     def kinds(names: Sequence[str]) -> int:

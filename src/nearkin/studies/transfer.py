@@ -166,7 +166,8 @@ def table(
     rows: list[dict], found: dict[Case, Scores], names: list[str], source: str, target: str
 ) -> Table:
     """One pair: every method by every protocol."""
-    variants = {r["data"]["variant"] for r in rows}
+    short = shortened({row["data"]["name"] for row in rows})
+    variants = {short[row["data"]["name"]]: row["data"]["variant"] for row in rows}
     bare = mean(found.get((UNTRAINED, TARGET, "", target)))
     lines = []
     for name in names:
@@ -188,8 +189,8 @@ def table(
         best=(TARGET, *AFTER_SOURCE),
         lowest=("(1) - (3)",),
         note=(
-            f"{'; '.join(sorted(variants))}. Mean ± half of the 95 % t-interval over seeds, last "
-            "epoch. p: paired t-test of (1) against (3)."
+            f"{source}: {variants[source]}; {target}: {variants[target]}. Mean ± half of the 95 % "
+            "t-interval over seeds, last epoch. p: paired t-test of (1) against (3)."
         ),
     )
 
@@ -197,17 +198,17 @@ def table(
 def losses(found: dict[Case, Scores], names: list[str], pairs: list[tuple[str, str]]) -> Matrix:
     """What every method loses from (1) to (3) on every pair."""
 
-    def cell(name: str, pair: tuple[str, str]) -> Estimate | None:
+    def cell(pair: tuple[str, str], name: str) -> Estimate | None:
         loss = lost(found, name, *pair)
         return loss and loss.estimate
 
     return Matrix(
         title="R@1 lost from training on the target (1) to a frozen trunk from the source (3)",
-        rows=tuple(names),
-        columns=tuple(f"{source} to {target}" for source, target in pairs),
-        values=tuple(tuple(cell(name, pair) for pair in pairs) for name in names),
-        x="source and target",
-        y="method",
+        rows=tuple(f"{source} to {target}" for source, target in pairs),
+        columns=tuple(names),
+        values=tuple(tuple(cell(pair, name) for name in names) for pair in pairs),
+        x="method",
+        y="source and target",
         percent=True,
     )
 
@@ -233,8 +234,8 @@ def matrix(found: dict[Case, Scores], name: str, pairs: list[tuple[str, str]]) -
 def findings(
     found: dict[Case, Scores], names: list[str], pairs: list[tuple[str, str]]
 ) -> list[str]:
-    """What is lost on the average, who loses least, and whether anything is gained."""
-    said = []
+    """What is lost on the average, who loses least, and where zero-shot is worth anything."""
+    said, gained = [], []
     for source, target in pairs:
         losses = {n: loss for n in names if (loss := lost(found, n, source, target))}
         if not losses:
@@ -250,11 +251,8 @@ def findings(
         shots = {n: mean(found.get((n, ZERO_SHOT, source, target))) for n in names}
         sure = {n: shot for n, shot in shots.items() if shot and shot.n > 1}
         better = [n for n, shot in sure.items() if bare and shot.low > bare.mean]
-        said.append(
-            f"{source} to {target}: zero-shot is surely better than no training for "
-            f"{', '.join(better) or 'no method'}."
-        )
-    return said
+        gained += [f"{', '.join(better)} from {source} to {target}"] if better else []
+    return [*said, f"Zero-shot, surely better than no training: {'; '.join(gained) or 'nothing'}."]
 
 
 def points(share: float) -> str:
