@@ -237,15 +237,14 @@ def findings(
     """What is lost on the average, who loses least, and where zero-shot is worth anything."""
     said, gained = [], []
     for source, target in pairs:
-        losses = {n: loss for n in names if (loss := lost(found, n, source, target))}
+        losses = {n: loss.estimate.mean for n in names if (loss := lost(found, n, source, target))}
         if not losses:
             continue
-        least = min(losses, key=lambda name: losses[name].estimate.mean)
-        most = max(losses, key=lambda name: losses[name].estimate.mean)
+        order = sorted(losses, key=losses.__getitem__)
+        least, most = (f"{name}, {points(losses[name])}" for name in (order[0], order[-1]))
         said.append(
-            f"{source} to {target}: from (1) to (3) {least} loses least, "
-            f"{points(losses[least].estimate.mean)}, and {most} most, "
-            f"{points(losses[most].estimate.mean)}."
+            f"{source} to {target}: lost from (1) to (3): least by {least}"
+            + (f"; most by {most}." if len(order) > 1 else ".")
         )
         bare = mean(found.get((UNTRAINED, TARGET, "", target)))
         shots = {n: mean(found.get((n, ZERO_SHOT, source, target))) for n in names}
