@@ -201,7 +201,13 @@ def test_a_cache_that_lost_a_file_is_decoded_again(tmp_path, files, name):
         photographs("set", tmp_path, files)
 
 
-def test_a_bad_picture_stops_or_is_left_out_and_counted(tmp_path, files):
+def test_who_may_use_the_cache_may_use_all_of_it(tmp_path, files):
+    photographs("set", tmp_path, files)
+    made = folder(tmp_path)
+    assert made.stat().st_mode == made.parent.stat().st_mode
+
+
+def test_a_bad_picture_stops_or_is_left_out_and_counted(tmp_path, files, monkeypatch):
     (tmp_path / files[4]).write_bytes(b"")
     (tmp_path / files[8]).unlink()
     with pytest.raises(ValueError, match=r"4\.png: empty"):
@@ -210,6 +216,9 @@ def test_a_bad_picture_stops_or_is_left_out_and_counted(tmp_path, files):
         with pytest.warns(UserWarning, match=r"bad pictures left out: 2, such as 4\.png"):
             assert assert_sound(tmp_path, files, skip_bad=True) == [0, 1, 2, 3, 5, 6, 7, 9]
     with pytest.raises(ValueError, match=r"4\.png: empty"):
+        photographs("set", tmp_path, files)
+    monkeypatch.setattr(cache, "read", lambda *_: None)  # as if they had been busy for a while
+    with pytest.raises(ValueError, match=r"4\.png could not be read once: delete"):
         photographs("set", tmp_path, files)
 
 

@@ -203,7 +203,7 @@ def test_data_are_unpacked_where_they_are_looked_for(capsys, tmp_path, monkeypat
 
 
 def test_a_study_knows_the_command_that_asks_for_it_again():
-    asked = Study("rivals", data="omniglot", seeds=3, options={"tune": False, "dims": "64"})
+    asked = Study("rivals", data="omniglot", seeds=3, options={"tune": False, "dims": 64})
     command = "nearkin study rivals --data omniglot --seeds 3 --options tune=false dims=64"
     assert asked.command() == command
     assert Study("toolkit").command() == "nearkin study toolkit"
@@ -216,6 +216,33 @@ def test_what_is_published_is_named_by_its_data_sets():
     two = Study("transfer", data="features:a/cub.npz,features:cars.npz")
     assert two.published_name() == "transfer-cub-cars"
     assert Study("toolkit", data="mnist", epochs=8).published_name() == "toolkit-mnist-epochs-8"
+    assert Study("toolkit", demo=True).published_name() == "toolkit-demo"
+
+
+def test_a_study_without_a_short_form_does_not_run_its_long_one(capsys):
+    assert "'transfer' has no short form" in refused(capsys, "study", "transfer", "--demo")
+
+
+def test_of_a_file_with_splits_queries_are_searched_in_the_gallery(capsys, tmp_path):
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(60, 4)), np.repeat(np.arange(6), 10)
+    split = np.array((["train"] * 4 + ["query"] * 3 + ["gallery"] * 3) * 6)
+    np.savez(tmp_path / "all.npz", x=x, y=y, split=split)
+    for part in ("query", "gallery"):
+        np.savez(tmp_path / f"{part}.npz", x=x[split == part], y=y[split == part])
+    words = ["evaluate", "--embeddings", str(tmp_path / "all.npz")]
+    main(words)
+    whole = capsys.readouterr().out
+    words = ["evaluate", "--embeddings", str(tmp_path / "query.npz")]
+    main([*words, "--gallery", str(tmp_path / "gallery.npz")])
+    assert capsys.readouterr().out == whole
+    np.savez(tmp_path / "two.npz", x=x, y=y, split=np.where(split == "train", "train", "query"))
+    np.savez(tmp_path / "rest.npz", x=x[split != "train"], y=y[split != "train"])
+    told = []
+    for name in ("two", "rest"):
+        main(["evaluate", "--embeddings", str(tmp_path / f"{name}.npz")])
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
 
 
 def test_a_warning_is_one_line_without_code(capsys, monkeypatch):

@@ -84,6 +84,16 @@ def test_colour_stays_and_a_size_is_kept(tmp_path):
     assert inputs[0, :, 0, 0].tolist() == [255, 0, 0]
 
 
+def test_hidden_files_and_folders_are_no_pictures(tmp_path):
+    folders(tmp_path, ["a", "b"])
+    for hidden in ("a/.thumbnails/0.png", "a/._0.png", "b/deeper/.x/0.png", ".trash/0.png"):
+        draw(tmp_path / hidden, "red", mode="RGB")
+    draw(tmp_path / "b" / "deeper" / "9.png", "red", mode="RGB")
+    splits = load(f"folder:{tmp_path}")
+    assert splits.train.names == ("a/0.png", "a/1.png", "a/2.png")
+    assert splits.query.names == ("b/0.png", "b/1.png", "b/2.png", "b/deeper/9.png")
+
+
 def test_bad_pictures_stop_or_are_left_out(tmp_path):
     folders(tmp_path, ["a", "b"])
     (tmp_path / "a" / "1.png").write_bytes(b"")

@@ -1,10 +1,10 @@
 """Claim: a data set is embedded once, whatever stops it, and never half by one and half by another.
 
 Twenty pictures of four classes, ten in each split, are embedded in batches of 3, 3, 3 and 1; what
-is done is kept whenever another six are.
+is done is kept after every other batch.
 """
 
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import pytest
@@ -18,14 +18,16 @@ from nearkin.runs.embedding import load_and_embed
 from nearkin.runs.engine import Place
 
 SIDE = 8
-KEPT = [0, 0, 6, 6, 6, 13, 13, 19]
+KEPT = [0, 0, 6, 6, 10, 10, 16, 16, 20]
 """Items that are kept after so many batches."""
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     monkeypatch.setattr(embedding, "BATCH", 3)
-    monkeypatch.setattr(embedding, "SAVE_EVERY", 6)
+    monkeypatch.setattr(embedding, "SAVE_SECONDS", 1.5)
+    clock = count()  # a second a look at it
+    monkeypatch.setattr(embedding, "perf_counter", lambda: next(clock))
     monkeypatch.delenv("NEARKIN_CACHE", raising=False)
 
 
@@ -70,7 +72,7 @@ def kill(progress, batches):
 
 
 def test_every_picture_has_its_vector(tmp_path, start):
-    assert [step.done for step in start("x.npz")] == [3, 6, 9, 10, 13, 16, 19, 20]
+    assert [step.done for step in start("x.npz")] == [3, 6, 9, 10, 13, 16, 19, 20, 20]
     whole = load(f"folder:{tmp_path}/one/set")
     found = load(f"features:{tmp_path}/x.npz")
     assert found.variant == f"{whole.variant}, features, 5-d"
@@ -82,12 +84,12 @@ def test_every_picture_has_its_vector(tmp_path, start):
             torch.testing.assert_close(split.inputs, net(pictures.tensor / 255))
 
 
-@pytest.mark.parametrize("batches", range(1, 8))
+@pytest.mark.parametrize("batches", range(1, 9))
 def test_a_killed_call_goes_on_to_the_same_file(tmp_path, start, batches):
     list(start("whole.npz"))
     kill(start("x.npz"), batches)
     rest = [step.done for step in start("x.npz")]
-    assert rest == [done for done in (3, 6, 9, 10, 13, 16, 19, 20) if done > KEPT[batches]]
+    assert rest == [d for d in (3, 6, 9, 10, 13, 16, 19, 20) if d > KEPT[batches]] + [20]
     assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
     assert not list(tmp_path.glob(".x.npz*"))
 
@@ -116,7 +118,7 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path, start, monkeypatch):
     with pytest.raises(ValueError, match="device cuda: wanted a GPU") as caught:
         start("x.npz", device="cuda")
     assert "\n" not in str(caught.value)
-    assert [step.total for step in start("x.npz", device="auto")] == [20] * 8
+    assert [step.total for step in start("x.npz", device="auto")] == [20] * 9
 
 
 def test_a_network_without_weights_is_the_same_one_when_a_killed_call_goes_on(tmp_path):

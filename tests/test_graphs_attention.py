@@ -216,6 +216,15 @@ def test_a_weighted_graph_multiplies_attention_before_it_is_normalised(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_lists_and_matrices_agree_under_autocast(name):
+    layer, x = make(name).float(), batch(size=20).float()
+    adjacency = graphs.threshold(x, threshold=0.2)
+    with torch.autocast("cpu", torch.bfloat16):
+        dense, listed = (layer(x, a)[0] for a in (adjacency, graphs.neighbour_lists(adjacency)))
+    torch.testing.assert_close(dense.float(), listed.float(), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("edges", ["none", "bias", "gate"])
 def test_lists_give_the_numbers_of_the_matrix(name, edges):
     if edges != "none" and name not in ATTENTION:

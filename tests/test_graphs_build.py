@@ -115,6 +115,12 @@ def test_threshold_pair_by_pair(kind, sign, passes):
     assert listens(graphs.threshold(x, threshold=0.3, sign=sign, similarity=kind)) == expected
 
 
+@pytest.mark.parametrize("percent", range(1, 90))
+def test_top_ratio_takes_the_next_whole_number_and_not_the_one_after(percent):
+    x = torch.randn(100, 3)
+    assert (graphs.top_ratio(x, ratio=percent / 100).sum(1) == percent + 1).all()  # and itself
+
+
 def test_ties_go_to_the_lower_index():
     x = torch.ones(6, 2)  # all alike
     assert listens(graphs.knn(x, k=2)) == [{1, 2}, {0, 2}, {0, 1}, {0, 1}, {0, 1}, {0, 1}]
@@ -252,6 +258,9 @@ def test_lists_say_what_the_matrix_says():
         (lambda x: make_builder("learned", dim=4, temprature=2.0), "did you mean 'temperature'"),
         (lambda x: graphs.Learned(4, temperature=0.0), "temperature must be above 0"),
         (lambda x: make_builder("knn", similarity="learned"), "wants dim"),
+        (lambda x: make_builder("knn", k=2.5), "'k': wanted a value of type int, got 2.5"),
+        (lambda x: make_builder("threshold", threshold="x"), "wanted a value of type float"),
+        (lambda x: make_builder("knn", embeddings=3), "unknown option of graph 'knn'"),
         (lambda x: make_builder("full", dim=6, similarity="learned"), "unknown option of graph"),
     ],
 )

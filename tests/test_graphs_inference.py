@@ -93,6 +93,10 @@ def test_grouping_by_label_is_refused():
         refine_at_test(refiner(), x, source="gallery", labels=torch.zeros(6))
     with pytest.raises(ValueError, match="source must be one of gallery, reciprocal"):
         refine_at_test(refiner(), x, source="batch")
+    with pytest.raises(ValueError, match="wanted k of 0 or more"):
+        refine_at_test(refiner(), x, source="gallery", k=-1)
+    with pytest.raises(ValueError, match=r"a gallery \(M, 8\), got 6 and \(5, 3\)"):
+        refine_at_test(refiner(), x, torch.zeros(5, 3).double(), source="gallery")
     guided = Refiner(graphs.label_guided, [graphs.DotProduct(8)]).double()
     with pytest.raises(ValueError, match="training only"):
         refine_at_test(guided, x, source="gallery")

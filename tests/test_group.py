@@ -159,8 +159,11 @@ def test_accuracy_is_1_for_clusters_and_chance_for_noise():
     assert few < many
     astray = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])  # all beside others
     assert propagation_accuracy(astray, torch.tensor([0, 0, 1, 1]), k=1) < 0.5
+    assert propagation_accuracy(clusters.half(), labels) == 1
     with pytest.raises(ValueError, match="leaves no item"):
         propagation_accuracy(clusters, labels, per_class=20)
+    with pytest.raises(ValueError, match="wanted 1 draw or more, got 0"):
+        propagation_accuracy(clusters, labels, draws=0)
 
 
 def test_propagation_refuses_what_it_cannot_use():

@@ -65,6 +65,30 @@ def test_is_finite_on_odd_batches(name, labels, kind):
     assert active is None or 0 <= active(x.detach(), y) <= 1
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_are_one_integer_for_each_embedding(name):
+    x, y = batch([3, 3])
+    loss = built(name).eval()
+    torch.testing.assert_close(loss(x, y.int()), loss(x, y))
+    for wrong in (y[:1], y[:5], y[:, None], y.double()):
+        with pytest.raises(ValueError, match="integers"):
+            loss(x, wrong)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("where", ["alone", "under autocast"])
+def test_half_precision_is_computed_in_float32(name, kind, where):
+    x, y = batch([3, 3, 2])
+    x[1] = 0
+    x, loss = x.to(kind), built(name).float().eval()
+    with torch.autocast("cpu", kind, enabled=where != "alone"):
+        value = loss(x, y)
+    assert value.dtype == torch.float32
+    near = 0.02 if name == "graph-refinement" and where != "alone" else 1e-5  # layers are cast
+    torch.testing.assert_close(value, loss(x.float(), y), rtol=near, atol=near)
+
+
 @pytest.mark.parametrize("name", OF_THE_BATCH)
 @settings(max_examples=30, deadline=None)
 @given(case=batches())

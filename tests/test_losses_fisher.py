@@ -57,6 +57,13 @@ def test_equals_the_formula(case):
     assert gradient(FisherNCA(), x, y).isfinite().all()
 
 
+def test_the_scale_of_the_embeddings_does_not_matter_in_float32():
+    x, y = batch([5, 4, 6])
+    x = x.float()
+    for scale in (1e-6, 1e-4, 1e4, 1e6):
+        torch.testing.assert_close(FisherNCA()(scale * x, y), FisherNCA()(x, y), rtol=1e-4, atol=0)
+
+
 def test_gradients():
     x, y = batch([4, 3, 5, 1])
     torch.testing.assert_close(gradient(FisherNCA(), x, y), gradient(formula, x, y))

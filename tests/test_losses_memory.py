@@ -1,5 +1,7 @@
 """A memory of past batches adds references and nothing else: an empty one changes no number."""
 
+from typing import Any
+
 import pytest
 import torch
 from pytorch_metric_learning import losses as pml
@@ -35,6 +37,12 @@ def test_the_batch_meets_itself_and_the_memory(loss):
 def test_the_metric_is_that_of_the_loss():
     assert Memory(Triplet()).metric == "euclidean"
     assert Memory(pml.ContrastiveLoss()).metric == "cosine"
+
+
+def test_rates_are_those_of_the_loss():
+    loss: Any = make("pml:MarginLoss", {"learn_beta": True}, classes=4)
+    assert [f"loss.{part}" for part in loss.rates()] == list(Memory(loss, 10).rates()) != []
+    assert not Memory(Contrastive(), 10).rates()
 
 
 def test_active_is_that_of_the_loss_on_the_batch_alone():

@@ -111,7 +111,7 @@ def test_a_batch_is_read_two_by_two():
 
 
 def test_a_label_too_few_is_refused():
-    with pytest.raises(ValueError, match="wanted 4 labels, one an embedding, got 3"):
+    with pytest.raises(ValueError, match="labels must be 4 integers"):
         tuples(torch.ones(4, 2), torch.tensor([0, 0, 1]))
 
 

@@ -251,3 +251,13 @@ def test_sizes_that_are_none_are_refused(given, said):
     for measured in (evaluate, recalls):
         with pytest.raises(ValueError, match=said):
             measured(x, y, **given)
+    for none in (0, -3):
+        with pytest.raises(ValueError, match=f"k must be 1 or more, got {none}"):
+            evaluate(x, y, precision_ks=[none])
+
+
+def test_labels_may_be_integers_of_any_kind():
+    x, y = sample(20, 4)
+    found = evaluate(x, y, x, y, clusters=True)
+    assert evaluate(x, y.int(), x, y.short(), clusters=True) == found
+    assert evaluate(x, y.tolist(), x, y.numpy(), clusters=True) == found  # pyright: ignore

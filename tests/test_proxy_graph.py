@@ -1,6 +1,7 @@
 """ProxyGML is what its formulas say, for every option; and it neither hides nor wastes anything."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def from_the_formulas(loss, options, embeddings, labels):
     n, scale = options["proxies"], options["scale"]
     directions = [p / p.norm() for p in loss.proxies]
     count = len(directions)
-    k = math.ceil(options["ratio"] * count)
+    k = math.ceil(Fraction(str(options["ratio"])) * count)
     bonus = {"released": 1000.0, "printed": 1.0, "none": 0.0}[options.get("positives", "released")]
 
     def of_sample(x, label, k, mask):
@@ -169,7 +170,14 @@ def test_a_ratio_that_leaves_only_the_true_class_names_one_that_would_do():
     assert loss.chosen == 13
     assert loss(torch.randn(4, 8), torch.tensor([0, 1, 2, 99])) > 0
     assert ProxyGML(100, 8, ratio=0.01, mask=False).chosen == 12
-    assert ProxyGML(100, 8, ratio=0.01, positives="printed").chosen == 12
+    with pytest.raises(ValueError, match="chooses 12 of 1200"):
+        ProxyGML(100, 8, ratio=0.01, positives="printed")
+    assert ProxyGML(100, 8, ratio=0.01, positives="none").chosen == 12
+
+
+@pytest.mark.parametrize("percent", range(2, 101))
+def test_k_is_the_next_whole_number_and_not_the_one_after(percent):
+    assert ProxyGML(100, 8, ratio=percent / 100).chosen == 12 * percent
 
 
 @pytest.mark.parametrize(("classes", "chosen"), [(2, 8), (5, 8), (40, 8), (100, 20)])

@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -158,6 +159,13 @@ def test_markdown_holds_the_same_and_its_pictures_exist(page, rows):
     assert r"\begin{tabular}{lr}" in page.with_suffix(".tex").read_text()
 
 
+def test_links_to_pictures_may_have_blanks_and_brackets(answer, rows, store, tmp_path):
+    path = write_markdown(answer, rows, tmp_path, store, name="my (two) sets")
+    links = re.findall(r"!\[.*?\]\((\S+)\)$", path.read_text(), re.MULTILINE)
+    assert links
+    assert all((tmp_path / unquote(link)).is_file() for link in links)
+
+
 def test_markdown_alone_can_be_written(answer, rows, store, tmp_path):
     path = write_markdown(answer, rows, tmp_path, store, name="alone")
     assert path == tmp_path / "alone.md"
@@ -186,7 +194,7 @@ def test_maps_of_the_same_items_share_one_set(read):
 
 
 @pytest.mark.parametrize(
-    "data", ["mnist", "mnist-5k", "fashion-mnist", "omniglot", "folder:/my/own"]
+    "data", ["mnist", "mnist-5k", "fashion-mnist", "omniglot", "folder:/my/cars-of-friends"]
 )
 def test_pictures_of_free_sets_and_own_folders_are_shown(data, tmp_path):
     row = make_row(Recipe(data=data, dim=2), tmp_path)
@@ -196,7 +204,10 @@ def test_pictures_of_free_sets_and_own_folders_are_shown(data, tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    ["cub", "cars", "sop", "inshop", "features:cub.npz", "folder:/x/CUB_200_2011/images"],
+    [
+        *("cub", "cars", "sop", "inshop", "features:cub.npz", "folder:/x/CUB_200_2011/images"),
+        *("folder:/x/CUB_200_2011_128px", "folder:stanford_cars_crops/train"),
+    ],
 )
 def test_pictures_of_others_are_never_in_a_page(data, tmp_path):
     row = make_row(Recipe(data=data, dim=2), tmp_path)

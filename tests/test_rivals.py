@@ -142,6 +142,14 @@ def test_names_and_options_are_strict():
         built("pml:CircleLoss", {"gama": 80})
     with pytest.raises(ValueError, match="wanted a value of type float, got 'wide'"):
         built("proxy-anchor", {"margin": "wide"})
+    with pytest.raises(ValueError, match="pml:CircleLoss cannot be built with"):
+        built("pml:CircleLoss", {"distance": "euclidean"})
+    with pytest.raises(ValueError, match=r"smoothing must be in \[0, 1\], got 2"):
+        built("cross-entropy", {"smoothing": 2.0})
+    with pytest.raises(ValueError, match=r"smoothing must be in \[0, 1\], got 2"):
+        built("graph-refinement", {"smoothing": 2.0})
+    with pytest.raises(ValueError, match=r"heads must divide dim, got dim=.*heads=0"):
+        built("graph-refinement", {"heads": 0})
     with pytest.raises(ValueError, match="did you mean 'squared'"):
         built("pml:TripletMarginLoss", {"distance": "sqared"})
     with pytest.raises(ValueError, match="ProxyNCALoss must be given num_classes, embedding_size"):

@@ -29,7 +29,7 @@ from nearkin import measure
 from nearkin.data import Split
 from nearkin.names import construct, look_up
 from nearkin.runs.recipe import Plain, Recipe
-from nearkin.words import complaint, registry, split_recipe_file
+from nearkin.words import complaint, registry, split_recipe_file, typed
 
 Options = Mapping[str, Plain]
 
@@ -95,7 +95,7 @@ def train(recipe: OmitArgPrefixes[Recipe], where: OmitArgPrefixes[Where] = Where
     from nearkin.runs.engine import run
     from nearkin.runs.log import bar
 
-    with bar(1) as shown:
+    with bar() as shown:
         row = run(recipe, where.out, place=where.place(), bar=shown)
     print(json.dumps({"hash": row["hash"], "status": row["status"], **row["metrics"]}, indent=2))
 
@@ -123,7 +123,9 @@ class Study:
 
     def asked(self, module) -> dict:
         """The options that were given, as the study's recipes() takes them."""
-        asked = dict(module.DEMO) if self.demo and hasattr(module, "DEMO") else {}
+        if self.demo and not hasattr(module, "DEMO"):
+            raise ValueError(f"study {self.name!r} has no short form: leave out --demo")
+        asked = dict(module.DEMO) if self.demo else {}
         given = {"data": self.data, "seeds": self.seeds, "epochs": self.epochs}
         return asked | {k: v for k, v in given.items() if v} | dict(self.options)
 
@@ -134,13 +136,14 @@ class Study:
         words += [str(w) for flag, value in given.items() if value for w in (f"--{flag}", value)]
         words += ["--demo"] if self.demo else []
         words += ["--options"] if self.options else []
-        words += [f"{key}={plain(value)}" for key, value in self.options.items()]
+        words += [f"{key}={typed(value)}" for key, value in self.options.items()]
         return shlex.join(words)
 
     def published_name(self) -> str:
-        """The study's name with the data sets and the epochs that were asked for: toolkit-mnist."""
+        """The study, the data sets and epochs that were asked for, and whether it is its demo."""
         sets = [data.partition(":") for data in self.data.split(",") if data]
         budget = [f"epochs-{self.epochs}"] if self.epochs else []
+        budget += ["demo"] if self.demo else []
         return "-".join((self.name, *(Path(path).stem or kind for kind, _, path in sets), *budget))
 
 
@@ -168,7 +171,7 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
         Page(name, study.name, command, list(hashes)).note(where.out)
 
     def carry_out(act: Callable[..., list[dict]], work: Collection) -> list[dict]:
-        with bar(len(work)) as shown:
+        with bar() as shown:
             return act(
                 work,
                 where.out,
@@ -193,11 +196,6 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     show(module.answer, rows, where.out, name, command)
     if study.publish:
         keep(module.answer, rows, where.out, study.publish, name, command)
-
-
-def plain(value: Plain) -> str:
-    """A value as it is typed in key=value."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def report(folder: Positional[Path], study: str = "", publish: Path | None = None) -> None:
@@ -251,30 +249,34 @@ def evaluate_embeddings(
     intervals: bool = False,
     memory: float = 1e9,
 ) -> None:
-    """Print the metrics of stored embeddings as JSON; the file holds x (N, D) and y (N,).
+    """Print the metrics of stored embeddings as JSON; the file holds x (N, D) and y (N,), and,
+    where some of them are no queries, split (N,) of train, query and gallery.
 
     Example: nearkin evaluate --embeddings out/runs/HASH/embeddings.npz
     Example: nearkin evaluate --embeddings x.npz --ks 1 10 100 1000 --intervals --no-clusters
 
     Args:
-        embeddings: .npz file of the queries.
-        gallery: .npz file of what they are searched in; by default each other.
+        embeddings: .npz file of the queries; what `embed` writes has all splits, of which query and
+            gallery count here.
+        gallery: .npz file of what they are searched in, all of it; by default each other.
         metric: what near means.
         ks: the k of recall@k.
         clusters: whether to add NMI and AMI, by k-means.
         intervals: whether to add 95 % intervals, by a bootstrap over the classes.
         memory: bytes that the search may use.
     """
-    from nearkin.data.features import read_features
+    from nearkin.data.features import parts_of, read_features
 
-    query = read_features(embeddings)
+    parts = parts_of(embeddings)
+    query, searched = parts["query"], parts["gallery"]
     sides: dict[str, Any] = {
         "query": vectors_of(query, embeddings, metric),
         "query_labels": query.labels,
     }
     if gallery:
         searched = read_features(gallery)
-        sides["gallery"] = vectors_of(searched, gallery, metric)
+    if len(searched):
+        sides["gallery"] = vectors_of(searched, gallery or embeddings, metric)
         sides["gallery_labels"] = in_classes_of(query, searched)
     metrics = measure.evaluate(
         **sides, metric=metric, ks=ks, clusters=clusters, intervals=intervals, memory=memory

@@ -61,6 +61,13 @@ def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **
     Traceback (most recent call last):
     ValueError: unknown option of loss 'x' 'scael': did you mean 'scale'? Valid: scale
     """
+    return build(**arguments(build, options, kind, **offered))
+
+
+def arguments(
+    build: Callable, options: Mapping[str, Any], kind: str, **offered: Any
+) -> dict[str, Any]:
+    """What `construct` calls build with."""
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(build).parameters.items()
@@ -80,7 +87,7 @@ def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in given]
     if missing:
         raise ValueError(f"{kind} missing: {', '.join(missing)} must be given")
-    return build(**given)
+    return given
 
 
 def fits(value: Any, default: Any) -> bool:

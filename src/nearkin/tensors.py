@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows of x (..., D) divided by their Euclidean norm; a zero row stays zero."""
-    return F.normalize(x, dim=-1, eps=1e-12)
+    """Rows of x (..., D) divided by their Euclidean norm, in float32 at least; zero stays zero."""
+    return F.normalize(at_least_float32(x), dim=-1, eps=1e-12)
 
 
 def pair_masks(labels: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,16 @@ def key_values(words: list[str]) -> dict[str, Plain]:
     return found
 
 
+def typed(value: object) -> str:
+    """A value as one types it: text as it is, unless it would be read as a number or the like."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)
+
+
 def registry() -> ConstructorRegistry:
     """tyro's rules, and that a mapping is typed as key=value key=value ..."""
     rules = ConstructorRegistry()
@@ -90,6 +100,6 @@ def complaint(text: str) -> str:
     said, *rest = filter(None, parts)
     if said.startswith("Unrecognized"):
         near = re.findall(r"(?<!\S)--[\w-]+", " ".join(rest))
-        typed = next((word.strip(",") for word in said.split() if word.startswith("-")), "")
-        said += f": did you mean {nearest(typed, near)}?" if near else ""
+        wrong = next((word.strip(",") for word in said.split() if word.startswith("-")), "")
+        said += f": did you mean {nearest(wrong, near)}?" if near else ""
     return said

@@ -158,6 +158,7 @@ def photographs(
         first = files[int((lengths == 0).nonzero()[0])]
         if not skip_bad:
             read(root / first, channels)  # says what is wrong with it
+            raise ValueError(f"{name}: {first} could not be read once: delete {folder}")
         bad = len(files) - len(kept)
         warnings.warn(f"{name}: bad pictures left out: {bad}, such as {first}", stacklevel=2)
     if len(kept) == 0:
@@ -197,6 +198,7 @@ def opened(folder: Path, count: int, channels: int) -> np.ndarray:
         shutil.rmtree(folder)
     if not folder.exists():
         fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+        shutil.copymode(folder.parent, fresh)  # who may use the cache may use this
         try:
             for file, content in zip(files, (header, "", ""), strict=True):
                 (fresh / file.name).write_text(content)

@@ -15,6 +15,8 @@ from torch import Tensor
 from nearkin.data.sources import Request
 from nearkin.data.splits import Split, Splits, chosen_classes, halves
 
+PARTS = ("train", "query", "gallery")
+
 
 def features(request: Request) -> Splits:
     """The vectors of an npz file, split as its array `split` says ("train", "query", "gallery").
@@ -27,19 +29,14 @@ def features(request: Request) -> Splits:
     whole, told = read_features(path), read_arrays(path, ("split", "variant"))
     name, variant = f"features:{path.stem}", f"features, {whole.tensor.shape[1]}-d"
     variant = f"{told['variant']}, {variant}" if "variant" in told else variant
-    part = told.get("split")
-    if part is None:
+    parts = parts_of(path)
+    if "split" not in told:
         first, rest = halves(len(whole.classes), f"features:{path}")
         train, test = chosen_classes(whole, first), chosen_classes(whole, rest)
         return Splits(name, train, test, test, variant)
-    if part.shape != whole.labels.shape or not {"train", "query"} <= set(part.tolist()):
-        raise ValueError(
-            f"features:{path}: `split` must say train or query of each of {len(whole)}"
-        )
-    train, query, gallery = (
-        whole.select(torch.from_numpy(np.flatnonzero(part == kind)))
-        for kind in ("train", "query", "gallery")
-    )
+    train, query, gallery = parts.values()
+    if not len(train):
+        raise ValueError(f"features:{path}: `split` says train of none of {len(whole)}")
     taught, asked = train.labels.unique(), torch.cat([query.labels, gallery.labels]).unique()
     known = torch.isin(asked, taught)
     if known.any() and not known.all():
@@ -52,6 +49,24 @@ def features(request: Request) -> Splits:
     train, asked = numbered(train, taught), taught if shared else asked
     query, gallery = numbered(query, asked), numbered(gallery, asked)
     return Splits(name, train, query, gallery if len(gallery) else query, variant, shared)
+
+
+def parts_of(path: Path) -> dict[str, Split]:
+    """What an npz file's array `split` says is train, query and gallery; all is query without it.
+
+    Labels number the classes of the whole file.
+    """
+    whole, told = read_features(path), read_arrays(path, ("split",))
+    part = told.get("split", np.full(len(whole), "query"))
+    if part.shape != whole.labels.shape:
+        raise ValueError(f"features:{path}: wanted `split` of {len(whole)}, got {part.shape}")
+    if odd := set(part.tolist()) - set(PARTS):
+        raise ValueError(
+            f"features:{path}: `split` must be train, query or gallery, got {min(map(str, odd))!r}"
+        )
+    if "query" not in part:
+        raise ValueError(f"features:{path}: `split` says query of none of {len(whole)}")
+    return {kind: whole.select(torch.from_numpy(np.flatnonzero(part == kind))) for kind in PARTS}
 
 
 def numbered(split: Split, present: Tensor) -> Split:

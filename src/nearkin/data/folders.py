@@ -58,7 +58,7 @@ def listed(name: str, root: Path, below: str = "") -> Listing:
         found = [
             path
             for path in sorted(kind.rglob("*"))
-            if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+            if path.suffix.lower() in ENDINGS and not hidden(path.relative_to(kind))
         ]
         if not found:
             raise ValueError(f"{name}: no pictures in {kind}")
@@ -66,6 +66,15 @@ def listed(name: str, root: Path, below: str = "") -> Listing:
     if not pairs:
         raise ValueError(f"{name}: no class folders with pictures in {root / below}")
     return Listing.of(pairs)
+
+
+def hidden(path: Path) -> bool:
+    """Whether it, or a folder on its way, is none that a person put there: thumbnails and the like.
+
+    >>> hidden(Path("a/b.jpg")), hidden(Path("a/.thumbnails/b.jpg")), hidden(Path("._b.jpg"))
+    (False, True, True)
+    """
+    return any(part.startswith(".") for part in path.parts)
 
 
 def omniglot(request: Request) -> Splits:

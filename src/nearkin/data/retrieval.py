@@ -10,7 +10,6 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -196,9 +195,6 @@ LISTS: dict[str, Callable[[Path], Lists]] = {
     "cars": cars,
     "sop": sop,
     "inshop": inshop,
-}
-RETRIEVAL: dict[str, Callable[[Request], Splits]] = {
-    name: partial(retrieval, name) for name in LISTS
 }
 
 

@@ -38,8 +38,6 @@ class Split:
     @property
     def tensor(self) -> Tensor:
         """The inputs where they are one tensor; photographs of many sizes are refused."""
-        from torch import Tensor
-
         if not isinstance(self.inputs, Tensor):
             raise ValueError(f"wanted inputs of one size, got {len(self)} photographs of many")
         return self.inputs

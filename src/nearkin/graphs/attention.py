@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from nearkin.graphs.scores import DotProductScore, GATScore, GATv2Score, MeanScore, Score
 from nearkin.names import unknown
+from nearkin.tensors import at_least_float32
 
 PROJECTIONS = ("query", "key", "value", "out")
 UPDATE = ("residual", "norms", "feedforward")
@@ -51,7 +52,8 @@ class AttentionBlock(nn.Module):
         shared_projection: the form of the score's paper: keys (of GAT queries too) are the values,
             and there is no output projection.
         edges: what edges do: "none" nothing, "bias" add w . edge_ij to the score, "gate" multiply
-            the message of each head by g_ij = sigmoid(w . edge_ij + b).
+            the message of each head by g_ij = sigmoid(w . edge_ij + b): one gate a head, where
+            gated graph networks have one a feature.
         edge_in: E.
         null_neighbour: put e^0 into the softmax's denominator, as the released code does: a
             neighbour that says nothing.
@@ -72,7 +74,7 @@ class AttentionBlock(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        if dim % heads:
+        if heads < 1 or dim % heads:
             raise ValueError(f"heads must divide dim, got dim={dim}, heads={heads}")
         check_parts(without, PARTS, "part of an attention block")
         if edges not in EDGES:
@@ -255,10 +257,11 @@ def hear(weights: Tensor, value: Tensor, adjacency: Tensor) -> Tensor:
         return (weights @ value.transpose(0, 1)).transpose(0, 1).flatten(1)
     head = torch.arange(heads, device=value.device)[:, None]
     rows = adjacency.clamp_min(0)[:, None] * heads + head  # (B, H, k), of values as (B H, K)
+    # in float32: under autocast the two may differ in kind, and bf16 has no way back on a GPU
     heard = F.embedding_bag(
         rows.flatten(0, 1),
-        value.reshape(size * heads, features),
-        per_sample_weights=weights.flatten(0, 2),
+        at_least_float32(value).reshape(size * heads, features),
+        per_sample_weights=at_least_float32(weights).flatten(0, 2),
         mode="sum",
     )
     return heard.view(size, heads * features)

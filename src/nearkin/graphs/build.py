@@ -11,7 +11,6 @@ asks them to find out. No other builder looks at them.
 A graph of few neighbours may also be written as lists (B, k) of whom each node listens to.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -20,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearkin.names import construct, look_up, unknown
-from nearkin.tensors import inner, unit
+from nearkin.names import arguments, construct, look_up
+from nearkin.tensors import at_least_float32, inner, unit
 
 
 def cosine(x: Tensor) -> Tensor:
@@ -31,6 +30,7 @@ def cosine(x: Tensor) -> Tensor:
 
 def correlation(x: Tensor) -> Tensor:
     """Pearson's correlations (B, B): cosines of rows that are centred first."""
+    x = at_least_float32(x)
     return cosine(x - x.mean(1, keepdim=True))
 
 
@@ -87,6 +87,9 @@ def threshold(
 ) -> Tensor:
     """Two nodes listen to each other where their similarity s passes a threshold t.
 
+    Source: `thresh` in the released code of Seidenschwarz et al., ICML 2021, whose s is Pearson's
+    correlation. Differs: the cosine, unless similarity is "correlation".
+
     sign: "positive" s > t, "negative" s < -t, "both" |s| > t.
     """
     values = look_up(similarity, SIMILARITIES, "similarity")(embeddings)
@@ -107,7 +110,7 @@ def top_ratio(
     if not 0 <= ratio <= 1:
         raise ValueError(f"ratio must be in [0, 1], got {ratio}")
     values = look_up(similarity, SIMILARITIES, "similarity")(embeddings)
-    return top(values, math.ceil(ratio * len(embeddings)))
+    return top(values, math.ceil(round(ratio * len(embeddings), 9)))  # 0.07 of 100 is 7
 
 
 def label_guided(
@@ -272,10 +275,7 @@ def make_builder(
     given = {option: value for option, value in options.items() if value is not None}
     if isinstance(build, type):
         return construct(build, given, kind, dim=dim)
-    known = [o for o in inspect.signature(build).parameters if o not in ("embeddings", "labels")]
-    for option in given:
-        if option not in known:
-            raise unknown(option, known, kind)
+    given = arguments(partial(build, None, None), given, kind)  # less embeddings and labels
     if given.get("similarity") == "learned" and build is not random:
         if dim is None:
             raise ValueError("a learned similarity wants dim, the size of the embeddings, got none")

@@ -48,6 +48,11 @@ def refine_at_test(
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
     query = unit(query)
     found = query if gallery is None else unit(gallery)
+    if k < 0 or found.shape[1:] != query.shape[1:]:
+        raise ValueError(
+            f"wanted k of 0 or more and a gallery (M, {query.shape[1]}), "
+            f"got {k} and {tuple(found.shape)}"
+        )
     lists = SOURCES[source](query, found, k, gallery is None)
     training = refiner.training
     refiner.eval()
@@ -75,7 +80,7 @@ def reciprocal(query: Tensor, gallery: Tensor, k: int, same: bool) -> list[Tenso
         R*(q) = R(q, n) and all R(c, n/2) of a c in R(q, n) of which 2/3 or more lie in R(q, n)
 
     Source: Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017,
-    eqs. 1-2, arXiv:1701.08398; so used by Seidenschwarz et al. 2021 in their released code.
+    section 3.2, arXiv:1701.08398; so used by Seidenschwarz et al. 2021 in their released code.
     """
     own = [(s.tolist(), j.tolist()) for s, j in ranked(gallery, gallery, REACH, True)]
     near = (

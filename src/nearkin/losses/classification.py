@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, refuse
+from nearkin.losses.mined import Mined, integers, refuse
 from nearkin.losses.proxy_graph import check_labels
 from nearkin.tensors import inner, unit
 
@@ -31,12 +31,15 @@ class CrossEntropy(nn.Module):
 
     def __init__(self, classes: int, dim: int, smoothing: float = 0.0, rate: float = 0.01):
         super().__init__()
+        if not 0 <= smoothing <= 1:
+            raise ValueError(f"smoothing must be in [0, 1], got {smoothing}")
         self.smoothing, self.rate = smoothing, rate
         self.weight = nn.Parameter(torch.randn(classes, dim) * dim**-0.5)
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
+        labels = integers(labels, embeddings)
         check_labels(labels, len(self.weight))
         logits = self.logits(embeddings)
         total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.smoothing)
@@ -80,6 +83,7 @@ class NormalisedCrossEntropy(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
+        labels = integers(labels, embeddings)
         check_labels(labels, len(self.weight))
         cosine = inner(unit(embeddings), unit(self.weight))  # (B, C)
         total = F.cross_entropy(cosine / self.temperature, labels, reduction="sum")

@@ -6,11 +6,12 @@ Dimensions: B batch, D embedding.
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, refuse
+from nearkin.losses.mined import Mined, integers, refuse
 from nearkin.losses.triplets import share_within
 from nearkin.tensors import (
     at_least_float32,
     distances,
+    inner,
     masked_mean,
     pair_masks,
     squared_distances,
@@ -60,6 +61,7 @@ class FisherNCA(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
+        labels = integers(labels, embeddings)
         embeddings = at_least_float32(embeddings)
         kin, others = pair_masks(labels)
         square = squared_distances(embeddings)  # (B, B)
@@ -79,11 +81,12 @@ def unevenness(embeddings: Tensor, labels: Tensor) -> Tensor:
     """Mean over items of log R - H of their class; a class of one, or at one point, counts as 0."""
     same = (labels[:, None] == labels).to(embeddings.dtype)  # (B, B)
     size = same.sum(1)
-    residual = embeddings - same @ embeddings / size[:, None]
-    squares = same @ residual.square().sum(1)  # (B,), of the item's class
-    products = same @ (same * (residual @ residual.T).square()).sum(1)
-    spread = squares > torch.finfo(squares.dtype).tiny ** 0.25
-    concentration = torch.where(spread, products, 1) / torch.where(spread, squares, 1).square()
+    residual = embeddings - inner(same, embeddings.T) / size[:, None]
+    squares = inner(same, residual.square().sum(1)[None])[:, 0]  # (B,), of the item's class
+    spread = squares > torch.finfo(squares.dtype).tiny ** 0.5
+    shape = residual / torch.where(spread, squares, 1).sqrt()[:, None]  # whatever the class's size
+    concentration = inner(same, (same * inner(shape, shape).square()).sum(1)[None])[:, 0]
+    concentration = torch.where(spread, concentration, 1)
     rank = (size - 1).clamp(1, embeddings.shape[1])
     each = torch.where(spread, rank.log() + concentration.log(), 0)
     return each.sum() / max(len(each), 1)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearkin.losses.classification import CrossEntropy
-from nearkin.losses.mined import Mined, refuse
-from nearkin.tensors import inner, unit
+from nearkin.losses.mined import Mined, integers, refuse
+from nearkin.tensors import at_least_float32, inner, unit
 
 
 class GroupLoss(nn.Module):
@@ -55,6 +55,7 @@ class GroupLoss(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
+        labels = integers(labels, embeddings)
         classification = self.classifier(embeddings, labels)
         logits = self.classifier.logits(embeddings)
         beliefs = (logits / self.temperature).softmax(1)  # (B, C)
@@ -75,6 +76,7 @@ TINY = 1e-12
 
 def affinity(embeddings: Tensor) -> Tensor:
     """Pearson correlation (B, B) between the rows of (B, D), where it is positive; else 0."""
+    embeddings = at_least_float32(embeddings)
     centred = unit(embeddings - embeddings.mean(1, keepdim=True))
     return inner(centred, centred).relu()
 
@@ -90,7 +92,7 @@ def replicate(affinity: Tensor, beliefs: Tensor, iterations: int) -> Tensor:
             [0.7500, 0.2500]])
     """
     for _ in range(iterations):
-        beliefs = beliefs * (affinity @ beliefs + TINY)
+        beliefs = beliefs * (inner(affinity, beliefs.T) + TINY)
         beliefs = beliefs / beliefs.sum(1, keepdim=True)
     return beliefs
 

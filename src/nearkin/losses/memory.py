@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined
+from nearkin.losses.mined import Mined, integers
 from nearkin.losses.rivals import Borrowed
 from nearkin.tensors import pair_masks
 
@@ -55,6 +55,7 @@ class Memory(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         if indices_tuple is not None:
             raise ValueError("a memory takes no miner: it uses all pairs of batch and references")
+        labels = integers(labels, embeddings)
         references, ref_labels = embeddings, labels
         if self.past is not None:
             references = torch.cat([embeddings, self.past[0].to(embeddings)])
@@ -69,6 +70,11 @@ class Memory(nn.Module):
     def active(self) -> Any:
         """That of the loss, on the batch without the memory; absent where the loss has none."""
         return self.loss.active
+
+    def rates(self) -> dict[str, float]:
+        """The learning rates that the loss asks for."""
+        asked = getattr(self.loss, "rates", dict)()
+        return {f"loss.{part}": rate for part, rate in asked.items()}
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """What is remembered, for a checkpoint."""

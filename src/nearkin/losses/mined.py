@@ -37,6 +37,16 @@ def counts(rows: Tensor, columns: Tensor, shape: tuple[int, int], dtype: torch.d
     return table.index_put_((rows, columns), table.new_ones(()), accumulate=True)
 
 
+def integers(labels: Tensor, embeddings: Tensor) -> Tensor:
+    """The labels (B,) as int64, one for each embedding, or an error that says what came."""
+    if labels.shape != embeddings.shape[:1] or labels.is_floating_point():
+        raise ValueError(
+            f"labels must be {len(embeddings)} integers, one for each embedding, "
+            f"got {tuple(labels.shape)} of {labels.dtype}"
+        )
+    return labels.long()
+
+
 def check_references(ref_emb: Tensor | None, ref_labels: Tensor | None) -> None:
     """References and their labels come together."""
     if (ref_emb is None) != (ref_labels is None):

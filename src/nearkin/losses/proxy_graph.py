@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from nearkin.losses.mined import Mined, refuse
+from nearkin.losses.mined import Mined, integers, refuse
 from nearkin.tensors import largest, unit
 
 HEAD_START = {"released": 3.0, "printed": 1.0, "none": 0.0}
@@ -51,7 +51,8 @@ class ProxyGML(nn.Module):
     and they part at exact zeros only. The warm-up, head and proxies alone, is the first epoch in
     print and the second in code.
     Differs, ours from both: embeddings are normalised here; s is new; the softmax has no 1e-8 in
-    its denominator; a ratio that leaves only the true class is an error, not a loss of 0.
+    its denominator; a ratio that leaves only the true class (as printed: but for cosines that are 1
+    apart, which do not occur at the start) is an error, not a loss of 0.
 
     Args:
         classes: C.
@@ -94,8 +95,8 @@ class ProxyGML(nn.Module):
         if positives not in HEAD_START:
             raise ValueError(f"positives must be released, printed or none, got {positives!r}")
         count = classes * proxies
-        self.chosen = math.ceil(ratio * classes * proxies)
-        if positives == "released" and mask and self.chosen <= proxies:
+        self.chosen = math.ceil(round(ratio * count, 9))  # 0.07 of 1,200 is 84 and no bit more
+        if positives != "none" and mask and self.chosen <= proxies:
             least = math.ceil(1e4 * proxies / count + 1) / 1e4
             raise ValueError(
                 f"ratio {ratio} chooses {self.chosen} of {count} proxies, all of them of the true "
@@ -113,6 +114,7 @@ class ProxyGML(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
+        labels = integers(labels, embeddings)
         check_labels(labels, self.classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             samples = unit(embeddings.to(self.proxies.dtype))

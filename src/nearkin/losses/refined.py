@@ -11,7 +11,7 @@ from nearkin.graphs.attention import is_lists
 from nearkin.graphs.build import make_builder
 from nearkin.graphs.edges import EDGE_START, edge_features
 from nearkin.graphs.refine import Refiner, make_layers
-from nearkin.losses.mined import Mined, refuse
+from nearkin.losses.mined import Mined, integers, refuse
 from nearkin.losses.proxy_graph import check_labels
 from nearkin.names import look_up
 from nearkin.tensors import masked_mean, pair_masks, unit
@@ -93,6 +93,8 @@ class GraphRefinement(nn.Module):
         super().__init__()
         if layers < 1 or temperature <= 0:
             raise ValueError(f"wanted 1 layer, temperature above 0; got {layers}, {temperature}")
+        if not 0 <= smoothing <= 1:
+            raise ValueError(f"smoothing must be in [0, 1], got {smoothing}")
         if concat and every:
             raise ValueError("wanted concat or every: outputs side by side, or classified each")
         self.concat, self.every, self.rate = concat, every, rate
@@ -136,7 +138,9 @@ class GraphRefinement(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
+        labels = integers(labels, embeddings)
         check_labels(labels, self.classifier.out_features)
+        embeddings = embeddings.to(self.classifier.weight.dtype)
         loss = self.weights["auxiliary"] * self.classify(self.classifier(embeddings), labels)
         if not self.weights["refined"] or len(labels) < 2:  # nobody to listen to
             return loss
@@ -185,7 +189,8 @@ class GraphRefinement(nn.Module):
         degree             others that an image listens to, in the mean
         kin_heard          share of these that are of its class
         attention_self, _within, _across     attention to oneself, to one's class, to others;
-                           sum 1; the mean over layers, heads and images, of layers that have any
+                           sum 1, or less with a null neighbour or a gate; the mean over layers,
+                           heads and images, of layers that have any
         """
         if not self.weights["refined"]:
             return {}

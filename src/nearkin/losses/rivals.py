@@ -210,7 +210,10 @@ def borrow(
     if "weight_reg_weight" in given:
         centers = given.get("centers_per_class", defaults["centers_per_class"])
         given["weight_regularizer"] = regularizers.SparseCentersRegularizer(classes, centers)
-    return build(**given)
+    try:
+        return build(**given)
+    except AssertionError as error:
+        raise ValueError(f"pml:{name} cannot be built with {given}: {error}") from None
 
 
 DISTANCES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, check_references, pair_weights
+from nearkin.losses.mined import Mined, check_references, integers, pair_weights
 from nearkin.tensors import distances, pair_masks
 
 BLOCK = 2**21  # numbers in the largest temporary: 8 MB in float32, which stays in cache
@@ -54,6 +54,7 @@ class RatioTriplet(nn.Module):
         ref_labels: Tensor | None = None,
     ) -> Tensor:
         check_references(ref_emb, ref_labels)
+        labels = integers(labels, embeddings)
         distance = distances(embeddings, ref_emb)  # (B, M)
         if indices_tuple is not None and len(indices_tuple) == 3:
             return self.constant * ratio(*chosen(distance, indices_tuple))
@@ -88,8 +89,9 @@ class Triplet(nn.Module):
     The counts come from sorting each row's positives and seeking each distance among them:
     O(B^2 log B) time and O(B^2) memory, where the triplets themselves are O(B^3).
 
-    Source: Schroff, Kalenichenko & Philbin, FaceNet, CVPR 2015, eqs. 1-2; the mean over the active
-    ones from Hermans, Beyer & Leibe, In defense of the triplet loss, 2017, arXiv:1703.07737.
+    Source: Schroff, Kalenichenko & Philbin, FaceNet, CVPR 2015, section 3.1; the mean over
+    the active ones from Hermans, Beyer & Leibe, In defense of the triplet loss, 2017,
+    arXiv:1703.07737.
     Differs: distances not squared, embeddings not normalised; the sort and the counts are ours.
 
     Args:
@@ -118,6 +120,7 @@ class Triplet(nn.Module):
         ref_labels: Tensor | None = None,
     ) -> Tensor:
         check_references(ref_emb, ref_labels)
+        labels = integers(labels, embeddings)
         distance = distances(embeddings, ref_emb)  # (B, M)
         if indices_tuple is not None and len(indices_tuple) == 3:
             to_positive, to_negative = chosen(distance, indices_tuple)

@@ -126,7 +126,8 @@ def evaluate(
     if clusters:
         from nearkin.measure.clusters import clustering
 
-        scores |= clustering(query, query_labels, metric=metric, seed=seed)
+        labels = check_labels(query, query_labels, "query")
+        scores |= clustering(query, labels, metric=metric, seed=seed)
     return scores
 
 
@@ -142,7 +143,7 @@ def retrieval(
     memory: float = 1e9,
 ) -> Retrieval:
     """The retrieval metrics of every query that has a match; arguments as in `evaluate`."""
-    check_sizes(ks, memory)
+    check_sizes((*ks, *precision_ks), memory)
     query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
     with plain_arithmetic(query.device):
         search = search_of(query, gallery, metric, memory)
@@ -299,7 +300,7 @@ def check_labels(x: Tensor, labels: Tensor | None, name: str) -> Tensor:
             f"{name} labels must be {len(x)} integers, one a row, "
             f"got {tuple(labels.shape)} of {labels.dtype}"
         )
-    return labels
+    return labels.long()
 
 
 def knn_accuracy(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nearkin.measure.metrics import check_labels
 from nearkin.measure.nearest import neighbours
+from nearkin.tensors import at_least_float32
 
 CELLS = 2**25
 """Entries of F that are held at once: classes do not touch each other, so they go in blocks."""
@@ -53,7 +54,7 @@ def label_propagation(
     >>> label_propagation(x, torch.tensor([7, 0, 9, 0]), known, k=1)
     tensor([7, 7, 9, 9])
     """
-    labels = check_labels(x, labels, "x")
+    x, labels = at_least_float32(x), check_labels(x, labels, "x")
     if metric not in ("cosine", "inner"):
         raise ValueError(f"metric must be cosine or inner, got {metric!r}")
     if not 0 <= alpha < 1:
@@ -120,6 +121,8 @@ def propagation_accuracy(
     1.0
     """
     labels = check_labels(x, labels, "x")
+    if draws < 1:
+        raise ValueError(f"wanted 1 draw or more, got {draws}")
     generator = torch.Generator().manual_seed(seed)
     right = []
     for _ in range(draws):

@@ -23,25 +23,31 @@ def scattering(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
                     0 for a round cloud, 1 for a line
 
     Classes of fewer than three items have no anisotropy. A collapsed embedding has spread 0,
-    separation 0 and anisotropy 1.
+    separation 0 and anisotropy 1; where each class is at a point of its own there is no separation
+    that a number could tell, and none is given.
 
     >>> x = torch.tensor([[0.0, 1], [0, -1], [1, 0], [-1, 0], [9, 1], [9, -1], [9, 0], [9, 0]])
     >>> found = scattering(x, torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]))
     >>> {name: round(value, 3) for name, value in found.items()}
     {'spread': 0.75, 'separation': 27.0, 'anisotropy': 0.5}
     """
+    if not len(embeddings):
+        raise ValueError("wanted embeddings to tell the scattering of, got none")
     x = embeddings.double()
     kinds, position, count = labels.unique(return_inverse=True, return_counts=True)
-    means = torch.zeros(len(kinds), x.shape[1], dtype=x.dtype).index_add_(0, position, x)
+    means = x.new_zeros(len(kinds), x.shape[1]).index_add_(0, position, x)
     means /= count[:, None]
     within = (x - means[position]).square().sum().item() / len(x)
     between = (count.double() / len(x) @ (means - x.mean(0)).square().sum(1)).item()
     lines = [line_likeness(x[position == c] - means[c]) for c in range(len(kinds)) if count[c] > 2]
-    return {
+    found = {
         "spread": within,
         "separation": between / within if within else 0.0,
         "anisotropy": sum(lines) / len(lines) if lines else 0.0,
     }
+    if between and not within:
+        del found["separation"]
+    return found
 
 
 def line_likeness(centred: Tensor) -> float:

@@ -49,7 +49,11 @@ class Difference:
 
 
 def paired(a: dict[int, float], b: dict[int, float]) -> Difference:
-    """a - b over the seeds that both have; p is 1 with fewer than two, or where all are equal."""
+    """a - b over the seeds that both have, and the p of a paired t-test.
+
+    p is 1 with fewer than two seeds, or where all differences are 0; it is 0 where all are the same
+    and not 0.
+    """
     seeds = sorted(set(a) & set(b))
     difference = [a[s] - b[s] for s in seeds]
     if len(seeds) < 2 or not np.ptp(difference):

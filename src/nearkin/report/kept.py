@@ -23,8 +23,9 @@ from nearkin.data.features import read_arrays
 
 MOST = 2_000  # items of a set that a page draws
 OURS_TO_SHOW = {"mnist-5k", "mnist", "fashion-mnist", "omniglot"}
-NOT_OURS = {"cub_200_2011", "cub", "stanford_cars", "cars196", "cars", "stanford_online_products"}
-NOT_OURS |= {"sop", "in-shop", "inshop", "in-shop clothes retrieval benchmark"}
+NOT_OURS = {"cub", "cars", "cars196", "sop", "inshop", "in-shop"}
+THEIR_ARCHIVES = ("cub_200", "stanford_cars", "stanford_online_products", "in-shop")
+"""How the folders begin that the archives of others hold."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,15 @@ def may_show_pictures(row: dict) -> bool:
     MNIST, Fashion-MNIST, Omniglot and a person's own folder; not CUB, Cars, SOP and In-Shop, nor
     a folder of theirs.
 
-    >>> [may_show_pictures({"recipe": {"data": d}}) for d in ("mnist", "cub", "folder:x/CUB")]
-    [True, False, False]
+    >>> [may_show_pictures({"recipe": {"data": d}}) for d in ("mnist", "folder:x", "cub")]
+    [True, True, False]
+    >>> may_show_pictures({"recipe": {"data": "folder:x/CUB_200_2011_128px"}})
+    False
     """
     kind, _, path = row["recipe"]["data"].partition(":")
-    own = kind == "folder" and not NOT_OURS & {part.lower() for part in PurePath(path).parts}
-    return own or kind in OURS_TO_SHOW
+    parts = [part.lower() for part in PurePath(path).parts]
+    theirs = any(part in NOT_OURS or part.startswith(THEIR_ARCHIVES) for part in parts)
+    return kind in OURS_TO_SHOW or (kind == "folder" and not theirs)
 
 
 def read(row: dict, store: Path) -> Kept | None:

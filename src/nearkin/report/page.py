@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -82,13 +83,14 @@ def write_markdown(
     shown = []
     for number, figure in enumerate(drawn, 1):
         path = pictures.save(figure, folder / name / f"figure-{number}", Path(store_folder))
-        shown.append((figure.title, f"{name}/{path.name}", figure.note))
-    for old in set((folder / name).glob("figure-*")) - {folder / where for _, where, _ in shown}:
+        shown.append((figure.title, path, figure.note))
+    for old in set((folder / name).glob("figure-*")) - {path for _, path, _ in shown}:
         old.unlink()  # of an earlier page, which had more
+    links = [(title, quote(f"{name}/{path.name}"), note) for title, path, note in shown]
     latex = "% Tables of the page of the same name.\n\n"
     latex += "\n".join(tables.latex(table) for table in answer.tables)
     write(folder / f"{name}.tex", latex)
-    return write(folder / f"{name}.md", template("page.md").render(**values, pictures=shown))
+    return write(folder / f"{name}.md", template("page.md").render(**values, pictures=links))
 
 
 def write(path: Path, text: str) -> Path:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.runs.recipe import DEFAULTS
 from nearkin.studies.answer import Line, Lines, Table
+from nearkin.words import typed
 
 MOST_CURVES = 14
 FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")
@@ -121,16 +122,6 @@ def command(recipe: Mapping) -> str:
     return shlex.join(words)
 
 
-def typed(value: object) -> str:
-    """An option as one types it: text as it is, unless it would be read as a number or the like."""
-    if isinstance(value, str):
-        try:
-            json.loads(value)
-        except ValueError:
-            return value
-    return json.dumps(value)
-
-
 def runs(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Table:
     """One line a run, in the order of `named`."""
     metric = headline(rows)
@@ -217,16 +208,8 @@ def curve(name: str, group: Sequence[dict], metric: Metric) -> Line | None:
                 values.setdefault(epoch["epoch"], []).append(epoch["test"][metric.key])
     if len(values) < 2:
         return None
-    x = tuple(sorted(values))
-    points = [estimate(values[e]) for e in x]
-    several = len(group) > 1
-    return Line(
-        name=name,
-        x=x,
-        y=tuple(p.mean for p in points),
-        low=tuple(p.low for p in points) if several else (),
-        high=tuple(p.high for p in points) if several else (),
-    )
+    x = sorted(values)
+    return Line.of(name, x, [estimate(values[epoch]) for epoch in x])
 
 
 def duration(seconds: float) -> str:
@@ -251,14 +234,15 @@ def count(n: int, thing: str) -> str:
 
 def facts(rows: Sequence[dict]) -> list[tuple[str, list[str]]]:
     """What the numbers were measured on and with: data, machine, versions, time."""
-    seconds = sum(row.get("cost", {}).get("seconds") or 0 for row in rows)
+    seconds = [row["cost"]["seconds"] for row in rows if row.get("cost", {}).get("seconds")]
+    time = f", {duration(sum(seconds))} in all" if seconds else ""
     seeds = sorted({s for row in rows if (s := row.get("recipe", {}).get("seed")) is not None})
     return [
         ("data", counted(rows, "data", data_words)),
         ("seeds", [", ".join(map(str, seeds))] if seeds else []),
         ("machine", counted(rows, "machine", machine_words)),
         ("versions", counted(rows, "versions", lambda v: ", ".join(f"{k} {v[k]}" for k in v))),
-        ("time", [f"{count(len(rows), 'run')}, {duration(seconds)} in all"]),
+        ("time", [f"{count(len(rows), 'run')}{time}"]),
     ]
 
 

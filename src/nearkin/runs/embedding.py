@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from nearkin.runs.machine import keep_freed_memory, usable
 from nearkin.runs.store import write_whole
 
 BATCH = 64
-SAVE_EVERY = 2048  # items
+SAVE_SECONDS = 30.0  # from one save of what is done to the next
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def embed(
     kept = path.with_name(f".{path.name}.partial")
     done = finished(kept, key)
     position = sum(len(x) for x in done)
-    start = position
+    start, saved = position, perf_counter()
     for _, split in parts:
         skip = min(start, len(split))
         start -= skip
@@ -63,8 +64,9 @@ def embed(
         for indices in torch.arange(skip, len(split)).split(BATCH):
             done.append(vectors(backbone, split, indices, size, device))
             position += len(indices)
-            if position // SAVE_EVERY != (position - len(indices)) // SAVE_EVERY:
+            if perf_counter() - saved > SAVE_SECONDS:
                 write_whole(kept, lambda file: keep(file, done, key))
+                saved = perf_counter()
             yield Progress(position, total)
     arrays: dict[str, Any] = {
         "x": torch.cat(done).numpy(),
@@ -75,6 +77,7 @@ def embed(
     }
     write_whole(path, lambda file: np.savez_compressed(file, **arrays))
     kept.unlink(missing_ok=True)
+    yield Progress(total, total)  # also where an earlier call had embedded all
 
 
 def load_and_embed(
@@ -92,6 +95,8 @@ def load_and_embed(
     """
     if output.suffix != ".npz":
         raise ValueError(f"the output must be an .npz file, got {output}")
+    if place.threads:
+        torch.set_num_threads(place.threads)
     device = usable(place.device)
     learnt = ""
     if checkpoint:
@@ -108,8 +113,6 @@ def load_and_embed(
         timm = backbone == "lite0" or backbone.startswith("timm:")
         options = {"head": "none"} | dict(backbone_options) if timm else backbone_options
         net = backbones.make(backbone, options, shape, dim=1)
-    if place.threads:
-        torch.set_num_threads(place.threads)
     source = str(named(data, place.root)[1].resolve())
     key = json.dumps([data, source, place.skip_bad, learnt, backbone, dict(backbone_options), size])
     return embed(net, splits, output, size=size, key=key, device=device)

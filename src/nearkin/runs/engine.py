@@ -88,7 +88,7 @@ def run(
         row = carry_out(recipe, store, folder, place, study, bar)
         if not stored:
             store.append(row)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
     bar.finish(one_line(row))
     return row
 

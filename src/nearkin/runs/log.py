@@ -65,6 +65,7 @@ def read_steps(path: Path) -> list[dict[str, str]]:
 class Silent:
     """A bar that nobody sees."""
 
+    def expect(self, runs: int) -> None: ...
     def start(self, title: str, total: int, done: int) -> None: ...
     def advance(self, step: int, loss: float | None, images_per_second: float) -> None: ...
     def finish(self, line: str) -> None: ...
@@ -73,11 +74,15 @@ class Silent:
 class Bar(Silent):
     """rich's bar with loss, images/s and time left; one line per finished run above it."""
 
-    def __init__(self, progress: Any, runs: int):
+    def __init__(self, progress: Any):
         self.progress = progress
-        self.all = progress.add_task("", total=runs, note="") if runs > 1 else None
-        self.task = None
-        self.runs, self.done = runs, 0
+        self.all = self.task = None
+        self.runs, self.done = 1, 0
+
+    def expect(self, runs: int) -> None:
+        """So many runs are to be done, stored ones not counted."""
+        self.runs = runs
+        self.all = self.progress.add_task("", total=runs, note="") if runs > 1 else None
 
     def start(self, title: str, total: int, done: int) -> None:
         if self.all is not None:
@@ -99,7 +104,7 @@ class Bar(Silent):
 
 
 @contextmanager
-def bar(runs: int) -> Iterator[Bar]:
+def bar() -> Iterator[Bar]:
     """A bar on the terminal; where there is none, only the lines of finished runs."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -113,4 +118,4 @@ def bar(runs: int) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield Bar(progress, runs)
+        yield Bar(progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -50,6 +51,7 @@ def complete(
     starts = {r.start for r in missing if r.start in stored}
     starts = {hash for hash in starts if stored[hash]["status"] == "done"}
     starts -= {hash for hash in starts if (store.run_folder(hash) / "backbone.pt").exists()}
+    bar.expect(len(missing) + len(starts))
     for recipe in recipes:
         if recipe.hash in starts:  # of a row that came without its files, as published ones do
             run(recipe, out, place=place, study=study, bar=bar, anew=True)
@@ -82,6 +84,7 @@ def measured(
         for name, make in asked.items()
         if name not in done
     }
+    bar.expect(len(work))
     if jobs == 1:
         for act in work.values():
             bar.finish(f"{act()['hash']}  {study}")
@@ -97,8 +100,16 @@ def measure(
     """Measure once, and store the row."""
     if place.threads:
         torch.set_num_threads(place.threads)
-    about = {"versions": versions(), "machine": machine(torch.device("cpu"))}
-    row = {"hash": name, "study": study, "status": "done", **make(place), **about}
+    began, found = time.perf_counter(), make(place)
+    row = {
+        "hash": name,
+        "study": study,
+        "status": "done",
+        "machine": machine(torch.device("cpu")),
+        **found,
+        "versions": versions(),
+        "cost": {"seconds": round(time.perf_counter() - began, 3)},
+    }
     store.append(row)
     return row
 

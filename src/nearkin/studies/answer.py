@@ -7,6 +7,7 @@ A study is a file with QUESTION (a paragraph), `recipes(...) -> list[Recipe]` an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nearkin.measure.statistics import Estimate
@@ -49,6 +50,19 @@ class Line:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     dashed: bool = False
+
+    @classmethod
+    def of(cls, name: str, x: Iterable[float], y: Sequence[Estimate], dashed: bool = False) -> Line:
+        """The curve of some estimates, with their intervals as its band where seeds give one."""
+        band = any(estimate.n > 1 for estimate in y)
+        return cls(
+            name,
+            tuple(map(float, x)),
+            tuple(estimate.mean for estimate in y),
+            tuple(estimate.low for estimate in y) if band else (),
+            tuple(estimate.high for estimate in y) if band else (),
+            dashed,
+        )
 
 
 @dataclass(frozen=True)

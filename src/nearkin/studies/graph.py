@@ -122,16 +122,9 @@ def by_degree(rows: list[dict]) -> Lines:
     for kind in ("", "random, as "):
         members = [f"{kind}{k} nearest" for k in (2, 4, 8, 16, 32)]
         members = [m for m in (*members, FULL) if m in recall and m in degree]
-        points = [(refinement.last(degree[m]), estimate(list(recall[m].values()))) for m in members]
-        lines.append(
-            Line(
-                "at random" if kind else "nearest",
-                tuple(x.mean for x, _ in points if x),
-                tuple(y.mean for _, y in points),
-                tuple(y.low for _, y in points),
-                tuple(y.high for _, y in points),
-            )
-        )
+        x = [neighbours.mean for m in members if (neighbours := refinement.last(degree[m]))]
+        y = [estimate(list(recall[m].values())) for m in members]
+        lines.append(Line.of("at random" if kind else "nearest", x, y))
     return Lines(
         title="R@1 by the number of neighbours",
         x="neighbours of an image",

@@ -9,7 +9,7 @@ from nearkin.measure.statistics import Estimate, estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
 from nearkin.studies.proxygml import CUB, fitted, full, proxygml
-from nearkin.studies.reading import Scores, against, mean, p_value, scores
+from nearkin.studies.reading import Scores, against, last_said, mean, p_value, scores
 from nearkin.studies.tuning import SETTLED, settle, trials, unsearched
 
 TITLE = "ProxyGML's three modules"
@@ -160,8 +160,8 @@ def table(rows: list[dict], title: str, names: Iterable[str]) -> Table:
 def graph(rows: list[dict]) -> Table:
     """What the k-NN graph of a training batch is like after training, and the controls' R@1."""
     names = [*ROWS, *CONTROLS]
-    found = {head: last_monitor(rows, key) for head, key in GRAPH.items()}
-    cosine = last_monitor(rows, "proxy_cosine")
+    found = {head: last_said(rows, row_name, key) for head, key in GRAPH.items()}
+    cosine = last_said(rows, row_name, "proxy_cosine")
     recall = scores(rows, row_name, "recall@1")
     return Table(
         title="The graph behind each row, and what mends row 1",
@@ -184,16 +184,6 @@ def graph(rows: list[dict]) -> Table:
             "no sample; and the mean cosine between two proxies of a class."
         ),
     )
-
-
-def last_monitor(rows: list[dict], key: str) -> dict[str | None, Scores]:
-    """Row -> seed -> what the loss said of its graph after the last epoch."""
-    found: dict[str | None, Scores] = {}
-    for row in rows:
-        said = row["epochs"][-1].get("monitor") if row["epochs"] else None
-        if said and key in said:
-            found.setdefault(row_name(row), {})[row["recipe"]["seed"]] = said[key]
-    return found
 
 
 def bars(shared: list[dict], own: list[dict]) -> Bars:
@@ -228,8 +218,8 @@ def findings(shared: list[dict], own: list[dict]) -> list[str]:
             back = (points(recall[name]) - points(recall[NONE])) / fall if fall > 0 else 0.0
             share = f", {100 * back:.0f} % of the gap" if name.startswith("1,") and back else ""
             said.append(f"{name}: {points(recall[name]):.1f} %{share}.")
-    chosen = mean(last_monitor(shared, "own_chosen").get(NONE))
-    missing = mean(last_monitor(shared, "class_missing").get(NONE))
+    chosen = mean(last_said(shared, row_name, "own_chosen").get(NONE))
+    missing = mean(last_said(shared, row_name, "class_missing").get(NONE))
     if chosen and missing:
         said.append(
             f"In row 1 a sample is joined to {percent(chosen)} of its own class's proxies, and "

@@ -15,7 +15,7 @@ import torch
 from nearkin.losses import ProxyGML
 from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.examine import watched_batch
-from nearkin.runs.machine import Peak
+from nearkin.runs.machine import Peak, machine
 from nearkin.runs.many import Measurements
 from nearkin.runs.training import Run, train
 from nearkin.studies.answer import Answer, Line, Lines, Table
@@ -109,12 +109,12 @@ def cosines(asked: dict, place: Place) -> dict:
     """The mean cosine between two proxies of a class: at the start, and after each epoch."""
     recipe = proxygml(asked["watched"], asked["most_epochs"], VARIANTS[asked["variant"]])
     recipe = replace(recipe, lr=3e-4)
-    run = Run(recipe, splits_of(recipe, place))
+    run = Run(recipe, splits_of(recipe, place), place.device)
     found = [watched_batch(run)["proxy_cosine"]]
     for _ in train(run):
         if run.epoch_ends:
             found.append(watched_batch(run)["proxy_cosine"])
-    return {**asked, "cosines": found}
+    return {**asked, "cosines": found, "machine": machine(run.device)}
 
 
 def answer(rows: list[dict]) -> Answer:

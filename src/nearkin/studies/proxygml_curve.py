@@ -11,6 +11,7 @@ from nearkin.data import Split, Splits
 from nearkin.measure import recalls
 from nearkin.measure.statistics import estimate
 from nearkin.runs.engine import Place, splits_of
+from nearkin.runs.machine import machine
 from nearkin.runs.many import Measurements
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.training import Run, train
@@ -46,9 +47,11 @@ def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> Measuremen
 def row_of(recipe: Recipe, place: Place) -> dict:
     """One run, followed."""
     splits, held = hold_back(splits_of(recipe, place))
+    run = Run(recipe, splits, place.device)
     return {
         "recipe": asdict(recipe),
-        "epochs": follow(Run(recipe, splits, place.device), held),
+        "epochs": follow(run, held),
+        "machine": machine(run.device),
         "data": {"name": splits.name, "variant": splits.variant},
     }
 
@@ -118,9 +121,7 @@ def curves(
     lines = []
     for name, key in keys.items():
         values = over_epochs(rows, key)
-        epochs = tuple(float(entry["epoch"]) for entry in rows[0]["epochs"])
-        low, high = tuple(v.low for v in values), tuple(v.high for v in values)
-        lines.append(Line(name, epochs, tuple(v.mean for v in values), low, high))
+        lines.append(Line.of(name, [entry["epoch"] for entry in rows[0]["epochs"]], values))
     return Lines(title, "epoch", y, tuple(lines), percent=percent)
 
 

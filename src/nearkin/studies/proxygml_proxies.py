@@ -8,7 +8,7 @@ from nearkin.measure.statistics import estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Line, Lines
 from nearkin.studies.proxygml import CUB, fitted, full, proxygml, search, teaches
-from nearkin.studies.reading import mean, p_value, scores
+from nearkin.studies.reading import last_said, mean, p_value, scores
 from nearkin.studies.tuning import SETTLED
 
 __all__ = ["answer", "recipes", "search"]
@@ -79,12 +79,8 @@ def recall(rows: list[dict]) -> dict[tuple[str, int], dict[int, float]]:
 
 def together(rows: list[dict]) -> dict[tuple[str, int], dict[int, float]]:
     """(curve, N) -> seed -> mean cosine between two proxies of a class, after training."""
-    found: dict[tuple[str, int], dict[int, float]] = {}
-    for row in rows:
-        said = row["epochs"][-1].get("monitor") if row["epochs"] else None
-        if said and point(row)[1] > 1:
-            found.setdefault(point(row), {})[row["recipe"]["seed"]] = said["proxy_cosine"]
-    return found
+    several = [row for row in rows if point(row)[1] > 1]
+    return last_said(several, point, "proxy_cosine")
 
 
 def curves(rows: list[dict], title: str, y: str, found: dict, percent: bool = False) -> Lines:
@@ -93,16 +89,7 @@ def curves(rows: list[dict], title: str, y: str, found: dict, percent: bool = Fa
     for curve in dict.fromkeys(point(row)[0] for row in rows):
         counts = sorted(n for name, n in found if name == curve)
         values = [estimate(list(found[curve, n].values())) for n in counts]
-        lines.append(
-            Line(
-                curve,
-                tuple(float(n) for n in counts),
-                tuple(v.mean for v in values),
-                tuple(v.low for v in values),
-                tuple(v.high for v in values),
-                dashed="s = " in curve,
-            )
-        )
+        lines.append(Line.of(curve, counts, values, dashed="s = " in curve))
     return Lines(title, "proxies a class, N", y, tuple(lines), percent=percent)
 
 

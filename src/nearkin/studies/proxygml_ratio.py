@@ -54,8 +54,7 @@ def answer(rows: list[dict]) -> Answer:
         found = scores(rows, ratio, metric)
         ratios = sorted(found)
         values = [estimate(list(found[r].values())) for r in ratios]
-        low, high = tuple(v.low for v in values), tuple(v.high for v in values)
-        lines.append(Line(name, tuple(ratios), tuple(v.mean for v in values), low, high))
+        lines.append(Line.of(name, ratios, values))
         best[name] = max(zip(values, ratios, strict=True), key=lambda pair: pair[0].mean)
     said = [f"{n} is best at r = {r:g}: {100 * v.mean:.1f} %." for n, (v, r) in best.items()]
     data = rows[0]["recipe"]["data"]

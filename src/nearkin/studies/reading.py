@@ -26,6 +26,18 @@ def scores(
     return found
 
 
+def last_said(
+    rows: Iterable[dict], key: Callable[[dict], Key | None], what: str
+) -> dict[Key, Scores]:
+    """key(row) -> seed -> what the loss said of a training batch after the last epoch."""
+    found: dict[Key, Scores] = {}
+    for row in rows:
+        name, said = key(row), row["epochs"][-1].get("monitor") if row["epochs"] else None
+        if name is not None and said and what in said:
+            found.setdefault(name, {})[row["recipe"]["seed"]] = said[what]
+    return found
+
+
 def mean(values: Scores | None) -> Estimate | None:
     """The estimate over seeds; None where there is no seed."""
     return estimate(list(values.values())) if values else None

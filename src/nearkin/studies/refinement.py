@@ -160,9 +160,7 @@ def last(by_epoch: dict[int, Scores] | None) -> Estimate | None:
 def curve(name: str, by_epoch: dict[int, Scores], dashed: bool = False) -> Line:
     """The mean over seeds at each epoch, with its interval."""
     x = sorted(by_epoch)
-    y = [estimate(list(by_epoch[epoch].values())) for epoch in x]
-    low, high = tuple(e.low for e in y), tuple(e.high for e in y)
-    return Line(name, tuple(map(float, x)), tuple(e.mean for e in y), low, high, dashed)
+    return Line.of(name, x, [estimate(list(by_epoch[e].values())) for e in x], dashed)
 
 
 def costs(

@@ -186,9 +186,8 @@ def figure(rows: list[dict], names: list[str], way: str) -> Lines:
         points = curve(rows, name, way)
         n = [number[share] for share in points]
         means = [estimate(list(s.values())) for s in points.values()]
-        high, low, middle = ([getattr(m, e) for m in means] for e in ("high", "low", "mean"))
-        lines.append(Line(name, tuple(n), tuple(middle), tuple(low), tuple(high)))
-        fitted = law(n, middle)
+        lines.append(Line.of(name, n, means))
+        fitted = law(n, [m.mean for m in means])
         if fitted:
             a, b, c = fitted
             x = np.geomspace(min(n), max(n), 30)

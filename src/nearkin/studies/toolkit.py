@@ -244,17 +244,8 @@ def curves(rows: list[dict], dim: int) -> Lines:
                 for epoch in row["epochs"]:
                     if "test" in epoch:
                         epochs.setdefault(epoch["epoch"], []).append(epoch["test"]["knn_accuracy"])
-        means = [estimate(values) for values in epochs.values()]
-        if means:
-            lines.append(
-                Line(
-                    name,
-                    tuple(epochs),
-                    tuple(m.mean for m in means),
-                    tuple(m.low for m in means),
-                    tuple(m.high for m in means),
-                )
-            )
+        if epochs:
+            lines.append(Line.of(name, epochs, [estimate(values) for values in epochs.values()]))
     title = f"5-NN accuracy over epochs, {dim}-D"
     return Lines(title, "epoch", "5-NN accuracy", tuple(lines), percent=True)
 
