@@ -27,9 +27,9 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from nearkin import measure
 from nearkin.data import Split
-from nearkin.names import construct, look_up
+from nearkin.names import construct, look_up, typed
 from nearkin.runs.recipe import Plain, Recipe
-from nearkin.words import complaint, registry, split_recipe_file, typed
+from nearkin.words import complaint, registry, split_recipe_file
 
 Options = Mapping[str, Plain]
 

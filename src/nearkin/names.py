@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -100,3 +101,17 @@ def fits(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is type(default)
+
+
+def typed(value: object) -> str:
+    """A value as one types it: text as it is, unless it would be read as a number or the like.
+
+    >>> typed("printed"), typed("1"), typed(1), typed(True)
+    ('printed', '"1"', '1', 'true')
+    """
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)

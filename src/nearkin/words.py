@@ -31,16 +31,6 @@ def key_values(words: list[str]) -> dict[str, Plain]:
     return found
 
 
-def typed(value: object) -> str:
-    """A value as one types it: text as it is, unless it would be read as a number or the like."""
-    if isinstance(value, str):
-        try:
-            json.loads(value)
-        except ValueError:
-            return value
-    return json.dumps(value)
-
-
 def registry() -> ConstructorRegistry:
     """tyro's rules, and that a mapping is typed as key=value key=value ..."""
     rules = ConstructorRegistry()

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nearkin.measure.statistics import Estimate, estimate
+from nearkin.names import typed
 from nearkin.runs.recipe import DEFAULTS
 from nearkin.studies.answer import Line, Lines, Table
-from nearkin.words import typed
 
 MOST_CURVES = 14
 FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")
