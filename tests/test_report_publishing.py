@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nearkin.cli import main
-from nearkin.report.publishing import keep
+from nearkin.report.publishing import keep, take
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
@@ -31,7 +31,8 @@ def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe,
     seen = []
     answer = lambda shown: seen.extend(shown) or Answer("t", "q", (), (), ())  # noqa: E731
     keep(answer, rows, tmp_path / "out", tmp_path / "published", "any", "nearkin study any")
-    trial, result = Store(tmp_path / "published", "any.jsonl").rows()
+    (result,) = Store(tmp_path / "published", "any.jsonl").rows()
+    (trial,) = Store(tmp_path / "published", "any-trials.jsonl").rows()
     assert [row["hash"] for row in seen] == [result["hash"]]
     assert "test" not in json.dumps(trial["epochs"])
     assert "monitor" not in json.dumps(trial)
@@ -43,6 +44,11 @@ def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe,
         assert row["recipe"] == whole["recipe"]
     assert result["metrics"]["last"] == pytest.approx(rows[1]["metrics"]["last"], rel=1e-5)
     assert b'": ' not in (tmp_path / "published" / "any.jsonl").read_bytes()
+
+    take(tmp_path / "published", "any", tmp_path / "another")
+    assert Store(tmp_path / "another").rows() == [result, trial]
+    keep(answer, [trial, result], tmp_path / "another", tmp_path / "published", "any", "")
+    assert len(Store(tmp_path / "published", "any-trials.jsonl").rows()) == 1
 
 
 def test_a_single_run_that_validates_is_reported(recipe, tmp_path):

@@ -160,7 +160,7 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
 
     module = look_up(study.name, STUDIES, "study")
     if study.publish:
-        take(study.publish / f"{study.published_name()}.jsonl", where.out)
+        take(study.publish, study.published_name(), where.out)
     asked, kind = study.asked(module), f"option of study {study.name!r}"
     for count in ("seeds", "epochs"):
         if isinstance(asked.get(count), int) and asked[count] < 0:

@@ -68,24 +68,33 @@ def keep(
     name: str,
     command: str,
 ) -> None:
-    """Add the rows to folder/NAME.jsonl, and write their page as Markdown with its pictures."""
-    published = Store(folder, f"{name}.jsonl")
-    known = {row["hash"] for row in published.rows()}
+    """Add the rows to folder/NAME.jsonl, and those of trials to NAME-trials.jsonl; and write their
+    page as Markdown with its pictures."""
+    published, trials = stores(folder, name)
+    known = {row["hash"] for row in (*published.rows(), *trials.rows())}
     for row in rows:
-        if row["hash"] not in known:
-            published.append(rounded(without_test(row)))
+        if row["hash"] not in known and is_trial(row):
+            trials.append(rounded(without_test(row)))
+        elif row["hash"] not in known:
+            published.append(rounded(row))
     shown = results([rounded(row) for row in rows])  # what stands there may answer another command
     page = write_markdown(answers(shown), shown, folder, out, name=name, command=command)
     print(f"Published: {page}")
 
 
-def take(published: Path, out: Path) -> None:
+def take(folder: Path, name: str, out: Path) -> None:
     """Put published rows that the store does not have into it."""
-    store, old = Store(out), Store(published.parent, published.name)
+    store = Store(out)
     known = {row["hash"] for row in store.rows()}
-    for row in old.rows():
-        if row["hash"] not in known:
-            store.append(row)
+    for old in stores(folder, name):
+        for row in old.rows():
+            if row["hash"] not in known:
+                store.append(row)
+
+
+def stores(folder: Path, name: str) -> tuple[Store, Store]:
+    """The published rows of a page, and those of its trials."""
+    return Store(folder, f"{name}.jsonl"), Store(folder, f"{name}-trials.jsonl")
 
 
 def results(rows: list[dict]) -> list[dict]:
@@ -95,10 +104,13 @@ def results(rows: list[dict]) -> list[dict]:
     return [row for row in rows if not row.get("recipe", {}).get("validate")]
 
 
+def is_trial(row: dict) -> bool:
+    """Whether a study's run only chose settings, on validation classes."""
+    return bool(row["study"]) and bool(row.get("recipe", {}).get("validate"))
+
+
 def without_test(row: dict) -> dict:
     """A trial's row without what nobody reads: it was chosen, or not, on validation classes."""
-    if not (row["study"] and row.get("recipe", {}).get("validate")):
-        return row
     return row | {
         "metrics": dict.fromkeys(row["metrics"]),
         "epochs": [

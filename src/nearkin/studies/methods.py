@@ -10,7 +10,8 @@ from nearkin.runs.recipe import Recipe
 from nearkin.studies.proxygml import fitted
 
 METHODS: dict[str, dict] = {
-    "cross-entropy": {"loss": "normalised-cross-entropy"},
+    "cross-entropy": {"loss": "cross-entropy"},
+    "normalised cross-entropy": {"loss": "normalised-cross-entropy"},
     "contrastive": {"loss": "pml-contrastive"},
     "multi-similarity": {"loss": "multi-similarity"},
     "SoftTriple": {"loss": "soft-triple"},
@@ -34,8 +35,10 @@ BARE: dict[str, Any] = {
 }
 """What makes a recipe evaluate its inputs as they are: the row that every table needs."""
 
-FEW = "cross-entropy,multi-similarity,proxy-anchor,ProxyGML,intra-batch dot-product"
-"""One of each kind: a classifier, pairs, proxies, a graph of proxies, a graph of the batch."""
+FEW = "cross-entropy,normalised cross-entropy,multi-similarity,proxy-anchor,ProxyGML,"
+FEW += "intra-batch dot-product"
+"""One of each kind: classifiers plain and by cosines, pairs, proxies, a graph of proxies, a graph
+of the batch."""
 
 
 def picked(names: str, methods: dict[str, dict] = METHODS) -> dict[str, dict]:
