@@ -17,7 +17,7 @@ NAMES = ",".join(SCORES)
 def test_the_short_table_and_the_full_one():
     short, full = fine_tuning.recipes(), fine_tuning.recipes(full=True)
     assert len({r.hash for r in short}) == len(short) == 1 + 6 * 2
-    assert len({r.hash for r in full}) == len(full) == 2 * (1 + 9 * 5)
+    assert len({r.hash for r in full}) == len(full) == 2 * (1 + 10 * 5)
     assert {(r.data, r.size, r.precision) for r in short} == {("cub", 96, "float32")}
     assert {(r.data, r.size, r.precision) for r in full if r.epochs} == {
         ("cub", 128, "bf16"),
