@@ -9,7 +9,7 @@ from itertools import permutations, takewhile
 from nearkin.measure.statistics import Difference, Estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Matrix, Table
-from nearkin.studies.fine_tuning import photographs
+from nearkin.studies.fine_tuning import photographs, untrained
 from nearkin.studies.methods import BARE, FEW, METHODS, UNTRAINED, method, picked, under
 from nearkin.studies.proxygml import CARS, CUB, OMNIGLOT
 from nearkin.studies.reading import Scores, mean, p_value, scores
@@ -83,7 +83,8 @@ def recipes(
         raise ValueError(f"transfer goes between features, or between pictures; got {data}")
     found = settings(data, epochs, methods)
     settled = {key: settle(recipe, searched or []) for key, recipe in found.items()}
-    runs = [untrained(base(target, epochs)) for target in names]
+    bare = [base(target, epochs) for target in names]
+    runs = [replace(b, **BARE) if b.backbone == "mlp" else untrained(b) for b in bare]
     for seed in range(seeds):
         for name in picked(methods):
             own = {target: replace(settled[name, target], seed=seed) for target in names}
@@ -91,15 +92,6 @@ def recipes(
             for source, target in permutations(names, 2):
                 runs += after(own[source], own[target])
     return runs
-
-
-def untrained(recipe: Recipe) -> Recipe:
-    """The features, or the pretrained network's, as they are."""
-    bare = replace(recipe, **BARE)
-    if recipe.data.startswith("features:"):
-        return bare
-    options = {**recipe.backbone_options, "head": "none"}
-    return replace(bare, backbone=recipe.backbone, backbone_options=options)
 
 
 def after(source: Recipe, target: Recipe) -> list[Recipe]:
