@@ -18,7 +18,7 @@ def from_the_formulas(loss, options, embeddings, labels):
     n, scale = options["proxies"], options["scale"]
     directions = [p / p.norm() for p in loss.proxies]
     count = len(directions)
-    k = math.ceil(Fraction(str(options["ratio"])) * count)
+    k = math.ceil(Fraction(options["ratio"]).limit_denominator(10**6) * count)
     bonus = {"released": 1000.0, "printed": 1.0, "none": 0.0}[options.get("positives", "released")]
 
     def of_sample(x, label, k, mask):
