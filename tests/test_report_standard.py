@@ -45,6 +45,12 @@ def test_a_run_that_starts_from_another_is_named_by_it(tmp_path):
     assert [len(group) for group in gone.values()] == [1] * 4
 
 
+def test_the_time_is_told_of_rows_that_know_it(rows):
+    assert dict(standard.facts(rows))["time"] == ["10 runs, 2 min 5 s in all"]
+    unknown = [{k: v for k, v in row.items() if k != "cost"} for row in rows]
+    assert dict(standard.facts(unknown))["time"] == ["10 runs"]
+
+
 def test_the_bias_is_best_on_test_less_the_last_epoch(rows):
     table = standard.selection(rows, standard.methods(rows))
     line = dict(zip(table.columns, table.rows[2], strict=True))

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.progress import Progress, TextColumn
 
 from nearkin import backbones
 from nearkin.data import load
 from nearkin.runs import engine, parts
 from nearkin.runs.engine import Place, run
-from nearkin.runs.log import StepLog, read_steps
+from nearkin.runs.log import Bar, Silent, StepLog, read_steps
 from nearkin.runs.machine import Peak, cores, keep_freed_memory
 from nearkin.runs.many import Measurements, complete, measured, waves
 from nearkin.runs.recipe import Recipe
@@ -381,5 +382,40 @@ def test_measurements_are_shared_among_processes_and_made_once(tmp_path):
     rows = measured(place_itself, tmp_path, study="places", jobs=2)
     assert [(row["hash"], row["study"]) for row in rows] == [("a", "places"), ("b", "places")]
     assert {row["threads"] for row in rows} == {max(1, cores() // 2)}
+    assert all(row["cost"]["seconds"] >= 0 and row["machine"]["gpu"] is None for row in rows)
     stored: Measurements = {"a": NotImplemented, "b": NotImplemented}
     assert measured(stored, tmp_path, study="places") == rows
+    named = measured({"c": lambda _: {"machine": {"gpu": "its own"}}}, tmp_path, study="places")
+    assert named[0]["machine"] == {"gpu": "its own"}  # where it was done, not where it was asked
+
+
+def test_the_bar_counts_what_is_still_to_be_done(features, tmp_path):
+    class Told(Silent):
+        def __init__(self):
+            self.wanted, self.lines = [], []
+
+        def expect(self, runs):
+            self.wanted.append(runs)
+
+        def finish(self, line):
+            self.lines.append(line)
+
+    recipes = [small(features, seed=seed) for seed in range(3)]
+    run(recipes[1], tmp_path, place=CPU)
+    told = Told()
+    complete(recipes, tmp_path, place=CPU, bar=told)
+    assert (told.wanted, len(told.lines)) == ([2], 2)
+    complete(recipes, tmp_path, place=CPU, bar=told)
+    assert (told.wanted, len(told.lines)) == ([2, 0], 2)
+
+
+def test_the_bar_on_a_terminal_ends_when_all_runs_are_done():
+    with Progress(TextColumn("{task.fields[note]}"), disable=True) as progress:
+        bar = Bar(progress)
+        bar.expect(2)
+        for done in (1, 2):
+            bar.start("run", 10, 0)
+            bar.advance(10, 0.5, 1.0)
+            bar.finish("")
+            (task,) = progress.tasks  # the run's own is gone
+            assert (task.completed, task.total) == (done, 2)

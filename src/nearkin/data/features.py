@@ -26,21 +26,20 @@ def features(request: Request) -> Splits:
     path = request.root
     if request.size:
         raise ValueError(f"features:{path}: vectors have no size in pixels, got {request.size}")
-    whole, told = read_features(path), read_arrays(path, ("split", "variant"))
-    name, variant = f"features:{path.stem}", f"features, {whole.tensor.shape[1]}-d"
+    train, query, gallery = parts_of(path).values()
+    told = read_arrays(path, ("split", "variant"))
+    name, variant = f"features:{path.stem}", f"features, {query.tensor.shape[1]}-d"
     variant = f"{told['variant']}, {variant}" if "variant" in told else variant
-    parts = parts_of(path)
     if "split" not in told:
-        first, rest = halves(len(whole.classes), f"features:{path}")
-        train, test = chosen_classes(whole, first), chosen_classes(whole, rest)
+        first, rest = halves(len(query.classes), f"features:{path}")
+        train, test = chosen_classes(query, first), chosen_classes(query, rest)
         return Splits(name, train, test, test, variant)
-    train, query, gallery = parts.values()
     if not len(train):
-        raise ValueError(f"features:{path}: `split` says train of none of {len(whole)}")
+        raise ValueError(f"features:{path}: `split` says train of none of {len(told['split'])}")
     taught, asked = train.labels.unique(), torch.cat([query.labels, gallery.labels]).unique()
     known = torch.isin(asked, taught)
     if known.any() and not known.all():
-        alone = whole.classes[int(asked[~known][0])]
+        alone = query.classes[int(asked[~known][0])]
         raise ValueError(
             f"features:{path}: train must have all the classes of query and gallery, or none; "
             f"it has {int(known.sum())} of {len(asked)}, but not {alone!r}"

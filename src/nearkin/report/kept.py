@@ -23,7 +23,7 @@ from nearkin.data.features import read_arrays
 
 MOST = 2_000  # items of a set that a page draws
 OURS_TO_SHOW = {"mnist-5k", "mnist", "fashion-mnist", "omniglot"}
-NOT_OURS = {"cub", "cars", "cars196", "sop", "inshop", "in-shop"}
+NOT_OURS = {"cub", "cars", "cars196", "sop", "inshop"}
 THEIR_ARCHIVES = ("cub_200", "stanford_cars", "stanford_online_products", "in-shop")
 """How the folders begin that the archives of others hold."""
 

@@ -73,8 +73,8 @@ class Store:
         A line that an earlier crash cut off is removed first: its run is simply done again.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(row, allow_nan=False, separators=(",", ":"))
-        line = memoryview(text.encode() + b"\n")
+        written = json.dumps(row, allow_nan=False, separators=(",", ":"))
+        line = memoryview(written.encode() + b"\n")
         with open(self.file, "a+b", buffering=0) as file:  # nothing is left to be written later
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
