@@ -148,6 +148,16 @@ def test_blocks_of_classes_change_nothing(monkeypatch):
     assert (label_propagation(x, labels, known) == whole).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_half_precision_is_propagated_in_float32(seed):
+    torch.manual_seed(seed)
+    labels = torch.arange(10).repeat_interleave(6)
+    half = (torch.randn(10, 5)[labels] + 2 * torch.randn(60, 5)).bfloat16()
+    known = torch.arange(60) % 6 == 0
+    expected = label_propagation(half.float(), labels, known)
+    assert (label_propagation(half, labels, known) == expected).all()
+
+
 def test_accuracy_is_1_for_clusters_and_chance_for_noise():
     torch.manual_seed(0)
     labels = torch.arange(5).repeat_interleave(20)

@@ -64,6 +64,14 @@ def test_the_scale_of_the_embeddings_does_not_matter_in_float32():
         torch.testing.assert_close(FisherNCA()(scale * x, y), FisherNCA()(x, y), rtol=1e-4, atol=0)
 
 
+def test_far_from_zero_it_is_computed_in_float32_under_autocast():
+    x, y = batch([3, 4, 2])
+    x = x.float() + 100
+    with torch.autocast("cpu", torch.bfloat16):
+        found = FisherNCA()(x, y)
+    torch.testing.assert_close(found, FisherNCA()(x, y), rtol=1e-5, atol=0)
+
+
 def test_gradients():
     x, y = batch([4, 3, 5, 1])
     torch.testing.assert_close(gradient(FisherNCA(), x, y), gradient(formula, x, y))

@@ -261,3 +261,7 @@ def test_labels_may_be_integers_of_any_kind():
     found = evaluate(x, y, x, y, clusters=True)
     assert evaluate(x, y.int(), x, y.short(), clusters=True) == found
     assert evaluate(x, y.tolist(), x, y.numpy(), clusters=True) == found  # pyright: ignore
+    two = y > 1
+    assert evaluate(x, two, x, two, clusters=True) == evaluate(
+        x, two.long(), x, two.long(), clusters=True
+    )
