@@ -129,6 +129,22 @@ def test_a_download_that_fails_is_said_in_one_line(tmp_path, monkeypatch):
         load("fashion-mnist", tmp_path, download=True)
 
 
+def test_what_is_missing_is_downloaded_once_and_only_when_asked(tmp_path, monkeypatch):
+    asked = []
+
+    def downloader(root, download):
+        asked.append((root, download))
+        write_mnist(root, "FashionMNIST")
+
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", downloader)
+    with pytest.raises(ValueError, match="fetch them with --download"):
+        load("fashion-mnist", tmp_path)
+    assert asked == []
+    for _ in range(2):
+        assert len(load("fashion-mnist", tmp_path, download=True).train) == 30
+    assert asked == [(tmp_path, True)]
+
+
 def test_names_are_strict():
     with pytest.raises(ValueError, match="did you mean 'mnist'"):
         load("mnits")

@@ -73,6 +73,15 @@ def test_labels_are_one_integer_for_each_embedding(name):
     for wrong in (y[:1], y[:5], y[:, None], y.double()):
         with pytest.raises(ValueError, match="integers"):
             loss(x, wrong)
+    for embeddings, labels, said in (
+        (x[0], y, r"embeddings must be floats \(B, D\)"),
+        (x[None], y, r"got \(1, 6, 3\)"),
+        (x.long(), y, "int64"),
+        (x.numpy(), y, "embeddings must be a torch.Tensor, got ndarray"),
+        (x, y.tolist(), "labels must be a torch.Tensor, got list"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            loss(embeddings, labels)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -127,16 +136,23 @@ def test_unknown_names_and_options_name_the_nearest():
         make("contrastive", {"margin": "wide"})
 
 
-def test_combined_is_the_weighted_sum_of_its_terms():
-    x, y = batch([4, 3, 2])
-    terms = "tuple-triplet + 0.5*tuple-ratio + 2 * contrastive"
+@settings(max_examples=30, deadline=None)
+@given(case=batches())
+def test_combined_is_the_weighted_sum_of_its_terms(case):
+    x, y = case
+    terms = "tuple-triplet + 0.5*tuple-ratio + 2e+0 * contrastive"
     parts = [built("tuple-triplet"), built("tuple-ratio"), built("contrastive")]
     by_hand = sum(w * loss(x, y) for w, loss in zip((1, 0.5, 2), parts, strict=True))
     torch.testing.assert_close(Combined(terms)(x, y), by_hand)
+
+
+def test_terms_are_a_weight_and_a_name():
     with pytest.raises(ValueError, match="did you mean 'triplet'"):
         Combined("tripelt")
     with pytest.raises(ValueError, match=r"got 'much \* triplet'"):
         Combined("much * triplet")
+    with pytest.raises(ValueError, match=r"got 'nan \* triplet'"):
+        Combined("nan * triplet")
 
 
 def test_combined_is_active_where_its_terms_are_in_the_mean():

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.losses import NTXentLoss
 
 from batches import batch, batches, gradient
 from nearkin.losses import FisherNCA
@@ -39,8 +41,19 @@ def uneven(x, y):
     return total / len(y)
 
 
-def formula(x, y, sharpness=0.5, roundness=0.1):
-    return torch.as_tensor(near(x, y, sharpness) + roundness * uneven(x, y)).double()
+def compact(x, y):
+    """log of the mean squared distance of kin over that of two classes."""
+    pairs = [(i, j) for i in range(len(y)) for j in range(len(y)) if i != j]
+    kin = [((x[i] - x[j]) ** 2).sum() for i, j in pairs if y[i] == y[j]]
+    others = [((x[i] - x[j]) ** 2).sum() for i, j in pairs if y[i] != y[j]]
+    if not kin or not others:
+        return 0.0
+    return (torch.stack(kin).mean() / torch.stack(others).mean()).log()
+
+
+def formula(x, y, sharpness=0.5, roundness=0.1, compactness=0.0):
+    total = near(x, y, sharpness) + roundness * uneven(x, y) + compactness * compact(x, y)
+    return torch.as_tensor(total).double()
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,16 +65,27 @@ def test_equals_the_formula(case):
     else:
         torch.testing.assert_close(FisherNCA()(x, y), formula(x, y), atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(
-            FisherNCA(2.0, 0.7)(x, y), formula(x, y, 2.0, 0.7), atol=1e-6, rtol=1e-6
+            FisherNCA(2.0, 0.7, 0.4)(x, y), formula(x, y, 2.0, 0.7, 0.4), atol=1e-6, rtol=1e-6
         )
-    assert gradient(FisherNCA(), x, y).isfinite().all()
+    for compactness in (0, 1):
+        assert gradient(FisherNCA(compactness=compactness), x, y).isfinite().all()
 
 
-def test_the_scale_of_the_embeddings_does_not_matter_in_float32():
+def test_without_roundness_it_equals_nt_xent_by_squared_distances_over_their_mean():
+    x, y = batch([3, 4, 2])
+    square = torch.cdist(x, x) ** 2
+    kin = (y[:, None] == y) & ~torch.eye(len(y), dtype=torch.bool)
+    distance = LpDistance(normalize_embeddings=False, power=2)
+    theirs = NTXentLoss(temperature=float(square[kin].mean() / 0.5), distance=distance)
+    torch.testing.assert_close(FisherNCA(0.5, 0.0)(x, y), theirs(x, y), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [FisherNCA(), FisherNCA(compactness=0.3)])
+def test_the_scale_of_the_embeddings_does_not_matter_in_float32(loss):
     x, y = batch([5, 4, 6])
     x = x.float()
     for scale in (1e-6, 1e-4, 1e4, 1e6):
-        torch.testing.assert_close(FisherNCA()(scale * x, y), FisherNCA()(x, y), rtol=1e-4, atol=0)
+        torch.testing.assert_close(loss(scale * x, y), loss(x, y), rtol=1e-4, atol=0)
 
 
 def test_far_from_zero_it_is_computed_in_float32_under_autocast():
@@ -72,17 +96,20 @@ def test_far_from_zero_it_is_computed_in_float32_under_autocast():
     torch.testing.assert_close(found, FisherNCA()(x, y), rtol=1e-5, atol=0)
 
 
-def test_gradients():
+@pytest.mark.parametrize("options", [(), (0.5, 0.1, 0.3)])
+def test_gradients(options):
     x, y = batch([4, 3, 5, 1])
-    torch.testing.assert_close(gradient(FisherNCA(), x, y), gradient(formula, x, y))
-    assert torch.autograd.gradcheck(FisherNCA(), (x.requires_grad_(), y))
+    loss, slow = FisherNCA(*options), lambda x, y: formula(x, y, *options)
+    torch.testing.assert_close(gradient(loss, x, y), gradient(slow, x, y))
+    assert torch.autograd.gradcheck(loss, (x.requires_grad_(), y))
 
 
-def test_neither_scale_nor_place_nor_turn_matters():
+@pytest.mark.parametrize("loss", [FisherNCA(), FisherNCA(compactness=0.3)])
+def test_neither_scale_nor_place_nor_turn_matters(loss):
     x, y = batch([4, 3, 5])
     turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.double)).Q
-    torch.testing.assert_close(FisherNCA()(1e3 * x @ turn + 7, y), FisherNCA()(x, y))
-    inward = (gradient(FisherNCA(), x, y) * x).sum()
+    torch.testing.assert_close(loss(1e3 * x @ turn + 7, y), loss(x, y))
+    inward = (gradient(loss, x, y) * x).sum()
     assert inward.abs() < 1e-12, "the gradient would grow or shrink the embeddings"
 
 
@@ -94,11 +121,12 @@ def test_round_classes_are_even_and_lines_are_not():
     assert FisherNCA(roundness=1.0)(line, y) == pytest.approx(math.log(2))
 
 
-def test_collapse_does_not_help():
-    """Shrinking every class to a point changes nothing; a batch at one point scores by chance."""
+@pytest.mark.parametrize("loss", [FisherNCA(), FisherNCA(compactness=0.3)])
+def test_collapse_does_not_help(loss):
+    """A batch at one point scores by chance, and is pulled nowhere."""
     y = torch.arange(20) % 10
-    assert FisherNCA()(torch.zeros(20, 2), y) == pytest.approx(math.log(19))
-    assert (gradient(FisherNCA(), torch.zeros(20, 2), y) == 0).all()
+    assert loss(torch.zeros(20, 2), y) == pytest.approx(math.log(19))
+    assert (gradient(loss, torch.zeros(20, 2), y) == 0).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -121,7 +149,11 @@ def test_all_are_active_at_collapse():
 
 
 def test_options_out_of_range_are_refused():
-    with pytest.raises(ValueError, match=r"got 0 and 0\.1"):
+    with pytest.raises(ValueError, match=r"got 0, 0\.1 and 0\.0"):
         FisherNCA(sharpness=0)
-    with pytest.raises(ValueError, match=r"got 0\.5 and -1"):
+    with pytest.raises(ValueError, match=r"got 0\.5, -1 and 0"):
         FisherNCA(roundness=-1)
+    with pytest.raises(ValueError, match="got nan"):
+        FisherNCA(sharpness=math.nan)
+    with pytest.raises(ValueError, match=r"0\.1 and -1"):
+        FisherNCA(compactness=-1)

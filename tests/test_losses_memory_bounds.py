@@ -12,7 +12,7 @@ from batches import batch
 from nearkin.losses import make, triplets
 
 NAMES = ["contrastive", "ratio-triplet", "triplet", "lifted-structure", "n-pair"]
-NAMES += ["tuple-triplet", "tuple-ratio"]
+NAMES += ["tuple-triplet", "tuple-ratio", "combined", "fisher-nca"]
 
 
 class Largest(TorchDispatchMode):

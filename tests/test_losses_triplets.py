@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.utils.loss_and_miner_utils import get_all_triplets_indices
@@ -81,10 +82,11 @@ def test_gradcheck():
         assert torch.autograd.gradcheck(loss, (x.requires_grad_(), y))
 
 
-def test_explicit_triplets_of_embeddings():
-    anchor, positive, negative = torch.randn(
-        3, 7, 2, dtype=torch.double, generator=torch.Generator().manual_seed(0)
-    )
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 9), dim=st.integers(1, 4), seed=st.integers(0, 99))
+def test_explicit_triplets_of_embeddings(count, dim, seed):
+    generator = torch.Generator().manual_seed(seed)
+    anchor, positive, negative = torch.randn(3, count, dim, generator=generator).double()
     near, far = (anchor - positive).norm(dim=1), (anchor - negative).norm(dim=1)
     plus = near.exp() / (near.exp() + far.exp())
     minus = far.exp() / (near.exp() + far.exp())
@@ -96,6 +98,18 @@ def test_explicit_triplets_of_embeddings():
     same = RatioTriplet().triples(anchor, anchor, anchor)
     assert same == 1 / 4
     assert gradient(RatioTriplet().triples, anchor, anchor, anchor).isfinite().all()
+    points = (anchor.requires_grad_(), positive.requires_grad_(), negative.requires_grad_())
+    assert torch.autograd.gradcheck(RatioTriplet().triples, points)
+
+
+def test_explicit_triplets_are_alike_in_shape_and_computed_in_float32():
+    anchor, positive, negative = torch.randn(3, 5, 2).bfloat16()
+    found = RatioTriplet().triples(anchor, positive, negative)
+    expected = RatioTriplet().triples(anchor.float(), positive.float(), negative.float())
+    torch.testing.assert_close(found, expected)
+    for wrong in (positive[:1], positive[:, :1], positive[0]):
+        with pytest.raises(ValueError, match=r"wanted anchors, positives and negatives \(T, D\)"):
+            RatioTriplet().triples(anchor, wrong, negative)
 
 
 @pytest.mark.parametrize("margin", [0.05, 0.5])

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings
-from pytorch_metric_learning.distances import DotProductSimilarity
-from pytorch_metric_learning.losses import NPairsLoss
+from pytorch_metric_learning.distances import DotProductSimilarity, LpDistance
+from pytorch_metric_learning.losses import NPairsLoss, NTXentLoss
 
 from batches import batch, batches, gradient
 from nearkin.losses import NPair, TupleRatio, TupleTriplet
@@ -115,6 +115,17 @@ def test_a_label_too_few_is_refused():
         tuples(torch.ones(4, 2), torch.tensor([0, 0, 1]))
 
 
+def test_tuple_ratio_equals_its_twin_in_pytorch_metric_learning():
+    """NT-Xent by minus the distance: the partner among the partners of all others."""
+    x, y = batch([2] * 5)
+    anchor, partner, other = tuples(x, y)
+    i = torch.arange(len(anchor))
+    a, n = other.bool().nonzero(as_tuple=True)
+    theirs = NTXentLoss(temperature=1, distance=LpDistance(normalize_embeddings=False))
+    expected = theirs(anchor, i, (i, i, a, n), partner, i)
+    torch.testing.assert_close(TupleRatio()(x, y), expected, atol=1e-6, rtol=1e-6)
+
+
 def test_n_pair_equals_its_twin_in_pytorch_metric_learning():
     x, y = batch([2] * 6)
     theirs = NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False))
@@ -194,6 +205,12 @@ def test_large_embeddings_do_not_overflow():
     for loss, _ in FORMULAS:
         assert loss(100 * x.float(), y).isfinite()
         assert gradient(loss, 100 * x.float(), y).isfinite().all()
+
+
+@pytest.mark.parametrize("l2", [-1.0, math.nan, math.inf])
+def test_a_weight_that_is_no_weight_is_refused(l2):
+    with pytest.raises(ValueError, match="l2 must be a number of 0 or more"):
+        NPair(l2=l2)
 
 
 def test_an_unknown_form_is_refused():

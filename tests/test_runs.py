@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.progress import Progress, TextColumn
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nearkin import backbones
 from nearkin.data import load
@@ -28,7 +29,7 @@ from nearkin.runs.machine import Peak, cores, keep_freed_memory
 from nearkin.runs.many import Measurements, complete, measured, waves
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
-from nearkin.runs.training import Run, Step, restore
+from nearkin.runs.training import Run, Step, restore, save, train
 
 CPU = Place(device="cpu", threads=1)
 COST = ("seconds", "train_seconds", "images_per_second", "peak_memory_mb")
@@ -78,9 +79,40 @@ def test_a_row_tells_the_whole_run(features, tmp_path):
         assert kept["x"].shape == (120, 8)
         assert kept["y"].shape == (120,)
     steps = read_steps(folder / "steps.csv")
-    assert {"loss", "gradient_norm", "effective_rank", "active"} <= set(steps[-1])
-    assert list((folder / "tensorboard").iterdir())
+    assert [step["step"] for step in steps] == ["18"]  # 6 an epoch; the last is always watched
     assert not (folder / "checkpoint.pt").exists()
+
+
+def test_the_log_tells_what_shows_a_collapse(features, tmp_path):
+    """Loss, gradient norm, effective rank and active share, in steps.csv and in TensorBoard."""
+    row = run(small(features), tmp_path, place=CPU)
+    folder = tmp_path / row["files"]["folder"]
+    (told,) = read_steps(folder / "steps.csv")
+
+    run_again = Run(small(features), load(features), "cpu")
+    steps = train(run_again)
+    while run_again.step < run_again.total - 1:
+        next(steps)
+    backbone, loss = run_again.backbone, run_again.loss
+    indices = run_again.next_batch()
+    x = backbone(run_again.inputs[indices])
+    value = loss(x, labels := run_again.labels[indices])
+    gradients = torch.autograd.grad(value, list(backbone.parameters()))
+    values = torch.linalg.svdvals(x.detach() - x.detach().mean(0))
+    shares = values / values.sum()
+    expected = {
+        "loss": value.item(),
+        "gradient_norm": torch.cat([g.flatten() for g in gradients]).norm().item(),
+        "effective_rank": (-(shares * shares.log()).sum()).exp().item(),
+        "active": loss.active(x, labels).item(),
+        "learning_rate": small(features).lr,
+    }
+    assert {name: float(told[name]) for name in expected} == pytest.approx(expected, rel=1e-4)
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    for name, value in expected.items():
+        (event,) = board.Scalars(f"train/{name}")
+        assert (event.step, event.value) == (18, pytest.approx(value, rel=1e-4))
+    assert [event.step for event in board.Scalars("test/recall@1")] == [6, 12, 18]
 
 
 def test_a_stored_row_is_not_run_again(features, tmp_path, monkeypatch):
@@ -225,20 +257,20 @@ run(recipe, sys.argv[2], place=Place(device="cpu", threads=1, save_seconds=0.0))
 
 
 def test_a_run_killed_at_random_steps_ends_in_the_same_row(tmp_path):
-    """Pictures, augmentation, Adam and a schedule: bit for bit."""
-    recipe = Recipe(loss="ratio-triplet", dim=2, epochs=1, batch=100, per_class=10)
+    """Pictures, augmentation, Adam and a schedule, over the end of an epoch: bit for bit."""
+    recipe = Recipe(loss="ratio-triplet", dim=2, epochs=2, steps=50, batch=100, per_class=10)
     recipe = replace(recipe, augment="shift", schedule="cosine", warmup=3)
     whole = run(recipe, tmp_path / "whole", place=CPU)
     words = [sys.executable, "-c", SCRIPT, json.dumps(recipe.changes()), str(tmp_path / "killed")]
     steps = tmp_path / "killed" / "runs" / recipe.hash / "checkpoint.pt"
-    for _ in range(2):
+    for _ in range(3):
         process = subprocess.Popen(words)
         saved = changed_at(steps)
         while process.poll() is None and changed_at(steps) == saved:
             time.sleep(0.01)  # until it has got somewhere new
         time.sleep(random.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL  # it was not done
     subprocess.run(words, check=True)
     (row,) = Store(tmp_path / "killed").rows()
     assert without_cost(row) == without_cost(whole)
@@ -248,7 +280,62 @@ def test_a_run_killed_at_random_steps_ends_in_the_same_row(tmp_path):
     ):
         assert (a["x"] == b["x"]).all()
     logged = read_steps(tmp_path / "killed" / "runs" / recipe.hash / "steps.csv")
-    assert [s["step"] for s in logged] == ["20", "40"]
+    assert [s["step"] for s in logged] == ["20", "40", "50"]
+
+
+RESUMED: dict[str, dict] = {
+    "triplet": {},
+    "sgd, clipped": {"loss": "contrastive", "optimizer": "sgd", "clip": 0.1},
+    "rmsprop, bf16": {"loss": "n-pair", "optimizer": "rmsprop", "precision": "bf16"},
+    "ProxyGML": {"loss": "proxy-gml", "loss_options": {"ratio": 0.5}},
+    "group loss": {"loss": "group"},
+    "graph refinement": {"loss": "graph-refinement"},
+    "memory": {"loss": "triplet", "memory": 64},
+    "miner": {"miner": "pml:TripletMarginMiner"},
+    "tuples": {"loss": "n-pair", "sampler": "tuples"},
+    "triplets": {"sampler": "triplets", "batch": 21},
+    "pairs": {"loss": "contrastive", "sampler": "pairs"},
+    "chunks": {"loss": "contrastive", "chunk": 7},
+    "head first": {"backbone": "mlp", "head_first": 1},
+    "frozen": {"backbone": "mlp", "freeze": True},
+    "borrowed": {"loss": "margin"},
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_whatever_is_trained_goes_on_bit_for_bit(features, tmp_path, name):
+    recipe, splits = replace(small(features), **RESUMED[name]), load(features)
+    whole, first, second = (Run(recipe, splits, "cpu") for _ in range(3))
+    for _ in train(whole):
+        pass
+    steps = train(first)
+    while first.step < 8:  # in the second epoch
+        next(steps)
+    save(first, tmp_path / "checkpoint.pt")
+    restore(second, tmp_path / "checkpoint.pt")
+    for _ in train(second):
+        pass
+    for part in ("backbone", "loss"):
+        expected, found = (getattr(r, part).state_dict() for r in (whole, second))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_kill_soon_after_going_on_keeps_the_log(tmp_path):
+    """What an earlier try wrote is never written again, so that it cannot be lost."""
+    first = StepLog(tmp_path, 0)
+    for step in (20, 40, 60, 80):
+        first.write(Step(step, 1, step, {"loss": 0.5}), 1.0)
+    first.close()
+    second = StepLog(tmp_path, 60)
+    second.write(Step(80, 1, 80, {"loss": 0.25}), 1.0)  # not flushed: a kill would lose it
+    assert [step["step"] for step in read_steps(tmp_path / "steps.csv")] == ["20", "40", "60"]
+    second.close()
+    steps = read_steps(tmp_path / "steps.csv")
+    assert [(s["step"], s["loss"]) for s in steps][-2:] == [("60", "0.5"), ("80", "0.25")]
+    with open(tmp_path / "steps.csv", "a") as file:
+        file.write("100,1,10")  # cut off
+    StepLog(tmp_path, 100).close()
+    assert read_steps(tmp_path / "steps.csv") == steps
 
 
 def changed_at(path: Path) -> int:
@@ -256,8 +343,6 @@ def changed_at(path: Path) -> int:
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(features, tmp_path):
-    from nearkin.runs.training import save
-
     splits = load(features)
     save(Run(small(features), splits, "cpu"), tmp_path / "checkpoint.pt")
     with pytest.raises(ValueError, match="checkpoint of another recipe: it differs in lr"):

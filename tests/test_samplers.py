@@ -86,6 +86,19 @@ def test_triplets_and_pairs_keep_their_positions():
     assert (steps[:, 0:6:2] != steps[:, 1:6:2]).all()
 
 
+@pytest.mark.parametrize("name", ["triplets", "pairs"])
+def test_every_class_gives_equally_many_anchors(name):
+    labels = torch.tensor([0] * 30 + [1] * 4 + [2] * 9 + [3] * 2)
+    anchors: dict[int, torch.Tensor] = {}
+    for epoch in range(3):
+        steps = SAMPLERS[name](labels, 12, 1, 7, epoch)
+        positions = structure(name, 12) or ()
+        for kind in (0,) if name == "triplets" else (0, 2):  # of the like pairs, of the unlike
+            drawn = labels[steps[:, positions[kind]]].flatten().bincount(minlength=4)
+            anchors[kind] = anchors.get(kind, 0) + drawn
+            assert anchors[kind].max() - anchors[kind].min() <= 1
+
+
 def test_negatives_come_from_every_other_class():
     labels = torch.arange(400) % 4
     counts = np.zeros((4, 4))
@@ -150,5 +163,7 @@ def test_batches_in_a_data_loader():
     seen = torch.stack([batch for (batch,) in loader])
     assert torch.equal(seen, SAMPLERS["classes"](LABELS, 9, 3, 4, 2))
     assert len(loader) == 4
+    batches.set_epoch(2, step=3)  # where a training was broken off
+    assert torch.equal(torch.tensor(list(batches)), seen[3:])
     with pytest.raises(ValueError, match="did you mean 'classes'"):
         Batches(LABELS, 9, "clases")

@@ -8,7 +8,10 @@ import torch
 from finished import cells, figures, finished
 from nearkin.losses import NPair
 from nearkin.studies import toolkit
-from nearkin.studies.toolkit import BASE, L2, METHODS, TURN
+from nearkin.studies.methods import UNTRAINED
+from nearkin.studies.toolkit import BASE, L2, METHODS, OURS, SWEEP
+
+TRAINED = [name for name in METHODS if name != UNTRAINED]
 
 
 def done(recipe, accuracy=0.9, nine=0, three=0, **last: float) -> dict:
@@ -53,44 +56,47 @@ def test_every_method_is_known_by_its_row():
     )
     other = replace(BASE, loss="n-pair", loss_options={"l2": 0.9})
     assert toolkit.method(done(other)) is None
+    assert {toolkit.method(done(r)) for r in toolkit.l2_sweep([0])} == {None}
 
 
 def test_recipes_are_unique_seeds_first_all_methods_in_both_dimensions():
     asked = toolkit.recipes(seeds=3)
-    assert len({r.hash for r in asked}) == len(asked) == 3 * (2 * 11 + 10 - 4)
-    main = asked[: 3 * 2 * 11]
-    assert [(r.seed, r.dim) for r in main] == [
-        (seed, dim) for seed in range(3) for dim in (2, 64) for _ in METHODS
+    assert len({r.hash for r in asked}) == len(asked) == 3 * (2 * len(TRAINED) + 10) + 2
+    main = asked[:-30]
+    assert [(r.seed, r.dim) for r in main if r.epochs] == [
+        (seed, dim) for seed in range(3) for dim in (2, 64) for _ in TRAINED
     ]
     named = [toolkit.method(done(r)) for r in main]
-    assert named == 6 * list(METHODS)
+    assert named == 2 * list(METHODS) + 4 * TRAINED  # what is not trained has no seeds
     full = toolkit.recipes(data="mnist", seeds=3)
-    assert len(full) == 3 * (2 * 11 + 10)
-    assert {(r.data, r.epochs, r.lr) for r in full} == {("mnist", 4, 2e-3), ("mnist-5k", 12, 1e-3)}
+    assert len(full) == len(asked)
+    assert {(r.data, r.epochs, r.lr) for r in full} == {
+        ("mnist", 0, 2e-3),
+        ("mnist", 4, 2e-3),
+        ("mnist-5k", 6, 1e-3),
+    }
     two = toolkit.recipes(seeds=1, dims="2", methods="combined,triplet (4-6)", sweep=False)
     assert [r.loss for r in two] == ["combined", "ratio-triplet"]
     demo = toolkit.recipes(**toolkit.DEMO)
-    assert [(r.seed, r.dim, r.epochs) for r in demo] == 11 * [(0, 2, 5)] + 11 * [(1, 2, 5)]
+    assert [(r.seed, r.dim) for r in demo] == len(METHODS) * [(0, 2)] + len(TRAINED) * [(1, 2)]
 
 
-def test_the_sweep_is_found_and_shares_runs_with_the_main_comparison():
+def test_the_sweep_is_found_among_the_rows():
     sweep, asked = toolkit.l2_sweep(range(2)), toolkit.recipes(seeds=2)
     settings = [(form, l2) for form in ("right", "printed") for l2 in L2]
     assert [toolkit.sweep_setting(done(r)) for r in sweep] == 2 * settings
     assert {r.hash for r in sweep} <= {r.hash for r in asked}
     found = [toolkit.sweep_setting(done(r)) for r in asked]
     assert sorted(f for f in found if f) == sorted(2 * settings)
-    shared = [f for r, f in zip(asked, found, strict=True) if f and toolkit.method(done(r))]
-    assert sorted(set(shared)) == [(f, l2) for f in ("printed", "right") for l2 in (0.0, 0.1)]
-    for change in ({"epochs": 6}, {"dim": 64}, {"data": "mnist"}, {"loss": "contrastive"}):
+    for change in ({"epochs": 12}, {"dim": 64}, {"data": "mnist"}, {"loss": "contrastive"}):
         assert toolkit.sweep_setting(done(replace(sweep[0], **change))) is None
 
 
-def test_main_rows_leave_the_sweep_out_where_it_is_on_another_data_set():
-    for data, kept in (("mnist", {"mnist"}), ("mnist-5k", {"mnist-5k"})):
+def test_main_rows_leave_the_sweep_out():
+    for data in ("mnist", "mnist-5k"):
         rows = [done(r) for r in toolkit.recipes(data=data, seeds=1)]
-        assert {r["recipe"]["data"] for r in toolkit.main_rows(rows)} == kept
-    assert len(toolkit.main_rows(rows)) == len(rows) == 28
+        main = [done(r) for r in toolkit.recipes(data=data, seeds=1, sweep=False)]
+        assert toolkit.main_rows(rows) == main != rows
     assert toolkit.main_rows([]) == []
 
 
@@ -142,7 +148,7 @@ def test_curves_are_means_over_seeds_of_the_epochs_that_were_evaluated():
         test = {"knn_accuracy": 0.5 + 0.1 * row["recipe"]["seed"]}
         row["epochs"] = [{"epoch": 1}, {"epoch": 3, "test": test}, *row["epochs"]]
     lines = toolkit.curves(rows, 2).lines
-    assert [line.name for line in lines] == list(METHODS)
+    assert [line.name for line in lines] == TRAINED
     assert lines[0].x == (3, 12)
     assert lines[0].y == pytest.approx((0.55, 0.85))
     assert toolkit.curves(rows, 64).lines == ()
@@ -176,6 +182,32 @@ def test_a_claim_needs_seeds_of_both_and_a_difference_beyond_chance():
     assert toolkit.claim([r for r in rows if toolkit.method(r) != B], 2, A, B, "5-NN") == []
 
 
+def test_both_counts_say_whom_ours_beats_and_whom_it_does_not():
+    def value(name, seed):
+        noise = 0.001 * seed * list(METHODS).index(name)
+        separation, anisotropy = (40, 0.1) if name == OURS else (20, 0.3)
+        separation = {A: 60, B: 40 + (-1) ** seed * 9}.get(name, separation)
+        return {"separation": separation + noise, "anisotropy": anisotropy + noise}
+
+    count = len(TRAINED) - 1
+    assert toolkit.both_counts(rows_of(value, seeds=4), 64) == [
+        f"64-D: by separation, {OURS} is better than {count - 2} of the {count} others, "
+        f"worse than {A}, no different from {B}.",
+        f"64-D: by anisotropy, {OURS} is better than {count} of the {count} others.",
+    ]
+    assert toolkit.both_counts(rows_of(value, seeds=1), 64) == []
+    found = toolkit.findings(rows_of(value, seeds=4, dims="64"), [64])
+    assert set(toolkit.both_counts(rows_of(value, seeds=4), 64)) < set(found)
+
+
+def test_groups_that_look_alike_are_those_of_the_data_set():
+    rows = rows_of(data="fashion-mnist", dims="2")
+    heads = ("pullover/coat/shirt", "sandal/sneaker/boot")
+    assert toolkit.shapes(rows, 2).columns[-2:] == toolkit.overlaps(rows, 2).series == heads
+    assert cells(toolkit.shapes(rows_of(dims="2"), 2), A).keys() >= {"4/7/9", "2/3"}
+    assert "by pullover/coat/shirt, triplet" in " ".join(toolkit.findings(rows, [2]))
+
+
 def test_the_winner_is_a_finished_run_of_the_best_method():
     rows = rows_of(lambda name, seed: {"accuracy": 0.95 if name == A else 0.9})
     found = toolkit.winner(rows, 64)
@@ -195,10 +227,10 @@ def test_the_answer_shows_every_method_and_one_picture_of_each():
     assert len(kin.rows) == len(shape.rows) == len(METHODS)
     assert [row[:2] for row in sweep.rows] == [(f, l2) for f in ("right", "printed") for l2 in L2]
     maps, *bars_and_lines, gallery = figures(found)
-    assert [name for name, _ in maps.rows] == list(METHODS)
+    assert [name for name, _ in maps.rows] == TRAINED  # pixels are not in 2-D
     assert {(r["recipe"]["dim"], r["recipe"]["seed"]) for _, r in maps.rows} == {(2, 0)}
     assert [type(f).__name__ for f in bars_and_lines] == ["Bars", "Bars", "Lines", "Lines"]
-    assert gallery.title == "Neighbours by Siamese (1-3), 64-D"
+    assert gallery.title == "Neighbours by cross-entropy, 64-D"  # the first of equals
     assert [f.split(":")[0] for f in found.findings] == [
         "2-D",
         "64-D",
@@ -226,7 +258,7 @@ def test_a_diverged_run_is_named_and_counts_nowhere():
         "n-pair form=printed l2=1.1 on mnist-5k, 2-D, seed 0."
     )
     assert not any("tuple ratio (8)" in str(table.rows) for table in found.tables)
-    assert len(figures(found)[0].rows) == len(METHODS) - 2
+    assert len(figures(found)[0].rows) == len(TRAINED) - 2
     assert len(found.tables[-1].rows) == 2 * (len(L2) - 1)
     nothing = toolkit.answer([diverged(r) for r in asked])
     assert (nothing.tables, nothing.figures, len(nothing.findings)) == ((), (), 1)
@@ -274,14 +306,13 @@ def test_nothing_is_said_of_collapse_before_weights_on_both_sides_are_done():
 
 @pytest.mark.parametrize("form", ["right", "printed"])
 @pytest.mark.parametrize("l2", L2)
-def test_in_the_study_s_batches_zero_becomes_a_minimum_between_two_weights_of_the_sweep(form, l2):
-    """loss(eps c) - loss(0) = (l2 - turn) eps^2 mean |c|^2 + O(eps^4), classes at centred c."""
-    labels = torch.arange(10).repeat_interleave(BASE.per_class)
+def test_in_the_sweep_s_batches_zero_becomes_a_minimum_at_1(form, l2):
+    """loss(eps c) - loss(0) = (l2 - 1) eps^2 mean |c|^2 + O(eps^4), classes at centred c."""
+    labels = torch.arange(10).repeat_interleave(SWEEP.per_class)
+    assert (SWEEP.sampler, SWEEP.batch) == ("tuples", len(labels))
     centres = torch.randn(10, 2, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     centres -= centres.mean(0)
     loss, eps = NPair(form, l2), 1e-3
     rise = loss(eps * centres[labels], labels) - loss(0 * centres[labels], labels)
-    turn = TURN if form == "right" else 1.0
-    assert 0.9 < turn < 1.1
-    expected = (l2 - turn) * eps**2 * centres.square().sum(1).mean()
+    expected = (l2 - 1) * eps**2 * centres.square().sum(1).mean()
     assert rise.item() == pytest.approx(expected.item(), rel=1e-2)

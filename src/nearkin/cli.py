@@ -90,6 +90,7 @@ def train(recipe: OmitArgPrefixes[Recipe], where: OmitArgPrefixes[Where] = Where
     --recipe FILE reads one from JSON, a row's too; other flags change what it says.
 
     Example: nearkin train --data mnist-5k --loss ratio-triplet --dim 64 --epochs 8
+
     Example: nearkin train --recipe my.json --loss contrastive --loss-options margin=0.5
     """
     from nearkin.runs.engine import run
@@ -151,6 +152,7 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     """Run what a study asks for and is not stored yet, print its tables, and write its page.
 
     Example: nearkin study toolkit --data mnist --seeds 5 --out out/toolkit
+
     Example: nearkin study toolkit --options dims=2 sweep=false --jobs 2
     """
     from nearkin.report.publishing import Page, keep, show, take
@@ -203,6 +205,7 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
     and of its single runs.
 
     Example: nearkin report out/toolkit
+
     Example: nearkin report out --study attention --publish docs/results
 
     Args:
@@ -253,6 +256,7 @@ def evaluate_embeddings(
     where some of them are no queries, split (N,) of train, query and gallery.
 
     Example: nearkin evaluate --embeddings out/runs/HASH/embeddings.npz
+
     Example: nearkin evaluate --embeddings x.npz --ks 1 10 100 1000 --intervals --no-clusters
 
     Args:
@@ -307,6 +311,7 @@ def embed(embedding: OmitArgPrefixes[Embedding], where: OmitArgPrefixes[Where] =
     """Write a data set's embeddings by one backbone to a file, for heads and losses to train on.
 
     Example: nearkin embed --data cub --backbone lite0 --size 224 --output cub.npz
+
     Example: nearkin embed --data mnist-5k --checkpoint out/runs/HASH/backbone.pt --output x.npz
     """
     from rich.progress import Progress
@@ -328,7 +333,9 @@ def data(
     """Say where to get a data set, unpack its archive, or check its files.
 
     Example: nearkin data where sop
+
     Example: nearkin data unpack CUB_200_2011.tgz --root DIR
+
     Example: nearkin data check cub --root DIR
 
     Args:

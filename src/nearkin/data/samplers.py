@@ -142,9 +142,10 @@ class Batches(Sampler[list[int]]):
         self.sampler = look_up(sampler, SAMPLERS, "sampler")
         self.set_epoch(0)
 
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next pass goes through."""
-        self.steps = self.sampler(self.labels, self.batch, self.per_class, self.seed, epoch)
+    def set_epoch(self, epoch: int, step: int = 0) -> None:
+        """The epoch that the next passes go through, from this step on where one was broken off."""
+        steps = self.sampler(self.labels, self.batch, self.per_class, self.seed, epoch)
+        self.steps = steps[step:]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.steps.tolist())

@@ -1,12 +1,16 @@
 """A weighted sum of losses, to balance what each does well."""
 
+import re
 from collections.abc import Callable
+from math import isfinite, nan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined
+
+BETWEEN = re.compile(r"(?<!\d[eE])\+")  # a plus, but for that of 1e+3
 
 
 class Combined(nn.Module):
@@ -39,7 +43,7 @@ class Combined(nn.Module):
 
         super().__init__()
         self.weights, losses = [], []
-        for term in terms.split("+"):
+        for term in BETWEEN.split(terms):
             weight, _, name = term.rpartition("*")
             self.weights.append(number(weight, term) if weight.strip() else 1.0)
             losses.append(make(name.strip(), {}, classes=classes, dim=dim))
@@ -70,6 +74,9 @@ class Combined(nn.Module):
 def number(text: str, term: str) -> float:
     """The weight in front of a term."""
     try:
-        return float(text)
+        weight = float(text)
     except ValueError:
-        raise ValueError(f"a term is NAME or WEIGHT * NAME, got {term.strip()!r}") from None
+        weight = nan
+    if not isfinite(weight):
+        raise ValueError(f"a term is NAME or WEIGHT * NAME, got {term.strip()!r}")
+    return weight

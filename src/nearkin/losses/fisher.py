@@ -3,6 +3,8 @@
 Dimensions: B batch, D embedding.
 """
 
+from math import inf
+
 import torch
 from torch import Tensor, nn
 
@@ -22,19 +24,22 @@ class FisherNCA(nn.Module):
     """Kin nearest, others far in units of the within-class spread, each class a round cloud.
 
         v       =  mean over kin pairs of  d_ij^2                           (within-class spread)
+        b       =  mean over pairs of two classes of  d_ij^2
         near    =  mean over kin pairs of  log(1 + sum_n exp(t (d_ij^2 - d_in^2) / v)),
                                                                             n of another class
         uneven  =  mean over items of  log R - H,    H = -log sum_k p_k^2   (Rényi entropy)
-        loss    =  near + w uneven
+        loss    =  near + w uneven + c log(v / b)
 
     p_k are the shares of the eigenvalues of the covariance, within the batch, of the item's class,
     and R = min(D, size of the class - 1) is how many there can be: `uneven` is 0 for a round cloud
     and log R for a line. No eigenvalue is needed: with r_i = x_i less its class's mean,
     sum_k p_k^2 = sum_ij (r_i.r_j)^2 / (sum_i |r_i|^2)^2.
 
-    As in Fisher's discriminant only ratios count: the loss is the same for c x, whatever c, so that
+    As in Fisher's discriminant only ratios count: the loss is the same for a x, whatever a, so that
     neither collapse nor growth can lower it. `near` separates: t says how far apart, others want to
-    be log(number of others) / t spreads away, squared. `uneven` scatters.
+    be log(number of others) / t spreads away, squared. `uneven` scatters. The last term, left out
+    by default, is Fisher's ratio itself: it goes on drawing classes together where `near` has
+    enough, and has no lower bound.
 
     Source: Nearkin's own. From Goldberger et al., Neighbourhood components analysis, NIPS 2004,
     whose softmax it takes for each kin pair, and Fisher, 1936, whose unit it takes.
@@ -42,6 +47,7 @@ class FisherNCA(nn.Module):
     Args:
         sharpness: t.
         roundness: w.
+        compactness: c.
 
     >>> x = torch.tensor([[0.0, 0], [1, 0], [0, 2], [1, 2]])
     >>> FisherNCA(1.0, 0.0)(x, torch.tensor([0, 0, 1, 1]))  # log(1 + exp(1 - 4) + exp(1 - 5))
@@ -50,14 +56,14 @@ class FisherNCA(nn.Module):
 
     metric = "euclidean"  # what it makes near, and is evaluated by
 
-    def __init__(self, sharpness: float = 0.5, roundness: float = 0.1):
+    def __init__(self, sharpness: float = 0.5, roundness: float = 0.1, compactness: float = 0.0):
         super().__init__()
-        if sharpness <= 0 or roundness < 0:
+        if not (0 < sharpness < inf and 0 <= roundness < inf and 0 <= compactness < inf):
             raise ValueError(
-                "sharpness must be above 0 and roundness not below, "
-                f"got {sharpness} and {roundness}"
+                "sharpness must be above 0, roundness and compactness not below, "
+                f"got {sharpness}, {roundness} and {compactness}"
             )
-        self.sharpness, self.roundness = sharpness, roundness
+        self.sharpness, self.roundness, self.compactness = sharpness, roundness, compactness
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
@@ -66,10 +72,14 @@ class FisherNCA(nn.Module):
         kin, others = pair_masks(labels)
         square = squared_distances(embeddings)  # (B, B)
         limits = torch.finfo(square.dtype)
-        score = -self.sharpness * square / masked_mean(square, kin).clamp_min(limits.tiny**0.5)
+        within, between = (
+            masked_mean(square, pairs).clamp_min(limits.tiny**0.5) for pairs in (kin, others)
+        )
+        score = -self.sharpness * square / within
         rivals = score.masked_fill(~others, limits.min / 4).logsumexp(1, keepdim=True)
         near = masked_mean(torch.logaddexp(score, rivals) - score, kin & others.any(1)[:, None])
-        return near + self.roundness * unevenness(embeddings, labels)
+        compact = torch.where(kin.any() & others.any(), (within / between).log(), 0)
+        return near + self.roundness * unevenness(embeddings, labels) + self.compactness * compact
 
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:

@@ -38,7 +38,15 @@ def counts(rows: Tensor, columns: Tensor, shape: tuple[int, int], dtype: torch.d
 
 
 def integers(labels: Tensor, embeddings: Tensor) -> Tensor:
-    """The labels (B,) as int64, one for each embedding, or an error that says what came."""
+    """The labels (B,) as int64, one for each embedding (B, D), or an error that says what came."""
+    for name, given in (("embeddings", embeddings), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(given).__name__}")
+    if embeddings.ndim != 2 or not embeddings.is_floating_point():
+        raise ValueError(
+            "embeddings must be floats (B, D), one row an item, "
+            f"got {tuple(embeddings.shape)} of {embeddings.dtype}"
+        )
     if labels.shape != embeddings.shape[:1] or labels.is_floating_point():
         raise ValueError(
             f"labels must be {len(embeddings)} integers, one for each embedding, "

@@ -3,6 +3,8 @@
 Dimensions: B batch, M references (the batch itself, where none are given), D embedding.
 """
 
+from math import inf
+
 import torch
 from torch import Tensor, nn
 
@@ -34,8 +36,8 @@ class Contrastive(nn.Module):
 
     def __init__(self, margin: float = 1.0):
         super().__init__()
-        if margin <= 0:
-            raise ValueError(f"margin must be above 0, got {margin}")
+        if not 0 < margin < inf:
+            raise ValueError(f"margin must be a number above 0, got {margin}")
         self.margin = margin
 
     def forward(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, check_references, integers, pair_weights
-from nearkin.tensors import distances, pair_masks
+from nearkin.tensors import at_least_float32, distances, pair_masks
 
 BLOCK = 2**21  # numbers in the largest temporary: 8 MB in float32, which stays in cache
 
@@ -64,6 +64,10 @@ class RatioTriplet(nn.Module):
 
     def triples(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """The same on explicit triplets of embeddings, each (T, D): seed 2's three networks."""
+        shapes = [tuple(x.shape) for x in (anchor, positive, negative)]
+        if len(shapes[0]) != 2 or len(set(shapes)) > 1:
+            raise ValueError(f"wanted anchors, positives and negatives (T, D) alike, got {shapes}")
+        anchor, positive, negative = map(at_least_float32, (anchor, positive, negative))
         to_positive = (anchor - positive).norm(dim=1)
         return self.constant * ratio(to_positive, (anchor - negative).norm(dim=1))
 

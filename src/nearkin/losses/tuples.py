@@ -7,6 +7,8 @@ the negatives of a pair are the second images of all pairs of other classes.
 Dimensions: B batch, N pairs, D embedding. a_ij stands between y_i and y_j+, rows are anchors.
 """
 
+from math import inf
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,8 @@ class NPair(nn.Module):
 
     def __init__(self, form: str = "right", l2: float = 0.0):
         super().__init__()
+        if not 0 <= l2 < inf:
+            raise ValueError(f"l2 must be a number of 0 or more, got {l2}")
         self.printed, self.l2 = is_printed(form), l2
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:

@@ -18,18 +18,20 @@ COLUMNS += ("effective_rank", "active", "learning_rate")
 class StepLog:
     """The watched steps of one run, in a CSV file and in TensorBoard's; usable after a kill.
 
-    What an earlier, killed try wrote beyond its last checkpoint (step `start`) is dropped.
+    What an earlier, killed try wrote beyond its last checkpoint (step `start`) is cut off; what
+    it wrote before stays where it is, so that another kill cannot lose it.
     """
 
     def __init__(self, folder: Path, start: int):
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / "steps.csv"
-        kept = [r for r in read_steps(path) if float(r["step"]) <= start]
-        self.file = open(path, "w", newline="")  # noqa: SIM115 - closed by close()
+        kept = bytes_until(path, start)
+        self.file = open(path, "a", newline="")  # noqa: SIM115 - closed by close()
+        self.file.truncate(kept)
         self.csv = csv.DictWriter(self.file, COLUMNS, restval="", extrasaction="ignore")
-        self.csv.writeheader()
-        self.csv.writerows(kept)
+        if not kept:
+            self.csv.writeheader()
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: Step, images_per_second: float) -> None:
@@ -52,6 +54,16 @@ class StepLog:
     def close(self) -> None:
         self.file.close()
         self.board.close()
+
+
+def bytes_until(path: Path, step: int) -> int:
+    """How much of a steps.csv tells of the steps up to this one, its head included."""
+    kept = 0
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        if not line.endswith(b"\n") or (kept and int(line.split(b",")[0]) > step):
+            break
+        kept += len(line)
+    return kept
 
 
 def read_steps(path: Path) -> list[dict[str, str]]:

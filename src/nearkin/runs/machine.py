@@ -8,6 +8,7 @@ import gc
 import os
 import platform
 import resource
+import subprocess
 import sys
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +28,20 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return found | ({"revision": revision()} if revision() else {})
+
+
+@lru_cache
+def revision() -> str:
+    """The commit of this checkout, with "-dirty" where files differ; "" of an installed copy."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return ""
+    words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def machine(device: torch.device) -> dict:

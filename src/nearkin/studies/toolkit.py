@@ -12,7 +12,7 @@ from nearkin.measure import overlap
 from nearkin.measure.statistics import Estimate, estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Figure, Gallery, Line, Lines, Maps, Table
-from nearkin.studies.methods import picked, sizes
+from nearkin.studies.methods import BARE, UNTRAINED, picked, sizes
 from nearkin.studies.reading import Scores, against, best, mean, p_value, scores
 
 TITLE = "The toolkit: Siamese, triplet and n-tuple networks"
@@ -23,7 +23,10 @@ QUESTION = (
     "showed pictures only; here are the numbers, for the printed and for the right forms."
 )
 
+OURS = "ours: Fisher NCA"
 METHODS: dict[str, dict] = {
+    UNTRAINED: BARE | {"metric": "euclidean"},
+    "cross-entropy": {"loss": "cross-entropy"},
     "Siamese (1-3)": {"loss": "contrastive"},
     "triplet (4-6)": {"loss": "ratio-triplet"},
     "n-tuple (7)": {"loss": "n-pair"},
@@ -34,11 +37,10 @@ METHODS: dict[str, dict] = {
     "tuple ratio (8)": {"loss": "tuple-ratio"},
     "tuple ratio (8) printed": {"loss": "tuple-ratio", "loss_options": {"form": "printed"}},
     "combined": {"loss": "combined"},
-    "ours: Fisher NCA": {"loss": "fisher-nca"},
+    OURS: {"loss": "fisher-nca"},
 }
 """Name in the table -> what differs from the common recipe."""
 
-L2 = (0.0, 0.1, 0.5, 0.9, 1.1)
 BASE = Recipe(
     data="mnist-5k",
     batch=120,
@@ -51,9 +53,16 @@ BASE = Recipe(
     precision="bf16",
     metric="euclidean",  # of every method, as in seed 2's pictures, n-pair's too
 )
-DIGITS = ("mnist-5k", "mnist", "fashion-mnist")
+DATA = ("mnist-5k", "mnist", "fashion-mnist")
 LARGE = {"epochs": 4, "evaluate_every": 2, "lr": 2e-3}
 """Of the full sets, whose epochs have 15 times as many steps; chosen on digits that validate."""
+
+L2 = (0.0, 0.1, 0.5, 0.9, 1.1)
+SWEEP = replace(BASE, dim=2, loss="n-pair", sampler="tuples", batch=20, per_class=2, epochs=6)
+"""n-pair (7) on its own tuples, 10 classes x 2 images, where zero is to become a minimum at l2 = 1.
+
+With m pairs of each class among N it is at N / (N - m + 1): in batches of 10 x 12 only at 1.09.
+"""
 
 
 def recipes(
@@ -74,25 +83,28 @@ def recipes(
         epochs: 0 takes 12 on mnist-5k, 4 on the full sets.
         dims: embedding dimensions, separated by commas.
         methods: names separated by commas, or all.
-        sweep: whether to add the sweep over the L2 weight, in 2-D on mnist-5k.
+        sweep: whether to add the sweep over the L2 weight, in 2-D on tuples of mnist-5k.
     """
-    if data not in DIGITS:
+    if data not in DATA:
         raise ValueError(
             f"the toolkit is compared on ten classes that training and test share: "
-            f"{', '.join(DIGITS)}; for {data} there is the study rivals"
+            f"{', '.join(DATA)}; for {data} there is the study rivals"
         )
     base = replace(BASE, data=data, **({} if data == BASE.data else LARGE))
     base = replace(base, epochs=epochs or base.epochs)
-    wanted = product(range(seeds), sizes(dims), picked(methods, METHODS).values())
-    main = [replace(base, dim=dim, seed=seed, **change) for seed, dim, change in wanted]
-    asked = main + (l2_sweep(range(seeds)) if sweep else [])
-    return list({recipe.hash: recipe for recipe in asked}.values())  # they share some runs
+    wanted = product(range(seeds), sizes(dims), picked(methods, METHODS).items())
+    main = [
+        replace(base, dim=dim, seed=seed, **change)
+        for seed, dim, (name, change) in wanted
+        if name != UNTRAINED or seed == 0
+    ]
+    return main + (l2_sweep(range(seeds)) if sweep else [])
 
 
 def l2_sweep(seeds: Iterable[int]) -> list[Recipe]:
     """n-pair (7) in 2-D over the weight of its L2 term, in the right and in the printed form."""
     return [
-        replace(BASE, dim=2, seed=seed, loss="n-pair", loss_options=options(form, l2))
+        replace(SWEEP, seed=seed, loss_options=options(form, l2))
         for seed, form, l2 in product(seeds, ("right", "printed"), L2)
     ]
 
@@ -104,11 +116,6 @@ def options(form: str, l2: float) -> dict:
 
 VANISHED = 0.05  # share of the mean norm at l2 = 0 below which an embedding counts as zero
 CHANCE = 0.15  # 5-NN accuracy of ten digits that are not told apart: a tenth, and room for luck
-TURN = BASE.batch / (BASE.batch - BASE.per_class + 2)
-"""The L2 weight at which zero becomes a minimum of the right n-pair (7) in these batches.
-
-N / (N - m + 1) for N pairs, m of each class; 1 in tuples, where m is 1, and in the printed form.
-"""
 
 DEMO = {"seeds": 2, "epochs": 5, "dims": "2", "sweep": False}
 """The options of `make demo`."""
@@ -117,6 +124,8 @@ DEMO = {"seeds": 2, "epochs": 5, "dims": "2", "sweep": False}
 def method(row: dict) -> str | None:
     """The method's name in the table, None for a row of the sweep alone."""
     recipe = row["recipe"]
+    if sweep_setting(row):
+        return None
     for name, change in METHODS.items():
         if all(recipe[k] == v for k, v in ({"loss_options": {}} | change).items()):
             return name
@@ -124,9 +133,8 @@ def method(row: dict) -> str | None:
 
 
 def main_rows(rows: list[dict]) -> list[dict]:
-    """The rows on the data set that was asked for, without the sweep on the small one."""
-    data = {r["recipe"]["data"] for r in rows}
-    return [r for r in rows if len(data) == 1 or r["recipe"]["data"] != BASE.data]
+    """The rows of the comparison, without those of the sweep."""
+    return [r for r in rows if not sweep_setting(r)]
 
 
 def answer(rows: list[dict]) -> Answer:
@@ -134,7 +142,8 @@ def answer(rows: list[dict]) -> Answer:
     every, rows = rows, main_rows(rows)
     dims = sorted({r["recipe"]["dim"] for r in rows})
     flat = [r for r in rows if r["recipe"]["dim"] == 2 and r["recipe"]["seed"] == 0]
-    pictures = [(name, r) for r in flat if (name := method(r)) and r["status"] == "done"]
+    named = [(name, r) for r in flat if (name := method(r)) and r["status"] == "done"]
+    pictures = [(name, r) for name, r in named if name != UNTRAINED]  # which is not in 2-D
     figures: list[Figure] = [
         Maps("The embeddings of every method in 2-D", tuple(pictures)),
         *(overlaps(rows, dim) for dim in dims),
@@ -156,8 +165,14 @@ def answer(rows: list[dict]) -> Answer:
 
 SHARES = {"5-NN": "knn_accuracy", "R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi"}
 SHAPES = {"spread": "spread", "anisotropy": "anisotropy", "separation": "separation"}
-OVERLAPS = {"4/7/9": [4, 7, 9], "2/3": [2, 3]}
-HEADS = (*SHARES, *SHAPES, *OVERLAPS)
+DIGITS = {"4/7/9": [4, 7, 9], "2/3": [2, 3]}
+GARMENTS = {"pullover/coat/shirt": [2, 4, 6], "sandal/sneaker/boot": [5, 7, 9]}
+OVERLAPS = DIGITS | GARMENTS
+
+
+def look_alike(rows: list[dict]) -> dict[str, list[int]]:
+    """The groups of classes of this data set that are mistaken for each other."""
+    return GARMENTS if any(r["recipe"]["data"] == "fashion-mnist" for r in rows) else DIGITS
 
 
 def of_dim(rows: list[dict], dim: int, head: str) -> dict[str, Scores]:
@@ -177,8 +192,9 @@ def of_dim(rows: list[dict], dim: int, head: str) -> dict[str, Scores]:
 def comparison(rows: list[dict], dim: int) -> Table:
     """Every method by how well it finds kin, and whether it differs from the best one."""
     accuracy = of_dim(rows, dim, "5-NN")
-    reference = best(accuracy) if accuracy else None
-    differ = against(reference, accuracy) if reference else {}
+    trained = {name: values for name, values in accuracy.items() if name != UNTRAINED}
+    reference = best(trained) if trained else None
+    differ = against(reference, trained) if reference else {}
     found = {head: of_dim(rows, dim, head) for head in SHARES}
     return Table(
         title=f"{dim}-D embeddings: who finds kin",
@@ -199,7 +215,8 @@ def comparison(rows: list[dict], dim: int) -> Table:
 
 def shapes(rows: list[dict], dim: int) -> Table:
     """Every method by how its classes scatter, stand apart, and are mistaken for each other."""
-    heads = (*SHAPES, *OVERLAPS)
+    alike = look_alike(rows)
+    heads = (*SHAPES, *alike)
     found = {head: of_dim(rows, dim, head) for head in heads}
     return Table(
         title=f"{dim}-D embeddings: scattering and separation",
@@ -209,27 +226,28 @@ def shapes(rows: list[dict], dim: int) -> Table:
             for name in METHODS
             if name in found["spread"]
         ),
-        percent=tuple(OVERLAPS),
+        percent=tuple(alike),
         best=("separation",),
-        lowest=("anisotropy", *OVERLAPS),
+        lowest=("anisotropy", *alike),
         note=(
             "Spread: variance within classes; anisotropy: 0 for round classes, 1 for lines; "
-            "separation: variance between classes over that within; 4/7/9 and 2/3: share of these "
-            "digits whose nearest other digit is another of the group."
+            f"separation: variance between classes over that within; {' and '.join(alike)}: share "
+            "of these whose nearest other item is another of the group."
         ),
     )
 
 
 def overlaps(rows: list[dict], dim: int) -> Bars:
-    """How often 4, 7, 9 and 2, 3 are mistaken for one another, by method."""
-    found = {head: of_dim(rows, dim, head) for head in OVERLAPS}
+    """How often classes that look alike are mistaken for one another, by method."""
+    alike = look_alike(rows)
+    found = {head: of_dim(rows, dim, head) for head in alike}
     names = [name for name in METHODS if any(name in f for f in found.values())]
     return Bars(
-        title=f"Overlap of digits that look alike, {dim}-D",
+        title=f"Overlap of classes that look alike, {dim}-D",
         y="share mistaken",
         groups=tuple(names),
-        series=tuple(OVERLAPS),
-        values=tuple(tuple(mean(found[head].get(name)) for head in OVERLAPS) for name in names),
+        series=tuple(alike),
+        values=tuple(tuple(mean(found[head].get(name)) for head in alike) for name in names),
         percent=True,
     )
 
@@ -237,7 +255,7 @@ def overlaps(rows: list[dict], dim: int) -> Bars:
 def curves(rows: list[dict], dim: int) -> Lines:
     """Test 5-NN accuracy of the evaluated epochs, mean over seeds."""
     lines = []
-    for name in METHODS:
+    for name in (n for n in METHODS if n != UNTRAINED):
         epochs: dict[int, list[float]] = {}
         for row in rows:
             if method(row) == name and row["recipe"]["dim"] == dim:
@@ -256,7 +274,7 @@ def sweep_table(rows: list[dict]) -> Table:
     found = {head: scores(rows, sweep_setting, metric) for head, metric in heads.items()}
     settings = sorted(found["5-NN"], key=lambda s: (s[0] != "right", s[1]))
     return Table(
-        title="Does n-pair (7) collapse? 2-D on mnist-5k, over the weight of the L2 term",
+        title="Does n-pair (7) collapse? 2-D, tuples of mnist-5k, over the weight of the L2 term",
         columns=("form", "l2", *heads),
         rows=tuple(
             (form, l2, *(mean(found[head].get((form, l2))) for head in heads))
@@ -264,8 +282,7 @@ def sweep_table(rows: list[dict]) -> Table:
         ),
         percent=("5-NN", "R@1"),
         note=(
-            "Theory: zero is a saddle below l2 = 1, a minimum above; for the right form in batches "
-            f"of {BASE.per_class} images a class, from {TURN:.2f} on. Collapsed: mean norm below "
+            "Theory: zero is a saddle below l2 = 1, a minimum above. Collapsed: mean norm below "
             f"{100 * VANISHED:g} % of that at l2 = 0, or 5-NN below {100 * CHANCE:g} %."
         ),
     )
@@ -274,7 +291,7 @@ def sweep_table(rows: list[dict]) -> Table:
 def sweep_setting(row: dict) -> tuple[str, float] | None:
     """Form and L2 weight of a row of the sweep, None for any other row."""
     given, seed = row["recipe"]["loss_options"], row["recipe"]["seed"]
-    swept = replace(BASE, dim=2, seed=seed, loss="n-pair", loss_options=given)
+    swept = replace(SWEEP, seed=seed, loss_options=given)
     return (given.get("form", "right"), given.get("l2", 0.0)) if swept.hash == row["hash"] else None
 
 
@@ -306,8 +323,8 @@ def collapse(rows: list[dict], form: str) -> list[str]:
 
 
 def winner(rows: list[dict], dim: int) -> dict | None:
-    """The first finished seed of the method with the highest 5-NN accuracy."""
-    accuracy = of_dim(rows, dim, "5-NN")
+    """The first finished seed of the trained method with the highest 5-NN accuracy."""
+    accuracy = {n: s for n, s in of_dim(rows, dim, "5-NN").items() if n != UNTRAINED}
     if not accuracy:
         return None
     name = best(accuracy)
@@ -321,12 +338,14 @@ def findings(every: list[dict], dims: list[int]) -> list[str]:
     for dim in dims:
         accuracy = of_dim(rows, dim, "5-NN")
         if accuracy:
-            name = best(accuracy)
+            name = best({n: s for n, s in accuracy.items() if n != UNTRAINED} or accuracy)
             said.append(f"{dim}-D: {name} is best, 5-NN accuracy {percent(mean(accuracy[name]))}.")
-        said += claim(rows, dim, "triplet (4-6)", "Siamese (1-3)", "4/7/9", lower=True)
+        alike = next(iter(look_alike(rows)))
+        said += claim(rows, dim, "triplet (4-6)", "Siamese (1-3)", alike, lower=True)
         said += claim(rows, dim, "tuple ratio (8) printed", "triplet on tuple", "separation")
         said += claim(rows, dim, "tuple ratio (8) printed", "triplet on tuple", "anisotropy", True)
         said += claim(rows, dim, "tuple ratio (8)", "tuple ratio (8) printed", "5-NN")
+        said += both_counts(rows, dim)
     for form in ("right", "printed"):
         said += collapse(every, form)
     gone = [in_words(r) for r in every if r["status"] != "done"]
@@ -357,6 +376,25 @@ def claim(rows: list[dict], dim: int, a: str, b: str, head: str, lower: bool = F
     share = head in SHARES or head in OVERLAPS
     size = f"{100 * change:+.2f} points" if share else f"{change:+.3g}"
     return [f"{dim}-D: by {head}, {a} is {word} {b} ({size}, p {p_value(difference)})."]
+
+
+def both_counts(rows: list[dict], dim: int) -> list[str]:
+    """Whom our loss beats at scattering and at separating, and whom it does not."""
+    said = []
+    for head, lower in (("separation", False), ("anisotropy", True)):
+        found = {n: s for n, s in of_dim(rows, dim, head).items() if n != UNTRAINED}
+        if OURS not in found or len(found[OURS]) < 2:
+            return []
+        differ = against(OURS, found)  # another less ours
+        sure = {name: d for name, d in differ.items() if d.p < 0.05}
+        ahead = [name for name, d in sure.items() if (d.estimate.mean > 0) != lower]
+        unsure = [name for name in differ if name not in sure]
+        line = f"{dim}-D: by {head}, {OURS} is better than {len(sure) - len(ahead)} of the "
+        line += f"{len(differ)} others"
+        line += f", worse than {', '.join(ahead)}" if ahead else ""
+        line += f", no different from {', '.join(unsure)}" if unsure else ""
+        said.append(line + ".")
+    return said
 
 
 def percent(value: Estimate | None) -> str:
