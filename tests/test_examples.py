@@ -4,9 +4,13 @@ import os
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+
+import nearkin as nk
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -23,6 +27,19 @@ def test_an_example_runs(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "recall@1" in done.stdout
+
+
+def test_the_readme_s_ten_lines_run(tmp_path, monkeypatch, capsys):
+    code = (EXAMPLES.parent / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert len([line for line in code.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nk, "Recipe", partial(nk.Recipe, epochs=2, steps=4))
+    names: dict = {}
+    exec(code, names)
+    assert names["found"].indices.shape == (1000, 5)
+    assert names["net"].connect(torch.zeros(3, 1, 28, 28)).shape == (3, 2)
+    score, epoch = capsys.readouterr().out.split()
+    assert 0 < float(score) <= 1 <= int(epoch) <= 2
 
 
 def test_the_network_learns():

@@ -474,6 +474,15 @@ def test_measurements_are_shared_among_processes_and_made_once(tmp_path):
     assert named[0]["machine"] == {"gpu": "its own"}  # where it was done, not where it was asked
 
 
+def test_a_class_of_one_image_is_named(tmp_path):
+    path = tmp_path / "lonely.npz"
+    labels = np.array(["hen", "hen", "owl", "wren", "wren", "yak", "yak", "zebu"])
+    np.savez(path, x=np.eye(8, dtype=np.float32), y=labels)
+    recipe = replace(small(f"features:{path}"), batch=4, per_class=2)
+    with pytest.raises(ValueError, match=r"class 'owl' has one \(1 such class\)"):
+        run(recipe, tmp_path, place=CPU)
+
+
 def test_the_bar_counts_what_is_still_to_be_done(features, tmp_path):
     class Told(Silent):
         def __init__(self):

@@ -154,6 +154,17 @@ class Batches(Sampler[list[int]]):
         return len(self.steps)
 
 
+class OneImage(ValueError):
+    """Classes of one image, where batches are made of pairs: the first one's label, how many."""
+
+    def __init__(self, label: int, count: int, name: str = ""):
+        self.label, self.count = label, count
+        super().__init__(
+            f"a pair wanted two images of each class, but class {name or label} has one "
+            f"({count} such {'class' if count == 1 else 'classes'})"
+        )
+
+
 def images_by_class(labels: Tensor, least: int) -> tuple[np.ndarray, np.ndarray]:
     """The indices of the images, class by class, and how many each class has: `least` or more.
 
@@ -164,10 +175,7 @@ def images_by_class(labels: Tensor, least: int) -> tuple[np.ndarray, np.ndarray]
     present, sizes = np.unique(labels.numpy(), return_counts=True)
     few = sizes < least
     if few.any() and 100 * few.sum() >= len(sizes):
-        raise ValueError(
-            f"a pair wanted two images of each class, but class {present[few][0]} has one "
-            f"({few.sum()} such classes)"
-        )
+        raise OneImage(int(present[few][0]), int(few.sum()))
     members, sizes = members[np.repeat(~few, sizes)], sizes[~few]
     if len(sizes) < 2:
         raise ValueError(f"batches by class wanted two classes or more, got {len(sizes)}")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nearkin import backbones
 from nearkin.data import SAMPLERS, Split, Splits, structure, transforms
+from nearkin.data.samplers import OneImage
 from nearkin.data.transforms import Pictures
 from nearkin.graphs.inference import SOURCES
 from nearkin.losses import cached_backward
@@ -101,8 +102,11 @@ class Run:
 
     def batches_of(self, epoch: int) -> Tensor:
         """(steps, batch) indices into the training split."""
-        r = self.recipe
-        return self.sampler(self.splits.train.labels, r.batch, r.per_class, r.seed, epoch)
+        r, train = self.recipe, self.splits.train
+        try:
+            return self.sampler(train.labels, r.batch, r.per_class, r.seed, epoch)
+        except OneImage as error:
+            raise OneImage(error.label, error.count, repr(train.classes[error.label])) from None
 
     def next_batch(self) -> Tensor:
         """Indices (batch,) of the next step."""
