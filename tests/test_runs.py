@@ -420,19 +420,44 @@ if __name__ == "__main__":
 """
 
 
-def test_a_person_who_stops_several_jobs_is_told_so_in_one_line(features, tmp_path):
-    (tmp_path / "study.py").write_text(STUDY)
+def study_of_two_jobs(features, folder) -> subprocess.Popen:
+    """A study whose workers have begun."""
+    (folder / "study.py").write_text(STUDY)
     words = ["study", "graph-gain", "--data", features, "--seeds", "1", "--epochs", "8000"]
-    words += ["--options", "tune=false", "--jobs", "2", "--out", str(tmp_path)]
+    words += ["--options", "tune=false", "--jobs", "2", "--out", str(folder)]
     started = subprocess.Popen(
-        [sys.executable, tmp_path / "study.py", *words],
+        [sys.executable, folder / "study.py", *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,  # a process group of its own, as a terminal gives
     )
-    while not list(tmp_path.glob("runs/*/lock")):
+    while not list(folder.glob("runs/*/lock")):
         time.sleep(0.05)
+    return started
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers finish what they have begun")
+def test_workers_end_with_the_process_that_started_them(features, tmp_path):
+    with study_of_two_jobs(features, tmp_path) as started:
+        started.kill()
+    deadline = time.monotonic() + 20
+    while somebody_left(started.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not somebody_left(started.pid)
+
+
+def somebody_left(group: int) -> bool:
+    """Whether a process of this group is alive."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_person_who_stops_several_jobs_is_told_so_in_one_line(features, tmp_path):
+    started = study_of_two_jobs(features, tmp_path)
     os.killpg(started.pid, signal.SIGINT)
     _, said = started.communicate()
     assert started.returncode == 130

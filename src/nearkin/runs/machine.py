@@ -8,6 +8,7 @@ import gc
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 from functools import lru_cache
@@ -114,6 +115,13 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(map_threshold, 2**30)
         library.mallopt(trim_threshold, 2**30)
+
+
+def end_with_parent() -> None:
+    """Have this process end when the one that started it does, however that ends (Linux)."""
+    death_signal = 1  # PR_SET_PDEATHSIG
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM)
 
 
 def cores() -> int:

@@ -17,7 +17,7 @@ import torch
 from nearkin.data.catalogue import there
 from nearkin.runs.engine import Place, one_line, refuse_left_out, run
 from nearkin.runs.log import Silent
-from nearkin.runs.machine import cores, machine, versions
+from nearkin.runs.machine import cores, end_with_parent, machine, versions
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 
@@ -139,7 +139,7 @@ def in_processes(
     is begun again too."""
     missing, fruitless = list(work), 0
     while missing:
-        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent) as pool:
             try:
                 # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
                 heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
