@@ -42,13 +42,15 @@ def uneven(x, y):
 
 
 def compact(x, y):
-    """log of the mean squared distance of kin over that of two classes."""
+    """log of the mean squared distance of kin over that of two classes, times the mean of log R."""
     pairs = [(i, j) for i in range(len(y)) for j in range(len(y)) if i != j]
     kin = [((x[i] - x[j]) ** 2).sum() for i, j in pairs if y[i] == y[j]]
     others = [((x[i] - x[j]) ** 2).sum() for i, j in pairs if y[i] != y[j]]
     if not kin or not others:
         return 0.0
-    return (torch.stack(kin).mean() / torch.stack(others).mean()).log()
+    sizes = [sum(y == c).item() for c in y]
+    room = [math.log(max(1, min(x.shape[1], size - 1))) for size in sizes]
+    return sum(room) / len(y) * (torch.stack(kin).mean() / torch.stack(others).mean()).log()
 
 
 def formula(x, y, sharpness=0.5, roundness=0.1, compactness=0.0):

@@ -28,7 +28,7 @@ class FisherNCA(nn.Module):
         near    =  mean over kin pairs of  log(1 + sum_n exp(t (d_ij^2 - d_in^2) / v)),
                                                                             n of another class
         uneven  =  mean over items of  log R - H,    H = -log sum_k p_k^2   (Rényi entropy)
-        loss    =  near + w uneven + c log(v / b)
+        loss    =  near + w uneven + c m log(v / b),    m = mean over items of log R
 
     p_k are the shares of the eigenvalues of the covariance, within the batch, of the item's class,
     and R = min(D, size of the class - 1) is how many there can be: `uneven` is 0 for a round cloud
@@ -39,7 +39,8 @@ class FisherNCA(nn.Module):
     neither collapse nor growth can lower it. `near` separates: t says how far apart, others want to
     be log(number of others) / t spreads away, squared. `uneven` scatters. The last term, left out
     by default, is Fisher's ratio itself: it goes on drawing classes together where `near` has
-    enough, and has no lower bound.
+    enough, and has no lower bound. m is as much as `uneven` can come to, so that the balance of
+    the two is the same in 2 dimensions as in 64.
 
     Source: Nearkin's own. From Goldberger et al., Neighbourhood components analysis, NIPS 2004,
     whose softmax it takes for each kin pair, and Fisher, 1936, whose unit it takes.
@@ -78,13 +79,20 @@ class FisherNCA(nn.Module):
         score = -self.sharpness * square / within
         rivals = score.masked_fill(~others, limits.min / 4).logsumexp(1, keepdim=True)
         near = masked_mean(torch.logaddexp(score, rivals) - score, kin & others.any(1)[:, None])
-        compact = torch.where(kin.any() & others.any(), (within / between).log(), 0)
+        most = ranks(labels, embeddings).log().sum() / max(len(labels), 1)
+        compact = torch.where(kin.any() & others.any(), most * (within / between).log(), 0)
         return near + self.roundness * unevenness(embeddings, labels) + self.compactness * compact
 
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Share of the triplets in the wrong order, the other as near as the kin or nearer."""
         return share_within(distances(embeddings), labels, margin=0.0, ties=True)
+
+
+def ranks(labels: Tensor, embeddings: Tensor) -> Tensor:
+    """R (B,): in how many directions the class of each item can spread in this batch, 1 or more."""
+    size = (labels[:, None] == labels).sum(1)
+    return (size - 1).clamp(1, embeddings.shape[1]).to(embeddings.dtype)
 
 
 def unevenness(embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -97,6 +105,5 @@ def unevenness(embeddings: Tensor, labels: Tensor) -> Tensor:
     shape = residual / torch.where(spread, squares, 1).sqrt()[:, None]  # whatever the class's size
     concentration = inner(same, (same * inner(shape, shape).square()).sum(1)[None])[:, 0]
     concentration = torch.where(spread, concentration, 1)
-    rank = (size - 1).clamp(1, embeddings.shape[1])
-    each = torch.where(spread, rank.log() + concentration.log(), 0)
+    each = torch.where(spread, ranks(labels, embeddings).log() + concentration.log(), 0)
     return each.sum() / max(len(each), 1)
