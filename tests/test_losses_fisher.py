@@ -48,7 +48,7 @@ def compact(x, y):
     others = [((x[i] - x[j]) ** 2).sum() for i, j in pairs if y[i] != y[j]]
     if not kin or not others:
         return 0.0
-    sizes = [sum(y == c).item() for c in y]
+    sizes = [int((y == c).sum()) for c in y]
     room = [math.log(max(1, min(x.shape[1], size - 1))) for size in sizes]
     return sum(room) / len(y) * (torch.stack(kin).mean() / torch.stack(others).mean()).log()
 

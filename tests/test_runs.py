@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nearkin import backbones
 from nearkin.data import load
-from nearkin.runs import engine, parts
+from nearkin.runs import engine, machine, parts
 from nearkin.runs.engine import Place, run
 from nearkin.runs.log import Bar, Silent, StepLog, read_steps
 from nearkin.runs.machine import Peak, cores, keep_freed_memory
@@ -53,8 +53,9 @@ def small(data: str, **changes) -> Recipe:
 
 
 def without_cost(row: dict) -> dict:
-    """The row but for what time and memory have to do with."""
+    """The row but for what time and memory have to do with, and for the commit that is at work."""
     row = json.loads(json.dumps(row))
+    del row["versions"]
     row["cost"] = {k: v for k, v in row["cost"].items() if k not in COST}
     for epoch in row["epochs"]:
         del epoch["seconds"]
@@ -258,7 +259,7 @@ run(recipe, sys.argv[2], place=Place(device="cpu", threads=1, save_seconds=0.0))
 
 def test_a_run_killed_at_random_steps_ends_in_the_same_row(tmp_path):
     """Pictures, augmentation, Adam and a schedule, over the end of an epoch: bit for bit."""
-    recipe = Recipe(loss="ratio-triplet", dim=2, epochs=2, steps=50, batch=100, per_class=10)
+    recipe = Recipe(loss="ratio-triplet", dim=2, epochs=2, steps=100, batch=100, per_class=10)
     recipe = replace(recipe, augment="shift", schedule="cosine", warmup=3)
     whole = run(recipe, tmp_path / "whole", place=CPU)
     words = [sys.executable, "-c", SCRIPT, json.dumps(recipe.changes()), str(tmp_path / "killed")]
@@ -280,7 +281,7 @@ def test_a_run_killed_at_random_steps_ends_in_the_same_row(tmp_path):
     ):
         assert (a["x"] == b["x"]).all()
     logged = read_steps(tmp_path / "killed" / "runs" / recipe.hash / "steps.csv")
-    assert [s["step"] for s in logged] == ["20", "40", "50"]
+    assert [s["step"] for s in logged] == ["20", "40", "60", "80", "100"]
 
 
 RESUMED: dict[str, dict] = {
@@ -437,7 +438,6 @@ def study_of_two_jobs(features, folder) -> subprocess.Popen:
     return started
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers finish what they have begun")
 def test_workers_end_with_the_process_that_started_them(features, tmp_path):
     with study_of_two_jobs(features, tmp_path) as started:
         started.kill()
@@ -504,8 +504,19 @@ def test_a_class_of_one_image_is_named(tmp_path):
     labels = np.array(["hen", "hen", "owl", "wren", "wren", "yak", "yak", "zebu"])
     np.savez(path, x=np.eye(8, dtype=np.float32), y=labels)
     recipe = replace(small(f"features:{path}"), batch=4, per_class=2)
-    with pytest.raises(ValueError, match=r"class 'owl' has one \(1 such class\)"):
+    said = r"class 'owl' has one \(1 such class\)"
+    with pytest.raises(ValueError, match=said):
         run(recipe, tmp_path, place=CPU)
+    with pytest.raises(ValueError, match=said):  # from a worker too
+        complete([recipe, replace(recipe, seed=1)], tmp_path, jobs=2, place=CPU)
+
+
+def test_a_row_of_a_checkout_names_its_commit():
+    root = Path(__file__).parents[1]
+    words = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    head = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    assert bool(machine.REVISION) == (root / ".git").exists() == ("revision" in machine.versions())
+    assert machine.REVISION.removesuffix("-dirty")[:7] == head[:7]
 
 
 def test_the_bar_counts_what_is_still_to_be_done(features, tmp_path):

@@ -97,7 +97,18 @@ def test_main_rows_leave_the_sweep_out():
         rows = [done(r) for r in toolkit.recipes(data=data, seeds=1)]
         main = [done(r) for r in toolkit.recipes(data=data, seeds=1, sweep=False)]
         assert toolkit.main_rows(rows) == main != rows
+    small = [done(r, 0.5) for r in toolkit.recipes(seeds=1, sweep=False)]
+    assert toolkit.main_rows(small) == small
+    full = [done(r) for r in toolkit.recipes(data="mnist", seeds=1)]
+    assert {r["recipe"]["data"] for r in toolkit.main_rows(full + small)} == {"mnist"}
     assert toolkit.main_rows([]) == []
+
+
+def test_pixels_alone_are_neither_best_nor_a_reference():
+    bare = [done(r) for r in toolkit.recipes(seeds=1, methods=UNTRAINED, sweep=False)]
+    assert toolkit.findings(bare, [2, 64]) == []
+    assert toolkit.comparison(bare, 2).note.endswith("No training: the pixels, 784-D.")
+    assert toolkit.winner(bare, 64) is None
 
 
 def test_the_comparison_has_means_by_dimension_and_who_differs_from_the_best():
@@ -197,6 +208,15 @@ def test_both_counts_say_whom_ours_beats_and_whom_it_does_not():
         f"64-D: by anisotropy, {ours} is better than {count} of the {count} others.",
     ]
     assert toolkit.both_counts(rows_of(value, seeds=1), 64, ours) == []
+    assert toolkit.both_counts(rows_of(value, seeds=4, methods=ours), 64, ours) == []
+    late = [
+        r
+        for r in rows_of(value, seeds=4)
+        if r["recipe"]["seed"] == 0 or toolkit.method(r) in (ours, A)
+    ]
+    assert toolkit.both_counts(late, 64, ours)[0] == (
+        f"64-D: by separation, {ours} is better than 0 of the 1 others, worse than {A}."
+    )
     found = toolkit.findings(rows_of(value, seeds=4, dims="64"), [64])
     assert set(said) < set(found)
     assert sum("others" in line for line in found) == 4  # of both forms of ours

@@ -145,6 +145,8 @@ class Batches(Sampler[list[int]]):
     def set_epoch(self, epoch: int, step: int = 0) -> None:
         """The epoch that the next passes go through, from this step on where one was broken off."""
         steps = self.sampler(self.labels, self.batch, self.per_class, self.seed, epoch)
+        if not 0 <= step <= len(steps):
+            raise ValueError(f"an epoch has {len(steps)} steps: wanted one of them, got {step}")
         self.steps = steps[step:]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -158,10 +160,13 @@ class OneImage(ValueError):
     """Classes of one image, where batches are made of pairs: the first one's label, how many."""
 
     def __init__(self, label: int, count: int, name: str = ""):
-        self.label, self.count = label, count
-        super().__init__(
-            f"a pair wanted two images of each class, but class {name or label} has one "
-            f"({count} such {'class' if count == 1 else 'classes'})"
+        super().__init__(label, count, name)  # what a worker's exception is made of again
+        self.label, self.count, self.name = label, count, name
+
+    def __str__(self) -> str:
+        return (
+            f"a pair wanted two images of each class, but class {self.name or self.label} has one "
+            f"({self.count} such {'class' if self.count == 1 else 'classes'})"
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined
 
-BETWEEN = re.compile(r"(?<!\d[eE])\+")  # a plus, but for that of 1e+3
+BETWEEN = re.compile(r"(?<![\d.][eE])\+")  # a plus, but for that of 1e+3
 
 
 class Combined(nn.Module):

@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, integers, refuse
+from nearkin.losses.mined import Mined, checked_labels, refuse
 from nearkin.losses.triplets import share_within
 from nearkin.tensors import (
     at_least_float32,
@@ -48,7 +48,8 @@ class FisherNCA(nn.Module):
     Args:
         sharpness: t.
         roundness: w.
-        compactness: c.
+        compactness: c. Without effect where no class can spread in two directions (m = 0): in one
+            dimension, and with two images of a class.
 
     >>> x = torch.tensor([[0.0, 0], [1, 0], [0, 2], [1, 2]])
     >>> FisherNCA(1.0, 0.0)(x, torch.tensor([0, 0, 1, 1]))  # log(1 + exp(1 - 4) + exp(1 - 5))
@@ -61,14 +62,14 @@ class FisherNCA(nn.Module):
         super().__init__()
         if not (0 < sharpness < inf and 0 <= roundness < inf and 0 <= compactness < inf):
             raise ValueError(
-                "sharpness must be above 0, roundness and compactness not below, "
+                "wanted finite options, sharpness above 0, roundness and compactness not below, "
                 f"got {sharpness}, {roundness} and {compactness}"
             )
         self.sharpness, self.roundness, self.compactness = sharpness, roundness, compactness
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
-        labels = integers(labels, embeddings)
+        labels = checked_labels(labels, embeddings)
         embeddings = at_least_float32(embeddings)
         kin, others = pair_masks(labels)
         square = squared_distances(embeddings)  # (B, B)
@@ -80,7 +81,7 @@ class FisherNCA(nn.Module):
         rivals = score.masked_fill(~others, limits.min / 4).logsumexp(1, keepdim=True)
         near = masked_mean(torch.logaddexp(score, rivals) - score, kin & others.any(1)[:, None])
         most = ranks(labels, embeddings).log().sum() / max(len(labels), 1)
-        compact = torch.where(kin.any() & others.any(), most * (within / between).log(), 0)
+        compact = torch.where(kin.any() & others.any(), most * (within.log() - between.log()), 0)
         return near + self.roundness * unevenness(embeddings, labels) + self.compactness * compact
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearkin.losses.classification import CrossEntropy
-from nearkin.losses.mined import Mined, integers, refuse
+from nearkin.losses.mined import Mined, checked_labels, refuse
 from nearkin.tensors import at_least_float32, inner, unit
 
 
@@ -55,7 +55,7 @@ class GroupLoss(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
-        labels = integers(labels, embeddings)
+        labels = checked_labels(labels, embeddings)
         classification = self.classifier(embeddings, labels)
         logits = self.classifier.logits(embeddings)
         beliefs = (logits / self.temperature).softmax(1)  # (B, C)

@@ -6,7 +6,7 @@ Dimensions: B batch, D embedding.
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, integers, refuse
+from nearkin.losses.mined import Mined, checked_labels, refuse
 from nearkin.tensors import distances, pair_masks, unit
 
 NONE = -1e4
@@ -43,7 +43,7 @@ class LiftedStructure(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
-        labels = integers(labels, embeddings)
+        labels = checked_labels(labels, embeddings)
         lifted, positive = self.pairs(embeddings, labels)
         return (lifted.clamp_min(0) ** 2 * positive).sum() / 2 / positive.sum().clamp_min(1)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, integers
+from nearkin.losses.mined import Mined, checked_labels
 from nearkin.losses.rivals import Borrowed
 from nearkin.tensors import pair_masks
 
@@ -55,7 +55,7 @@ class Memory(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         if indices_tuple is not None:
             raise ValueError("a memory takes no miner: it uses all pairs of batch and references")
-        labels = integers(labels, embeddings)
+        labels = checked_labels(labels, embeddings)
         references, ref_labels = embeddings, labels
         if self.past is not None:
             references = torch.cat([embeddings, self.past[0].to(embeddings)])

@@ -37,7 +37,7 @@ def counts(rows: Tensor, columns: Tensor, shape: tuple[int, int], dtype: torch.d
     return table.index_put_((rows, columns), table.new_ones(()), accumulate=True)
 
 
-def integers(labels: Tensor, embeddings: Tensor) -> Tensor:
+def checked_labels(labels: Tensor, embeddings: Tensor) -> Tensor:
     """The labels (B,) as int64, one for each embedding (B, D), or an error that says what came."""
     for name, given in (("embeddings", embeddings), ("labels", labels)):
         if not isinstance(given, Tensor):

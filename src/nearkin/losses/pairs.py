@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, check_references, integers, pair_weights
+from nearkin.losses.mined import Mined, check_references, checked_labels, pair_weights
 from nearkin.tensors import at_least_float32, distances, pair_masks, pulled, squared_distances
 
 BLOCK = 2**18  # pairs at a time: 1 MB in float32, which stays in cache
@@ -49,7 +49,7 @@ class Contrastive(nn.Module):
         ref_labels: Tensor | None = None,
     ) -> Tensor:
         check_references(ref_emb, ref_labels)
-        labels = integers(labels, embeddings)
+        labels = checked_labels(labels, embeddings)
         x = at_least_float32(embeddings)
         y = x if ref_emb is None else at_least_float32(ref_emb)
         positive, negative = pair_weights(labels, ref_labels, indices_tuple, x.dtype)

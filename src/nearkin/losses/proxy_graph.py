@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from nearkin.losses.mined import Mined, integers, refuse
+from nearkin.losses.mined import Mined, checked_labels, refuse
 from nearkin.tensors import largest, unit
 
 HEAD_START = {"released": 3.0, "printed": 1.0, "none": 0.0}
@@ -114,7 +114,7 @@ class ProxyGML(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
-        labels = integers(labels, embeddings)
+        labels = checked_labels(labels, embeddings)
         check_labels(labels, self.classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             samples = unit(embeddings.to(self.proxies.dtype))

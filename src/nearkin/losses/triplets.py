@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, check_references, integers, pair_weights
+from nearkin.losses.mined import Mined, check_references, checked_labels, pair_weights
 from nearkin.tensors import at_least_float32, distances, pair_masks
 
 BLOCK = 2**21  # numbers in the largest temporary: 8 MB in float32, which stays in cache
@@ -54,7 +54,7 @@ class RatioTriplet(nn.Module):
         ref_labels: Tensor | None = None,
     ) -> Tensor:
         check_references(ref_emb, ref_labels)
-        labels = integers(labels, embeddings)
+        labels = checked_labels(labels, embeddings)
         distance = distances(embeddings, ref_emb)  # (B, M)
         if indices_tuple is not None and len(indices_tuple) == 3:
             return self.constant * ratio(*chosen(distance, indices_tuple))
@@ -124,7 +124,7 @@ class Triplet(nn.Module):
         ref_labels: Tensor | None = None,
     ) -> Tensor:
         check_references(ref_emb, ref_labels)
-        labels = integers(labels, embeddings)
+        labels = checked_labels(labels, embeddings)
         distance = distances(embeddings, ref_emb)  # (B, M)
         if indices_tuple is not None and len(indices_tuple) == 3:
             to_positive, to_negative = chosen(distance, indices_tuple)

@@ -12,7 +12,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, integers, refuse
+from nearkin.losses.mined import Mined, checked_labels, refuse
 from nearkin.losses.triplets import SumOfSquaredShares
 from nearkin.tensors import at_least_float32, distances, inner
 
@@ -151,7 +151,7 @@ def tuples(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y (N, D), y+ (N, D), and other (N, N): 1 where y_i and y_j+ differ in class, else 0.
         N is 0 unless two classes have two images each.
     """
-    labels = integers(labels, embeddings)
+    labels = checked_labels(labels, embeddings)
     order = labels.argsort(stable=True)  # class by class, in the order of the batch within each
     kind = labels[order]
     rank = torch.arange(len(kind), device=kind.device) - torch.searchsorted(kind, kind)

@@ -26,7 +26,7 @@ class StepLog:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / "steps.csv"
-        kept = bytes_until(path, start)
+        kept = bytes_until(path, start) if start else 0
         self.file = open(path, "a", newline="")  # noqa: SIM115 - closed by close()
         self.file.truncate(kept)
         self.csv = csv.DictWriter(self.file, COLUMNS, restval="", extrasaction="ignore")

@@ -8,7 +8,6 @@ import gc
 import os
 import platform
 import resource
-import signal
 import subprocess
 import sys
 from functools import lru_cache
@@ -29,20 +28,23 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found | ({"revision": revision()} if revision() else {})
+    return found | ({"revision": REVISION} if REVISION else {})
 
 
-@lru_cache
 def revision() -> str:
     """The commit of this checkout, with "-dirty" where files differ; "" of an installed copy."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return ""
-    words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    words = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty"]
+    words += ["--exclude=*"]
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+REVISION = revision()  # asked at once: the code is what it is now, whatever is committed later
 
 
 def machine(device: torch.device) -> dict:
@@ -115,13 +117,6 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(map_threshold, 2**30)
         library.mallopt(trim_threshold, 2**30)
-
-
-def end_with_parent() -> None:
-    """Have this process end when the one that started it does, however that ends (Linux)."""
-    death_signal = 1  # PR_SET_PDEATHSIG
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM)
 
 
 def cores() -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -17,7 +20,7 @@ import torch
 from nearkin.data.catalogue import there
 from nearkin.runs.engine import Place, one_line, refuse_left_out, run
 from nearkin.runs.log import Silent
-from nearkin.runs.machine import cores, end_with_parent, machine, versions
+from nearkin.runs.machine import cores, machine, versions
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 
@@ -127,6 +130,17 @@ def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
     first = [r for r in recipes if r.start not in hashes]
     later = [r for r in recipes if r.start in hashes]
     return [first] + (waves(later) if later else [])
+
+
+def end_with_parent() -> None:
+    """In a worker: end when the process that started it does, however that ends."""
+    parent = parent_process()
+
+    def watch() -> None:
+        wait([parent.sentinel] if parent else [])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def in_processes(
