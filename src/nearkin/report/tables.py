@@ -3,6 +3,7 @@
 Numbers of a column share their decimals, which its intervals decide: as many as show one digit
 of the median half width, or two where it begins with 1 or 2. Without intervals: three significant
 digits but no zeros that all share; in per cent one decimal, and two within 2 points of 0 or 100.
+Where numbers with intervals differ a hundred thousand times, each has two significant digits.
 What comes from file and class names is escaped.
 """
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import rich.table
 
 MISSING = "–"
+SPAN = 1e5
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ def half_width(value: Cell) -> float:
     return (value.high - value.low) / 2 if isinstance(value, Estimate) and value.n > 1 else 0.0
 
 
-def decimals(values: Sequence[Cell], scale: float = 1) -> int:
-    """How many decimals the numbers of a column are printed with.
+def decimals(values: Sequence[Cell], scale: float = 1) -> int | None:
+    """How many decimals a column's numbers are printed with; None: two significant digits each.
 
     >>> decimals([Estimate(0.9954, 0.9951, 0.9957, 5)], scale=100)
     2
@@ -104,6 +106,9 @@ def decimals(values: Sequence[Cell], scale: float = 1) -> int:
     least = 1 if scale == 100 else 0
     halves = [h for v in values if 0 < (h := scale * half_width(v)) < float("inf")]
     if halves:
+        sizes = [x for v in values if v is not None and 0 < (x := abs(middle(v))) < float("inf")]
+        if sizes and max(sizes) > SPAN * min(sizes):
+            return None
         return min(6, max(least, -floor(log10(median(halves) / 2.95))))
     numbers = [x for v in values if v is not None and isfinite(x := scale * middle(v))]
     sizes = [abs(x) for x in numbers if x]
@@ -115,8 +120,8 @@ def decimals(values: Sequence[Cell], scale: float = 1) -> int:
     return next(exact, enough)
 
 
-def show(value: Cell, scale: float = 1, digits: int = 1) -> Shown:
-    """One cell, printed with so many decimals."""
+def show(value: Cell, scale: float = 1, digits: int | None = 1) -> Shown:
+    """One cell, printed with so many decimals; None: with two significant digits."""
     if value is None:
         return Shown(MISSING)
     if isinstance(value, str):
@@ -126,10 +131,24 @@ def show(value: Cell, scale: float = 1, digits: int = 1) -> Shown:
     x, half = scale * middle(value), scale * half_width(value)
     if not isfinite(x):
         return Shown(MISSING)
+    if digits is None:
+        return Shown(significant(x), significant(half) if half else "", number=True)
     text = f"{x:,.{digits}f}"
     if x and not half and not float(text.replace(",", "")):
         text = f"{x:.2g}"  # too small for this column's decimals: not to be read as 0
     return Shown(text.replace("-", "−"), f"{half:,.{digits}f}" if half else "", number=True)
+
+
+def significant(x: float) -> str:
+    """With two significant digits.
+
+    >>> significant(0.0198), significant(46212673), significant(-257.0)
+    ('0.02', '4.6e7', '−260')
+    """
+    size = f"{x:.2g}"
+    if "e" in size and -4 <= log10(abs(x)) < 5:
+        size = f"{float(size):g}"
+    return size.replace("e+0", "e").replace("e-0", "e-").replace("-", "−")
 
 
 def terminal(table: Table) -> rich.table.Table:
