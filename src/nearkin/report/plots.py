@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from html import escape
+from itertools import cycle
 from math import isfinite, log10
 from typing import Any
 
@@ -122,6 +123,7 @@ def draw_lines(figure: Lines, tips: Tips):
     axes = drawn.add_subplot()
     solid = 0
     colours = colours_of(figure.lines)
+    lowest = min((y for line in figure.lines for y in line.y if y > 0), default=0.0)
     for line, colour in zip(figure.lines, colours, strict=True):
         x, y = np.array(line.x, float), scale * np.array(line.y, float)
         look: dict = {"color": colour, "label": short(line.name, 34)}
@@ -134,6 +136,8 @@ def draw_lines(figure: Lines, tips: Tips):
             solid += 1
         if line.low and line.high:
             low, high = scale * np.array(line.low, float), scale * np.array(line.high, float)
+            if figure.log_y:  # which has no 0, nor what is below
+                low = np.maximum(low, scale * lowest / 2)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         for a, b, text in zip(x, y, line_tips(figure, line), strict=True):
             (point,) = axes.plot([a], [b], marker="o", markersize=7, alpha=0, color=colour)
@@ -156,12 +160,16 @@ def colours_of(lines: Sequence[Line]) -> list[str]:
     >>> solid, law = Line("n-pair", (1,), (1,)), Line("n-pair, law", (1,), (1,), dashed=True)
     >>> len(set(colours_of([solid, law])))
     1
+    >>> many = [Line(str(i), (1,), (1,)) for i in range(10)]
+    >>> colours_of(many)[8:] == colours_of(many)[:2]
+    True
     """
     given: dict[int, str] = {}
+    fresh = cycle(COLOURS)
     for i in sorted(range(len(lines)), key=lambda i: lines[i].dashed):
         start = lines[i].name.split(",")[0]
         like = [j for j in given if lines[i].dashed and lines[j].name.split(",")[0] == start]
-        given[i] = given[like[0]] if like else COLOURS[len(set(given.values())) % len(COLOURS)]
+        given[i] = given[like[0]] if like else next(fresh)
     return [given[i] for i in range(len(lines))]
 
 

@@ -267,7 +267,7 @@ def overlaps(rows: list[dict], dim: int) -> Bars:
 
 
 def curves(rows: list[dict], dim: int) -> Lines:
-    """Test 5-NN accuracy of the evaluated epochs, mean over seeds."""
+    """Errors of the 5 nearest neighbours on test, by evaluated epoch, mean over seeds."""
     lines = []
     for name in (n for n in METHODS if n != UNTRAINED):
         epochs: dict[int, list[float]] = {}
@@ -275,11 +275,12 @@ def curves(rows: list[dict], dim: int) -> Lines:
             if method(row) == name and row["recipe"]["dim"] == dim:
                 for epoch in row["epochs"]:
                     if "test" in epoch:
-                        epochs.setdefault(epoch["epoch"], []).append(epoch["test"]["knn_accuracy"])
+                        error = 1 - epoch["test"]["knn_accuracy"]
+                        epochs.setdefault(epoch["epoch"], []).append(error)
         if epochs:
             lines.append(Line.of(name, epochs, [estimate(values) for values in epochs.values()]))
-    title = f"5-NN accuracy over epochs, {dim}-D"
-    return Lines(title, "epoch", "5-NN accuracy", tuple(lines), percent=True)
+    title = f"Errors of 5-NN over epochs, {dim}-D"
+    return Lines(title, "epoch", "errors of 5-NN", tuple(lines), log_y=True, percent=True)
 
 
 def sweep_table(rows: list[dict]) -> Table:
