@@ -7,6 +7,7 @@ import torch
 
 from finished import cells, figures, finished
 from nearkin.losses import NPair
+from nearkin.measure.statistics import Estimate
 from nearkin.studies import toolkit
 from nearkin.studies.methods import UNTRAINED
 from nearkin.studies.toolkit import BASE, L2, METHODS, SWEEP
@@ -248,6 +249,9 @@ def test_the_answer_shows_every_method_and_one_picture_of_each():
     kin, shape, *_, sweep = found.tables
     assert len(kin.rows) == len(shape.rows) == len(METHODS)
     assert [row[:2] for row in sweep.rows] == [(f, l2) for f in ("right", "printed") for l2 in L2]
+    between = sweep.rows[0][sweep.columns.index("share between")]
+    assert isinstance(between, Estimate)
+    assert between.mean == pytest.approx(20 / 21)  # a separation of 20
     maps, *bars_and_lines, gallery = figures(found)
     assert [name for name, _ in maps.rows] == TRAINED  # pixels are not in 2-D
     assert {(r["recipe"]["dim"], r["recipe"]["seed"]) for _, r in maps.rows} == {(2, 0)}
@@ -287,7 +291,7 @@ def test_a_diverged_run_is_named_and_counts_nowhere():
 
 
 ALL = "over l2 = 0, 0.1, 0.5, 0.9, 1.1 it has collapsed"
-PREDICTED = "as predicted (above 1 alone)."
+PREDICTED = "as predicted for classes that are points (above 1 alone)."
 
 
 @pytest.mark.parametrize(

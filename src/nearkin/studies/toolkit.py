@@ -287,18 +287,25 @@ def sweep_table(rows: list[dict]) -> Table:
     """n-pair (7) in 2-D over the weight of its L2 term: does it collapse?"""
     heads = {"5-NN": "knn_accuracy", "mean norm": "norm", "spread": "spread", "R@1": "recall@1"}
     found = {head: scores(rows, sweep_setting, metric) for head, metric in heads.items()}
+    ratios = scores(rows, sweep_setting, "separation")  # b / w, and b / (b + w) is to be shown
+    found["share between"] = {
+        setting: {seed: r / (1 + r) for seed, r in by_seed.items()}
+        for setting, by_seed in ratios.items()
+    }
     settings = sorted(found["5-NN"], key=lambda s: (s[0] != "right", s[1]))
     return Table(
         title="Does n-pair (7) collapse? 2-D, tuples of mnist-5k, over the weight of the L2 term",
-        columns=("form", "l2", *heads),
+        columns=("form", "l2", *found),
         rows=tuple(
-            (form, l2, *(mean(found[head].get((form, l2))) for head in heads))
+            (form, l2, *(mean(by_setting.get((form, l2))) for by_setting in found.values()))
             for form, l2 in settings
         ),
         percent=("5-NN", "R@1"),
         note=(
-            "Theory: zero is a saddle below l2 = 1, a minimum above. Collapsed: mean norm below "
-            f"{100 * VANISHED:g} % of that at l2 = 0, or 5-NN below {100 * CHANCE:g} %."
+            "Theory, where classes are points: zero is a saddle below l2 = 1, a minimum above. "
+            "Where they are not, it is one from the share of the mean square that lies between "
+            f"classes. Collapsed: mean norm below {100 * VANISHED:g} % of that at l2 = 0, or 5-NN "
+            f"below {100 * CHANCE:g} %. Share between: b / (b + w) of the variances on test."
         ),
     )
 
@@ -333,7 +340,7 @@ def collapse(rows: list[dict], form: str) -> list[str]:
     return [
         f"n-pair (7), {form}: over l2 = {', '.join(f'{l2:g}' for l2 in sorted(norm))} it has "
         f"collapsed {' and '.join(fallen) or 'nowhere'}, {'' if agrees else 'not '}as predicted "
-        "(above 1 alone)."
+        "for classes that are points (above 1 alone)."
     ]
 
 
