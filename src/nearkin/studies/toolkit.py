@@ -122,7 +122,7 @@ def options(form: str, l2: float) -> dict:
 VANISHED = 0.05  # share of the mean norm at l2 = 0 below which an embedding counts as zero
 CHANCE = 0.15  # 5-NN accuracy of ten digits that are not told apart: a tenth, and room for luck
 
-DEMO = {"seeds": 2, "epochs": 4, "dims": "2", "sweep": False}
+DEMO = {"seeds": 2, "epochs": 3, "dims": "2", "sweep": False}
 """The options of `make demo`."""
 
 
