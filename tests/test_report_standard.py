@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from nearkin import cli
+from nearkin.cli import COMMANDS
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.report import standard, write_markdown
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Line, Lines
+from nearkin.words import parse
 from reported import make_row, make_rows
 
 
@@ -92,6 +93,6 @@ def test_accuracy_speaks_where_every_run_has_it(rows):
 )
 def test_the_command_of_a_row_asks_for_its_recipe(recipe):
     words = shlex.split(standard.command(asdict(recipe)))
-    act = cli.parse(words[1:], Recipe())
+    act = parse(words[1:], Recipe(), COMMANDS)
     asked = [*act.args, *act.keywords.values()]  # type: ignore[attr-defined]
     assert recipe in asked

@@ -6,9 +6,6 @@ before is stored, and the same command goes on from there.
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import io
 import json
 import re
 import shlex
@@ -16,20 +13,18 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-import tyro
 from torch import Tensor
 from tyro.conf import OmitArgPrefixes, Positional
 
 from nearkin import measure
 from nearkin.data import Split
+from nearkin.data.splits import in_classes_of
 from nearkin.names import construct, look_up, typed
 from nearkin.runs.recipe import Plain, Recipe
-from nearkin.words import complaint, registry, split_recipe_file
+from nearkin.words import one_line, parse, split_recipe_file
 
 Options = Mapping[str, Plain]
 
@@ -364,15 +359,6 @@ def vectors_of(split: Split, path: Path, metric: str) -> Tensor:
     return split.tensor
 
 
-def in_classes_of(query: Split, gallery: Split) -> Tensor:
-    """The gallery's labels in the query's numbering of classes; classes of its own come after."""
-    number = {name: i for i, name in enumerate(query.classes)}
-    for name in gallery.classes:
-        number.setdefault(name, len(number))
-    numbers = torch.tensor([number[name] for name in gallery.classes])
-    return numbers[gallery.labels]
-
-
 COMMANDS: dict[str, Callable] = {
     "list": list_names,
     "train": train,
@@ -394,7 +380,7 @@ def main(words: list[str] | None = None) -> None:
     warnings.formatwarning = one_line
     try:
         words, recipe = split_recipe_file(words)
-        act = parse(words, recipe)
+        act = parse(words, recipe, COMMANDS)
         act()
     except (ValueError, OSError) as error:
         print("nearkin:", " ".join(str(error).split()), file=sys.stderr)
@@ -407,49 +393,3 @@ def main(words: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("nearkin: stopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def one_line(message: Warning | str, *_) -> str:
-    """A warning as the command line says it."""
-    return f"nearkin: {' '.join(str(message).split())}\n"
-
-
-def parse(words: list[str], recipe: Recipe) -> Callable[[], None]:
-    """The command that the words ask for, not yet carried out; prints help where that is asked."""
-    if not words or words[0] in ("-h", "--help"):
-        print(overview())
-        raise SystemExit(0 if words else 2)
-    name, *rest = words
-    command = look_up(name, COMMANDS, "command")
-    if "recipe" in inspect.signature(command).parameters:
-        command = partial(command, recipe=recipe)
-    elif recipe != Recipe():
-        raise ValueError(f"--recipe goes with `nearkin train`, not with {name!r}")
-
-    @wraps(COMMANDS[name])
-    def deferred(*args, **kwargs):
-        return partial(command, *args, **kwargs)
-
-    # so that the file's recipe is the default
-    deferred.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
-    said = io.StringIO()
-    try:
-        with registry(), contextlib.redirect_stderr(said):
-            return tyro.cli(deferred, prog=f"nearkin {name}", args=rest)
-    except SystemExit as leave:
-        if leave.code:
-            raise ValueError(complaint(said.getvalue())) from None
-        raise
-
-
-def overview() -> str:
-    """What `nearkin --help` says: each command with its first line and its example."""
-    lines = [
-        "Embeddings in which near means kin: train them, and find out which method does it best."
-    ]
-    for name, command in COMMANDS.items():
-        text = inspect.getdoc(command) or ""
-        examples = [line for line in text.splitlines() if line.startswith("Example:")]
-        lines += ["", f"  nearkin {name}: {text.splitlines()[0]}"]
-        lines += [f"      {line.removeprefix('Example: ')}" for line in examples]
-    return "\n".join([*lines, "", "nearkin COMMAND --help lists the flags of a command."])

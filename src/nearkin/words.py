@@ -1,18 +1,26 @@
-"""Words of the command line: key=value, a recipe's file, and complaints in one line."""
+"""Words of the command line: the command they ask for, key=value, a recipe's file, complaints."""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import io
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial, wraps
 from pathlib import Path
 
+import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from nearkin.names import nearest
+from nearkin.names import look_up, nearest
 from nearkin.runs.recipe import Plain, Recipe
+
+Commands = Mapping[str, Callable]
+"""Name -> what carries it out; its parameters are the flags."""
 
 
 def key_values(words: list[str]) -> dict[str, Plain]:
@@ -93,3 +101,49 @@ def complaint(text: str) -> str:
         wrong = next((word.strip(",") for word in said.split() if word.startswith("-")), "")
         said += f": did you mean {nearest(wrong, near)}?" if near else ""
     return said
+
+
+def one_line(message: Warning | str, *_) -> str:
+    """A warning as the command line says it."""
+    return f"nearkin: {' '.join(str(message).split())}\n"
+
+
+def parse(words: list[str], recipe: Recipe, commands: Commands) -> Callable[[], None]:
+    """The command that the words ask for, not yet carried out; prints help where that is asked."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(commands))
+        raise SystemExit(0 if words else 2)
+    name, *rest = words
+    command = look_up(name, commands, "command")
+    if "recipe" in inspect.signature(command).parameters:
+        command = partial(command, recipe=recipe)
+    elif recipe != Recipe():
+        raise ValueError(f"--recipe goes with `nearkin train`, not with {name!r}")
+
+    @wraps(commands[name])
+    def deferred(*args, **kwargs):
+        return partial(command, *args, **kwargs)
+
+    # so that the file's recipe is the default
+    deferred.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
+    said = io.StringIO()
+    try:
+        with registry(), contextlib.redirect_stderr(said):
+            return tyro.cli(deferred, prog=f"nearkin {name}", args=rest)
+    except SystemExit as leave:
+        if leave.code:
+            raise ValueError(complaint(said.getvalue())) from None
+        raise
+
+
+def overview(commands: Commands) -> str:
+    """What `nearkin --help` says: each command with its first line and its example."""
+    lines = [
+        "Embeddings in which near means kin: train them, and find out which method does it best."
+    ]
+    for name, command in commands.items():
+        text = inspect.getdoc(command) or ""
+        examples = [line for line in text.splitlines() if line.startswith("Example:")]
+        lines += ["", f"  nearkin {name}: {text.splitlines()[0]}"]
+        lines += [f"      {line.removeprefix('Example: ')}" for line in examples]
+    return "\n".join([*lines, "", "nearkin COMMAND --help lists the flags of a command."])

@@ -145,3 +145,12 @@ def subset(split: Split, keep_images: float, keep_classes: float, seed: int) -> 
 
     classes = max(2, round(keep_classes * len(split.classes)))
     return chosen_classes(part, np.flatnonzero(class_rank < classes).tolist())
+
+
+def in_classes_of(query: Split, gallery: Split) -> Tensor:
+    """The gallery's labels in the query's numbering of classes; classes of its own come after."""
+    number = {name: i for i, name in enumerate(query.classes)}
+    for name in gallery.classes:
+        number.setdefault(name, len(number))
+    numbers = torch.tensor([number[name] for name in gallery.classes])
+    return numbers[gallery.labels]

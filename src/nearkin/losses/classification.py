@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, checked_labels, refuse
-from nearkin.losses.proxy_graph import check_labels
 from nearkin.tensors import inner, unit
 
 
@@ -39,8 +38,7 @@ class CrossEntropy(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
-        labels = checked_labels(labels, embeddings)
-        check_labels(labels, len(self.weight))
+        labels = checked_labels(labels, embeddings, len(self.weight))
         logits = self.logits(embeddings)
         total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.smoothing)
         return total / max(len(labels), 1)
@@ -83,8 +81,7 @@ class NormalisedCrossEntropy(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
-        labels = checked_labels(labels, embeddings)
-        check_labels(labels, len(self.weight))
+        labels = checked_labels(labels, embeddings, len(self.weight))
         cosine = inner(unit(embeddings), unit(self.weight))  # (B, C)
         total = F.cross_entropy(cosine / self.temperature, labels, reduction="sum")
         return total / max(len(labels), 1)

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable
-from math import isfinite, nan
+from contextlib import suppress
+from math import isfinite
 from typing import Any
 
 import torch
@@ -73,10 +74,7 @@ class Combined(nn.Module):
 
 def number(text: str, term: str) -> float:
     """The weight in front of a term."""
-    try:
-        weight = float(text)
-    except ValueError:
-        weight = nan
-    if not isfinite(weight):
-        raise ValueError(f"a term is NAME or WEIGHT * NAME, got {term.strip()!r}")
-    return weight
+    with suppress(ValueError):
+        if isfinite(weight := float(text)):
+            return weight
+    raise ValueError(f"a term is NAME or WEIGHT * NAME, got {term.strip()!r}")

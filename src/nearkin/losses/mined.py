@@ -37,8 +37,11 @@ def counts(rows: Tensor, columns: Tensor, shape: tuple[int, int], dtype: torch.d
     return table.index_put_((rows, columns), table.new_ones(()), accumulate=True)
 
 
-def checked_labels(labels: Tensor, embeddings: Tensor) -> Tensor:
-    """The labels (B,) as int64, one for each embedding (B, D), or an error that says what came."""
+def checked_labels(labels: Tensor, embeddings: Tensor, classes: int | None = None) -> Tensor:
+    """The labels (B,) as int64, one for each embedding (B, D), or an error that says what came.
+
+    classes: of a loss that owns a part for each class, and knows no others.
+    """
     for name, given in (("embeddings", embeddings), ("labels", labels)):
         if not isinstance(given, Tensor):
             raise ValueError(f"{name} must be a torch.Tensor, got {type(given).__name__}")
@@ -52,6 +55,9 @@ def checked_labels(labels: Tensor, embeddings: Tensor) -> Tensor:
             f"labels must be {len(embeddings)} integers, one for each embedding, "
             f"got {tuple(labels.shape)} of {labels.dtype}"
         )
+    if classes and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        low, high = int(labels.min()), int(labels.max())
+        raise ValueError(f"labels must be in 0..{classes - 1}, got {low}..{high}")
     return labels.long()
 
 

@@ -114,8 +114,7 @@ class ProxyGML(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
-        labels = checked_labels(labels, embeddings)
-        check_labels(labels, self.classes)
+        labels = checked_labels(labels, embeddings, self.classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             samples = unit(embeddings.to(self.proxies.dtype))
             loss = self.subgraphs(samples, labels) / max(len(labels), 1)
@@ -283,10 +282,3 @@ def choose(similarity: Tensor, labels: Tensor, per_class: int, k: int, head_star
     chosen = largest(similarity, k)
     of_class[rows, labels] = before
     return chosen
-
-
-def check_labels(labels: Tensor, classes: int) -> None:
-    """A loss that owns a part for each class knows no others."""
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        low, high = int(labels.min()), int(labels.max())
-        raise ValueError(f"labels must be in 0..{classes - 1}, got {low}..{high}")

@@ -12,7 +12,6 @@ from nearkin.graphs.build import make_builder
 from nearkin.graphs.edges import EDGE_START, edge_features
 from nearkin.graphs.refine import Refiner, make_layers
 from nearkin.losses.mined import Mined, checked_labels, refuse
-from nearkin.losses.proxy_graph import check_labels
 from nearkin.names import look_up
 from nearkin.tensors import masked_mean, pair_masks, unit
 
@@ -138,8 +137,7 @@ class GraphRefinement(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
-        labels = checked_labels(labels, embeddings)
-        check_labels(labels, self.classifier.out_features)
+        labels = checked_labels(labels, embeddings, self.classifier.out_features)
         embeddings = embeddings.to(self.classifier.weight.dtype)
         loss = self.weights["auxiliary"] * self.classify(self.classifier(embeddings), labels)
         if not self.weights["refined"] or len(labels) < 2:  # nobody to listen to

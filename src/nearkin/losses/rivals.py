@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined
-from nearkin.losses.proxy_graph import check_labels
+from nearkin.losses.mined import Mined, checked_labels
 from nearkin.names import fits, look_up, unknown
 from nearkin.tensors import at_least_float32
 
@@ -142,8 +141,7 @@ class Borrowed(nn.Module):
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
     ) -> Tensor:
-        if self.classes:
-            check_labels(labels, self.classes)
+        labels = checked_labels(labels, embeddings, self.classes)
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
             if self.miner is not None and indices_tuple is None:

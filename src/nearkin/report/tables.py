@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import rich.table
 
 MISSING = "–"
-SPAN = 1e5
+SPAN = 1e5  # largest over smallest of a column's numbers, beyond which they share no decimals
 
 
 @dataclass(frozen=True)

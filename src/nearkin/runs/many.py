@@ -135,9 +135,10 @@ def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
 def end_with_parent() -> None:
     """In a worker: end when the process that started it does, however that ends."""
     parent = parent_process()
+    assert parent, "only a worker has a parent to end with"
 
     def watch() -> None:
-        wait([parent.sentinel] if parent else [])
+        wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
+from typing import TypeVar
 
 import torch
 
@@ -14,6 +15,8 @@ from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Figure, Gallery, Line, Lines, Maps, Table
 from nearkin.studies.methods import BARE, UNTRAINED, picked, sizes
 from nearkin.studies.reading import Scores, against, best, mean, p_value, scores
+
+T = TypeVar("T")
 
 TITLE = "The toolkit: Siamese, triplet and n-tuple networks"
 QUESTION = (
@@ -26,6 +29,10 @@ QUESTION = (
 COMPACT = {"roundness": 1.0, "compactness": 0.3}
 """Chosen on the last sixth of MNIST's training digits (in 64-D between two that were): LOG."""
 
+OURS: dict[str, dict] = {
+    "ours: Fisher NCA": {"loss": "fisher-nca"},
+    "ours: compact Fisher NCA": {"loss": "fisher-nca", "loss_options": COMPACT},
+}
 METHODS: dict[str, dict] = {
     UNTRAINED: BARE | {"metric": "euclidean"},
     "cross-entropy": {"loss": "cross-entropy"},
@@ -39,8 +46,7 @@ METHODS: dict[str, dict] = {
     "tuple ratio (8)": {"loss": "tuple-ratio"},
     "tuple ratio (8) printed": {"loss": "tuple-ratio", "loss_options": {"form": "printed"}},
     "combined": {"loss": "combined"},
-    "ours: Fisher NCA": {"loss": "fisher-nca"},
-    "ours: compact Fisher NCA": {"loss": "fisher-nca", "loss_options": COMPACT},
+    **OURS,
 }
 """Name in the table -> what differs from the common recipe."""
 
@@ -196,9 +202,9 @@ def of_dim(rows: list[dict], dim: int, head: str) -> dict[str, Scores]:
     return found
 
 
-def trained(found: dict[str, Scores]) -> dict[str, Scores]:
+def trained(by_method: dict[str, T]) -> dict[str, T]:
     """Without the pixels as they are."""
-    return {name: values for name, values in found.items() if name != UNTRAINED}
+    return {name: value for name, value in by_method.items() if name != UNTRAINED}
 
 
 def comparison(rows: list[dict], dim: int) -> Table:
@@ -269,7 +275,7 @@ def overlaps(rows: list[dict], dim: int) -> Bars:
 def curves(rows: list[dict], dim: int) -> Lines:
     """Errors of the 5 nearest neighbours on test, by evaluated epoch, mean over seeds."""
     lines = []
-    for name in (n for n in METHODS if n != UNTRAINED):
+    for name in trained(METHODS):
         epochs: dict[int, list[float]] = {}
         for row in rows:
             if method(row) == name and row["recipe"]["dim"] == dim:
@@ -367,8 +373,8 @@ def findings(every: list[dict], dims: list[int]) -> list[str]:
         said += claim(rows, dim, "tuple ratio (8) printed", "triplet on tuple", "separation")
         said += claim(rows, dim, "tuple ratio (8) printed", "triplet on tuple", "anisotropy", True)
         said += claim(rows, dim, "tuple ratio (8)", "tuple ratio (8) printed", "5-NN")
-        for name in METHODS:
-            said += both_counts(rows, dim, name) if name.startswith("ours") else []
+        for name in OURS:
+            said += both_counts(rows, dim, name)
     for form in ("right", "printed"):
         said += collapse(every, form)
     gone = [in_words(r) for r in every if r["status"] != "done"]
@@ -408,9 +414,7 @@ def both_counts(rows: list[dict], dim: int, ours: str) -> list[str]:
         found = trained(of_dim(rows, dim, head))
         own = found.get(ours, {})
         theirs = {
-            n: s
-            for n, s in found.items()
-            if not n.startswith("ours") and len(s.keys() & own.keys()) > 1
+            n: s for n, s in found.items() if n not in OURS and len(s.keys() & own.keys()) > 1
         }
         if not theirs:
             return []
