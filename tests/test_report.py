@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from nearkin.report import standard, views, write_markdown, write_page
+from nearkin.report import pictures, standard, views, write_markdown, write_page
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Gallery, Maps, Table
 from reported import BARS, CLASSES, EVIL, FILE, HALF, LINES, MATRIX, make_row, make_rows
@@ -178,6 +179,36 @@ def test_pictures_of_an_earlier_longer_page_are_removed(answer, rows, store, tmp
     before = sorted((tmp_path / "page").iterdir())
     write_markdown(answer, rows, tmp_path, store, name="page")
     assert sorted((tmp_path / "page").iterdir()) == [p for p in before if p.stem != "figure-99"]
+
+
+def test_a_picture_stays_where_the_files_of_its_runs_are_gone(tmp_path):
+    store, (one, other, late) = tmp_path / "out", (Recipe(dim=2, seed=s) for s in range(3))
+    rows = [make_row(recipe, store) for recipe in (one, other)]
+    figures = (Maps("all", (("a", rows[0]), ("b", rows[1]))), Gallery("near", rows[0]))
+
+    def page(*figures) -> list[Path]:
+        write_markdown(Answer("t", "q", figures=figures), rows, tmp_path, store, name="page")
+        return sorted((tmp_path / "page").glob("*.png"))
+
+    drawn = {path: path.read_bytes() for path in page(*figures)}
+    assert len(drawn) == 2
+    shutil.rmtree(store / "runs" / one.hash)  # of the maps one is left, of the gallery nothing
+    assert {path: path.read_bytes() for path in page(*figures)} == drawn
+    shutil.rmtree(store / "runs" / other.hash)
+    assert {path: path.read_bytes() for path in page(*figures)} == drawn
+
+    elsewhere = make_row(late, store, keep=False)  # nothing was ever drawn of this one
+    assert page(Gallery("near", elsewhere)) == []
+    assert "### near" not in (tmp_path / "page.md").read_text()
+
+
+def test_what_is_here_is_drawn_where_no_picture_of_all_of_it_was(tmp_path):
+    store = tmp_path / "out"
+    here, gone = (make_row(Recipe(dim=2, seed=s), store, keep=not s) for s in range(2))
+    maps = Maps("all", (("a", here), ("b", gone)))
+    path = pictures.save(maps, tmp_path / "figure-1", store)
+    assert path
+    assert path.read_bytes() == pictures.png(maps, store, f"{here['hash']} {gone['hash']}")
 
 
 def test_classes_differ_by_more_than_colour(read):

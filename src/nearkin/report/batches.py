@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
 from nearkin.data.features import read_arrays
-from nearkin.report.kept import may_show_pictures
+from nearkin.report.kept import file_of, may_show_pictures
 from nearkin.report.plots import Tips, as_svg, new
 from nearkin.report.views import CLASS_COLOURS, RIGHT
 from nearkin.studies.answer import BatchGraphs
@@ -37,9 +37,8 @@ class Batch:
 
 def read(row: dict, store: Path) -> Batch | None:
     """What the row's run kept of a batch; None where there is nothing, or nothing to be shown."""
-    files = row.get("files", {})
-    path = store / files.get("folder", "") / PurePath(files.get("attention", "")).name
-    if not path.is_file() or not may_show_pictures(row):
+    path = file_of(row, store, "attention")
+    if path is None or not may_show_pictures(row):
         return None
     arrays = read_arrays(path)
     return Batch(arrays["attention"], arrays["y"].astype(int), arrays["pictures"])

@@ -77,11 +77,18 @@ def may_show_pictures(row: dict) -> bool:
     return kind in OURS_TO_SHOW or (kind == "folder" and not theirs)
 
 
+def file_of(row: dict, store: Path, kind: str) -> Path | None:
+    """The file of this kind that the row's run kept; None where it kept none, or not on this
+    machine."""
+    files = row.get("files", {})
+    path = store / files.get("folder", "") / PurePath(files.get(kind, "")).name
+    return path if path.is_file() else None
+
+
 def read(row: dict, store: Path) -> Kept | None:
     """What the row's run kept; None where it kept nothing, or not on this machine."""
-    files = row.get("files", {})
-    path = store / files.get("folder", "") / PurePath(files.get("embeddings", "")).name
-    if not path.is_file():
+    path = file_of(row, store, "embeddings")
+    if path is None:
         return None
     arrays = read_arrays(path)
     n = len(arrays["y"])

@@ -83,7 +83,8 @@ def write_markdown(
     shown = []
     for number, figure in enumerate(drawn, 1):
         path = pictures.save(figure, folder / name / f"figure-{number}", Path(store_folder))
-        shown.append((figure.title, path, figure.note))
+        if path:
+            shown.append((figure.title, path, figure.note))
     for old in set((folder / name).glob("figure-*")) - {path for _, path, _ in shown}:
         old.unlink()  # of an earlier page, which had more
     links = [(title, quote(f"{name}/{path.name}"), note) for title, path, note in shown]

@@ -1,4 +1,8 @@
-"""Maps and galleries as PNG, by matplotlib: what a Markdown page shows of them."""
+"""Maps and galleries as PNG, by matplotlib: what a Markdown page shows of them.
+
+A picture of what runs have kept says in itself of which runs: where their files are not, on another
+machine or after a clean-up, it stays as it was drawn.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nearkin.report import batches
+from nearkin.report.kept import file_of
 from nearkin.report.plots import INK, drawing, new, short, svg, wrap
 from nearkin.report.views import (
     CLASS_COLOURS,
@@ -131,27 +136,56 @@ def draw_tile(axes, view: Answers, question: Question, j: int, x: float, y: floa
 RASTER: dict[type, Callable] = {Maps: draw_maps, Gallery: draw_gallery}
 
 
-def png(figure: Maps | Gallery, store: Path) -> bytes:
-    """The figure as a PNG; a map, which has few colours, as one of 256, which keeps it small."""
+def png(figure: Maps | Gallery, store: Path, said: str = "") -> bytes:
+    """The figure as a PNG that holds what is said of it as text; a map, which has few colours, as
+    one of 256, which keeps it small."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
-    drawn_file, small = io.BytesIO(), io.BytesIO()
+    drawn_file, small, info = io.BytesIO(), io.BytesIO(), PngInfo()
+    info.add_text("rows", said)
     with drawing():
         drawn = RASTER[type(figure)](figure, store)
         drawn.savefig(drawn_file, format="png", dpi=130)
     image = Image.open(drawn_file).convert("RGB")
     image = image.quantize(256) if isinstance(figure, Maps) else image
-    image.save(small, "PNG", optimize=True)
+    image.save(small, "PNG", optimize=True, pnginfo=info)
     return small.getvalue()
 
 
-def save(figure: Figure, stem: Path, store: Path) -> Path:
-    """Write the figure as a picture beside `stem`, under the ending that suits it."""
+def save(figure: Figure, stem: Path, store: Path) -> Path | None:
+    """Write the figure as a picture beside `stem`, under the ending that suits it.
+
+    Where files that it is drawn from are not in the store, one that was drawn of the same runs
+    stays as it is. None: there is none, and none of the files.
+    """
+    path = stem.with_suffix(".png" if isinstance(figure, Maps | Gallery) else ".svg")
+    rows, kind = drawn_from(figure)
+    said = " ".join(row["hash"] for row in rows)
+    here = [file_of(row, store, kind) is not None for row in rows]
+    if not all(here):
+        if path.exists() and said.encode() in path.read_bytes():
+            return path
+        if not any(here):
+            return None
     if isinstance(figure, Maps | Gallery):
-        path, content = stem.with_suffix(".png"), png(figure, store)
+        content = png(figure, store, said)
     elif isinstance(figure, BatchGraphs):
-        path, content = stem.with_suffix(".svg"), batches.svg(figure, store).encode()
+        content = f"{batches.svg(figure, store)}<!-- {said} -->\n".encode()
     else:
-        path, content = stem.with_suffix(".svg"), svg(figure).encode()
+        content = svg(figure).encode()
     write_whole(path, lambda file: file.write(content))
     return path
+
+
+def drawn_from(figure: Figure) -> tuple[list[dict], str]:
+    """The rows whose files a figure is drawn from, and which of their files; of values, none."""
+    match figure:
+        case Maps():
+            return [row for _, row in figure.rows], "embeddings"
+        case Gallery():
+            return [figure.row], "embeddings"
+        case BatchGraphs():
+            return [row for _, row in figure.rows], "attention"
+        case _:
+            return [], ""

@@ -3,7 +3,8 @@
 Numbers of a column share their decimals, which its intervals decide: as many as show one digit
 of the median half width, or two where it begins with 1 or 2. Without intervals: three significant
 digits but no zeros that all share; in per cent one decimal, and two within 2 points of 0 or 100.
-Where numbers with intervals differ a hundred thousand times, each has two significant digits.
+Where numbers with intervals differ a hundred thousand times, each has two significant digits; a
+number that its interval drowns counts as its half width.
 What comes from file and class names is escaped.
 """
 
@@ -106,7 +107,8 @@ def decimals(values: Sequence[Cell], scale: float = 1) -> int | None:
     least = 1 if scale == 100 else 0
     halves = [h for v in values if 0 < (h := scale * half_width(v)) < float("inf")]
     if halves:
-        sizes = [x for v in values if v is not None and 0 < (x := abs(middle(v))) < float("inf")]
+        sizes = [max(abs(middle(v)), half_width(v)) for v in values if v is not None]
+        sizes = [x for x in sizes if 0 < x < float("inf")]
         if sizes and max(sizes) > SPAN * min(sizes):
             return None
         return min(6, max(least, -floor(log10(median(halves) / 2.95))))
