@@ -1,6 +1,7 @@
 """Bad input ends in one clear line and exit code 2, and leaves nothing half written."""
 
 import json
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import nearkin.__main__
 from nearkin.cli import COMMANDS, Study, main
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
@@ -77,8 +79,19 @@ def refused(capsys, *words: str) -> str:
         (["train", "--threads", "-1"], "threads must be 0 or more, got -1"),
         (["train", "--backbone", "identity"], "nothing to train"),
         (["study", "toolkit", "--jobs", "0"], "wanted 1 job"),
-        (["study", "toolkit", "--seeds", "-1"], "seeds must be 0 or more, got -1"),
-        (["study", "toolkit", "--options", "seeds=-1"], "seeds must be 0 or more, got -1"),
+        (["train", "--batch", "4", "--per-class", "4"], "wanted two classes in a batch"),
+        (["train", "--sampler", "pairs"], "ratio-triplet learns nothing from sampler=pairs"),
+        (
+            ["train", "--sampler", "pairs", "--loss", "pml:SupConLoss"],
+            "learns nothing from sampler",
+        ),
+        (
+            ["train", "--loss-options", "a=1", "--loss-options", "b=2"],
+            "--loss-options is given twice",
+        ),
+        (["train", "--loss-options", "margin=1", "margin=2"], "margin is given twice"),
+        (["study", "toolkit", "--seeds", "-1"], "seeds must be 1 or more, got -1"),
+        (["study", "toolkit", "--options", "seeds=0"], "seeds must be 1 or more, got 0"),
         (["study", "toolkit", "--options", "dims=abc"], "wanted numbers separated by commas"),
         (["study", "toolkit", "--data", "folder:x"], "ten classes that training and test share"),
         (["train", "--recipe", "nowhere.json"], "nowhere.json"),
@@ -94,6 +107,41 @@ def test_bad_words_are_refused_in_one_line(words, message, capsys, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *words)
     assert not list(tmp_path.rglob("rows.jsonl"))
+
+
+def test_an_interrupt_while_it_is_still_being_imported_is_one_line(capsys, monkeypatch):
+    class Stopped:
+        def find_spec(self, name, *_):
+            if name == "nearkin.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "nearkin.cli")
+    monkeypatch.setattr(sys, "meta_path", [Stopped(), *sys.meta_path])
+    with pytest.raises(SystemExit) as left:
+        nearkin.__main__.main()
+    assert (left.value.code, capsys.readouterr().err) == (130, "nearkin: stopped\n")
+
+
+def test_what_is_stored_is_said_not_to_have_been_run(features, tmp_path, capsys):
+    words = [
+        "train",
+        "--data",
+        features,
+        "--backbone",
+        "linear",
+        "--epochs",
+        "1",
+        "--per-class",
+        "2",
+    ]
+    words += ["--batch", "8", "--out", str(tmp_path / "out")]
+    main(words)
+    assert "nothing was run" not in capsys.readouterr().err
+    main(words)
+    said = capsys.readouterr()
+    assert "is stored in" in said.err
+    assert "nothing was run" in said.err
+    assert json.loads(said.out)["status"] == "done"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

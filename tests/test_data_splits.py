@@ -54,12 +54,30 @@ def test_the_five_folds_validate_each_class_once():
     assert sorted(name for fold in folds for name in fold) == sorted(train.classes)
 
 
-def test_the_last_sixth_validates_where_classes_are_shared():
-    both = replace(split([25]), labels=torch.arange(25) % 5, classes=tuple("abcde"))
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_last_sixth_of_each_class_validates_where_classes_are_shared(ordered):
+    labels = torch.arange(39) % 3
+    both = replace(
+        split([39]), labels=labels.sort().values if ordered else labels, classes=("a",) * 3
+    )
     held = hold_out(Splits("set", both, both, both, shared_classes=True))
-    assert held.train.names == both.names[:21]
-    assert held.query.names == held.gallery.names == both.names[21:]
-    assert held.train.classes == both.classes
+    assert held.query is held.gallery
+    assert torch.equal(held.query.labels.bincount(), torch.tensor([2, 2, 2]))  # of 13 each
+    assert torch.equal(held.train.labels.bincount(), torch.tensor([11, 11, 11]))
+    assert len({*held.train.names, *held.query.names}) == 39
+    for c in range(3):
+        last = [name for name, label in zip(both.names, both.labels, strict=True) if label == c][
+            -2:
+        ]
+        of_class = (held.query.labels == c).nonzero()[:, 0]
+        assert list(held.query.select(of_class).names) == last
+
+
+def test_of_two_images_one_validates_and_one_alone_trains():
+    both = replace(split([6]), labels=torch.tensor([0, 1, 1, 2, 2, 2]), classes=tuple("abc"))
+    held = hold_out(Splits("set", both, both, both, shared_classes=True))
+    assert held.query.labels.tolist() == [1, 2]
+    assert held.train.labels.tolist() == [0, 1, 2, 2]
 
 
 @settings(max_examples=50)

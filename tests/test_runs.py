@@ -350,6 +350,30 @@ def test_a_checkpoint_of_another_recipe_is_refused(features, tmp_path):
         restore(Run(small(features, lr=0.5), splits, "cpu"), tmp_path / "checkpoint.pt")
 
 
+def test_a_checkpoint_of_other_data_is_refused(features, tmp_path):
+    splits = load(features)
+    save(Run(small(features), splits, "cpu"), tmp_path / "checkpoint.pt")
+    restore(Run(small(features), load(features), "cpu"), tmp_path / "checkpoint.pt")
+    train = splits.train
+    for other in (
+        replace(train, inputs=train.tensor + 1),
+        replace(train, labels=train.labels.flip(0)),
+        train.select(torch.arange(len(train) - 1)),
+    ):
+        changed = Run(small(features), replace(splits, train=other), "cpu")
+        with pytest.raises(ValueError, match="made on other data"):
+            restore(changed, tmp_path / "checkpoint.pt")
+
+
+def test_what_nobody_can_be_found_for_is_refused_before_training(features):
+    splits = load(features)
+    _, first = np.unique(splits.query.labels.numpy(), return_index=True)
+    alone = splits.query.select(torch.from_numpy(first))
+    with pytest.raises(ValueError, match="no query has a match"):
+        Run(small(features), replace(splits, query=alone, gallery=alone), "cpu")
+    Run(small(features), replace(splits, query=alone), "cpu")  # each finds itself in the gallery
+
+
 @pytest.mark.parametrize("content", [b"garbage", b"", b"hello world", b"junk", b"\x80\x04N."])
 def test_a_broken_checkpoint_is_refused(features, tmp_path, content):
     (tmp_path / "checkpoint.pt").write_bytes(content)

@@ -306,6 +306,10 @@ PREDICTED = "as predicted for classes that are points (above 1 alone)."
             lambda l2, seed: {"norm": 0.01 if l2 + 0.2 * seed > 1 else 3.0},
             f"at 0.9 in 1 of 2 seeds (5-NN 90.00 %) and at 1.1 (5-NN 90.00 %), not {PREDICTED}",
         ),
+        (  # at l2 = 0 it may grow without bound, in some seeds by far
+            lambda l2, seed: {"norm": 0.01 if l2 > 1 else 1000.0**seed if l2 == 0 else 1.0},
+            f"at 1.1 (5-NN 90.00 %), {PREDICTED}",
+        ),
         (  # all at one point that is not zero
             lambda l2, seed: {"accuracy": 0.1 if l2 > 1 else 0.9},
             f"at 1.1 (5-NN 10.00 %), {PREDICTED}",

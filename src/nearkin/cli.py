@@ -90,7 +90,10 @@ def train(recipe: OmitArgPrefixes[Recipe], where: OmitArgPrefixes[Where] = Where
     """
     from nearkin.runs.engine import run
     from nearkin.runs.log import bar
+    from nearkin.runs.store import Store
 
+    if Store(where.out).find(recipe):
+        print(f"nearkin: {recipe.hash} is stored in {where.out}: nothing was run", file=sys.stderr)
     with bar() as shown:
         row = run(recipe, where.out, place=where.place(), bar=shown)
     print(json.dumps({"hash": row["hash"], "status": row["status"], **row["metrics"]}, indent=2))
@@ -159,9 +162,9 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     if study.publish:
         take(study.publish, study.published_name(), where.out)
     asked, kind = study.asked(module), f"option of study {study.name!r}"
-    for count in ("seeds", "epochs"):
-        if isinstance(asked.get(count), int) and asked[count] < 0:
-            raise ValueError(f"{count} must be 0 or more, got {asked[count]}")
+    for count, least in (("seeds", 1), ("epochs", 0)):
+        if isinstance(asked.get(count), int) and asked[count] < least:
+            raise ValueError(f"{count} must be {least} or more, got {asked[count]}")
     name, command = study.published_name(), study.command()
 
     def note(hashes: Iterable[str]) -> None:

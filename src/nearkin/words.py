@@ -30,6 +30,8 @@ def key_values(words: list[str]) -> dict[str, Plain]:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ValueError(f"wanted key=value, got {word!r}")
+        if key in found:
+            raise ValueError(f"{key} is given twice")
         try:
             found[key] = json.loads(value)
         except ValueError:
@@ -114,6 +116,7 @@ def parse(words: list[str], recipe: Recipe, commands: Commands) -> Callable[[], 
         print(overview(commands))
         raise SystemExit(0 if words else 2)
     name, *rest = words
+    refuse_twice(rest)
     command = look_up(name, commands, "command")
     if "recipe" in inspect.signature(command).parameters:
         command = partial(command, recipe=recipe)
@@ -134,6 +137,19 @@ def parse(words: list[str], recipe: Recipe, commands: Commands) -> Callable[[], 
         if leave.code:
             raise ValueError(complaint(said.getvalue())) from None
         raise
+
+
+def refuse_twice(words: list[str]) -> None:
+    """No flag may be given twice: of two the first would be dropped.
+
+    >>> refuse_twice(["--loss-options", "margin=1", "--loss_options=form=printed"])
+    Traceback (most recent call last):
+    ValueError: --loss-options is given twice: put all its values behind one
+    """
+    flags = [w.partition("=")[0].replace("_", "-") for w in words if w.startswith("--")]
+    for flag in flags:
+        if flags.count(flag) > 1:
+            raise ValueError(f"{flag} is given twice: put all its values behind one")
 
 
 def overview(commands: Commands) -> str:

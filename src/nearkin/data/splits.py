@@ -102,14 +102,14 @@ def hold_out(splits: Splits, fold: int = 0) -> Splits:
     """Validation within the training data, for choosing settings and epochs without the test set.
 
     Every fifth training class validates and the others train; there are five such folds. Where
-    training and test share their classes, so do these: the last sixth of the training images
-    validates.
+    training and test share their classes, so do these: of each class the last sixth of its images
+    validates, one at least where it has two.
     """
     train = splits.train
     if splits.shared_classes:
-        first = len(train) - len(train) // 6
-        indices = torch.arange(len(train))
-        part, validation = train.select(indices[:first]), train.select(indices[first:])
+        size, rank = ranks_in_class(train.labels.numpy(), np.arange(len(train)))
+        held = torch.from_numpy(rank >= np.maximum(1, size - np.maximum(1, size // 6)))
+        part, validation = train.select((~held).nonzero()[:, 0]), train.select(held.nonzero()[:, 0])
     else:
         classes = range(len(train.classes))
         if len(classes) < 5:
@@ -134,17 +134,25 @@ def subset(split: Split, keep_images: float, keep_classes: float, seed: int) -> 
     class_rank = random.permutation(len(split.classes))
     luck = random.random(len(split))
 
-    labels = split.labels.numpy()
-    counts = np.bincount(labels, minlength=len(split.classes))
-    kept = np.maximum(2, np.rint(keep_images * counts))
-    # rank of each image among those of its class, by its luck
-    order = np.lexsort((luck, labels))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
-    part = split.select(torch.from_numpy(np.flatnonzero(rank < kept[labels])))
+    size, rank = ranks_in_class(split.labels.numpy(), luck)
+    kept = np.maximum(2, np.rint(keep_images * size))
+    part = split.select(torch.from_numpy(np.flatnonzero(rank < kept)))
 
     classes = max(2, round(keep_classes * len(split.classes)))
     return chosen_classes(part, np.flatnonzero(class_rank < classes).tolist())
+
+
+def ranks_in_class(labels: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each item (N,): how many its class has, and its rank among them by the key, from 0.
+
+    >>> ranks_in_class(np.array([7, 9, 7, 7]), np.array([3, 0, 1, 2]))
+    (array([3, 1, 3, 3]), array([2, 0, 0, 1]))
+    """
+    counts = np.bincount(labels)
+    order = np.lexsort((key, labels))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
+    return counts[labels], rank
 
 
 def in_classes_of(query: Split, gallery: Split) -> Tensor:

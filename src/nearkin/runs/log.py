@@ -94,7 +94,8 @@ class Bar(Silent):
     def expect(self, runs: int) -> None:
         """So many runs are to be done, stored ones not counted."""
         self.runs = runs
-        self.all = self.progress.add_task("", total=runs, note="") if runs > 1 else None
+        named = {"description": f"{runs} runs", "note": ""}
+        self.all = self.progress.add_task(total=runs, **named) if runs > 1 else None
 
     def start(self, title: str, total: int, done: int) -> None:
         if self.all is not None:

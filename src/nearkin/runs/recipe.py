@@ -24,8 +24,8 @@ class Recipe:
     keep_classes: float = 1.0
     """share of the training classes that is used, in (0, 1]; subsets are nested"""
     validate: bool = False
-    """hold out every fifth training class for validation, from another one for every seed (MNIST:
-    the last sixth of the images)"""
+    """hold out every fifth training class for validation, from another one for every seed (where
+    training and test share classes, as MNIST's do: the last sixth of each)"""
 
     backbone: str = "network"
     """network (seed 2's, for small pictures), linear or mlp (on features), or timm:NAME"""

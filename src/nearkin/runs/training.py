@@ -7,9 +7,11 @@ numbers, and holds no generator's state.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,7 @@ from nearkin.data.transforms import Pictures
 from nearkin.graphs.inference import SOURCES
 from nearkin.losses import cached_backward
 from nearkin.measure.exact import METRICS
+from nearkin.measure.metrics import NO_MATCH
 from nearkin.names import look_up, unknown
 from nearkin.runs import parts
 from nearkin.runs.machine import usable
@@ -37,7 +40,7 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {
     "float32": "32-true",
     "bf16": "bf16-mixed",
 }
-KEPT = {"recipe", "step", "epochs", "seconds", "loss_sum", "backbone", "loss", "optimizer"}
+KEPT = {"recipe", "data", "step", "epochs", "seconds", "loss_sum", "backbone", "loss", "optimizer"}
 """What a checkpoint holds."""
 
 
@@ -72,6 +75,8 @@ class Run:
         if recipe.metric not in ("", *METRICS):
             raise unknown(recipe.metric, METRICS, "metric")
         self.splits, self.validation = parts.choose_data(recipe, splits)
+        for examined in filter(None, (self.splits, self.validation)):
+            refuse_no_match(examined)
         self.fabric = Fabric(accelerator=usable(device), devices=1, precision=precision)
         self.device = self.fabric.device
         torch.manual_seed(recipe.seed)
@@ -86,6 +91,8 @@ class Run:
         self.pixels: dict[int, Tensor] = {}  # of photographs that are on the device, by address
         self.inputs = self.near(self.splits.train.inputs)
         self.labels = self.splits.train.labels.to(self.device)
+        self.pattern = structure(recipe.sampler, recipe.batch)
+        self.pattern = self.pattern and tuple(p.to(self.device) for p in self.pattern)
         self.step = 0
         self.epochs: list[dict] = []  # what each finished epoch came to
         self.seconds = self.other_seconds = 0.0  # of training; of evaluation and saving
@@ -98,7 +105,7 @@ class Run:
         if self.total and not any(p.requires_grad for p in backbone.parameters()):
             raise ValueError(f"backbone {recipe.backbone!r} has nothing to train: epochs must be 0")
         if self.total and not recipe.memory and not any(True for _ in self.loss.parameters()):
-            refuse_no_kin(recipe, self.splits.train.labels[self.batches])
+            refuse_nothing_to_learn(self)
 
     def batches_of(self, epoch: int) -> Tensor:
         """(steps, batch) indices into the training split."""
@@ -126,6 +133,15 @@ class Run:
         return self.step == self.total or (self.step + 1) * self.recipe.epochs > (
             self.epoch * self.total
         )
+
+    @cached_property
+    def data(self) -> str:
+        """The same for the same training items, in their order, with the same classes."""
+        train = self.splits.train
+        said = hashlib.sha256(repr((train.classes, train.names)).encode())
+        for held in (train.labels, train.inputs):
+            said.update(held.contiguous().numpy().data if isinstance(held, Tensor) else b"")
+        return said.hexdigest()
 
     def near(self, inputs: Pictures) -> Pictures:
         """The inputs on the device; photographs, whose splits share their pixels, where they fit
@@ -170,8 +186,7 @@ def train(run: Run) -> Iterator[Step]:
 
     Between two steps the run may be saved, evaluated or left.
     """
-    recipe, pattern = run.recipe, structure(run.recipe.sampler, run.recipe.batch)
-    pattern = pattern and tuple(positions.to(run.device) for positions in pattern)
+    recipe = run.recipe
     while run.step < run.total:
         indices = run.next_batch()
         torch.manual_seed(noise_seed(recipe.seed, run.step))
@@ -179,7 +194,7 @@ def train(run: Run) -> Iterator[Step]:
         set_learning(run)
         inputs = run.prepare(run.inputs, indices, generator)
         labels = run.labels[indices.to(run.device)]
-        embeddings, value = forward_backward(run, inputs, labels, pattern)
+        embeddings, value = forward_backward(run, inputs, labels)
         run.loss_sum += value.detach()
         run.step += 1
         watched = {}
@@ -192,11 +207,11 @@ def train(run: Run) -> Iterator[Step]:
         yield Step(run.step, run.epoch, run.step * recipe.batch, watched)
 
 
-def forward_backward(run: Run, inputs: Tensor, labels: Tensor, pattern) -> tuple[Tensor, Tensor]:
+def forward_backward(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Embeddings (detached) and loss of a batch, its gradients left in the parameters."""
 
     def loss(embeddings: Tensor, labels: Tensor) -> Tensor:
-        tuples = run.miner(embeddings.detach(), labels) if run.miner else pattern
+        tuples = run.miner(embeddings.detach(), labels) if run.miner else run.pattern
         return run.loss(embeddings, labels, tuples)
 
     if run.recipe.chunk:
@@ -218,14 +233,36 @@ def refiner_of(run: Run) -> Any:
     return refiner
 
 
-def refuse_no_kin(recipe: Recipe, labels: Tensor) -> None:
-    """A loss without proxies or classifiers learns nothing from batches (steps, B) without kin."""
+def refuse_nothing_to_learn(run: Run) -> None:
+    """A loss without proxies or classifiers wants kin and others in a batch, and of a sampler of
+    pairs or triplets those that it looks at."""
+    recipe, labels = run.recipe, run.splits.train.labels[run.batches]  # (steps, B)
     ordered = labels.sort(1).values
-    if not (ordered[:, 1:] == ordered[:, :-1]).any():
-        raise ValueError(
-            f"{recipe.loss} wanted two images of a class in a batch, and none has them: "
-            f"sampler={recipe.sampler}, batch={recipe.batch}, per_class={recipe.per_class}"
-        )
+    alike = ordered[:, 1:] == ordered[:, :-1]
+    for lacking, wanted in (
+        (not alike.any(), "two images of a class"),
+        (alike.all(), "two classes"),
+    ):
+        if lacking:
+            raise ValueError(
+                f"{recipe.loss} wanted {wanted} in a batch, and none has them: "
+                f"sampler={recipe.sampler}, batch={recipe.batch}, per_class={recipe.per_class}"
+            )
+    if run.pattern and not run.miner:
+        anywhere = torch.randn(recipe.batch, recipe.dim, generator=torch.Generator().manual_seed(0))
+        if run.loss(anywhere.to(run.device), labels[0].to(run.device), run.pattern) == 0:
+            raise ValueError(
+                f"{recipe.loss} learns nothing from sampler={recipe.sampler}: it finds none of "
+                "what it looks at among them; take sampler=classes"
+            )
+
+
+def refuse_no_match(splits: Splits) -> None:
+    """Of what is tested, someone must have kin to be found."""
+    apart = splits.gallery is not splits.query
+    kin = splits.gallery.labels.bincount(minlength=len(splits.query.classes))
+    if not (kin[splits.query.labels] > (0 if apart else 1)).any():
+        raise ValueError(f"{splits.name}: {NO_MATCH}")
 
 
 def noise_seed(seed: int, step: int) -> int:
@@ -266,6 +303,7 @@ def save(run: Run, path: Path) -> None:
     """Write where the run stands, whole or not at all: tensors and plain data only."""
     state = {
         "recipe": asdict(run.recipe),
+        "data": run.data,
         "step": run.step,
         "epochs": run.epochs,
         "seconds": [run.seconds, run.other_seconds],
@@ -287,6 +325,8 @@ def restore(run: Run, path: Path) -> None:
         raise ValueError(
             f"{path} is a checkpoint of another recipe: it differs in {', '.join(changed)}"
         )
+    if state["data"] != run.data:
+        raise ValueError(f"{path} was made on other data: delete it to begin anew")
     run.step, run.epochs = state["step"], state["epochs"]
     run.loss_sum = state["loss_sum"].to(run.device)
     run.seconds, run.other_seconds = state["seconds"]

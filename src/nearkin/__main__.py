@@ -1,0 +1,17 @@
+"""`nearkin` and `python -m nearkin`: an interrupt is one line from the first moment on."""
+
+import sys
+
+
+def main() -> None:
+    """The command line, whose import takes a second or two."""
+    try:
+        from nearkin.cli import main as carry_out
+    except KeyboardInterrupt:
+        print("nearkin: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    carry_out()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A page shows a person's own photographs, of many sizes; those of others a run never keeps."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from nearkin.report.kept import may_show_pictures  # RED
+from nearkin.report import batches, kept, views, write_page
+from nearkin.runs import examine
+from nearkin.runs.engine import Place, run
+from nearkin.runs.recipe import Recipe
+from nearkin.studies.answer import Answer, BatchGraphs, Gallery, Maps
+from reported import make_row
+
+CPU = Place(device="cpu", threads=1)
+COLOURS = ("red", "gold", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    """A disc on white, of one colour a class: eight pictures each, no two of one size."""
+    root = tmp_path_factory.mktemp("own") / "discs"
+    for colour in COLOURS:
+        (root / colour).mkdir(parents=True)
+        for i in range(8):
+            width, height = 120 + 7 * i, 150 - 5 * i
+            picture = Image.new("RGB", (width, height), "white")
+            middle = (width // 2, height // 2)
+            ImageDraw.Draw(picture).circle(middle, 30, fill=colour)
+            picture.save(root / colour / f"{i}.png")
+    return root
+
+
+def embedded(data: str, store: Path, **changes) -> dict:
+    """The row of a run that only embeds these pictures, untrained."""
+    recipe = Recipe(data=data, dim=2, size=32, batch=16, per_class=8, epochs=0, **changes)
+    return run(recipe, store, place=CPU)
+
+
+def page_of(row: dict, folder: Path, store: Path) -> str:
+    answer = Answer("t", "q", figures=(Maps("m", (("a", row),)), Gallery("g", row)))
+    return write_page(answer, [row], folder, store).read_text()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def row(photographs, store) -> dict:
+    return embedded(f"folder:{photographs}", store, loss="graph-refinement")
+
+
+def test_a_run_keeps_small_squares_of_photographs_in_their_colours(row, store):
+    found = kept.read(row, store)
+    assert found is not None
+    assert found.pictures is not None
+    assert found.classes == ("green", "red")  # the second half, which tests
+    assert found.pictures.shape == (16, examine.SIDE, examine.SIDE, 3)
+    assert found.pictures.dtype == np.uint8
+    middles = found.pictures[:, examine.SIDE // 2, examine.SIDE // 2]
+    for label, colour in enumerate([(0, 128, 0), (255, 0, 0)]):
+        assert (middles[found.labels == label] == colour).all()
+    assert (found.pictures[:, 0, 0] == 255).all()
+
+
+def test_a_page_shows_photographs_in_its_gallery_and_under_the_pointer(row, store, tmp_path):
+    page = page_of(row, tmp_path, store)
+    assert page.count('<img src="data:image/jpeg') > 10
+    assert page.count('"sheet": "data:image/jpeg') == 1
+    assert "pictures are not ours" not in page
+    assert "kept no pictures" not in page
+
+
+def test_a_batch_graph_of_photographs_is_drawn_with_them(row, store):
+    view = batches.read(row, store)
+    assert view is not None
+    assert view.pictures.shape == (16, examine.SIDE, examine.SIDE, 3)
+    drawn = batches.svg(BatchGraphs("who", (("a", row),)), store)
+    assert drawn.count("<image") == 16
+
+
+@pytest.mark.parametrize("count", [5, 8, 16])
+def test_no_more_pictures_are_kept_than_a_page_draws(photographs, tmp_path, monkeypatch, count):
+    monkeypatch.setattr(examine, "PICTURES", count)
+    row = embedded(f"folder:{photographs}", tmp_path)
+    found = kept.read(row, tmp_path)
+    assert found is not None
+    assert len(found.items) <= count
+    assert len(set(np.diff(found.items))) == 1
+
+
+def test_large_pictures_of_one_size_are_kept_small_and_small_ones_as_they_are(tmp_path):
+    for side in (20, 100):
+        for kind in "ab":
+            (tmp_path / f"{side}" / kind).mkdir(parents=True)
+            for i in range(2):
+                picture = Image.new("L", (side, side), 60 * i)
+                picture.save(tmp_path / f"{side}" / kind / f"{i}.png")
+        row = run(Recipe(data=f"folder:{tmp_path / str(side)}", epochs=0), tmp_path, place=CPU)
+        found = kept.read(row, tmp_path)
+        assert found is not None
+        assert found.pictures is not None
+        assert found.pictures.shape == (2, *2 * (min(side, examine.SIDE),))
+        assert found.pictures[:, 3, 3].tolist() == [0, 60]
+
+
+def test_pictures_of_others_are_never_kept(photographs, tmp_path):
+    theirs = tmp_path / "CUB_200_2011" / "images"
+    shutil.copytree(photographs, theirs)
+    (tmp_path / "birds").symlink_to(theirs)
+    below = Place(root=str(theirs.parent), device="cpu", threads=1)
+    recipe = Recipe(dim=2, size=32, batch=16, per_class=8, epochs=0, loss="graph-refinement")
+    for data, place in ((theirs, CPU), (tmp_path / "birds", CPU), ("images", below)):
+        asked = Recipe(**{**vars(recipe), "data": f"folder:{data}"})
+        row = run(asked, tmp_path / "out", place=place)
+        folder = tmp_path / "out" / row["files"]["folder"]
+        with np.load(folder / "embeddings.npz") as arrays:
+            assert set(arrays) == {"x", "y", "classes", "names"}
+        assert not (folder / "attention.npz").exists()
+        page = page_of(row, tmp_path / "page", tmp_path / "out")
+        assert "data:image" not in page
+        assert "Its pictures are not ours to show." in page
+
+
+def test_terms_are_told_from_a_run_that_kept_no_pictures(tmp_path):
+    said = {}
+    for data in ("folder:/own", "features:own.npz", "sop"):
+        row = make_row(Recipe(data=data, dim=2), tmp_path)
+        path = kept.file_of(row, tmp_path, "embeddings")
+        assert path is not None
+        with np.load(path) as arrays:
+            np.savez(path, **{k: v for k, v in arrays.items() if not k.startswith("picture")})
+        view = views.answers(Gallery("g", row), tmp_path)
+        assert view is not None
+        said[data] = view.summary().rpartition(". ")[2] or view.summary()
+        assert view.summary() in page_of(row, tmp_path / "page", tmp_path)
+    assert said == {
+        "folder:/own": "This run kept no pictures.",
+        "features:own.npz": "This run kept no pictures.",
+        "sop": "Its pictures are not ours to show.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        *(("mnist", True), ("omniglot", True), ("cub", False), ("features:x.npz", False)),
+        *(("folder:/my/cars-of-friends", True), ("folder:/x/Cars/train", False)),
+        *(("folder:/x/In-shop/img", False), ("folder:cub_200_2011_crops", False)),
+    ],
+)
+def test_whose_pictures_may_be_shown(data, shown):
+    assert may_show(data) == shown
