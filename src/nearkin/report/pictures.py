@@ -161,7 +161,7 @@ def save(figure: Figure, stem: Path, store: Path) -> Path | None:
     """
     path = stem.with_suffix(".png" if isinstance(figure, Maps | Gallery) else ".svg")
     rows, kind = drawn_from(figure)
-    said = " ".join(row["hash"] for row in rows)
+    said = " ".join(sorted(row["hash"] for row in rows))
     here = [file_of(row, store, kind) is not None for row in rows]
     if not all(here):
         if path.exists() and said.encode() in path.read_bytes():
