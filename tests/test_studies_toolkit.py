@@ -170,20 +170,23 @@ A, B = "triplet (4-6)", "Siamese (1-3)"
 
 
 @pytest.mark.parametrize(
-    ("head", "lower", "a", "b", "said", "size"),
+    ("head", "a", "b", "said", "size"),
     [
-        ("5-NN", False, {"accuracy": 0.95}, {"accuracy": 0.9}, "better than", "+5.00 points"),
-        ("5-NN", False, {"accuracy": 0.85}, {"accuracy": 0.9}, "worse than", "-5.00 points"),
-        ("4/7/9", True, {"nine": 3}, {"nine": 30}, "better than", "-9.00 points"),
-        ("4/7/9", True, {"nine": 30}, {"nine": 3}, "worse than", "+9.00 points"),
-        ("separation", False, {"separation": 9.0}, {"separation": 20.0}, "worse than", "-11"),
-        ("anisotropy", True, {"anisotropy": 0.1}, {"anisotropy": 0.4}, "better than", "-0.3"),
+        ("5-NN", {"accuracy": 0.95}, {"accuracy": 0.9}, "better than", "+5.00 points"),
+        ("5-NN", {"accuracy": 0.85}, {"accuracy": 0.9}, "worse than", "−5.00 points"),
+        ("4/7/9", {"nine": 3}, {"nine": 30}, "better than", "−9.00 points"),
+        ("4/7/9", {"nine": 30}, {"nine": 3}, "worse than", "+9.00 points"),
+        ("separation", {"separation": 9.0}, {"separation": 20.0}, "worse than", "−11"),
+        ("anisotropy", {"anisotropy": 0.1}, {"anisotropy": 0.4}, "better than", "−0.3"),
     ],
 )
-def test_a_claim_says_who_is_better_whichever_way_the_column_goes(head, lower, a, b, said, size):
+def test_a_claim_says_who_is_better_whichever_way_the_column_goes(head, a, b, said, size):
     rows = rows_of(lambda name, seed: {A: a, B: b}.get(name, {}))
-    expected = f"2-D: by {head}, {A} is {said} {B} ({size}, p < 0.001)."
-    assert toolkit.claim(rows, 2, A, B, head, lower) == [expected]
+    expected = f"{A} is {said} {B} ({size}, p < 0.001)"
+    assert toolkit.claim(rows, 2, A, B, head) == [expected]
+    if head != "5-NN":
+        (line,) = (f for f in toolkit.findings(rows, [2]) if f.startswith(f"2-D, by {head}: "))
+        assert (expected in line) == (head != "anisotropy")  # of which nothing was claimed
 
 
 def test_a_claim_needs_seeds_of_both_and_a_difference_beyond_chance():
@@ -194,7 +197,7 @@ def test_a_claim_needs_seeds_of_both_and_a_difference_beyond_chance():
     assert toolkit.claim([r for r in rows if toolkit.method(r) != B], 2, A, B, "5-NN") == []
 
 
-def test_both_counts_say_whom_ours_beats_and_whom_it_does_not():
+def test_it_is_said_whom_ours_beats_and_whom_not():
     def value(name, seed):
         noise = 0.001 * seed * list(METHODS).index(name)
         separation, anisotropy = (40, 0.1) if name.startswith("ours") else (20, 0.3)
@@ -202,25 +205,29 @@ def test_both_counts_say_whom_ours_beats_and_whom_it_does_not():
         return {"separation": separation + noise, "anisotropy": anisotropy + noise}
 
     ours, count = "ours: Fisher NCA", len(TRAINED) - 2
-    said = toolkit.both_counts(rows_of(value, seeds=4), 64, ours)
-    assert said == [
-        f"64-D: by separation, {ours} is better than {count - 2} of the {count} others, "
-        f"worse than {A}, no different from {B}.",
-        f"64-D: by anisotropy, {ours} is better than {count} of the {count} others.",
-    ]
-    assert toolkit.both_counts(rows_of(value, seeds=1), 64, ours) == []
-    assert toolkit.both_counts(rows_of(value, seeds=4, methods=ours), 64, ours) == []
+    said = {
+        "separation": f"{ours} is better than {count - 2} of the {count} others, "
+        f"worse than {A}, no different from {B}",
+        "anisotropy": f"{ours} is better than {count} of the {count} others",
+    }
+    for head, words in said.items():
+        assert toolkit.whom_ours_beats(rows_of(value, seeds=4), 64, ours, head) == [words]
+    assert toolkit.whom_ours_beats(rows_of(value, seeds=1), 64, ours, "separation") == []
+    alone = rows_of(value, seeds=4, methods=ours)
+    assert toolkit.whom_ours_beats(alone, 64, ours, "separation") == []
     late = [
         r
         for r in rows_of(value, seeds=4)
         if r["recipe"]["seed"] == 0 or toolkit.method(r) in (ours, A)
     ]
-    assert toolkit.both_counts(late, 64, ours)[0] == (
-        f"64-D: by separation, {ours} is better than 0 of the 1 others, worse than {A}."
-    )
+    assert toolkit.whom_ours_beats(late, 64, ours, "separation") == [
+        f"{ours} is better than 0 of the 1 others, worse than {A}"
+    ]
     found = toolkit.findings(rows_of(value, seeds=4, dims="64"), [64])
-    assert set(said) < set(found)
-    assert sum("others" in line for line in found) == 4  # of both forms of ours
+    for head, words in said.items():
+        (line,) = (f for f in found if f.startswith(f"64-D, by {head}: "))
+        assert f"; {words}; " in line
+    assert sum(line.count("others") for line in found) == 4  # of both forms of ours
 
 
 def test_groups_that_look_alike_are_those_of_the_data_set():
@@ -228,7 +235,7 @@ def test_groups_that_look_alike_are_those_of_the_data_set():
     heads = ("pullover/coat/shirt", "sandal/sneaker/boot")
     assert toolkit.shapes(rows, 2).columns[-2:] == toolkit.overlaps(rows, 2).series == heads
     assert cells(toolkit.shapes(rows_of(dims="2"), 2), A).keys() >= {"4/7/9", "2/3"}
-    assert "by pullover/coat/shirt, triplet" in " ".join(toolkit.findings(rows, [2]))
+    assert "by pullover/coat/shirt: triplet" in " ".join(toolkit.findings(rows, [2]))
 
 
 def test_the_winner_is_a_finished_run_of_the_best_method():

@@ -360,21 +360,39 @@ def winner(rows: list[dict], dim: int) -> dict | None:
     return min((r for r in wanted if r["status"] == "done"), key=lambda r: r["recipe"]["seed"])
 
 
+CLAIMS = {
+    "overlap": (("triplet (4-6)", "Siamese (1-3)"),),
+    "5-NN": (("tuple ratio (8)", "tuple ratio (8) printed"),),
+    "separation": (
+        ("triplet (4-6)", "Siamese (1-3)"),
+        ("n-tuple (7) + L2", "n-tuple (7)"),
+        ("tuple ratio (8)", "triplet on tuple"),
+        ("tuple ratio (8) printed", "triplet on tuple"),
+    ),
+    "anisotropy": (
+        ("tuple ratio (8)", "triplet on tuple"),
+        ("tuple ratio (8) printed", "triplet on tuple"),
+    ),
+}
+"""What seed 2 says of its pictures: by what, and of whom against whom."""
+
+
 def findings(every: list[dict], dims: list[int]) -> list[str]:
-    """What the numbers say of seed 2's sentences, and of the sweep."""
+    """What the numbers say of seed 2's sentences, of our own losses, and of the sweep."""
     rows, said = main_rows(every), []
+    alike = next(iter(look_alike(rows)))
     for dim in dims:
         accuracy = trained(of_dim(rows, dim, "5-NN"))
         if accuracy:
             name = best(accuracy)
             said.append(f"{dim}-D: {name} is best, 5-NN accuracy {percent(mean(accuracy[name]))}.")
-        alike = next(iter(look_alike(rows)))
-        said += claim(rows, dim, "triplet (4-6)", "Siamese (1-3)", alike, lower=True)
-        said += claim(rows, dim, "tuple ratio (8) printed", "triplet on tuple", "separation")
-        said += claim(rows, dim, "tuple ratio (8) printed", "triplet on tuple", "anisotropy", True)
-        said += claim(rows, dim, "tuple ratio (8)", "tuple ratio (8) printed", "5-NN")
-        for name in OURS:
-            said += both_counts(rows, dim, name)
+        for by, pairs in CLAIMS.items():
+            head = alike if by == "overlap" else by
+            parts = [part for a, b in pairs for part in claim(rows, dim, a, b, head)]
+            if head in SHAPES:
+                parts += [part for ours in OURS for part in whom_ours_beats(rows, dim, ours, head)]
+            if parts:
+                said.append(f"{dim}-D, by {head}: {'; '.join(parts)}.")
     for form in ("right", "printed"):
         said += collapse(every, form)
     gone = [in_words(r) for r in every if r["status"] != "done"]
@@ -389,45 +407,40 @@ def in_words(row: dict) -> str:
     return f"{name} on {recipe['data']}, {recipe['dim']}-D, seed {recipe['seed']}"
 
 
-def claim(rows: list[dict], dim: int, a: str, b: str, head: str, lower: bool = False) -> list[str]:
-    """Whether method a does better than b in one column, in a sentence."""
+def lower_is_better(head: str) -> bool:
+    return head == "anisotropy" or head in OVERLAPS
+
+
+def claim(rows: list[dict], dim: int, a: str, b: str, head: str) -> list[str]:
+    """Whether method a does better than b in one column, in a few words."""
     found = of_dim(rows, dim, head)
     if a not in found or b not in found:
         return []
     difference = paired(found[a], found[b])
     if difference.estimate.n < 2:
         return []
-    change = difference.estimate.mean
-    sure = difference.p < 0.05
-    word = (
-        ("better than" if (change < 0) == lower else "worse than") if sure else "no different from"
-    )
+    change, word = difference.estimate.mean, "no different from"
+    if difference.p < 0.05:
+        word = "better than" if (change < 0) == lower_is_better(head) else "worse than"
     share = head in SHARES or head in OVERLAPS
     size = f"{100 * change:+.2f} points" if share else f"{change:+.3g}"
-    return [f"{dim}-D: by {head}, {a} is {word} {b} ({size}, p {p_value(difference)})."]
+    return [f"{a} is {word} {b} ({size}, p {p_value(difference)})".replace("(-", "(−")]
 
 
-def both_counts(rows: list[dict], dim: int, ours: str) -> list[str]:
-    """Which of the others' losses ours beats at separating and at scattering, and which not."""
-    said = []
-    for head, lower in (("separation", False), ("anisotropy", True)):
-        found = trained(of_dim(rows, dim, head))
-        own = found.get(ours, {})
-        theirs = {
-            n: s for n, s in found.items() if n not in OURS and len(s.keys() & own.keys()) > 1
-        }
-        if not theirs:
-            return []
-        differ = against(ours, theirs | {ours: own})  # theirs less ours
-        sure = {name: d for name, d in differ.items() if d.p < 0.05}
-        ahead = [name for name, d in sure.items() if (d.estimate.mean > 0) != lower]
-        unsure = [name for name in differ if name not in sure]
-        line = f"{dim}-D: by {head}, {ours} is better than {len(sure) - len(ahead)} of the "
-        line += f"{len(differ)} others"
-        line += f", worse than {', '.join(ahead)}" if ahead else ""
-        line += f", no different from {', '.join(unsure)}" if unsure else ""
-        said.append(line + ".")
-    return said
+def whom_ours_beats(rows: list[dict], dim: int, ours: str, head: str) -> list[str]:
+    """Which of the others' losses ours beats in one column, and which not; p Holm-corrected."""
+    found = trained(of_dim(rows, dim, head))
+    own = found.get(ours, {})
+    theirs = {n: s for n, s in found.items() if n not in OURS and len(s.keys() & own.keys()) > 1}
+    if not theirs:
+        return []
+    differ = against(ours, theirs | {ours: own})  # theirs less ours
+    sure = {name: d for name, d in differ.items() if d.p < 0.05}
+    ahead = [n for n, d in sure.items() if (d.estimate.mean > 0) != lower_is_better(head)]
+    unsure = [name for name in differ if name not in sure]
+    line = f"{ours} is better than {len(sure) - len(ahead)} of the {len(differ)} others"
+    line += f", worse than {', '.join(ahead)}" if ahead else ""
+    return [line + (f", no different from {', '.join(unsure)}" if unsure else "")]
 
 
 def percent(value: Estimate | None) -> str:
