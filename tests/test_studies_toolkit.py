@@ -208,7 +208,7 @@ def test_it_is_said_whom_ours_beats_and_whom_not():
     said = {
         "separation": f"{ours} is better than {count - 2} of the {count} others, "
         f"worse than {A}, no different from {B}",
-        "anisotropy": f"{ours} is better than {count} of the {count} others",
+        "anisotropy": f"{ours} is better than all {count} others",
     }
     for head, words in said.items():
         assert toolkit.whom_ours_beats(rows_of(value, seeds=4), 64, ours, head) == [words]

@@ -438,7 +438,9 @@ def whom_ours_beats(rows: list[dict], dim: int, ours: str, head: str) -> list[st
     sure = {name: d for name, d in differ.items() if d.p < 0.05}
     ahead = [n for n, d in sure.items() if (d.estimate.mean > 0) != lower_is_better(head)]
     unsure = [name for name in differ if name not in sure]
-    line = f"{ours} is better than {len(sure) - len(ahead)} of the {len(differ)} others"
+    behind = len(sure) - len(ahead)
+    count = f"{behind} of the" if behind < len(differ) else "all"
+    line = f"{ours} is better than {count} {len(differ)} others"
     line += f", worse than {', '.join(ahead)}" if ahead else ""
     return [line + (f", no different from {', '.join(unsure)}" if unsure else "")]
 
