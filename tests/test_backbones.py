@@ -117,8 +117,14 @@ def test_hidden_layers_keep_the_scale_of_their_input():
             r"wanted floats \(B, 1, 28, 28\), .*, got float32 \(4, 28, 28\)",
         ),
         (lambda: Network(8, 8, 1, 2)(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)), "got uint8"),
+        (lambda: Network(8, 8, 1, 2)(np.zeros((4, 1, 8, 8))), "wanted a tensor, .*, got ndarray"),
+        (
+            lambda: Network(8, 8, 1, 2)(torch.zeros(4, 1, 8, 8).double()),
+            r"wanted torch\.float32, as its weights are, got torch\.float64",
+        ),
         (lambda: make("netwrok", {}, (1, 28, 28), 2), "did you mean 'network'"),
         (lambda: make("mlp", {"hiden": 3}, (8,), 2), "unknown option of backbone 'mlp' 'hiden'"),
+        (lambda: make("mlp", {"hidden": -1}, (8,), 2), "hidden must be .* 1 or more, got -1"),
         (lambda: make("mlp", {"dim": 3}, (8,), 2), "unknown option of backbone 'mlp' 'dim'"),
         (lambda: make("network", {}, (8,), 2), r"wanted pictures \(C, H, W\), got inputs \(8,\)"),
         (

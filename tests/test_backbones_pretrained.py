@@ -227,6 +227,8 @@ def test_weights_that_do_not_fit(tmp_path, change, message):
         (lambda: small("timm:test_vit", pool="avg"), "pool=avg cannot take pictures"),
         (lambda: small("timm:test_mambaout", pool="avg"), "has no feature map .* take pool=own"),
         (lambda: small("timm:test_vit", output_stride=16), "output_stride"),
+        (lambda: small(output_stride=0), "output_stride must be 8, 16 or 32, got 0"),
+        (lambda: small("timm:test_efficientnet", output_stride=7), "8, 16 or 32, got 7"),
         (lambda: small("timm:test_vit", shape=(3, 50, 50)), "test_vit"),
         (lambda: small(weights="absent.pth"), "absent.pth: no such file"),
     ],

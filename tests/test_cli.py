@@ -45,7 +45,6 @@ def refused(capsys, *words: str) -> str:
         (["train", "--no-validat"], "did you mean --no-validate?"),
         (["train", "--batch", "many"], "--batch: invalid literal for int() with base 10: 'many'"),
         (["evaluate"], "Missing from nearkin evaluate: --embeddings"),
-        (["evaluate", "--embeddings", "x", "--metric", "cos"], "('cosine', 'inner', 'euclidean')"),
         (["train", "--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
         (["train", "--lr", "nan"], "lr must be 0 or more, and finite, got nan"),
         (["train", "--clip", "-1"], "clip must be 0 or more, and finite, got -1"),
@@ -53,6 +52,8 @@ def refused(capsys, *words: str) -> str:
         (["train", "--seed", "-1"], "seed must be 0 or more, got -1"),
         (["train", "--seed", "9" * 20], "seed must be below 2 to the 63rd"),
         (["train", "--dim", "100000000"], "out of memory"),
+        (["train", "--backbone-options", "units=10000000000000000000"], "out of memory or range"),
+        (["train", "--backbone-options", "kernel=10000000000"], "out of memory or range"),
         (
             ["train", "--loss", "n-pair", "--sampler", "triplets", "--batch", "126"],
             "takes no miner, and no sampler of triplets or pairs",
@@ -101,6 +102,10 @@ def refused(capsys, *words: str) -> str:
         (["report", "nowhere"], "holds no rows"),
         (["data", "check", "cup"], "unknown data set 'cup': did you mean 'cub'?"),
         (["embed", "--data", "mnist-5k", "--output", "x.txt"], "must be an .npz file"),
+        (
+            ["embed", "--data", "mnist-5k", "--output", "x.npz", "--out", "x"],
+            "Unrecognized options",
+        ),
     ],
 )
 def test_bad_words_are_refused_in_one_line(words, message, capsys, tmp_path, monkeypatch):
@@ -170,6 +175,48 @@ def test_embeddings_without_neighbours_are_refused(spoil, message, capsys, tmp_p
     x, y = spoil(np.random.default_rng(0).normal(size=(9, 4)), np.repeat([0, 1, 2], 3))
     np.savez(tmp_path / "bad.npz", x=x, y=y)
     assert message in refused(capsys, "evaluate", "--embeddings", str(tmp_path / "bad.npz"))
+
+
+def test_a_file_of_no_vectors_is_refused_on_either_side(capsys, tmp_path, features):
+    np.savez(tmp_path / "none.npz", x=np.zeros((0, 5)), y=np.zeros(0))
+    none, some = str(tmp_path / "none.npz"), features.partition(":")[2]
+    assert "holds no vectors" in refused(capsys, "evaluate", "--embeddings", none)
+    words = ["evaluate", "--embeddings", some, "--gallery", none]
+    assert "holds no vectors" in refused(capsys, *words)
+
+
+def test_the_metric_of_a_file_is_the_default(capsys, tmp_path, features):
+    def told(*words) -> dict:
+        main(["evaluate", "--no-clusters", "--embeddings", *map(str, words)])
+        return json.loads(capsys.readouterr().out)
+
+    plain = features.partition(":")[2]
+    assert told(plain) == told(plain, "--metric", "cosine")
+    assert told(plain)["metric"] == "cosine"
+    arrays, known = dict(np.load(plain)), tmp_path / "known.npz"
+    np.savez(known, **arrays, metric="euclidean")
+    assert told(known) == told(plain, "--metric", "euclidean")
+    assert told(known)["metric"] == "euclidean"
+    assert told(known, "--metric", "inner") == told(plain, "--metric", "inner")
+    np.savez(known, **arrays, metric="euclid")
+    said = refused(capsys, "evaluate", "--embeddings", str(known))
+    assert f"unknown metric of {known} 'euclid': did you mean 'euclidean'?" in said
+    said = refused(capsys, "evaluate", "--embeddings", plain, "--metric", "cos")
+    assert "'cos': did you mean 'cosine'?" in said
+
+
+def test_every_kind_of_name_is_listed(capsys):
+    from nearkin.losses.rivals import miner_from_pml
+
+    main(["list"])
+    lines = capsys.readouterr().out.splitlines()
+    listed = {kind: names.split(", ") for kind, _, names in (x.partition(": ") for x in lines)}
+    assert listed["metrics"] == ["cosine", "inner", "euclidean"]
+    assert listed["precisions"] == ["float32", "bf16"]
+    assert listed["refinements"] == ["gallery", "reciprocal"]
+    assert "pml:CLASS" in listed["losses"]
+    assert "pml:MultiSimilarityMiner" in listed["miners"]
+    assert all(miner_from_pml(name) for name in listed["miners"])
 
 
 def test_labels_beyond_a_loss_are_refused():
@@ -316,7 +363,9 @@ def test_embeddings_of_a_run_become_features(capsys, tmp_path, features):
     main(["train", "--data", features, *words, "--out", str(tmp_path / "out")])
     (kept,) = tmp_path.glob("out/runs/*/backbone.pt")
     output = tmp_path / "again.npz"
+    capsys.readouterr()
     main(["embed", "--data", features, "--checkpoint", str(kept), "--output", str(output)])
+    assert capsys.readouterr().out == f"{output}: 48 embeddings, for features:{output}\n"
     with np.load(output) as file:
         assert file["x"].shape == (48, 3)
         assert sorted(set(file["split"])) == ["query", "train"]

@@ -63,7 +63,52 @@ def test_what_is_beside_the_class_folders_is_said_not_to_be_used(tmp_path):
     for part in ("train", "test", "val"):
         folders(tmp_path / "parts" / part, ["a", "b"])
     with pytest.warns(UserWarning, match=r"only train/ and test/ are used, .* such as val"):
-        load(f"folder:{tmp_path / 'parts'}")
+        splits = load(f"folder:{tmp_path / 'parts'}")
+    assert splits.variant == "all 12 x 10 px, val/ not used"
+    assert splits.query.names[0] == "test/a/0.png"
+
+
+@pytest.mark.parametrize("part", ["val", "valid", "Validation"])
+def test_a_validation_folder_without_test_is_tested_on(tmp_path, part):
+    folders(tmp_path / "Train", ["a", "b"])
+    folders(tmp_path / part, ["c", "d", "e"])
+    splits = load(f"folder:{tmp_path}")
+    assert (splits.train.classes, splits.query.classes) == (("a", "b"), ("c", "d", "e"))
+    assert splits.variant == f"all 12 x 10 px, tested on {part}/"
+    folders(tmp_path / "TEST", ["f", "g"])
+    with pytest.warns(UserWarning, match=rf"only Train/ and TEST/ are used, .* such as {part}"):
+        splits = load(f"folder:{tmp_path}")
+    assert splits.query.classes == ("f", "g")
+    assert splits.variant == f"all 12 x 10 px, {part}/ not used"
+
+
+@pytest.mark.parametrize(
+    ("parts", "got"),
+    [
+        (["train"], "train/"),
+        (["test", "valid"], "test/ and valid/"),
+        (["train", "val", "valid"], "train/ and val/ and valid/"),
+        (["train", "other"], "train/"),
+    ],
+)
+def test_parts_that_are_no_split_are_not_taken_for_classes(tmp_path, parts, got):
+    for part in parts:
+        folders(tmp_path / part, ["a", "b"])
+    wanted = r"wanted class folders, or train/ beside test/ or val/ \(one of each\)"
+    with pytest.raises(ValueError, match=rf"{wanted} with class folders, got {got}$"):
+        load(f"folder:{tmp_path}")
+
+
+def test_a_class_may_be_called_train_but_pictures_are_no_part(tmp_path):
+    folders(tmp_path, ["car", "plane", "train"])
+    draw(tmp_path / "train" / "steam" / "0.png", 3)
+    assert load(f"folder:{tmp_path}").query.classes == ("train",)
+    folders(tmp_path, ["val"])
+    with (
+        pytest.warns(UserWarning, match="only train/ and val/ are used, not 2 beside"),
+        pytest.raises(ValueError, match=r"no class folders with pictures in .*val$"),
+    ):
+        load(f"folder:{tmp_path}")
 
 
 def test_large_or_uneven_pictures_become_photographs(tmp_path):

@@ -193,6 +193,7 @@ def test_a_class_of_features_has_one_number_wherever_it_stands(tmp_path, query, 
     ("arrays", "said"),
     [
         ({"x": np.zeros((7, 3))}, r"wanted x \(N, D\) and y \(N,\)"),
+        ({"x": np.zeros((0, 3)), "y": np.zeros(0)}, r"it holds no vectors, x is \(0, 3\)"),
         ({"x": np.full((8, 3), np.nan)}, "row 0 of x is not finite"),
         ({"x": np.full((8, 3), 1e300)}, "row 0 of x is not finite in float32"),
         ({"x": np.full((8, 3), "a")}, "wanted numbers as x, got <U1"),

@@ -60,7 +60,7 @@ def start(tmp_path):
     def start(output, root="one", **place):
         where = Place(root=str(tmp_path / root), **{"device": "cpu", **place})
         net = tmp_path / "backbone.pt"
-        return load_and_embed("folder:set", tmp_path / output, net, "lite0", {}, 0, where)
+        return load_and_embed("folder:set", tmp_path / output, net, "", {}, 0, where)
 
     return start
 
@@ -142,3 +142,95 @@ def test_without_a_size_small_sets_stay_as_they_are(tmp_path):
     again = f"features:{tmp_path}/x.npz"
     list(load_and_embed(again, tmp_path / "y.npz", None, "identity", {}, 0, place))
     assert load(f"features:{tmp_path}/y.npz").train.tensor.shape == (10, 3 * SIDE * SIDE)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "features"),
+    [
+        ("network", {}, 256),
+        ("network", {"filters": "4", "units": ""}, 4 * (SIDE // 2) ** 2),
+        ("linear", {}, 3 * SIDE * SIDE),
+        ("mlp", {"hidden": 7}, 7),
+        ("timm:test_resnet", {"weights": "none"}, 96),
+        ("timm:test_resnet", {"weights": "none", "head": "none", "norm": "layer"}, 96),
+    ],
+)
+def test_a_backbone_by_name_gives_its_features_without_a_head(
+    tmp_path, backbone, options, features
+):
+    draw(tmp_path, 1)
+    place = Place(root=str(tmp_path), device="cpu")
+    list(load_and_embed("folder:set", tmp_path / "x.npz", None, backbone, options, 0, place))
+    found = load(f"features:{tmp_path}/x.npz").train.tensor
+    assert found.shape == (10, features)
+    if backbone == "linear":
+        pixels = load(f"folder:{tmp_path}/set").train.tensor / 255
+        torch.testing.assert_close(found, pixels.flatten(1))
+    if "norm" in options:
+        torch.testing.assert_close(found.square().mean(1), torch.ones(10), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("spoil", [lambda whole: b"junk", lambda whole: whole[: len(whole) // 2]])
+def test_what_was_done_is_begun_anew_where_its_file_is_broken(tmp_path, start, spoil):
+    list(start("whole.npz"))
+    kill(start("x.npz"), 5)
+    (kept,) = tmp_path.glob(".x.npz*")
+    kept.write_bytes(spoil(kept.read_bytes()))
+    done = [step.done for step in start("x.npz")]
+    assert done[0] == 3
+    assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    assert not list(tmp_path.glob(".x.npz*"))
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("backbone.pt/x.npz", "cannot be written: Not a directory"),
+        ("backbone.pt/deeper/x.npz", "cannot be written: Not a directory"),
+        ("folder.npz", "must be an .npz file, got the folder"),
+        ("x.npy", "must be an .npz file, got"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_said_before_the_work(
+    tmp_path, start, monkeypatch, output, said
+):
+    (tmp_path / "folder.npz").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(embedding, "load", lambda *_, **__: pytest.fail("work was begun"))
+    with pytest.raises(ValueError, match=said) as caught:
+        start(output)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_for_the_output_is_made(tmp_path, start):
+    list(start("some/where/x.npz"))
+    assert [path.name for path in (tmp_path / "some/where").iterdir()] == ["x.npz"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "size", "said"),
+    [
+        ("lite0", {}, 0, r"a checkpoint or a backbone by name, got .*backbone\.pt and lite0"),
+        (
+            "",
+            {"pool": "gem"},
+            0,
+            r"a checkpoint or a backbone by name, got .*backbone\.pt and pool",
+        ),
+        ("", {}, -1, "size must be 0 or more, got -1"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(tmp_path, start, backbone, options, size, said):
+    checkpoint, place = tmp_path / "backbone.pt", Place(root=str(tmp_path / "one"), device="cpu")
+    with pytest.raises(ValueError, match=said):
+        load_and_embed("folder:set", tmp_path / "x.npz", checkpoint, backbone, options, size, place)
+
+
+def test_a_head_that_was_asked_for_is_refused(tmp_path):
+    draw(tmp_path, 1)
+    place, options = Place(root=str(tmp_path), device="cpu"), {"weights": "none", "head": "linear"}
+    with pytest.raises(ValueError, match="wanted features, without a head, got head=linear"):
+        load_and_embed(
+            "folder:set", tmp_path / "x.npz", None, "timm:test_resnet", options, 0, place
+        )

@@ -3,13 +3,22 @@
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 
 from batches import batch, batches, gradient
-from nearkin.losses import LOSSES, Combined, Triplet, TupleTriplet, make
+from nearkin.losses import (
+    LOSSES,
+    Combined,
+    Contrastive,
+    Triplet,
+    TupleRatio,
+    TupleTriplet,
+    make,
+)
 
 OF_THE_BATCH = ["contrastive", "ratio-triplet", "triplet", "combined"]
 OF_THE_BATCH += ["fisher-nca", "lifted-structure", "n-pair", "tuple-ratio", "tuple-triplet"]
@@ -35,7 +44,7 @@ def test_has_tests_and_a_documented_formula(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_takes_plain_options_only(name):
     for parameter in inspect.signature(LOSSES[name]).parameters.values():
-        if parameter.name in ("classes", "dim", "args", "kwargs"):
+        if parameter.name in ("classes", "dim", "args", "kwargs", "options"):
             continue
         assert isinstance(parameter.default, str | int | float | bool | None), parameter
 
@@ -153,6 +162,48 @@ def test_terms_are_a_weight_and_a_name():
         Combined("much * triplet")
     with pytest.raises(ValueError, match=r"got 'nan \* triplet'"):
         Combined("nan * triplet")
+
+
+def test_options_of_combined_reach_its_terms():
+    terms = {"terms": "tuple-ratio + 2 * contrastive + pml:CircleLoss + arcface"}
+    given = {"contrastive.margin": 0.5, "tuple-ratio.form": "printed", "pml:CircleLoss.m": 0.1}
+    loss = make("combined", {**terms, **given, "arcface.scale": 3}, classes=3, dim=3)
+    assert isinstance(loss, Combined)
+    parts: list[Any] = list(loss.losses)
+    _, contrastive, circle, arcface = parts
+    assert contrastive.margin == 0.5
+    assert (circle.loss.m, arcface.loss.scale) == (0.1, 3)
+    x, y = batch([4, 3, 2])
+    by_hand = TupleRatio("printed")(x, y) + 2 * Contrastive(0.5)(x, y) + circle(x, y)
+    torch.testing.assert_close(loss(x, y), by_hand + arcface(x, y))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"triplet.margn": 1.0}, "unknown option of triplet 'margn': did you mean 'margin'"),
+        ({"triplet.margin": "wide"}, "option of triplet 'margin': wanted a value of type float"),
+        ({"tripelt.margin": 1.0}, r"option of combined 'tripelt.margin': .* 'triplet\.OPTION'"),
+        ({"margin": 1.0}, r"unknown option of combined 'margin': .* triplet\.OPTION"),
+        ({"trems": "triplet"}, "unknown option of combined 'trems': did you mean 'terms'"),
+        ({"cross-entropy.dim": 7}, "option of cross-entropy 'dim': wanted 3, .* got 7"),
+        ({"dim": 7}, "option of combined 'dim': wanted 3, .* got 7"),
+    ],
+)
+def test_options_of_combined_are_strict(options, said):
+    with pytest.raises(ValueError, match=said):
+        make("combined", {"terms": "triplet + cross-entropy"} | options, classes=3, dim=3)
+
+
+@pytest.mark.parametrize(
+    "name", ["cross-entropy", "group", "graph-refinement", "normalised-cross-entropy", "proxy-gml"]
+)
+def test_an_option_that_contradicts_the_run_is_refused(name):
+    with pytest.raises(ValueError, match=f"option of {name} 'dim': wanted 64, .* got 8"):
+        make(name, {"dim": 8}, classes=10, dim=64)
+    with pytest.raises(ValueError, match=f"option of {name} 'classes': wanted 10, .* got 3"):
+        make(name, {"classes": 3}, classes=10, dim=64)
+    make(name, {"dim": 64, "classes": 10}, classes=10, dim=64)
 
 
 def test_combined_is_active_where_its_terms_are_in_the_mean():

@@ -3,6 +3,7 @@
 Where those leave ties to chance, the loop decides: larger similarity first, then lower index.
 """
 
+import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
@@ -10,7 +11,19 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from nearkin.measure import evaluate, knn_accuracy, metrics, neighbours, recalls, retrieval
+from nearkin.measure import (
+    check_embeddings,
+    confusion,
+    evaluate,
+    knn_accuracy,
+    label_propagation,
+    metrics,
+    neighbours,
+    propagation_accuracy,
+    recalls,
+    retrieval,
+    scattering,
+)
 from nearkin.measure.clusters import k_means
 from nearkin.measure.exact import points, similarities
 
@@ -231,6 +244,11 @@ def test_intervals_hold_the_mean_and_a_comparison_with_itself_is_nothing():
         (lambda x, y: evaluate(x, y, x, y + 9), "no query has a match"),
         (lambda x, y: evaluate(x.log(), y), "query: row . holds NaN"),
         (lambda x, y: knn_accuracy(x, y, k=20), "k must be in 1..19, got 20"),
+        (lambda x, y: evaluate(*["x.npz", y]), "query must be a matrix of floats.* got str"),
+        (lambda x, y: evaluate(x, y, *[[[1.0], [1, 2]], y]), "gallery must be .* got list"),
+        (lambda x, y: evaluate(x, np.array(["a"] * 20)), "query labels must be 20 .* got ndarray"),
+        (lambda x, y: neighbours(np.arange(20), 1), "query must be a matrix of floats"),
+        (lambda x, y: check_embeddings(x.numpy() * np.nan), "embeddings: row 0 holds NaN"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_line(call, words):
@@ -265,3 +283,26 @@ def test_labels_may_be_integers_of_any_kind():
     assert evaluate(x, two, x, two, clusters=True) == evaluate(
         x, two.long(), x, two.long(), clusters=True
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "measured",
+    [
+        lambda x, y: evaluate(x, y, clusters=True, intervals=True),
+        lambda x, y: evaluate(x, y, x[:9], y[:9]),
+        lambda x, y: recalls(x, y, x[:9], y[:9]),
+        lambda x, y: knn_accuracy(x, y),
+        lambda x, y: retrieval(x, y).mean(),
+        lambda x, y: scattering(x, y),
+        lambda x, y: confusion(x, y).tolist(),
+        lambda x, y: label_propagation(x, y, x[:, 0] > 0).tolist(),
+        lambda x, y: propagation_accuracy(x, y),
+        lambda x, y: [found.tolist() for found in neighbours(x, 3)],
+        lambda x, y: [found.tolist() for found in neighbours(x, 3, x[:9])],
+    ],
+)
+def test_arrays_of_numpy_are_measured_as_tensors_are(measured, dtype):
+    x, y = sample(40, 4)
+    x = x.numpy().astype(dtype)
+    assert measured(x, y.numpy()) == measured(torch.from_numpy(x), y)

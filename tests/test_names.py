@@ -28,7 +28,22 @@ def test_look_up_names_the_nearest_and_lists_all():
 
 def test_offered_values_reach_only_constructors_that_want_them():
     assert construct(Part, {}, "option", dim=8, classes=10).values == (8, 1.0, "right", 3)
-    assert construct(Part, {"dim": 4, "scale": 2}, "option", dim=8).values[:2] == (4, 2)
+    assert construct(Part, {"dim": 4, "scale": 2}, "option", classes=8).values[:2] == (4, 2)
+
+
+def test_an_option_may_repeat_but_not_contradict_what_is_offered():
+    assert construct(Part, {"dim": 8}, "option of part", dim=8).values[0] == 8
+    with pytest.raises(ValueError, match=r"option of part 'dim': wanted 8, .* got 4"):
+        construct(Part, {"dim": 4}, "option of part", dim=8)
+
+
+def test_a_build_that_takes_more_options_is_given_them():
+    def build(a=1, **options):
+        return a, options
+
+    assert construct(build, {"b": 2, "a": 3}, "option") == (3, {"b": 2})
+    with pytest.raises(ValueError, match="unknown option 'b'"):
+        construct(lambda **kwargs: kwargs, {"b": 2}, "option")
 
 
 def test_a_wrong_option_is_refused():

@@ -238,7 +238,7 @@ def test_pictures_of_free_sets_and_own_folders_are_shown(data, tmp_path):
 @pytest.mark.parametrize(
     "data",
     [
-        *("cub", "cars", "sop", "inshop", "features:cub.npz", "folder:/x/CUB_200_2011/images"),
+        *("cub", "cars", "sop", "inshop", "folder:/x/CUB_200_2011/images"),
         *("folder:/x/CUB_200_2011_128px", "folder:stanford_cars_crops/train"),
     ],
 )
@@ -247,6 +247,13 @@ def test_pictures_of_others_are_never_in_a_page(data, tmp_path):
     path = write_page(page_of(row), [row], tmp_path, tmp_path)
     assert "data:image" not in path.read_text()
     assert "Its pictures are not ours to show." in path.read_text()
+
+
+def test_features_have_no_pictures_to_show(tmp_path):
+    row = make_row(Recipe(data="features:cub.npz", dim=2), tmp_path)
+    text = write_page(page_of(row), [row], tmp_path, tmp_path).read_text()
+    assert "data:image" not in text
+    assert "This run kept no pictures." in text
 
 
 def page_of(row: dict) -> Answer:

@@ -41,7 +41,7 @@ def write(store, recipe: Recipe, attention: np.ndarray, labels: list[int]) -> di
     shown = np.zeros((len(labels), 4, 4), np.uint8)
     np.savez(folder / "attention.npz", attention=attention, y=np.array(labels), pictures=shown)
     files = {"folder": f"runs/{recipe.hash}", "attention": "attention.npz"}
-    return {"recipe": asdict(recipe), "files": files}
+    return {"recipe": asdict(recipe), "data": {"name": recipe.data}, "files": files}
 
 
 def test_edges_are_as_wide_as_attention_and_green_among_kin(tmp_path):

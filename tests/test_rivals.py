@@ -1,14 +1,19 @@
 """The named rivals are pytorch-metric-learning's losses under the settings of their papers."""
 
+import inspect
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from pytorch_metric_learning import distances, losses, miners, regularizers
 
+from nearkin.data import Split, Splits
 from nearkin.losses import RIVALS, CrossEntropy, NormalisedCrossEntropy, make
-from nearkin.losses.rivals import Borrowed, miner_from_pml
+from nearkin.losses.rivals import UNFIT, Borrowed, miner_from_pml
+from nearkin.runs.recipe import Recipe
+from nearkin.runs.training import Run, train
 
 CLASSES, DIM = 6, 8
 BATCHES = {
@@ -155,11 +160,112 @@ def test_names_and_options_are_strict():
     with pytest.raises(ValueError, match="ProxyNCALoss must be given num_classes, embedding_size"):
         make("pml:ProxyNCALoss")
     with pytest.raises(ValueError, match="losses of pytorch-metric-learning"):
-        built("pml:CrossBatchMemory")
+        built("pml:BatchHardMiner")
     with pytest.raises(ValueError, match="did you mean 'BatchHardMiner'"):
         miner_from_pml("pml:BatchHrdMiner")
     with pytest.raises(ValueError, match="did you mean 'proxy-anchor'"):
         built("proxy-ancor")
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("pml:ProxyNCALoss", "num_classes"),
+        ("arcface", "embedding_size"),
+        ("pml:P2SGradLoss", "descriptors_dim"),
+        ("soft-triple", "num_classes"),
+    ],
+)
+def test_an_option_that_contradicts_the_run_is_refused(name, option):
+    known = {"num_classes": CLASSES}.get(option, DIM)
+    with pytest.raises(ValueError, match=f"Loss '{option}': wanted {known}, .* got 3"):
+        built(name, {option: 3})
+    assert built(name, {option: known})(*batch(BATCHES["pairs"])).isfinite()
+
+
+@pytest.mark.parametrize("name", ["pml:ProxyNCALoss", "arcface", "pml:MarginLoss", "soft-triple"])
+def test_classes_that_an_option_gives_are_classes(name):
+    given = {"num_classes": 3}
+    given |= {} if "Margin" in name else {"embedding_size": DIM}
+    loss: Any = make(name, given)
+    x, y = batch([0, 0, 5, 5])
+    with pytest.raises(ValueError, match=r"labels must be in 0\.\.2, got 0\.\.5"):
+        loss(x, y)
+    assert loss(x, y.clamp_max(2)).isfinite()
+    assert (loss.rates() != {}) == any(True for _ in loss.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("soft-triple", {"centers_per_class": 0}, "wanted 2 centers_per_class .*, got 0"),
+        ("soft-triple", {"centers_per_class": 1}, "wanted 2 centers_per_class .*, got 1"),
+        ("soft-triple", {"centers_per_class": 2.5}, "pml:SoftTripleLoss cannot be built with"),
+        ("soft-triple", {"gamma": 0}, "SoftTripleLoss cannot be built with .*gamma=0.*: float div"),
+        ("pml:SubCenterArcFaceLoss", {"sub_centers": -1}, "cannot be built with sub_centers=-1"),
+        ("pml:CircleLoss", {"distance": "squared"}, "cannot be built with distance=squared"),
+    ],
+)
+def test_what_cannot_be_built_is_said_in_one_line(name, options, said):
+    with pytest.raises(ValueError, match=said) as error:
+        built(name, options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")
+def test_what_goes_wrong_in_a_borrowed_loss_is_said_in_one_line_with_its_name():
+    x, y = batch(BATCHES["pairs"])
+    with pytest.raises(ValueError, match=r"pml:LargeMarginSoftmaxLoss: .*zero") as error:
+        built("pml:LargeMarginSoftmaxLoss", {"margin": 0})(x, y)
+    assert isinstance(error.value.__cause__, ZeroDivisionError)
+    with pytest.raises(ValueError, match="pml:SmoothAPLoss: All classes must have") as error:
+        built("pml:SmoothAPLoss")(x, y)
+    assert "\n" not in str(error.value)
+
+
+def names_of(module):
+    """The public classes of a module of PML, among them those that we do not offer."""
+    return sorted(name for name, value in vars(module).items() if inspect.isclass(value))
+
+
+NEEDED: dict[str, dict] = {"RankedListLoss": {"margin": 0.4, "Tn": 1.0}}
+
+
+def trained(**changes):
+    """Two steps on features, after which the weights are others and the loss is finite."""
+    torch.manual_seed(0)
+    y = torch.arange(4).repeat_interleave(4)
+    parts = [Split(torch.randn(16, 6), y, tuple(f"{part}{i}" for i in range(4))) for part in "ab"]
+    splits = Splits("features", parts[0], parts[1], parts[1])
+    recipe = Recipe(backbone="linear", dim=DIM, batch=8, per_class=2, steps=2, epochs=1, **changes)
+    run = Run(recipe, splits, device="cpu")
+    before = run.backbone.module.head.weight.detach().clone()
+    (*_, last) = train(run)
+    assert not torch.equal(before, run.backbone.module.head.weight)
+    assert math.isfinite(last.watched["loss"])
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__", "ignore:Using a non-tuple sequence")
+@pytest.mark.parametrize("name", names_of(losses))
+def test_every_loss_of_pml_trains_or_says_in_one_line_why_not(name):
+    if name in UNFIT:
+        with pytest.raises(ValueError, match=f"pml:{name} does not run here: {UNFIT[name]}"):
+            trained(loss=f"pml:{name}")
+    else:
+        trained(loss=f"pml:{name}", loss_options=NEEDED.get(name, {}))
+
+
+@pytest.mark.parametrize("name", names_of(miners))
+def test_every_miner_of_pml_trains_or_says_in_one_line_why_not(name):
+    if name in UNFIT:
+        with pytest.raises(ValueError, match=f"pml:{name} does not run here: {UNFIT[name]}"):
+            trained(loss="pml:ContrastiveLoss", miner=f"pml:{name}")
+    else:
+        trained(loss="pml:ContrastiveLoss", miner=f"pml:{name}")
+
+
+def test_every_class_that_is_left_out_is_one_of_pml():
+    assert {*names_of(losses), *names_of(miners)} >= UNFIT.keys()
 
 
 def test_half_precision_is_computed_in_float32():

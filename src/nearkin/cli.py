@@ -22,7 +22,8 @@ from tyro.conf import OmitArgPrefixes, Positional
 from nearkin import measure
 from nearkin.data import Split
 from nearkin.data.splits import in_classes_of
-from nearkin.names import construct, look_up, typed
+from nearkin.measure.exact import METRICS
+from nearkin.names import construct, look_up, typed, unknown
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.words import one_line, parse, split_recipe_file
 
@@ -30,11 +31,9 @@ Options = Mapping[str, Plain]
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where the data are and the results go, and on what the work is done."""
+class Means:
+    """Where the data are, and on what the work is done."""
 
-    out: Path = Path("out")
-    """folder of the results"""
     root: Path | None = None
     """folder of the data sets; by default NEARKIN_DATA, else ./data"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -54,25 +53,46 @@ class Where:
         return Place(root, self.device, self.download, self.skip_bad, self.threads)
 
 
+@dataclass(frozen=True)
+class Where:
+    """Where the results go, and by what means."""
+
+    out: Path = Path("out")
+    """folder of the results"""
+    means: OmitArgPrefixes[Means] = Means()
+
+    def place(self):
+        """The engine's form of the means."""
+        return self.means.place()
+
+
 def list_names() -> None:
     """Print every name that the other commands take.
 
     Example: nearkin list
     """
+    from pytorch_metric_learning import miners
+
     from nearkin import backbones, data, graphs, losses, studies
     from nearkin.data import transforms
-    from nearkin.runs import parts
+    from nearkin.graphs import inference
+    from nearkin.runs import parts, training
 
+    borrowed = [name for name in dir(miners) if name.endswith("Miner") and name != "BaseMiner"]
     kinds = {
         "data sets": data.DATASETS,
         "backbones": backbones.BACKBONES,
-        "losses": {**losses.LOSSES, **losses.RIVALS},
+        "losses": [*losses.LOSSES, *losses.RIVALS, "pml:CLASS"],
+        "miners": [f"pml:{name}" for name in borrowed],
         "graph builders": graphs.BUILDERS,
         "graph layers": graphs.LAYERS,
         "samplers": data.SAMPLERS,
         "augmentations": transforms.AUGMENTS,
         "optimizers": parts.OPTIMIZERS,
         "schedules": parts.SCHEDULES,
+        "precisions": training.PRECISIONS,
+        "metrics": METRICS,
+        "refinements": inference.SOURCES,
         "studies": studies.STUDIES,
     }
     for kind, names in kinds.items():
@@ -244,7 +264,7 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
 def evaluate_embeddings(
     embeddings: Path,
     gallery: Path | None = None,
-    metric: Literal["cosine", "inner", "euclidean"] = "cosine",
+    metric: str = "",
     ks: tuple[int, ...] = (1, 2, 4, 8),
     clusters: bool = True,
     intervals: bool = False,
@@ -261,16 +281,20 @@ def evaluate_embeddings(
         embeddings: .npz file of the queries; what `embed` writes has all splits, of which query and
             gallery count here.
         gallery: .npz file of what they are searched in, all of it; by default each other.
-        metric: what near means.
+        metric: what near means: cosine, inner or euclidean; by default what the file's array
+            `metric` says, else cosine.
         ks: the k of recall@k.
         clusters: whether to add NMI and AMI, by k-means.
         intervals: whether to add 95 % intervals, by a bootstrap over the classes.
         memory: bytes that the search may use.
     """
-    from nearkin.data.features import parts_of, read_features
+    from nearkin.data.features import parts_of, read_arrays, read_features
 
     parts = parts_of(embeddings)
     query, searched = parts["query"], parts["gallery"]
+    metric = metric or str(read_arrays(embeddings, ["metric"]).get("metric", "cosine"))
+    if metric not in METRICS:
+        raise unknown(metric, METRICS, f"metric of {embeddings}")
     sides: dict[str, Any] = {
         "query": vectors_of(query, embeddings, metric),
         "query_labels": query.labels,
@@ -283,7 +307,7 @@ def evaluate_embeddings(
     metrics = measure.evaluate(
         **sides, metric=metric, ks=ks, clusters=clusters, intervals=intervals, memory=memory
     )
-    print(json.dumps(metrics, indent=2))
+    print(json.dumps({"metric": metric, **metrics}, indent=2))
 
 
 @dataclass(frozen=True)
@@ -296,8 +320,9 @@ class Embedding:
     """.npz file to write; features:FILE then reads it"""
     checkpoint: Path | None = None
     """backbone.pt of a run; by default a backbone by name, as it is"""
-    backbone: str = "lite0"
-    """a name from `nearkin list`, or timm:NAME; its features, without a head"""
+    backbone: str = ""
+    """a name from `nearkin list`, or timm:NAME, by default lite0; its features, without a head
+    (those of network and mlp are of random weights)"""
     backbone_options: Options = field(default_factory=dict)
     """key=value ... for the backbone's constructor"""
     size: int = 0
@@ -305,20 +330,22 @@ class Embedding:
     photographs at 128"""
 
 
-def embed(embedding: OmitArgPrefixes[Embedding], where: OmitArgPrefixes[Where] = Where()) -> None:
+def embed(embedding: OmitArgPrefixes[Embedding], means: OmitArgPrefixes[Means] = Means()) -> None:
     """Write a data set's embeddings by one backbone to a file, for heads and losses to train on.
 
     Example: nearkin embed --data cub --backbone lite0 --size 224 --output cub.npz
 
     Example: nearkin embed --data mnist-5k --checkpoint out/runs/HASH/backbone.pt --output x.npz
     """
+    from rich.console import Console
     from rich.progress import Progress
 
     from nearkin.runs.embedding import load_and_embed
 
-    with Progress() as shown:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as shown:
         task = shown.add_task(f"embedding {embedding.data}", total=None)
-        for progress in load_and_embed(**vars(embedding), place=where.place()):
+        for progress in load_and_embed(**vars(embedding), place=means.place()):
             shown.update(task, completed=progress.done, total=progress.total)
     print(f"{embedding.output}: {progress.total:,} embeddings, for features:{embedding.output}")
 
@@ -373,8 +400,8 @@ COMMANDS: dict[str, Callable] = {
 }
 
 
-NO_MEMORY = "out of memory|can't allocate memory"
-"""What torch says in an error that is of no kind of its own."""
+TOO_LARGE = "out of memory|can't allocate memory|[Oo]verflow|int too big"
+"""What torch says of sizes that no machine holds, in errors that are of no kind of their own."""
 
 
 def main(words: list[str] | None = None) -> None:
@@ -388,10 +415,12 @@ def main(words: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         print("nearkin:", " ".join(str(error).split()), file=sys.stderr)
         raise SystemExit(2) from None
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error))):
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        if not (isinstance(error, MemoryError) or re.search(TOO_LARGE, str(error))):
             raise
-        print("nearkin: out of memory:", " ".join(str(error).split())[:200], file=sys.stderr)
+        print(
+            "nearkin: out of memory or range:", " ".join(str(error).split())[:200], file=sys.stderr
+        )
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("nearkin: stopped; the same command goes on from here", file=sys.stderr)

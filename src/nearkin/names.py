@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+REST = inspect.Parameter.VAR_KEYWORD
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -53,8 +54,9 @@ def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **
 
     Options are what a person asked for: one that `build` does not know is an error, and so is a
     value whose type is not that of the parameter's default. Offered values are what the run knows
-    (classes, dim): passed where wanted and not None; an option of the same name goes first. A
-    number passes for a str, as in filters=32.
+    (classes, dim): passed where wanted and not None; an option may repeat, not contradict them. A
+    number passes for a str, as in filters=32. A build that takes **options is given those that it
+    does not name, and is strict about them itself.
 
     >>> construct(lambda dim, scale=1.0: dim * scale, {"scale": 2}, "loss", dim=8, classes=10)
     16
@@ -69,15 +71,20 @@ def arguments(
     build: Callable, options: Mapping[str, Any], kind: str, **offered: Any
 ) -> dict[str, Any]:
     """What `construct` calls build with."""
+    signature = inspect.signature(build).parameters
+    takes_more = "options" in signature and signature["options"].kind is REST
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(build).parameters.items()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for name, parameter in signature.items()
+        if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, REST)
     }
     known = {k: v for k, v in offered.items() if k in parameters and v is not None}
-    given = {**known, **options}
+    refuse_contradiction(options, known, kind)
+    given = {**options, **known}
     for name, value in options.items():
         if name not in parameters:
+            if takes_more:
+                continue
             raise unknown(name, parameters, kind)
         default = parameters[name].default
         if isinstance(default, str) and type(value) in (int, float):
@@ -89,6 +96,19 @@ def arguments(
     if missing:
         raise ValueError(f"{kind} missing: {', '.join(missing)} must be given")
     return given
+
+
+def refuse_contradiction(options: Mapping[str, Any], known: Mapping[str, Any], kind: str) -> None:
+    """An option of what the run itself knows must have the run's value.
+
+    >>> refuse_contradiction({"dim": 7}, {"dim": 64}, "option of cross-entropy")
+    Traceback (most recent call last):
+    ValueError: option of cross-entropy 'dim': wanted 64, as the run has it, got 7
+    """
+    for name, value in options.items():
+        if name in known and value != known[name]:
+            wanted = f"{known[name]}, as the run has it"
+            raise ValueError(f"{kind} {name!r}: wanted {wanted}, got {value!r}")
 
 
 def fits(value: Any, default: Any) -> bool:

@@ -10,7 +10,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from nearkin.backbones.network import Shape, for_relu, in_full
+from nearkin.backbones.network import Shape, for_relu, in_full, refuse_below_one
 
 
 class Backbone(nn.Module):
@@ -65,6 +65,8 @@ def mlp(input_shape: Shape, dim: int, *, hidden: int = 0) -> Backbone:
             starts as the identity, so that nothing of what pretrained features know is lost
             (but their negative parts: a ReLU follows).
     """
+    if hidden:
+        refuse_below_one("mlp", {"hidden": hidden})
     features = prod(input_shape)
     layer = for_relu(nn.Linear(features, hidden or features))
     if not hidden:

@@ -11,6 +11,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from nearkin.tensors import at_least_float32
+
 Shape = tuple[int, ...]
 
 
@@ -91,12 +93,19 @@ class Network(nn.Module):
 
     def connect(self, x: Tensor) -> Tensor:
         """Embeddings (B, D) of pictures (B, C, H, W)."""
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"Network: wanted a tensor, as torch.as_tensor, got {type(x).__name__}"
+            )
         if not x.is_floating_point() or tuple(x.shape[1:]) != self.input_shape:
             wanted = "(B, {}, {}, {})".format(*self.input_shape)
             raise ValueError(
                 f"Network: wanted floats {wanted}, as batch, channels, height, width, "
                 f"got {str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
             )
+        weights = next(self.parameters(), x).dtype
+        if at_least_float32(x).dtype != weights:
+            raise ValueError(f"Network: wanted {weights}, as its weights are, got {x.dtype}")
         return in_full(self.head, self.trunk(x))
 
     forward = connect

@@ -42,12 +42,14 @@ def timm_model(
         norm: of the features, before the linear layer: none, layer (without weights) or batch.
         head: linear, or none (the features are the embedding, whatever dim says).
         batch_norm: live, or frozen: its statistics stay those of the pretraining.
-        output_stride: pixels of a picture to one cell of the last feature map; below 32, the last
-            strides become dilations, where the model can do that.
+        output_stride: pixels of a picture to one cell of the last feature map, 8, 16 or 32; below
+            32, the last strides become dilations, where the model can do that.
         bgr: pixels as Caffe's models saw them: blue first, 0..255, less (104, 117, 128).
     """
     if len(input_shape) != 3 or input_shape[0] not in (1, 3):
         raise ValueError(f"timm:{model} wanted pictures (1 or 3, H, W), got inputs {input_shape}")
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
     frozen = look_up(batch_norm, {"live": False, "frozen": True}, "batch_norm")
     net: Any = create(model, input_shape, weights, pool != "own", output_stride)
     trunk = Trunk(net, look_up(pool, POOLS, "pool")(), frozen, bgr)

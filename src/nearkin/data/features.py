@@ -91,6 +91,8 @@ def read_features(path: Path) -> Split:
         raise ValueError(
             f"features:{path}: wanted x (N, D) and y (N,), got {x.shape} and {y.shape}"
         )
+    if not x.size:
+        raise ValueError(f"features:{path}: it holds no vectors, x is {x.shape}")
     names = arrays.get("names", ())
     if len(names) not in (0, len(x)):
         raise ValueError(f"features:{path}: wanted {len(x)} names, got {len(names)}")

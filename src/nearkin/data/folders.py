@@ -15,38 +15,71 @@ from nearkin.data.pictures import ENDINGS
 from nearkin.data.sources import Request, folder_with
 from nearkin.data.splits import Split, Splits, halves
 
-PARTS = ("train", "test")
+PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+"""What a folder of class folders may be called, in any case, and which part it then is."""
+LAYOUT = "wanted class folders, or train/ beside test/ or val/ (one of each) with class folders"
 
 
 def folder(request: Request) -> Splits:
     """A folder of class folders, or one that holds train/ and test/ with class folders each.
 
     Without train/ and test/ the first half of the sorted classes trains and the rest tests. With
-    them the two may have the same classes, or must have none in common.
+    them the two may have the same classes, or must have none in common. Where val/ (or valid/,
+    validation/) stands in place of test/, it is tested on; beside test/ it is not used. The variant
+    says so.
     """
     root = request.root
     name = f"folder:{root}"
     if not root.is_dir():
         raise ValueError(f"{name}: no such folder")
-    apart = all((root / part).is_dir() for part in PARTS)
     entries = [path for path in sorted(root.iterdir()) if not path.name.startswith(".")]
-    beside = [p.name for p in entries if (p.name not in PARTS if apart else not p.is_dir())]
+    parts = parts_among(entries, name)
+    used = [parts["train"], parts.get("test") or parts["val"]] if parts else []
+    beside = [p.name for p in entries if (p.name not in used if parts else not p.is_dir())]
     if beside:
+        said = " and ".join(f"{part}/" for part in used) or "class folders"
         warnings.warn(
-            f"{name}: only {'train/ and test/' if apart else 'class folders'} are used, "
-            f"not {len(beside)} beside, such as {beside[0]}",
+            f"{name}: only {said} are used, not {len(beside)} beside, such as {beside[0]}",
             stacklevel=2,
         )
-    if apart:
-        train, test = (listed(name, root, part) for part in PARTS)
-        shared = train.classes == test.classes
+    if parts:
+        train, test = (listed(name, root, part) for part in used)
+        variant = f"{parts['val']}/ not used" if "val" in parts else ""
         return assembled(
-            name, root, {"train": train, "query": test}, request, shared_classes=shared
+            name,
+            root,
+            {"train": train, "query": test},
+            request,
+            variant=variant if "test" in parts else f"tested on {parts['val']}/",
+            shared_classes=train.classes == test.classes,
         )
     whole = listed(name, root)
     first, rest = halves(len(whole.classes), name)
     listings = {"train": whole.of_classes(first), "query": whole.of_classes(rest)}
     return assembled(name, root, listings, request)
+
+
+def parts_among(entries: list[Path], name: str) -> dict[str, str]:
+    """The folder of each part, train and at least one of test and val; none among class folders.
+
+    One alone is a class where it holds pictures, and an error where it holds folders.
+    """
+    named = [path for path in entries if path.is_dir() and path.name.lower() in PARTS]
+    parts = {PARTS[path.name.lower()]: path.name for path in named}
+    apart = "train" in parts and len(parts) > 1
+    if not apart and not any(holds_only_folders(path) for path in named):
+        return {}
+    if not apart or len(parts) < len(named):
+        got = " and ".join(f"{path.name}/" for path in named)
+        raise ValueError(f"{name}: {LAYOUT}, got {got}")
+    return parts
+
+
+def holds_only_folders(folder: Path) -> bool:
+    """Whether there are folders in it, and no pictures."""
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    pictures = any(path.suffix.lower() in ENDINGS for path in inside if path.is_file())
+    return any(path.is_dir() for path in inside) and not pictures
 
 
 def listed(name: str, root: Path, below: str = "") -> Listing:

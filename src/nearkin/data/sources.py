@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from nearkin.names import look_up
 
@@ -113,6 +113,30 @@ WHERE = {
         "FILE.npz with x (N, D), y (N,) and, if you like, names (N,)",
     ),
 }
+
+
+OURS_TO_SHOW = {"mnist-5k", "mnist", "fashion-mnist", "omniglot"}
+NOT_OURS = {"cub", "cars", "cars196", "sop", "inshop"}
+THEIR_ARCHIVES = ("cub_200", "stanford_cars", "stanford_online_products", "in-shop")
+"""How the folders begin that the archives of others hold."""
+
+
+def may_show(name: str) -> bool:
+    """Whether the data set's terms let its pictures be copied into results, and shown.
+
+    MNIST, Fashion-MNIST, Omniglot and a person's own folder; not CUB, Cars, SOP and In-Shop, nor
+    a folder of theirs, by whatever link one comes to it.
+
+    >>> [may_show(name) for name in ("mnist", "folder:x", "cub")]
+    [True, True, False]
+    >>> may_show("folder:x/CUB_200_2011_128px")
+    False
+    """
+    kind, _, path = name.partition(":")
+    if kind != "folder":
+        return kind in OURS_TO_SHOW
+    parts = [part.lower() for part in (*PurePath(path).parts, *Path(path).resolve().parts)]
+    return not any(part in NOT_OURS or part.startswith(THEIR_ARCHIVES) for part in parts)
 
 
 def where(name: str) -> str:

@@ -1,7 +1,7 @@
 """A weighted sum of losses, to balance what each does well."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import isfinite
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined
+from nearkin.names import unknown
 
 BETWEEN = re.compile(r"(?<![\d.][eE])\+")  # a plus, but for that of 1e+3
 
@@ -20,7 +21,7 @@ class Combined(nn.Module):
         loss = sum over terms of   weight x loss_name(embeddings, labels)
 
     Seed 2 proposes it for the n-tuple losses: the triplet on a tuple separates the classes, the
-    ratio over all classes scatters them. Each term has the default options of its loss.
+    ratio over all classes scatters them.
 
     Source: seed 2, Future Research.
 
@@ -28,10 +29,14 @@ class Combined(nn.Module):
         terms: such as "tuple-triplet + 0.5 * tuple-ratio".
         classes: of the training set, for terms that own proxies or classifiers.
         dim: of the embeddings, likewise.
+        options: TERM.OPTION of each term's loss, such as contrastive.margin=0.5; of every term of
+            that name, where there are more.
 
     >>> x, y = torch.tensor([[0.0], [0.0], [1.0], [1.0]]), torch.tensor([0, 0, 1, 1])
     >>> Combined("tuple-triplet + 0.5 * tuple-ratio")(x, y)  # 0.0723 + 0.3133 / 2
     tensor(0.2290)
+    >>> Combined("triplet + contrastive", **{"contrastive.margin": 0.5}).losses[1].margin
+    0.5
     """
 
     def __init__(
@@ -39,15 +44,18 @@ class Combined(nn.Module):
         terms: str = "tuple-triplet + tuple-ratio",
         classes: int | None = None,
         dim: int | None = None,
+        **options: Any,
     ):
         from nearkin.losses import make  # the registry holds this class, so it comes first
 
         super().__init__()
-        self.weights, losses = [], []
+        self.weights, names = [], []
         for term in BETWEEN.split(terms):
             weight, _, name = term.rpartition("*")
             self.weights.append(number(weight, term) if weight.strip() else 1.0)
-            losses.append(make(name.strip(), {}, classes=classes, dim=dim))
+            names.append(name.strip())
+        given = options_of_terms(names, options)
+        losses = [make(name, given[name], classes=classes, dim=dim) for name in names]
         self.losses = nn.ModuleList(losses)
         self.metric = getattr(losses[0], "metric", "cosine")
 
@@ -70,6 +78,22 @@ class Combined(nn.Module):
             for i, loss in enumerate(self.losses)
             for prefix, rate in getattr(loss, "rates", dict)().items()
         }
+
+
+def options_of_terms(names: list[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Term -> its options, from TERM.OPTION.
+
+    >>> options_of_terms(["triplet", "contrastive"], {"contrastive.margin": 0.5})
+    {'triplet': {}, 'contrastive': {'margin': 0.5}}
+    """
+    given: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in options.items():
+        name, _, option = key.partition(".")
+        if name not in given or not option:
+            valid = ("terms", *(f"{name}.OPTION" for name in given))
+            raise unknown(key, valid, "option of combined")
+        given[name][option] = value
+    return given
 
 
 def number(text: str, term: str) -> float:

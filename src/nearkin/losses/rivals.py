@@ -7,7 +7,8 @@ with the settings of its paper, its miner and the learning rate of its proxies.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, checked_labels
-from nearkin.names import fits, look_up, unknown
+from nearkin.names import fits, look_up, refuse_contradiction, unknown
 from nearkin.tensors import at_least_float32
 
 Plain = str | int | float | bool | None
@@ -42,7 +43,7 @@ class Rival:
         """The loss under these settings; options of the caller go first."""
         loss = borrow("losses", self.loss, {**self.options, **options}, classes, dim)
         miner = borrow("miners", self.miner, self.miner_options) if self.miner else None
-        return Borrowed(loss, miner, self.rate, classes)
+        return Borrowed(loss, miner, self.rate, options.get("num_classes", classes))
 
 
 RIVALS: dict[str, Rival] = {
@@ -124,14 +125,13 @@ class Borrowed(nn.Module):
     """A loss of PML, with its miner where it has one, under our contract.
 
     In float32 under bf16 autocast, as our own losses; labels that it has no class for are refused.
+    classes: how many it was built for, where it has a part for each.
     """
 
-    def __init__(
-        self, loss: nn.Module, miner: nn.Module | None, rate: float, classes: int | None
-    ) -> None:
+    def __init__(self, loss: nn.Module, miner: nn.Module | None, rate: float, classes: Any) -> None:
         super().__init__()
         self.loss, self.miner, self.rate = loss, miner, rate
-        self.classes = classes if any(True for _ in loss.parameters()) else None
+        self.classes = classes if "num_classes" in plain_options(type(loss)) else None
 
     def forward(
         self,
@@ -142,7 +142,8 @@ class Borrowed(nn.Module):
         ref_labels: Tensor | None = None,
     ) -> Tensor:
         labels = checked_labels(labels, embeddings, self.classes)
-        with torch.autocast(embeddings.device.type, enabled=False):
+        name = f"pml:{type(self.loss).__name__}"
+        with torch.autocast(embeddings.device.type, enabled=False), errors_of(name):
             embeddings = at_least_float32(embeddings)
             if self.miner is not None and indices_tuple is None:
                 indices_tuple = self.miner(embeddings, labels, ref_emb, ref_labels)
@@ -150,7 +151,7 @@ class Borrowed(nn.Module):
 
     def rates(self) -> dict[str, float]:
         """Proxies, classifiers and learnt margins, where there are any."""
-        return {"loss.": self.rate} if self.classes else {}
+        return {"loss.": self.rate} if any(True for _ in self.loss.parameters()) else {}
 
 
 def from_pml(
@@ -161,7 +162,8 @@ def from_pml(
     Options are its plain constructor arguments, `distance` (one of DISTANCES), and
     `embedding_reg_weight` (of the embeddings' mean squared length).
     """
-    return Borrowed(borrow("losses", name, options, classes, dim), None, PROXY_RATE, classes)
+    loss = borrow("losses", name, options, classes, dim)
+    return Borrowed(loss, None, PROXY_RATE, options.get("num_classes", classes))
 
 
 def miner_from_pml(name: str) -> nn.Module:
@@ -186,17 +188,20 @@ def borrow(
         "losses": (losses, losses.BaseMetricLossFunction),
         "miners": (miners, miners.BaseMiner),
     }[kind]
+    if name in UNFIT and hasattr(module, name):
+        raise ValueError(f"pml:{name} does not run here: {UNFIT[name]}")
     available: dict[str, Any] = {
         name: build
         for name, build in vars(module).items()
-        if inspect.isclass(build) and issubclass(build, base) and build is not base
+        if inspect.isclass(build) and issubclass(build, base) and name not in UNFIT
     }
     build = look_up(name, available, f"{kind} of pytorch-metric-learning")
     defaults = plain_options(build)
     check_options(name, options, defaults)
     known = {"num_classes": classes, "embedding_size": dim, "descriptors_dim": dim}
     known = {n: value for n, value in known.items() if n in defaults and value is not None}
-    given: dict[str, Any] = {**known, **options}
+    refuse_contradiction(options, known, f"option of pml:{name}")
+    given: dict[str, Any] = {**options, **known}
     missing = [n for n, default in defaults.items() if default is REQUIRED and n not in given]
     if missing:
         raise ValueError(f"pml:{name} must be given {', '.join(missing)}")
@@ -205,13 +210,48 @@ def borrow(
         given["distance"] = getattr(distances, metric)(**arguments)
     if "embedding_reg_weight" in given:
         given["embedding_regularizer"] = regularizers.LpRegularizer(power=2)
-    if "weight_reg_weight" in given:
-        centers = given.get("centers_per_class", defaults["centers_per_class"])
-        given["weight_regularizer"] = regularizers.SparseCentersRegularizer(classes, centers)
-    try:
+    said = ", ".join(f"{option}={value}" for option, value in options.items())
+    with errors_of(f"pml:{name} cannot be built with {said or 'its defaults'}"):
+        if "weight_reg_weight" in given:
+            centers = given.get("centers_per_class", defaults["centers_per_class"])
+            if centers < 2:
+                raise ValueError(
+                    f"wanted 2 centers_per_class or more to draw together, got {centers}"
+                )
+            given["weight_regularizer"] = regularizers.SparseCentersRegularizer(
+                given["num_classes"], centers
+            )
         return build(**given)
-    except AssertionError as error:
-        raise ValueError(f"pml:{name} cannot be built with {given}: {error}") from None
+
+
+@contextmanager
+def errors_of(name: str) -> Iterator[None]:
+    """What goes wrong inside PML is said in one line, after this name; but not a lack of memory."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name}: {said}") from error
+
+
+UNFIT: dict[str, str] = {
+    "BaseLossWrapper": "it is the base of others",
+    "BaseMetricLossFunction": "it is the base of others",
+    "BaseMiner": "it is the base of others",
+    "CrossBatchMemory": "it goes around a loss; take the loss, and memory=SIZE of the recipe",
+    "DynamicSoftMarginLoss": "it goes back through the graph of the step before, which is gone",
+    "EmbeddingRegularizerMixin": "it is the base of others",
+    "EmbeddingsAlreadyPackagedAsTriplets": "take the sampler triplets, which says them to the loss",
+    "GenericPairLoss": "it is the base of others",
+    "ManifoldLoss": "it takes no labels",
+    "MultipleLosses": "it goes around losses; take combined",
+    "SelfSupervisedLoss": "it takes no labels",
+    "VICRegLoss": "it takes no labels",
+    "WeightRegularizerMixin": "it is the base of others",
+}
+"""Classes of PML's losses and miners that are not offered, and why."""
 
 
 DISTANCES: dict[str, tuple[str, dict[str, Any]]] = {

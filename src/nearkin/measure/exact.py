@@ -17,9 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+Array = Tensor | np.ndarray
+"""what comes in as a tensor, or becomes one"""
 METRICS = ("cosine", "inner", "euclidean")
 STEPS = 2.0**24
 LOW_BITS = 2**32 - 1
@@ -27,11 +30,24 @@ IN_CACHE = 512
 """rows at a time of what is done row by row in float64"""
 
 
-def check_embeddings(x: Tensor, name: str = "embeddings", *, zero: bool = False) -> None:
+MATRIX = "must be a matrix of floats, one row an item"
+
+
+def as_tensor(x: Array, wanted: str, device: torch.device | None = None) -> Tensor:
+    """x as a tensor; for what cannot be one, an error that says what was wanted."""
+    try:
+        found = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{wanted}, got {type(x).__name__} ({why})") from None
+    return found.to(device)
+
+
+def check_embeddings(x: Array, name: str = "embeddings", *, zero: bool = False) -> None:
     """Refuse what has no neighbours: not a matrix, NaN, infinity and, unless `zero`, zero rows."""
+    x = as_tensor(x, f"{name} {MATRIX}")
     if x.ndim != 2 or not x.is_floating_point() or not x.numel():
-        wanted = "must be a matrix of floats, one row an item"
-        raise ValueError(f"{name} {wanted}, got {tuple(x.shape)} of {x.dtype}")
+        raise ValueError(f"{name} {MATRIX}, got {tuple(x.shape)} of {x.dtype}")
     for start, rows in blocks(x, 8192):
         for bad, what in (
             (~rows.float().isfinite().all(1), "NaN or infinity"),

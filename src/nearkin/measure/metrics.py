@@ -28,8 +28,16 @@ from math import inf
 import torch
 from torch import Tensor
 
-from nearkin.measure.exact import blocks, from_keys, similarities, to_keys
-from nearkin.measure.nearest import NOTHING, Search, nearest_keys, neighbours, ranks, search_of
+from nearkin.measure.exact import Array, as_tensor, blocks, from_keys, similarities, to_keys
+from nearkin.measure.nearest import (
+    NOTHING,
+    Search,
+    both_embeddings,
+    nearest_keys,
+    neighbours,
+    ranks,
+    search_of,
+)
 from nearkin.measure.screen import plain_arithmetic
 from nearkin.measure.statistics import Difference, Estimate, bootstrap, bootstrap_difference
 
@@ -79,10 +87,10 @@ class Retrieval:
 
 
 def evaluate(
-    query: Tensor,
-    query_labels: Tensor,
-    gallery: Tensor | None = None,
-    gallery_labels: Tensor | None = None,
+    query: Array,
+    query_labels: Array,
+    gallery: Array | None = None,
+    gallery_labels: Array | None = None,
     *,
     metric: str = "cosine",
     ks: Sequence[int] = (1, 2, 4, 8),
@@ -95,7 +103,7 @@ def evaluate(
     """Retrieval (and clustering) metrics, all in 0..1: {"recall@1": 0.57, "map@r": ..., ...}.
 
     Args:
-        query, query_labels: (B, D) floats and (B,) integers.
+        query, query_labels: (B, D) floats and (B,) integers, of tensors or of NumPy.
         gallery, gallery_labels: what is searched; by default each query among all the others.
         metric: "cosine", "inner" or "euclidean".
         ks, precision_ks: the k of recall@k and of precision@k.
@@ -109,6 +117,7 @@ def evaluate(
     >>> evaluate(x, torch.tensor([0, 0, 1, 1]), ks=[1], precision_ks=[])
     {'recall@1': 1.0, 'mrr': 1.0, 'r_precision': 1.0, 'map@r': 1.0}
     """
+    query, gallery = both_embeddings(query, gallery)
     found = retrieval(
         query,
         query_labels,
@@ -132,10 +141,10 @@ def evaluate(
 
 
 def retrieval(
-    query: Tensor,
-    query_labels: Tensor,
-    gallery: Tensor | None = None,
-    gallery_labels: Tensor | None = None,
+    query: Array,
+    query_labels: Array,
+    gallery: Array | None = None,
+    gallery_labels: Array | None = None,
     *,
     metric: str = "cosine",
     ks: Sequence[int] = (1, 2, 4, 8),
@@ -144,6 +153,7 @@ def retrieval(
 ) -> Retrieval:
     """The retrieval metrics of every query that has a match; arguments as in `evaluate`."""
     check_sizes((*ks, *precision_ks), memory)
+    query, gallery = both_embeddings(query, gallery)
     query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
     with plain_arithmetic(query.device):
         search = search_of(query, gallery, metric, memory)
@@ -158,10 +168,10 @@ def retrieval(
 
 
 def recalls(
-    query: Tensor,
-    query_labels: Tensor,
-    gallery: Tensor | None = None,
-    gallery_labels: Tensor | None = None,
+    query: Array,
+    query_labels: Array,
+    gallery: Array | None = None,
+    gallery_labels: Array | None = None,
     *,
     metric: str = "cosine",
     ks: Sequence[int] = (1, 2, 4, 8),
@@ -176,6 +186,7 @@ def recalls(
     {'recall@1': 0.6666666666666666, 'recall@2': 1.0}
     """
     check_sizes(ks, memory)
+    query, gallery = both_embeddings(query, gallery)
     query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
     most = len(labels) - (gallery is None)
     nearest = neighbours(query, min(max(ks), most), gallery, metric=metric, memory=memory).indices
@@ -283,31 +294,29 @@ def count_matches(query_labels: Tensor, labels: Tensor) -> Tensor:
 
 
 def both_labels(
-    query: Tensor, query_labels: Tensor, gallery: Tensor | None, gallery_labels: Tensor | None
+    query: Tensor, query_labels: Array, gallery: Tensor | None, gallery_labels: Array | None
 ) -> tuple[Tensor, Tensor]:
     """Labels of the queries and of what is searched: without a gallery, the queries themselves."""
     own = check_labels(query, query_labels, "query")
     return own, own if gallery is None else check_labels(gallery, gallery_labels, "gallery")
 
 
-def check_labels(x: Tensor, labels: Tensor | None, name: str) -> Tensor:
+def check_labels(x: Tensor, labels: Array | None, name: str) -> Tensor:
     """The labels as a tensor beside x (N, D), one integer a row, or an error that says so."""
     if labels is None:
         raise ValueError(f"{name} needs labels")
-    labels = torch.as_tensor(labels, device=x.device)
+    wanted = f"{name} labels must be {len(x)} integers, one a row"
+    labels = as_tensor(labels, wanted, x.device)
     if labels.shape != (len(x),) or labels.is_floating_point():
-        raise ValueError(
-            f"{name} labels must be {len(x)} integers, one a row, "
-            f"got {tuple(labels.shape)} of {labels.dtype}"
-        )
+        raise ValueError(f"{wanted}, got {tuple(labels.shape)} of {labels.dtype}")
     return labels.long()
 
 
 def knn_accuracy(
-    query: Tensor,
-    query_labels: Tensor,
-    gallery: Tensor | None = None,
-    gallery_labels: Tensor | None = None,
+    query: Array,
+    query_labels: Array,
+    gallery: Array | None = None,
+    gallery_labels: Array | None = None,
     k: int = 5,
     *,
     metric: str = "cosine",
@@ -322,6 +331,7 @@ def knn_accuracy(
     >>> knn_accuracy(x, torch.tensor([0, 0, 1, 1]), k=1)
     1.0
     """
+    query, gallery = both_embeddings(query, gallery)
     query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
     nearest = neighbours(query, k, gallery, metric=metric, memory=memory).indices
     votes = labels[nearest]  # (B, k), nearest first

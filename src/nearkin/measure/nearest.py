@@ -23,7 +23,10 @@ import torch
 from torch import Tensor
 
 from nearkin.measure.exact import (
+    MATRIX,
+    Array,
     Points,
+    as_tensor,
     blocks,
     from_keys,
     listed_similarities,
@@ -47,9 +50,9 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(
-    query: Tensor,
+    query: Array,
     k: int,
-    gallery: Tensor | None = None,
+    gallery: Array | None = None,
     *,
     metric: str = "cosine",
     memory: float = 1e9,
@@ -57,7 +60,7 @@ def neighbours(
     """The k nearest gallery items of each query, exactly; ties go to the lower index.
 
     Args:
-        query: (B, D) floats.
+        query: (B, D) floats, of a tensor or of NumPy.
         k: how many, 1 to M (M - 1 without a gallery).
         gallery: (M, D) floats; by default the queries themselves, and then nobody is its own
             neighbour.
@@ -70,12 +73,21 @@ def neighbours(
     Neighbours(similarities=tensor([[0.8000], [0.8000], [0.6000]]),
                indices=tensor([[1], [0], [1]]))
     """
+    query, gallery = both_embeddings(query, gallery)
     with plain_arithmetic(query.device):
         search = search_of(query, gallery, metric, memory)
         most = len(search.gallery) - (gallery is None)
         if not 1 <= k <= most:
             raise ValueError(f"k must be in 1..{most}, got {k}")
         return Neighbours(*from_keys(nearest_keys(search, k)))
+
+
+def both_embeddings(query: Array, gallery: Array | None) -> tuple[Tensor, Tensor | None]:
+    """Queries and gallery as tensors on one device: NumPy's arrays are taken too."""
+    query = as_tensor(query, f"query {MATRIX}")
+    if gallery is None:
+        return query, None
+    return query, as_tensor(gallery, f"gallery {MATRIX}", query.device)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nearkin.measure.exact import MATRIX, Array, as_tensor
 from nearkin.measure.metrics import check_labels
 from nearkin.measure.nearest import neighbours
 from nearkin.tensors import at_least_float32
@@ -17,9 +18,9 @@ CELLS = 2**25
 
 
 def label_propagation(
-    x: Tensor,
-    labels: Tensor,
-    known: Tensor,
+    x: Array,
+    labels: Array,
+    known: Array,
     *,
     k: int = 10,
     alpha: float = 0.9,
@@ -54,13 +55,16 @@ def label_propagation(
     >>> label_propagation(x, torch.tensor([7, 0, 9, 0]), known, k=1)
     tensor([7, 7, 9, 9])
     """
-    x, labels = at_least_float32(x), check_labels(x, labels, "x")
+    x = at_least_float32(as_tensor(x, f"x {MATRIX}"))
+    labels = check_labels(x, labels, "x")
+    wanted = "known must be one bool an item, true for at least one"
+    known = as_tensor(known, wanted, x.device)
     if metric not in ("cosine", "inner"):
         raise ValueError(f"metric must be cosine or inner, got {metric!r}")
     if not 0 <= alpha < 1:
         raise ValueError(f"alpha must be in [0, 1), got {alpha}")
     if known.shape != labels.shape or known.dtype != torch.bool or not known.any():
-        raise ValueError("known must be one bool an item, true for at least one")
+        raise ValueError(wanted)
     spread = alpha * normalised_graph(x, k, metric)
     (where,) = known.nonzero(as_tuple=True)
     classes, kind = labels[where].unique(return_inverse=True)
@@ -103,8 +107,8 @@ def normalised_graph(x: Tensor, k: int, metric: str) -> Tensor:
 
 
 def propagation_accuracy(
-    x: Tensor,
-    labels: Tensor,
+    x: Array,
+    labels: Array,
     per_class: int = 1,
     *,
     draws: int = 5,
@@ -120,6 +124,7 @@ def propagation_accuracy(
     >>> propagation_accuracy(x, torch.tensor([0, 0, 1, 1]), k=1)
     1.0
     """
+    x = as_tensor(x, f"x {MATRIX}")
     labels = check_labels(x, labels, "x")
     if draws < 1:
         raise ValueError(f"wanted 1 draw or more, got {draws}")

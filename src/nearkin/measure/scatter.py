@@ -8,10 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nearkin.measure.exact import MATRIX, Array, as_tensor
+from nearkin.measure.metrics import check_labels
 from nearkin.measure.nearest import neighbours
 
 
-def scattering(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+def scattering(embeddings: Array, labels: Array) -> dict[str, float]:
     """How the classes lie, from the within- and between-class covariances W and B.
 
         W = (1/N) sum_c sum_{i in c} (x_i - m_c)(x_i - m_c)^T
@@ -33,7 +35,8 @@ def scattering(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
     """
     if not len(embeddings):
         raise ValueError("wanted embeddings to tell the scattering of, got none")
-    x = embeddings.double()
+    x = as_tensor(embeddings, f"embeddings {MATRIX}").double()
+    labels = check_labels(x, labels, "embeddings'")
     kinds, position, count = labels.unique(return_inverse=True, return_counts=True)
     means = x.new_zeros(len(kinds), x.shape[1]).index_add_(0, position, x)
     means /= count[:, None]
@@ -60,7 +63,7 @@ def line_likeness(centred: Tensor) -> float:
     return 1 - (entropy.exp().item() - 1) / (rank - 1)
 
 
-def confusion(embeddings: Tensor, labels: Tensor, *, metric: str = "cosine") -> Tensor:
+def confusion(embeddings: Array, labels: Array, *, metric: str = "cosine") -> Tensor:
     """(C, C) counts: of the items of class i, how many have a nearest other item of class j.
 
     >>> confusion(torch.tensor([[0.0], [1], [3], [7]]), torch.tensor([0, 0, 1, 1]),
@@ -68,9 +71,11 @@ def confusion(embeddings: Tensor, labels: Tensor, *, metric: str = "cosine") -> 
     tensor([[2, 0],
             [1, 1]])
     """
+    x = as_tensor(embeddings, f"embeddings {MATRIX}")
+    labels = check_labels(x, labels, "embeddings'")
     classes = int(labels.max()) + 1
-    nearest = labels[neighbours(embeddings, 1, metric=metric).indices[:, 0]]
-    pairs = labels.long() * classes + nearest.long()
+    nearest = labels[neighbours(x, 1, metric=metric).indices[:, 0]]
+    pairs = labels * classes + nearest
     return pairs.bincount(minlength=classes * classes).view(classes, classes)
 
 

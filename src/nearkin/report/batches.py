@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from nearkin.data.features import read_arrays
-from nearkin.report.kept import file_of, may_show_pictures
+from nearkin.data.sources import may_show
+from nearkin.report.kept import file_of
 from nearkin.report.plots import Tips, as_svg, new
 from nearkin.report.views import CLASS_COLOURS, RIGHT
 from nearkin.studies.answer import BatchGraphs
@@ -38,7 +39,7 @@ class Batch:
 def read(row: dict, store: Path) -> Batch | None:
     """What the row's run kept of a batch; None where there is nothing, or nothing to be shown."""
     path = file_of(row, store, "attention")
-    if path is None or not may_show_pictures(row):
+    if path is None or not may_show(row["data"]["name"]):
         return None
     arrays = read_arrays(path)
     return Batch(arrays["attention"], arrays["y"].astype(int), arrays["pictures"])

@@ -15,17 +15,16 @@ import base64
 import hashlib
 import io
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from nearkin.data.features import read_arrays
+from nearkin.data.sources import may_show
 
 MOST = 2_000  # items of a set that a page draws
-OURS_TO_SHOW = {"mnist-5k", "mnist", "fashion-mnist", "omniglot"}
-NOT_OURS = {"cub", "cars", "cars196", "sop", "inshop"}
-THEIR_ARCHIVES = ("cub_200", "stanford_cars", "stanford_online_products", "in-shop")
-"""How the folders begin that the archives of others hold."""
+SHEET = 2_000_000  # pixels of one picture that holds all those of a set
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Kept:
     x: (n, D) float32.  labels: (n,).  items: (n,), their places in the query set.
     classes: (C,) names.  names: (n,) names of the items, or none.
     pictures: (n, H, W) or (n, H, W, 3) uint8, or None where there are none to show.
+    forbidden: whether the data set has pictures that its terms forbid to show.
     """
 
     x: np.ndarray
@@ -43,6 +43,7 @@ class Kept:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     pictures: np.ndarray | None
+    forbidden: bool
 
     def fingerprint(self) -> str:
         """The same for the same items, however a run embeds them."""
@@ -60,23 +61,6 @@ class Kept:
         return self.classes[self.labels[i]]
 
 
-def may_show_pictures(row: dict) -> bool:
-    """Whether the data set's terms let a page carry its pictures.
-
-    MNIST, Fashion-MNIST, Omniglot and a person's own folder; not CUB, Cars, SOP and In-Shop, nor
-    a folder of theirs.
-
-    >>> [may_show_pictures({"recipe": {"data": d}}) for d in ("mnist", "folder:x", "cub")]
-    [True, True, False]
-    >>> may_show_pictures({"recipe": {"data": "folder:x/CUB_200_2011_128px"}})
-    False
-    """
-    kind, _, path = row["recipe"]["data"].partition(":")
-    parts = [part.lower() for part in PurePath(path).parts]
-    theirs = any(part in NOT_OURS or part.startswith(THEIR_ARCHIVES) for part in parts)
-    return kind in OURS_TO_SHOW or (kind == "folder" and not theirs)
-
-
 def file_of(row: dict, store: Path, kind: str) -> Path | None:
     """The file of this kind that the row's run kept; None where it kept none, or not on this
     machine."""
@@ -92,7 +76,8 @@ def read(row: dict, store: Path) -> Kept | None:
         return None
     arrays = read_arrays(path)
     n = len(arrays["y"])
-    shown = may_show_pictures(row) and "pictures" in arrays
+    data = row["data"]["name"]
+    shown = may_show(data) and "pictures" in arrays
     items = arrays["picture_index"] if shown else np.arange(n)
     step = max(1, -(-len(items) // MOST))
     items = items[::step]
@@ -104,6 +89,7 @@ def read(row: dict, store: Path) -> Kept | None:
         classes=tuple(map(str, arrays["classes"])),
         names=tuple(map(str, names)),
         pictures=arrays["pictures"][::step] if shown else None,
+        forbidden=not (may_show(data) or data.startswith("features:")),
     )
 
 
@@ -140,15 +126,17 @@ def image_uri(image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def sheet(pictures: np.ndarray, side: int = 32) -> tuple[str, int]:
+def sheet(pictures: np.ndarray) -> tuple[str, int]:
     """All pictures in one image, as data, and how many stand in a row of it.
 
-    Each is at most `side` pixels wide and high, and square, so that 2,000 stay below 1 MB or so.
+    Each is square, and at most 32 pixels wide where they are 2,000, 64 where they are few, so that
+    all stay below 1 MB or so.
     """
     from PIL import Image
 
     across = max(1, int(np.ceil(np.sqrt(len(pictures)))))
     height, width = pictures.shape[1:3]
+    side = min(64, max(32, isqrt(SHEET // len(pictures))))
     if height > side or height != width:
         small = [Image.fromarray(p).resize((side, side), Image.Resampling.BOX) for p in pictures]
         pictures = np.stack([np.asarray(p) for p in small])

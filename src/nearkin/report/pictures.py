@@ -124,7 +124,7 @@ def draw_tile(axes, view: Answers, question: Question, j: int, x: float, y: floa
     side, name = 0.9, kept.kind(item)
     if kept.pictures is not None:
         axes.imshow(kept.pictures[item], cmap="gray", extent=(x, x + side, y + side, y))
-        axes.text(x + side / 2, y - 0.05, short(mark + name, 14), ha="center", fontsize=8)
+        axes.text(x + side / 2, y - 0.05, short(mark + name, 14), ha="center", fontsize=7.5)
     else:
         middle = {"ha": "center", "va": "center", "fontsize": 7}
         axes.text(x + side / 2, y + side / 2, wrap(short(name, 36), 12), **middle)

@@ -137,7 +137,11 @@ class Answers:
         return [("The nearest is wrong", self.wrong), ("The nearest is right", self.right)]
 
     def summary(self) -> str:
-        pictured = "" if self.kept.pictures is not None else " Its pictures are not ours to show."
+        pictured = ""
+        if self.kept.forbidden:
+            pictured = " Its pictures are not ours to show."
+        elif self.kept.pictures is None:
+            pictured = " This run kept no pictures."
         return (
             f"First the item asked about, then those nearest to it among {len(self.kept.x):,} "
             f"items; the nearest is of its class for {self.hits:,} of {self.asked:,}.{pictured}"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nearkin import backbones
 from nearkin.data import Split, Splits, load, transforms
@@ -43,8 +44,8 @@ def embed(
         variant
 
     What is done lies beside the file until it is whole, so that a killed call goes on; `key` says
-    of what and by what, and work done under another key, or of another number of items, is begun
-    anew.
+    of what and by what, and work done under another key, or of another number of items, or of which
+    the file is broken, is begun anew.
     """
     keep_freed_memory()  # and pixels innermost: lite0 at 224 px in 16 instead of 66 ms a picture
     backbone = backbone.eval().to(device, memory_format=torch.channels_last)
@@ -91,17 +92,20 @@ def load_and_embed(
 ) -> Iterator[Progress]:
     """`embed` with the data set loaded, and the backbone read from a file or made by name.
 
-    A timm model made by name has no head: its features are the embeddings.
+    One made by name (by default lite0) has no head: its features are the embeddings.
     """
-    if output.suffix != ".npz":
-        raise ValueError(f"the output must be an .npz file, got {output}")
+    check_writable(output)
+    if checkpoint and (backbone or backbone_options):
+        given = backbone or ", ".join(backbone_options)
+        raise ValueError(f"wanted a checkpoint or a backbone by name, got {checkpoint} and {given}")
+    if size < 0:
+        raise ValueError(f"size must be 0 or more, got {size}")
     if place.threads:
         torch.set_num_threads(place.threads)
     device = usable(place.device)
-    learnt = ""
     if checkpoint:
         net = backbones.rebuild(backbones.read(checkpoint))
-        learnt = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        made_by: Any = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         shape = net.made["input_shape"]
         size = size or (shape[-1] if len(shape) == 3 else 0)
     splits = load(data, place.root, download=place.download, skip_bad=place.skip_bad, size=size)
@@ -110,12 +114,38 @@ def load_and_embed(
         inputs = splits.train.inputs
         size = size or (0 if isinstance(inputs, Tensor) else PHOTOGRAPH_SIDE)
         shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, size, size)
-        timm = backbone == "lite0" or backbone.startswith("timm:")
-        options = {"head": "none"} | dict(backbone_options) if timm else backbone_options
-        net = backbones.make(backbone, options, shape, dim=1)
+        backbone = backbone or "lite0"
+        net = without_head(backbone, backbone_options, shape)
+        made_by = [backbone, dict(backbone_options)]
     source = str(named(data, place.root)[1].resolve())
-    key = json.dumps([data, source, place.skip_bad, learnt, backbone, dict(backbone_options), size])
+    key = json.dumps([data, source, place.skip_bad, made_by, size])
     return embed(net, splits, output, size=size, key=key, device=device)
+
+
+def check_writable(output: Path) -> None:
+    """An error now, not after the work, where the file cannot be written."""
+    if output.suffix != ".npz":
+        raise ValueError(f"the output must be an .npz file, got {output}")
+    if output.is_dir():
+        raise ValueError(f"the output must be an .npz file, got the folder {output}")
+    try:
+        folder = next(path for path in output.absolute().parents if path.exists())
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"the output {output} cannot be written: {error.strerror}") from None
+
+
+def without_head(name: str, options: Mapping, shape: Sequence[int]) -> Any:
+    """The backbone of this name, but for its last layer, which would be a random projection."""
+    backbone: Any = backbones.make(name, options, shape, dim=1)
+    if options.get("head", "none") != "none":
+        raise ValueError(f"wanted features, without a head, got head={options['head']}")
+    if isinstance(backbone.head, nn.Sequential):
+        backbone.head[-1] = nn.Identity()
+    else:
+        backbone.head = nn.Identity()
+    return backbone
 
 
 def vectors(backbone: Any, split: Split, indices: Tensor, size: int, device: str) -> Tensor:
@@ -136,7 +166,8 @@ def keep(file: Any, done: list[Tensor], key: str) -> None:
 
 def finished(kept: Path, key: str) -> list[Tensor]:
     """What an earlier, killed call under the same key has done."""
-    if not kept.exists():
+    try:
+        state = backbones.read(kept)
+    except ValueError:  # there is none, or it is broken
         return []
-    state = torch.load(kept, weights_only=True)
-    return [state["done"]] if state["key"] == key else []
+    return [state["done"]] if state.get("key") == key else []

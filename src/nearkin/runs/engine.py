@@ -237,7 +237,7 @@ def conclude(
         query = current.splits.query
         embeddings = current.embed(query)
         if not current.trial:  # nobody looks at it
-            keep_embeddings(folder / "embeddings.npz", embeddings, query)
+            keep_embeddings(folder / "embeddings.npz", current, embeddings)
             files["embeddings"] = "embeddings.npz"
         if len(query.classes) <= CONFUSED:
             mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.data import Split, Splits
+from nearkin.data import Splits
+from nearkin.data.sources import may_show
+from nearkin.data.transforms import Pictures, centred
 from nearkin.graphs import refine_at_test
 from nearkin.measure import evaluate, knn_accuracy, recalls, scattering
 from nearkin.runs.store import write_whole
@@ -20,6 +22,7 @@ from nearkin.tensors import unit
 KS = (1, 2, 4, 8, 10, 100, 1000)
 NEIGHBOURS = 5  # of the k-NN accuracy
 PICTURES = 2_000  # at most so many pictures are kept for the page
+SIDE = 56  # pixels of these: 2,000 in colour are 19 MB, of which npz's compression would save 15 %
 LARGEST = 1e15  # length of an embedding; squares of longer ones, summed, leave float32
 
 
@@ -100,10 +103,10 @@ def keep_attention(path: Path, run: Run, classes: int = 6) -> bool:
     """Write who listens to whom among the first classes of a batch of pictures, for the page.
 
     attention (n, n), y (n,), pictures (n, H, W) or (n, H, W, 3); nothing, and False, where inputs
-    are no small pictures or the loss has no attention.
+    are no pictures, or none to be shown, or the loss has no attention.
     """
     inputs = run.splits.train.inputs
-    if not (isinstance(inputs, Tensor) and inputs.ndim == 4 and hasattr(run.loss, "attention")):
+    if not (may_show(run.splits.name) and hasattr(run.loss, "attention")):
         return False
     indices = run.batches_of(0)[0]
     labels = run.splits.train.labels[indices]
@@ -115,33 +118,42 @@ def keep_attention(path: Path, run: Run, classes: int = 6) -> bool:
         return False
     chosen = torch.isin(labels, labels.unique()[:classes]).nonzero()[:, 0]
     chosen = chosen[labels[chosen].argsort(stable=True)]
-    pictures = inputs[indices[chosen]].cpu().movedim(1, -1).squeeze(-1)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         attention=attention.cpu()[chosen][:, chosen].numpy(),
         y=labels[chosen].numpy(),
-        pictures=pictures.numpy(),
+        pictures=thumbnails(inputs[indices[chosen]]),
     )
     write_whole(path, lambda file: file.write(buffer.getvalue()))
     return True
 
 
-def keep_embeddings(path: Path, embeddings: Tensor, split: Split) -> None:
-    """Write a split's embeddings for the page (and for `nearkin evaluate`) as one .npz file.
+def keep_embeddings(path: Path, run: Run, embeddings: Tensor) -> None:
+    """Write the query set's embeddings for the page (and for `nearkin evaluate`) as one .npz file.
 
-    x (N, D), y (N,), classes (C,), names (N or 0), and `pictures` of the items `picture_index`.
+    x (N, D), y (N,), classes (C,), names (N or 0), and, where the data set's terms allow it,
+    `pictures` of the items `picture_index`.
     """
+    query = run.splits.query
     arrays: dict[str, Any] = {
         "x": embeddings.numpy(),
-        "y": split.labels.numpy(),
-        "classes": np.array(split.classes),
-        "names": np.array(split.names),
+        "y": query.labels.numpy(),
+        "classes": np.array(query.classes),
+        "names": np.array(query.names),
     }
-    if isinstance(split.inputs, Tensor) and split.inputs.ndim == 4:
-        index = torch.arange(len(split))[:: max(1, -(-len(split) // PICTURES))]
-        pictures = split.inputs[index].cpu().movedim(1, -1).squeeze(-1)
-        arrays |= {"pictures": pictures.numpy(), "picture_index": index.numpy()}
+    if may_show(run.splits.name):
+        index = torch.arange(len(query))[:: max(1, -(-len(query) // PICTURES))]
+        arrays |= {"pictures": thumbnails(query.inputs[index]), "picture_index": index.numpy()}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # floats hardly shrink, and take as long as training to try
     write_whole(path, lambda file: file.write(buffer.getvalue()))
+
+
+def thumbnails(pictures: Pictures) -> np.ndarray:
+    """What a backbone sees of pictures that are not augmented, in at most 56 x 56 pixels.
+
+    (n, H, W) where they are grey, else (n, H, W, 3), uint8.
+    """
+    small = isinstance(pictures, Tensor) and max(pictures.shape[-2:]) <= SIDE
+    return centred(pictures, 0 if small else SIDE).cpu().movedim(1, -1).squeeze(-1).numpy()

@@ -41,7 +41,7 @@ class Recipe:
     loss: str = "ratio-triplet"
     """a name from `nearkin list`, or pml:CLASS of pytorch-metric-learning"""
     loss_options: Mapping[str, Plain] = field(default_factory=dict)
-    """key=value ... for the loss's constructor"""
+    """key=value ... for the loss's constructor; for a term of combined, TERM.OPTION=value"""
     miner: str = ""
     """pml:CLASS of pytorch-metric-learning, or none"""
     memory: int = 0

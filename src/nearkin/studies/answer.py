@@ -122,7 +122,7 @@ class Maps:
 class Gallery:
     """Right and wrong nearest neighbours of one run: the row that stored its embeddings.
 
-    Pictures are shown only where the data set's terms allow it (report/kept.py), else names.
+    Pictures are shown only where the data set's terms allow it (data/sources.py), else names.
     """
 
     title: str
@@ -135,7 +135,7 @@ class BatchGraphs:
     """Who listens to whom in a batch, for several runs side by side: (name, the row that kept it).
 
     The images are the nodes, attention is the width of the edges; drawn only where the data set's
-    terms allow its pictures to be shown (report/kept.py).
+    terms allow its pictures to be shown (data/sources.py).
     """
 
     title: str
