@@ -32,9 +32,9 @@ def finished(recipe: Recipe, recall: float, images: int = 5864, classes: int = 1
     }
 
 
-def cells(table: Any, head: str) -> dict[str, Any]:
-    """The row of a table that this head begins, by column."""
-    row = next(row for row in table.rows if row[0] == head)
+def cells(table: Any, *heads: str) -> dict[str, Any]:
+    """The row of a table that these cells begin, by column."""
+    row = next(row for row in table.rows if row[: len(heads)] == heads)
     return dict(zip(table.columns, row, strict=True))
 
 

@@ -127,6 +127,33 @@ def test_an_interrupt_while_it_is_still_being_imported_is_one_line(capsys, monke
     assert (left.value.code, capsys.readouterr().err) == (130, "nearkin: stopped\n")
 
 
+def test_evaluate_of_what_a_run_kept_says_what_its_row_says(features, tmp_path, capsys):
+    words = [
+        "train",
+        "--data",
+        features,
+        "--backbone",
+        "linear",
+        "--epochs",
+        "1",
+        "--per-class",
+        "2",
+    ]
+    main([*words, "--batch", "8", "--metric", "euclidean", "--out", str(tmp_path / "out")])
+    (row,) = Store(tmp_path / "out").rows()
+    capsys.readouterr()
+    main(
+        [
+            "evaluate",
+            "--embeddings",
+            str(tmp_path / "out" / row["files"]["folder"] / "embeddings.npz"),
+        ]
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("metric") == "euclidean"
+    assert found == {name: row["metrics"]["last"][name] for name in found}
+
+
 def test_what_is_stored_is_said_not_to_have_been_run(features, tmp_path, capsys):
     words = [
         "train",

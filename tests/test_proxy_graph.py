@@ -252,7 +252,7 @@ def test_errors_and_registration():
         loss(torch.randn(2, 8), torch.tensor([0, 6]))
     with pytest.raises(ValueError, match="takes no miner"):
         loss(torch.randn(2, 8), torch.tensor([0, 1]), (torch.tensor([0]),) * 3)
-    with pytest.raises(ValueError, match="positives must be"):
+    with pytest.raises(ValueError, match="unknown positives 'hard'"):
         ProxyGML(6, 8, positives="hard")
     with pytest.raises(ValueError, match="ratio must be in"):
         ProxyGML(6, 8, ratio=-0.1)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from finished import cells, figures
 from nearkin import graphs
 from nearkin.losses import make
 from nearkin.runs.recipe import Recipe
 from nearkin.studies import STUDIES, attention, edges, graph, graph_gain, rank_collapse, refinement
-from nearkin.studies.answer import Answer, Table
+from nearkin.studies.answer import Answer
 from nearkin.studies.proxygml import CARS
 
 ASKED = ["attention", "edges", "graph", "graph-gain"]
@@ -30,17 +31,6 @@ def done(recipe: Recipe, recall: float, **monitor: float) -> dict:
         "data": {"name": "features:CUB_200_2011", "variant": "features, 1280-d"},
         "cost": {"loss_parameters": 2e6, "train_seconds": 12.0, "peak_memory_mb": 700.0},
     }
-
-
-def cells(table: Table, *heads: str) -> dict[str, Any]:
-    """The row of a table that these cells head, by column."""
-    row = next(row for row in table.rows if row[: len(heads)] == heads)
-    return dict(zip(table.columns, row, strict=True))
-
-
-def figures(found: Answer) -> list[Any]:
-    """Of whatever kind they are."""
-    return list(found.figures)
 
 
 def rows_of(name: str, recall, **monitor: float) -> list[dict]:
@@ -67,11 +57,16 @@ def test_the_search_holds_classes_back_and_can_be_left_out(name):
     assert study.search(tune=False) == []
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", ["attention", "edges", "graph"])
 def test_every_method_has_a_name_of_its_own(name):
     study = STUDIES[name]
-    named = {study.name(done(r, 0.5)) if name != "graph-gain" else None for r in study.recipes()}
-    assert named == ({None} if name == "graph-gain" else set(study.METHODS))
+    assert {study.name(done(r, 0.5)) for r in study.recipes()} == set(study.METHODS)
+
+
+@pytest.mark.parametrize("sampler", graph_gain.SAMPLERS)
+def test_every_method_has_a_name_of_its_own_with_each_kind_of_batch(sampler):
+    named = {graph_gain.of(done(r, 0.5), sampler) for r in graph_gain.recipes()}
+    assert named - {None} == set(graph_gain.asked_with(sampler))
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from finished import cells, figures
 from nearkin import backbones
 from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
@@ -25,7 +26,6 @@ from nearkin.studies import (
     rivals,
     samples,
 )
-from nearkin.studies.answer import Answer, Table
 from nearkin.studies.proxygml import CARS, CUB, classes, proxygml
 from nearkin.studies.tuning import common, settle, trials
 
@@ -47,17 +47,6 @@ def done(recipe: Recipe, recall: float, monitor: dict | None = None, **metrics: 
         "data": {"name": "features:CUB_200_2011", "variant": "features, 1280-d"},
         "cost": {"seconds": 1.0},
     }
-
-
-def cells(table: Table, name: str) -> dict[str, Any]:
-    """The row of a table that this name heads, by column."""
-    row = next(row for row in table.rows if row[0] == name)
-    return dict(zip(table.columns, row, strict=True))
-
-
-def figures(found: Answer) -> list[Any]:
-    """Of whatever kind they are."""
-    return list(found.figures)
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Plain = str | int | float | bool | None  # what an option's value may be
 REST = inspect.Parameter.VAR_KEYWORD
 
 

@@ -100,6 +100,18 @@ def pulled(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return weights.sum(1, keepdim=True) * (x - origin) - inner(weights, (y - origin).T)
 
 
+def place_in_class(labels: Tensor) -> Tensor:
+    """How many items of its own class come before each item, (B,) -> (B,).
+
+    >>> place_in_class(torch.tensor([7, 9, 7, 7]))
+    tensor([0, 0, 1, 2])
+    """
+    order = labels.argsort(stable=True)  # class by class, in the order given within each
+    ordered = labels[order]
+    place = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
+    return torch.empty_like(order).index_put_((order,), place)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of the values where the mask is true; 0, with zero gradient, where it never is.
 

@@ -118,7 +118,7 @@ class Network(nn.Module):
 def in_full(layer: nn.Module, x: Tensor) -> Tensor:
     """layer(x) in float32 under autocast too: in bf16, 2-D embeddings fall on a coarse lattice."""
     with torch.autocast(x.device.type, enabled=False):
-        return layer(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x)
+        return layer(at_least_float32(x))
 
 
 def for_relu(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

@@ -35,7 +35,7 @@ def check(name: str, root: str | Path | None = None) -> Verdict:
     """
     kind, place = named(name, root)
     try:
-        facts = benchmark_facts(kind, place) if kind in LISTS else loaded_facts(name, place)
+        facts = benchmark_facts(kind, place) if kind in LISTS else loaded_facts(name, root)
     except ValueError as error:
         facts = [(False, str(error).removeprefix(f"{name}: "))]
     sound = all(right for right, _ in facts)
@@ -51,7 +51,7 @@ WHOLE = {
 """Items and classes of small data sets, as published."""
 
 
-def loaded_facts(name: str, root: Path) -> list[tuple[bool, str]]:
+def loaded_facts(name: str, root: str | Path | None) -> list[tuple[bool, str]]:
     """Of a small data set: that it loads, what is in it, and whether that is all."""
     splits = load(name, root)
     parts = {"train": splits.train, "query": splits.query, "gallery": splits.gallery}

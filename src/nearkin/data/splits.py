@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nearkin.tensors import place_in_class
+
 if TYPE_CHECKING:
     from nearkin.data.cache import Photographs
 
@@ -107,8 +109,9 @@ def hold_out(splits: Splits, fold: int = 0) -> Splits:
     """
     train = splits.train
     if splits.shared_classes:
-        size, rank = ranks_in_class(train.labels.numpy(), np.arange(len(train)))
-        held = torch.from_numpy(rank >= np.maximum(1, size - np.maximum(1, size // 6)))
+        size = train.labels.bincount()[train.labels]
+        first = (size - (size // 6).clamp_min(1)).clamp_min(1)
+        held = place_in_class(train.labels) >= first
         part, validation = train.select((~held).nonzero()[:, 0]), train.select(held.nonzero()[:, 0])
     else:
         classes = range(len(train.classes))
@@ -134,25 +137,14 @@ def subset(split: Split, keep_images: float, keep_classes: float, seed: int) -> 
     class_rank = random.permutation(len(split.classes))
     luck = random.random(len(split))
 
-    size, rank = ranks_in_class(split.labels.numpy(), luck)
-    kept = np.maximum(2, np.rint(keep_images * size))
-    part = split.select(torch.from_numpy(np.flatnonzero(rank < kept)))
+    by_luck = torch.from_numpy(luck.argsort())
+    rank = torch.empty_like(by_luck)
+    rank[by_luck] = place_in_class(split.labels[by_luck])
+    kept = np.maximum(2, np.rint(keep_images * np.bincount(split.labels)))
+    part = split.select((rank < torch.from_numpy(kept)[split.labels]).nonzero()[:, 0])
 
     classes = max(2, round(keep_classes * len(split.classes)))
     return chosen_classes(part, np.flatnonzero(class_rank < classes).tolist())
-
-
-def ranks_in_class(labels: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each item (N,): how many its class has, and its rank among them by the key, from 0.
-
-    >>> ranks_in_class(np.array([7, 9, 7, 7]), np.array([3, 0, 1, 2]))
-    (array([3, 1, 3, 3]), array([2, 0, 0, 1]))
-    """
-    counts = np.bincount(labels)
-    order = np.lexsort((key, labels))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
-    return counts[labels], rank
 
 
 def in_classes_of(query: Split, gallery: Split) -> Tensor:

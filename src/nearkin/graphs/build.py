@@ -25,7 +25,8 @@ from nearkin.tensors import at_least_float32, inner, unit
 
 def cosine(x: Tensor) -> Tensor:
     """Cosines (B, B) between the rows of x (B, D)."""
-    return inner(unit(x), unit(x))
+    direction = unit(x)
+    return inner(direction, direction)
 
 
 def correlation(x: Tensor) -> Tensor:

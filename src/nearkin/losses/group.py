@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nearkin.graphs.build import correlation
 from nearkin.losses.classification import CrossEntropy
 from nearkin.losses.mined import Mined, checked_labels, refuse
-from nearkin.tensors import at_least_float32, inner, unit
+from nearkin.tensors import inner, place_in_class
 
 
 class GroupLoss(nn.Module):
@@ -60,8 +61,9 @@ class GroupLoss(nn.Module):
         logits = self.classifier.logits(embeddings)
         beliefs = (logits / self.temperature).softmax(1)  # (B, C)
         truth = F.one_hot(labels, logits.shape[1]).to(beliefs.dtype)
-        beliefs = torch.where(first_of_each(labels, self.anchors)[:, None], truth, beliefs)
-        beliefs = replicate(affinity(embeddings), beliefs, self.iterations)
+        anchors = place_in_class(labels) < self.anchors
+        beliefs = torch.where(anchors[:, None], truth, beliefs)
+        beliefs = replicate(correlation(embeddings).relu(), beliefs, self.iterations)
         own = beliefs.gather(1, labels[:, None]) + TINY
         return classification - self.weight * own.log().sum() / max(len(labels), 1)
 
@@ -72,13 +74,6 @@ class GroupLoss(nn.Module):
 
 TINY = 1e-12
 """Belief that nobody has to be given: keeps logarithms and divisions finite."""
-
-
-def affinity(embeddings: Tensor) -> Tensor:
-    """Pearson correlation (B, B) between the rows of (B, D), where it is positive; else 0."""
-    embeddings = at_least_float32(embeddings)
-    centred = unit(embeddings - embeddings.mean(1, keepdim=True))
-    return inner(centred, centred).relu()
 
 
 def replicate(affinity: Tensor, beliefs: Tensor, iterations: int) -> Tensor:
@@ -95,15 +90,3 @@ def replicate(affinity: Tensor, beliefs: Tensor, iterations: int) -> Tensor:
         beliefs = beliefs * (inner(affinity, beliefs.T) + TINY)
         beliefs = beliefs / beliefs.sum(1, keepdim=True)
     return beliefs
-
-
-def first_of_each(labels: Tensor, count: int) -> Tensor:
-    """(B,) bool: whether a sample is among the first `count` of its class.
-
-    >>> first_of_each(torch.tensor([7, 9, 7, 7]), 2)
-    tensor([ True,  True,  True, False])
-    """
-    order = labels.argsort(stable=True)
-    kind = labels[order]
-    place = torch.arange(len(kind), device=kind.device) - torch.searchsorted(kind, kind)
-    return torch.empty_like(labels).index_put_((order,), place) < count

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from nearkin.losses.mined import Mined, checked_labels, refuse
+from nearkin.names import look_up
 from nearkin.tensors import largest, unit
 
 HEAD_START = {"released": 3.0, "printed": 1.0, "none": 0.0}
@@ -92,8 +93,7 @@ class ProxyGML(nn.Module):
         if not 0 <= ratio <= 1:
             raise ValueError(f"ratio must be in (0, 1], or 0 for the usual one, got {ratio}")
         ratio = ratio or max(RATIO, 2 / classes)
-        if positives not in HEAD_START:
-            raise ValueError(f"positives must be released, printed or none, got {positives!r}")
+        self.head_start = look_up(positives, HEAD_START, "positives")
         count = classes * proxies
         self.chosen = math.ceil(round(ratio * count, 9))  # 0.07 of 1,200 is 84 and no bit more
         if positives != "none" and mask and self.chosen <= proxies:
@@ -102,15 +102,10 @@ class ProxyGML(nn.Module):
                 f"ratio {ratio} chooses {self.chosen} of {count} proxies, all of them of the true "
                 f"class, which has {proxies}: the loss would be 0; a ratio of {least} would do"
             )
-        self.classes, self.weight, self.scale, self.rate = classes, weight, scale, rate
-        self.head_start, self.mask, self.mask_proxies = HEAD_START[positives], mask, mask_proxies
+        self.classes, self.per_class, self.weight = classes, proxies, weight
+        self.scale, self.rate, self.mask, self.mask_proxies = scale, rate, mask, mask_proxies
         bound = count**-0.5  # the released code's: Kaiming-uniform of a (D, C N) matrix
         self.proxies = nn.Parameter(torch.empty(count, dim).uniform_(-bound, bound))
-
-    @property
-    def per_class(self) -> int:
-        """N."""
-        return len(self.proxies) // self.classes
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)

@@ -12,7 +12,7 @@ from nearkin.graphs.build import make_builder
 from nearkin.graphs.edges import EDGE_START, edge_features
 from nearkin.graphs.refine import Refiner, make_layers
 from nearkin.losses.mined import Mined, checked_labels, refuse
-from nearkin.names import look_up
+from nearkin.names import Plain, look_up
 from nearkin.tensors import masked_mean, pair_masks, unit
 
 
@@ -176,7 +176,10 @@ class GraphRefinement(nn.Module):
         """What i gives to j (B, B): the mean over layers and heads; None where no layer has any."""
         if not self.weights["refined"]:
             return None
-        adjacency = self.refiner.graph(unit(embeddings), labels)
+        return self.mean_attention(embeddings, self.refiner.graph(unit(embeddings), labels))
+
+    def mean_attention(self, embeddings: Tensor, adjacency: Tensor) -> Tensor | None:
+        """`attention` over this graph (B, B)."""
         weights = self.refiner.attention(unit(embeddings), adjacency)
         return torch.cat(weights).mean(0) if weights else None
 
@@ -192,14 +195,15 @@ class GraphRefinement(nn.Module):
         """
         if not self.weights["refined"]:
             return {}
-        connected = self.refiner.graph(unit(embeddings), labels) > 0
+        adjacency = self.refiner.graph(unit(embeddings), labels)  # once: a random one is drawn
+        connected = adjacency > 0
         kin, strangers = pair_masks(labels)
         heard = (connected & (kin | strangers)).sum().item()
         said = {
             "degree": heard / max(len(labels), 1),
             "kin_heard": (connected & kin).sum().item() / max(heard, 1),
         }
-        mean = self.attention(embeddings, labels)
+        mean = self.mean_attention(embeddings, adjacency)
         if mean is not None:
             parts = {"self": ~(kin | strangers), "within": kin, "across": strangers}
             for name, mask in parts.items():
@@ -222,7 +226,7 @@ def head(size: int, classes: int, neck: bool) -> nn.Sequential:
     return nn.Sequential(norm, classifier)
 
 
-SETTINGS: dict[str, dict[str, str | int | float | bool]] = {
+SETTINGS: dict[str, dict[str, Plain]] = {
     "cub": {"layers": 1, "heads": 2, "temperature": 0.2},
     "cars": {"layers": 2, "heads": 8, "temperature": 1 / 9, "concat": True},
     "sop": {"layers": 1, "heads": 8, "temperature": 0.6046909},
@@ -231,7 +235,7 @@ SETTINGS: dict[str, dict[str, str | int | float | bool]] = {
 """What the released training configurations of Seidenschwarz et al. set, by data set."""
 
 
-def as_published(data: str) -> dict[str, str | int | float | bool]:
+def as_published(data: str) -> dict[str, Plain]:
     """Options of GraphRefinement that run it as its paper has it, on one of its data sets.
 
     One learning rate for all, as there.
@@ -239,7 +243,7 @@ def as_published(data: str) -> dict[str, str | int | float | bool]:
     return {**look_up(data, SETTINGS, "data set of the paper"), "rate": 0.0}
 
 
-def as_released(data: str) -> dict[str, str | int | float | bool]:
+def as_released(data: str) -> dict[str, Plain]:
     """The same as the released code does it: the null neighbour; and on SOP no graph at all."""
     quirks = {"null_neighbour": True} if data != "sop" else {"refined": 0.0}
     return as_published(data) | quirks

@@ -16,10 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, checked_labels
-from nearkin.names import fits, look_up, refuse_contradiction, unknown
+from nearkin.names import Plain, fits, look_up, refuse_contradiction, unknown
 from nearkin.tensors import at_least_float32
-
-Plain = str | int | float | bool | None
 
 PROXY_RATE = 0.01
 """Learning rate of proxies and classifiers of `pml:CLASS`, as in PML's own examples."""

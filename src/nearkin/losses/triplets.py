@@ -41,9 +41,7 @@ class RatioTriplet(nn.Module):
 
     def __init__(self, form: str = "right"):
         super().__init__()
-        if form not in ("right", "printed"):
-            raise ValueError(f"form must be right or printed, got {form!r}")
-        self.constant = 2.0 if form == "printed" else 1.0
+        self.constant = 2.0 if is_printed(form) else 1.0
 
     def forward(
         self,
@@ -142,6 +140,13 @@ class Triplet(nn.Module):
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Share of the triplets whose hinge is not 0."""
         return share_within(distances(embeddings), labels, self.margin)
+
+
+def is_printed(form: str) -> bool:
+    """Whether the form asked for is the print's, not the right one."""
+    if form not in ("right", "printed"):
+        raise ValueError(f"form must be right or printed, got {form!r}")
+    return form == "printed"
 
 
 def ratio(to_positive: Tensor, to_negative: Tensor) -> Tensor:

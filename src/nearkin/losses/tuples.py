@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, checked_labels, refuse
-from nearkin.losses.triplets import SumOfSquaredShares
-from nearkin.tensors import at_least_float32, distances, inner
+from nearkin.losses.triplets import SumOfSquaredShares, is_printed
+from nearkin.tensors import at_least_float32, distances, inner, place_in_class
 
 
 class NPair(nn.Module):
@@ -153,9 +153,8 @@ def tuples(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     labels = checked_labels(labels, embeddings)
     order = labels.argsort(stable=True)  # class by class, in the order of the batch within each
-    kind = labels[order]
-    rank = torch.arange(len(kind), device=kind.device) - torch.searchsorted(kind, kind)
-    first = ((rank % 2 == 0)[:-1] & (kind[:-1] == kind[1:])).nonzero().squeeze(1)
+    kind, even = labels[order], place_in_class(labels)[order] % 2 == 0
+    first = (even[:-1] & (kind[:-1] == kind[1:])).nonzero().squeeze(1)
     kind = kind[first]
     other = kind[:, None] != kind[None, :]
     if not other.any():
@@ -179,10 +178,3 @@ def log_one_plus(excess: Tensor, other: Tensor) -> Tensor:
 def log_sum_exp(values: Tensor) -> Tensor:
     """log of the sum of exp of (N,); 0 where there are none."""
     return values.logsumexp(0) if len(values) else values.sum()
-
-
-def is_printed(form: str) -> bool:
-    """Whether the form asked for is the print's, not the right one."""
-    if form not in ("right", "printed"):
-        raise ValueError(f"form must be right or printed, got {form!r}")
-    return form == "printed"

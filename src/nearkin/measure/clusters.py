@@ -9,7 +9,7 @@ from nearkin.tensors import unit
 
 
 def clustering(
-    x: Tensor, labels: Tensor, *, metric: str = "cosine", seed: int = 0, iterations: int = 20
+    x: Tensor, labels: Tensor, *, metric: str = "cosine", seed: int = 0
 ) -> dict[str, float]:
     """nmi and ami between the labels and a k-means clustering into as many clusters as classes.
 
@@ -22,7 +22,7 @@ def clustering(
     """
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-    found = k_means(unit(x) if metric == "cosine" else x, len(labels.unique()), seed, iterations)
+    found = k_means(unit(x) if metric == "cosine" else x, len(labels.unique()), seed)
     pair = (labels.cpu().numpy(), found.numpy())
     return {
         "nmi": float(normalized_mutual_info_score(*pair)),
@@ -30,7 +30,7 @@ def clustering(
     }
 
 
-def k_means(x: Tensor, k: int, seed: int = 0, iterations: int = 20) -> Tensor:
+def k_means(x: Tensor, k: int, seed: int = 0) -> Tensor:
     """The cluster (N,) of each row of x (N, D)."""
     import faiss
 
@@ -38,6 +38,6 @@ def k_means(x: Tensor, k: int, seed: int = 0, iterations: int = 20) -> Tensor:
     if len(x) and x.abs().max() > 1e9:
         x = x / x.abs().max()  # clusters know no unit; the squares of faiss overflow
     data = x.contiguous().numpy()
-    means = faiss.Kmeans(data.shape[1], k, niter=iterations, seed=seed, min_points_per_centroid=1)
+    means = faiss.Kmeans(data.shape[1], k, niter=20, seed=seed, min_points_per_centroid=1)
     means.train(data)
     return torch.from_numpy(means.index.search(data, 1)[1][:, 0])

@@ -188,11 +188,11 @@ def recalls(
     check_sizes(ks, memory)
     query, gallery = both_embeddings(query, gallery)
     query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
-    most = len(labels) - (gallery is None)
-    nearest = neighbours(query, min(max(ks), most), gallery, metric=metric, memory=memory).indices
     asked = count_matches(query_labels, labels) > int(gallery is None)
     if not asked.any():
         raise ValueError(NO_MATCH)
+    most = len(labels) - (gallery is None)
+    nearest = neighbours(query, min(max(ks), most), gallery, metric=metric, memory=memory).indices
     relevant = (labels[nearest] == query_labels[:, None])[asked]
     return {f"recall@{k}": float(relevant[:, :k].any(1).double().mean()) for k in ks}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from nearkin.measure.exact import MATRIX, Array, as_tensor
 from nearkin.measure.metrics import check_labels
 from nearkin.measure.nearest import neighbours
-from nearkin.tensors import at_least_float32
+from nearkin.tensors import at_least_float32, place_in_class
 
 CELLS = 2**25
 """Entries of F that are held at once: classes do not touch each other, so they go in blocks."""
@@ -142,7 +142,5 @@ def propagation_accuracy(
 def draw(labels: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
     """(N,) bool: `per_class` random items of each class."""
     order = torch.randperm(len(labels), generator=generator).to(labels.device)
-    order = order[labels[order].argsort(stable=True)]  # class by class, shuffled within each
-    kind = labels[order]
-    place = torch.arange(len(kind), device=kind.device) - torch.searchsorted(kind, kind)
-    return torch.empty_like(labels).index_put_((order,), place) < per_class
+    first = place_in_class(labels[order]) < per_class
+    return torch.empty_like(first).index_put_((order,), first)

@@ -6,7 +6,7 @@ much the result depends on which classes happened to be tested.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,19 +24,19 @@ class Estimate:
     n: int
 
 
-def estimate(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Mean and t-interval: mean ± t(n - 1) s / √n.
+def estimate(values: Iterable[float]) -> Estimate:
+    """Mean and t-interval: mean ± t(n - 1) s / √n, t the 0.975 quantile.
 
     >>> estimate([1.0, 2.0, 3.0])
     Estimate(mean=2.0, low=-0.48..., high=4.48..., n=3)
     """
-    x = np.asarray(values, float)
+    x = np.fromiter(values, float)
     if not len(x):
         raise ValueError("an estimate needs at least one value, got none")
     mean = float(x.mean())
     if len(x) == 1:
         return Estimate(mean, mean, mean, 1)
-    half = float(stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     return Estimate(mean, mean - half, mean + half, len(x))
 
 
@@ -80,7 +80,6 @@ def bootstrap(
     values: Mapping[str, ArrayLike],
     groups: ArrayLike,
     *,
-    level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -101,10 +100,9 @@ def bootstrap(
     {'recall@1': Estimate(mean=1.0, low=1.0, high=1.0, n=2)}
     """
     draws, count = _resampled(values, groups, resamples, seed)
-    tail = 100 * (1 - level) / 2
     found = {}
     for (name, value), draw in zip(values.items(), draws.T, strict=True):
-        low, high = np.percentile(draw, [tail, 100 - tail])
+        low, high = np.percentile(draw, [2.5, 97.5])
         found[name] = Estimate(
             float(np.asarray(value, float).mean()), float(low), float(high), count
         )
@@ -116,7 +114,6 @@ def bootstrap_difference(
     b: Mapping[str, ArrayLike],
     groups: ArrayLike,
     *,
-    level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Difference]:
@@ -126,7 +123,7 @@ def bootstrap_difference(
     itself belongs to both), one draw being added so that it never is 0.
     """
     both = {k: np.asarray(a[k], float) - np.asarray(b[k], float) for k in a if k in b}
-    found = bootstrap(both, groups, level=level, resamples=resamples, seed=seed)
+    found = bootstrap(both, groups, resamples=resamples, seed=seed)
     draws, _ = _resampled(both, groups, resamples, seed)
     rarer = np.minimum((draws <= 0).sum(0), (draws >= 0).sum(0))
     p = np.minimum(1, 2 * (rarer + 1) / (resamples + 1))

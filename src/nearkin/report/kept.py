@@ -4,6 +4,7 @@ The file is row["files"]["embeddings"] in the run's folder, an .npz of the query
 C classes, D numbers each.
 
     x (N, D) float32     y (N,) integers in 0..C-1     classes (C,) names     names (N,) or empty
+    metric               what near means, a string
     pictures (n, H, W) or (n, H, W, 3) uint8           picture_index (n,), their items; both or none
 
 Arrays are plain (no pickle), so that reading a file runs no code from it.

@@ -156,13 +156,14 @@ def selection(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Tabl
         return estimate(known) if known else None
 
     def line(name: str, group: Sequence[dict]) -> tuple:
+        finished = [row for row in group if row.get("status") != "diverged"]
         last, validated, best = (
-            [metric.of(row, which) for row in group]
+            [metric.of(row, which) for row in finished]
             for which in ("last", "validated", "best_on_test")
         )
         pairs = [(a, b) for a, b in zip(best, last, strict=True) if a is not None and b is not None]
         bias = mean([a - b for a, b in pairs])
-        diverged = sum(row.get("status") == "diverged" for row in group)
+        diverged = len(group) - len(finished)
         return name, len(group), diverged, mean(last), mean(validated), mean(best), bias
 
     return Table(

@@ -139,7 +139,7 @@ def carry_out(
                 clock.outside(lambda: save(current, checkpoint))
     finally:
         log.close()
-    return conclude(current, recipe, folder, study, diverged, clock)
+    return conclude(current, folder, study, diverged, clock.memory)
 
 
 def start_of(recipe: Recipe, store: Store) -> tuple[str, bool]:
@@ -220,21 +220,14 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
     return diverged
 
 
-def conclude(
-    current: Run,
-    recipe: Recipe,
-    folder: Path,
-    study: str,
-    diverged: bool,
-    clock: Clock,
-) -> dict:
+def conclude(current: Run, folder: Path, study: str, diverged: bool, memory: int | None) -> dict:
     """The row of a finished run; its embeddings and its backbone are kept in the folder."""
-    seconds, images = current.seconds, current.step * recipe.batch
+    recipe, splits = current.recipe, current.splits
     last = mistaken = None
     files = {"folder": f"runs/{recipe.hash}"}
     if not diverged:
         last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
-        query = current.splits.query
+        query = splits.query
         embeddings = current.embed(query)
         if not current.trial:  # nobody looks at it
             keep_embeddings(folder / "embeddings.npz", current, embeddings)
@@ -244,7 +237,6 @@ def conclude(
         write_whole(folder / "backbone.pt", partial(torch.save, describe(current.backbone.module)))
         if keep_attention(folder / "attention.npz", current):
             files["attention"] = "attention.npz"
-    splits = current.splits
     return {
         "hash": recipe.hash,
         "study": study,
@@ -259,27 +251,38 @@ def conclude(
         },
         "confusion": mistaken,
         "epochs": current.epochs,
-        "cost": {
-            "seconds": round(current.seconds + current.other_seconds, 3),
-            "train_seconds": round(seconds, 3),
-            "images_per_second": round(images / seconds, 1) if images else None,
-            "peak_memory_mb": clock.memory,
-            "parameters": sum(p.numel() for p in current.backbone.parameters()),
-            "loss_parameters": sum(p.numel() for p in current.loss.parameters()),
-        },
-        "data": {
-            "name": splits.name,
-            "variant": splits.variant,
-            "shared_classes": splits.shared_classes,
-            "train_images": len(splits.train),
-            "train_classes": len(splits.train.classes),
-            "query_images": len(splits.query),
-            "gallery_images": len(splits.gallery),
-            "test_classes": len(splits.query.classes),
-        },
+        "cost": cost(current, memory),
+        "data": described(splits),
         "versions": versions(),
         "machine": machine(current.device),
         "files": files,
+    }
+
+
+def cost(current: Run, memory: int | None) -> dict:
+    """What a finished run took: seconds, megabytes, parameters."""
+    images = current.step * current.recipe.batch
+    return {
+        "seconds": round(current.seconds + current.other_seconds, 3),
+        "train_seconds": round(current.seconds, 3),
+        "images_per_second": round(images / current.seconds, 1) if images else None,
+        "peak_memory_mb": memory,
+        "parameters": sum(p.numel() for p in current.backbone.parameters()),
+        "loss_parameters": sum(p.numel() for p in current.loss.parameters()),
+    }
+
+
+def described(splits: Splits) -> dict:
+    """A data set as a row tells it: what it is, and how large."""
+    return {
+        "name": splits.name,
+        "variant": splits.variant,
+        "shared_classes": splits.shared_classes,
+        "train_images": len(splits.train),
+        "train_classes": len(splits.train.classes),
+        "query_images": len(splits.query),
+        "gallery_images": len(splits.gallery),
+        "test_classes": len(splits.query.classes),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +88,8 @@ def refined(run: Run) -> dict[str, float | str]:
 
 def watched_batch(run: Run) -> dict[str, float]:
     """What the loss says of the embeddings of a batch that is the same in every epoch."""
-    indices = run.batches_of(0)[0]
-    run.backbone.eval()
     run.loss.eval()
-    with torch.no_grad():
-        embeddings = run.backbone(run.prepare(run.inputs, indices)).float()
-        said = run.loss.monitor(embeddings, run.labels[indices.to(run.device)])
+    said = run.loss.monitor(run.embed_first_batch(), run.labels[run.first_batch.to(run.device)])
     run.loss.train()
     return said
 
@@ -108,32 +103,26 @@ def keep_attention(path: Path, run: Run, classes: int = 6) -> bool:
     inputs = run.splits.train.inputs
     if not (may_show(run.splits.name) and hasattr(run.loss, "attention")):
         return False
-    indices = run.batches_of(0)[0]
-    labels = run.splits.train.labels[indices]
-    run.backbone.eval()
-    with torch.no_grad():
-        embeddings = run.backbone(run.prepare(run.inputs, indices)).float()
-        attention = run.loss.attention(embeddings, labels.to(run.device))
+    labels = run.splits.train.labels[run.first_batch]
+    attention = run.loss.attention(run.embed_first_batch(), labels.to(run.device))
     if attention is None:
         return False
     chosen = torch.isin(labels, labels.unique()[:classes]).nonzero()[:, 0]
     chosen = chosen[labels[chosen].argsort(stable=True)]
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        attention=attention.cpu()[chosen][:, chosen].numpy(),
-        y=labels[chosen].numpy(),
-        pictures=thumbnails(inputs[indices[chosen]]),
-    )
-    write_whole(path, lambda file: file.write(buffer.getvalue()))
+    arrays = {
+        "attention": attention.cpu()[chosen][:, chosen].numpy(),
+        "y": labels[chosen].numpy(),
+        "pictures": thumbnails(inputs[run.first_batch[chosen]]),
+    }
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
     return True
 
 
 def keep_embeddings(path: Path, run: Run, embeddings: Tensor) -> None:
     """Write the query set's embeddings for the page (and for `nearkin evaluate`) as one .npz file.
 
-    x (N, D), y (N,), classes (C,), names (N or 0), and, where the data set's terms allow it,
-    `pictures` of the items `picture_index`.
+    x (N, D), y (N,), classes (C,), names (N or 0), metric (what near means), and, where the data
+    set's terms allow it, `pictures` of the items `picture_index`.
     """
     query = run.splits.query
     arrays: dict[str, Any] = {
@@ -141,13 +130,13 @@ def keep_embeddings(path: Path, run: Run, embeddings: Tensor) -> None:
         "y": query.labels.numpy(),
         "classes": np.array(query.classes),
         "names": np.array(query.names),
+        "metric": np.array(nearness(run)),
     }
     if may_show(run.splits.name):
         index = torch.arange(len(query))[:: max(1, -(-len(query) // PICTURES))]
         arrays |= {"pictures": thumbnails(query.inputs[index]), "picture_index": index.numpy()}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # floats hardly shrink, and take as long as training to try
-    write_whole(path, lambda file: file.write(buffer.getvalue()))
+    # floats hardly shrink, and take as long as training to try
+    write_whole(path, lambda file: np.savez(file, **arrays))
 
 
 def thumbnails(pictures: Pictures) -> np.ndarray:

@@ -76,9 +76,7 @@ def make_optimizer(recipe: Recipe, backbone: nn.Module, loss: Any) -> torch.opti
         rate = recipe.lr if asked is None else recipe.loss_lr or asked
         groups.setdefault(("loss", rate), []).append(parameter)
     optimizer, options = look_up(recipe.optimizer, OPTIMIZERS, "optimizer")
-    settings = {k: getattr(recipe, k) for k in options if k != "eps"}
-    if "eps" in options and recipe.eps:
-        settings["eps"] = recipe.eps
+    settings = {k: value for k in options if (value := getattr(recipe, k))}  # 0: torch's own
     if recipe.optimizer in FUSED:
         settings["fused"] = True
     return optimizer(

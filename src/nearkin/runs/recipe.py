@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from math import inf, isfinite
 
+from nearkin.names import Plain as Plain
 from nearkin.names import fits
-
-Plain = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class Recipe:
     training and test share classes, as MNIST's do: the last sixth of each)"""
 
     backbone: str = "network"
-    """network (seed 2's, for small pictures), linear or mlp (on features), or timm:NAME"""
+    """network (seed 2's, for small pictures), linear, mlp or identity (on features), lite0 or
+    timm:NAME"""
     backbone_options: Mapping[str, Plain] = field(default_factory=dict)
     """key=value ... for the backbone's constructor"""
     dim: int = 64
@@ -87,7 +87,7 @@ class Recipe:
     head_first: int = 0
     """epochs at the start in which only the last layer and the loss learn"""
     clip: float = 0.0
-    """largest gradient norm; 0 does not clip"""
+    """largest norm of the backbone's gradient (the loss's own is left as it is); 0: no clipping"""
 
     metric: str = ""
     """what near means in evaluation: cosine, inner or euclidean; by default as the loss has it"""

@@ -8,7 +8,7 @@ A row is a dictionary of plain data:
     metrics    {"last": {...},               the last epoch: the result
                 "validated": {...} or null,  the epoch that validation chose, where it did
                 "refined": {...} or null,    the last epoch, test images refined by the loss's graph
-               "best_on_test": {...}}       the best epoch on test: what cheating would say
+                "best_on_test": {...}}      the best epoch on test: what cheating would say
                each {"recall@1": 0.57, "map@r": ..., ...}, shares in 0..1, with "epoch"
     confusion  class by class, whose nearest other is of which class (of small data sets), or null
     epochs     [{"epoch": 1, "loss": ..., "seconds": ..., "test": {...}, "validation": {...},
@@ -18,7 +18,8 @@ A row is a dictionary of plain data:
     data       {"name", "variant", "train_images", "train_classes", "query_images", ...}
     versions   {"nearkin", "torch", ...}     machine  {"cpu", "cores", "gpu", "system"}
     files      {"folder": relative to the store's folder, "embeddings": of a run that did not
-                diverge, relative to that folder (report/kept.py says what is in it)}
+                diverge, relative to that folder (report/kept.py says what is in it),
+                "attention": of a batch of small pictures, where the loss has any}
 """
 
 from __future__ import annotations

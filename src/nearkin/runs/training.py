@@ -89,7 +89,7 @@ class Run:
         self.backbone, self.optimizer = self.fabric.setup(backbone, optimizer)
         self.trunk = list(backbone.trunk.parameters())
         self.pixels: dict[int, Tensor] = {}  # of photographs that are on the device, by address
-        self.inputs = self.near(self.splits.train.inputs)
+        self.inputs = self.on_device(self.splits.train.inputs)
         self.labels = self.splits.train.labels.to(self.device)
         self.pattern = structure(recipe.sampler, recipe.batch)
         self.pattern = self.pattern and tuple(p.to(self.device) for p in self.pattern)
@@ -98,7 +98,7 @@ class Run:
         self.seconds = self.other_seconds = 0.0  # of training; of evaluation and saving
         self.loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         self.batches = self.batches_of(0)
-        self.epoch_of_batches = 0
+        self.epoch_of_batches, self.first_batch = 0, self.batches[0]
         self.total = recipe.steps or recipe.epochs * len(self.batches)
         if recipe.refine:
             refiner_of(self)
@@ -143,7 +143,7 @@ class Run:
             said.update(held.contiguous().numpy().data if isinstance(held, Tensor) else b"")
         return said.hexdigest()
 
-    def near(self, inputs: Pictures) -> Pictures:
+    def on_device(self, inputs: Pictures) -> Pictures:
         """The inputs on the device; photographs, whose splits share their pixels, where they fit
         into half of the memory that is free."""
         if isinstance(inputs, Tensor):
@@ -160,11 +160,18 @@ class Run:
     def embed(self, split: Split, batch: int = 512) -> Tensor:
         """Embeddings (N, D) float32 of a split, by the backbone alone, on the CPU."""
         self.backbone.eval()
-        inputs, rows = self.near(split.inputs), []
+        inputs, rows = self.on_device(split.inputs), []
         with torch.no_grad():
             for indices in torch.arange(len(split)).split(batch):
                 rows.append(self.backbone(self.prepare(inputs, indices)).float().cpu())
         return torch.cat(rows)
+
+    def embed_first_batch(self) -> Tensor:
+        """Embeddings (batch, D) float32 of the first batch, unaugmented, on the device: the same
+        images whenever it is asked, so that what is said of them can be compared."""
+        self.backbone.eval()
+        with torch.no_grad():
+            return self.backbone(self.prepare(self.inputs, self.first_batch)).float()
 
     def prepare(self, inputs, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A batch as the backbone takes it; augmented where a generator is given."""

@@ -1,8 +1,6 @@
 """What a study answers: tables and figures as plain values, which a page then draws.
 
-A study is a file with QUESTION (a paragraph), `recipes(...) -> list[Recipe]` and
-`answer(rows) -> Answer`; both functions are pure. A row is the dictionary of one stored run
-(runs/store.py).
+A row is the dictionary of one stored run (runs/store.py).
 """
 
 from __future__ import annotations

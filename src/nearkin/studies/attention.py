@@ -85,7 +85,7 @@ def layers(rows: list[dict]) -> Table:
     """Every whole method and form, beside the dot product, with what it costs."""
     found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
     oracle = scores(rows, name, "recall@1", "best_on_test")
-    differ = whole_differences(found["R@1"]) if DOT in found["R@1"] else {}
+    differ = whole_differences(found["R@1"])
     forms = [form for forms in FORMS.values() for form in forms]
     parameters, seconds, memory = (
         refinement.costs(rows, name, key, unit)
@@ -134,7 +134,7 @@ def parts(rows: list[dict]) -> Table:
     lines = []
     for layer in LAYERS:
         family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
-        differ = against(layer, family) if layer in family else {}
+        differ = against(layer, family)
         lines += [
             (m, mean(s), *beside(differ.get(m)), round(parameters[m], 2)) for m, s in family.items()
         ]

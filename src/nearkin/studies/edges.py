@@ -9,7 +9,7 @@ from nearkin.runs.recipe import Plain
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Bars, Table
 from nearkin.studies.methods import UNTRAINED
-from nearkin.studies.reading import Scores, against, mean, scores
+from nearkin.studies.reading import Scores, against, differences, mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
 
 TITLE = "Edges that carry numbers"
@@ -62,7 +62,7 @@ def table(rows: list[dict]) -> Table:
     found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
     recall = found["R@1"]
     to_none = differences_to_none(recall)
-    untaught = refinement.differences(recall, {kind + TAUGHT: kind for kind in KINDS})
+    untaught = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
     parameters = refinement.costs(rows, name, "loss_parameters", 1e6)
     seconds = refinement.costs(rows, name, "train_seconds", 1.0)
     shares = (*HEADS, "to none", "to no edge loss")
@@ -93,7 +93,7 @@ def table(rows: list[dict]) -> Table:
 def differences_to_none(recall: dict[str, Scores]) -> dict[str, Difference]:
     """Every trained method against attention without edge features."""
     trained = {m: s for m, s in recall.items() if m != UNTRAINED}
-    return against(NONE, trained) if NONE in trained else {}
+    return against(NONE, trained)
 
 
 def bars(rows: list[dict]) -> Bars:
@@ -117,6 +117,6 @@ def findings(rows: list[dict]) -> list[str]:
         return []
     to_none = differences_to_none(recall)
     said = [f"{kind}: {verdict(to_none[kind])}." for kind in KINDS if kind in to_none]
-    untaught = refinement.differences(recall, {kind + TAUGHT: kind for kind in KINDS})
+    untaught = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
     gains = "; ".join(f"{m.removesuffix(TAUGHT)} {verdict(d)}" for m, d in untaught.items())
     return [*said, f"What the edge loss adds: {gains}."] if gains else said

@@ -9,7 +9,7 @@ from nearkin.measure.statistics import Difference, Estimate, estimate, paired
 from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Line, Lines, Table
 from nearkin.studies.methods import UNTRAINED
-from nearkin.studies.reading import Scores, mean, scores
+from nearkin.studies.reading import Scores, differences, last_said, mean, scores
 from nearkin.studies.refinement import HEADS, Change, beside, options, verdict
 
 TITLE = "Graphs over a batch"
@@ -77,7 +77,7 @@ def table(rows: list[dict]) -> Table:
     """Every graph: whom it connects, what came of it, and by how much it beats its control."""
     found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
     recall = found["R@1"]
-    degree, kin = (refinement.monitored(rows, name, key) for key in ("degree", "kin_heard"))
+    degree, kin = (last_said(rows, name, key) for key in ("degree", "kin_heard"))
     shares = ("kin among them", *HEADS, "to full", "to random")
     full, random = compared(recall)
     return Table(
@@ -86,8 +86,8 @@ def table(rows: list[dict]) -> Table:
         rows=tuple(
             (
                 graph,
-                rounded(refinement.last(degree.get(graph))),
-                refinement.last(kin.get(graph)),
+                rounded(mean(degree.get(graph))),
+                mean(kin.get(graph)),
                 *(mean(found[head].get(graph)) for head in HEADS),
                 *beside(full.get(graph)),
                 *beside(random.get(graph)),
@@ -106,7 +106,7 @@ def table(rows: list[dict]) -> Table:
 def compared(recall: dict[str, Scores]) -> tuple[dict[str, Difference], dict[str, Difference]]:
     """Every graph minus the full one, and minus its random control."""
     full = {graph: FULL for graph in METHODS if graph not in (FULL, UNTRAINED)}
-    return refinement.differences(recall, full), refinement.differences(recall, CONTROL)
+    return differences(recall, full), differences(recall, CONTROL)
 
 
 def rounded(value: Estimate | None) -> float | None:
@@ -117,13 +117,13 @@ def rounded(value: Estimate | None) -> float | None:
 def by_degree(rows: list[dict]) -> Lines:
     """R@1 over the number of neighbours: nearest, and drawn at random."""
     recall = scores(rows, name, "recall@1")
-    degree = refinement.monitored(rows, name, "degree")
+    degree = last_said(rows, name, "degree")
     lines = []
     for kind in ("", "random, as "):
         members = [f"{kind}{k} nearest" for k in (2, 4, 8, 16, 32)]
         members = [m for m in (*members, FULL) if m in recall and m in degree]
-        x = [neighbours.mean for m in members if (neighbours := refinement.last(degree[m]))]
-        y = [estimate(list(recall[m].values())) for m in members]
+        x = [estimate(degree[m].values()).mean for m in members]
+        y = [estimate(recall[m].values()) for m in members]
         lines.append(Line.of("at random" if kind else "nearest", x, y))
     return Lines(
         title="R@1 by the number of neighbours",

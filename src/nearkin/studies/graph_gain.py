@@ -9,7 +9,7 @@ from nearkin.studies import refinement
 from nearkin.studies.answer import Answer, Bars, Table
 from nearkin.studies.methods import UNTRAINED
 from nearkin.studies.proxygml import CUB
-from nearkin.studies.reading import mean, scores
+from nearkin.studies.reading import differences, mean, scores
 from nearkin.studies.refinement import Change, beside, options, verdict
 
 TITLE = "What the graph adds"
@@ -100,7 +100,7 @@ def gains(rows: list[dict]) -> dict[str, dict]:
         "over random batches": {m: (m[0], "random") for m in every if m[1] == "classes"},
     }
     recall = recalls(rows)
-    return {over: refinement.differences(recall, each) for over, each in pairs.items()}
+    return {over: differences(recall, each) for over, each in pairs.items()}
 
 
 def table(rows: list[dict]) -> Table:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nearkin.runs.recipe import Plain, Recipe
-from nearkin.studies.tuning import common, settle, trials
+from nearkin.studies.tuning import SETTLED, common, settle, trials
 
 CUB = "features:CUB_200_2011_efficientnet_lite0_224px.npz"
 CARS = "features:stanford_cars_crops_efficientnet_lite0_224px.npz"
@@ -41,9 +41,12 @@ def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
     return trials(proxygml(data, epochs, {})) if tune else []
 
 
-def full(data: str, epochs: int, searched: Iterable[dict]) -> Recipe:
-    """The full method under the settings that its trials chose."""
-    return settle(proxygml(data, epochs, {}), searched)
+def settings_of_full(
+    data: str, epochs: int, searched: Iterable[dict] | None
+) -> dict[str, int | float]:
+    """The learning rates and epochs that the trials of the full method chose."""
+    best = settle(proxygml(data, epochs, {}), searched or [])
+    return {name: getattr(best, name) for name in SETTLED}
 
 
 def fitted(data: str) -> dict[str, Plain]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Bars, Table
-from nearkin.studies.proxygml import CUB, fitted, full, proxygml
+from nearkin.studies.proxygml import CUB, fitted, proxygml, settings_of_full
 from nearkin.studies.reading import Scores, against, last_said, mean, p_value, scores
 from nearkin.studies.tuning import SETTLED, settle, trials, unsearched
 
@@ -80,12 +80,10 @@ def recipes(
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
     """Every seed and row, under the settings of the full method and under its own."""
-    searched = searched or []
-    best = full(data, epochs, searched)
-    shared = {name: getattr(best, name) for name in SETTLED}
+    shared = settings_of_full(data, epochs, searched)
     everything = [proxygml(data, epochs, options) for options in (ROWS | CONTROLS).values()]
     chosen = [replace(r, **shared) for r in everything]
-    chosen += [settle(r, searched) for r in everything[: len(ROWS)]]
+    chosen += [settle(r, searched or []) for r in everything[: len(ROWS)]]
     return [replace(r, seed=seed) for seed in range(seeds) for r in chosen]
 
 
@@ -132,7 +130,7 @@ def answer(rows: list[dict]) -> Answer:
 def table(rows: list[dict], title: str, names: Iterable[str]) -> Table:
     """The eight rows, and whether each differs from the full method."""
     found = {head: scores(rows, row_name, metric) for head, metric in HEADS.items()}
-    differ = against(FULL, found["R@1"]) if FULL in found["R@1"] else {}
+    differ = against(FULL, found["R@1"])
     data = rows[0]["data"] if rows else {"name": "", "variant": ""}
     return Table(
         title=f"{title}, {data['name']}",
@@ -230,7 +228,7 @@ def findings(shared: list[dict], own: list[dict]) -> list[str]:
 
 def points(values: Scores) -> float:
     """The mean over seeds, in per cent."""
-    return 100 * estimate(list(values.values())).mean
+    return 100 * estimate(values.values()).mean
 
 
 def percent(value: Estimate) -> str:

@@ -85,7 +85,9 @@ def name_of(value: dict) -> str:
 
 def cost(setting: Setting, place: Place) -> dict:
     """What one setting takes, in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+    threads = (torch.get_num_threads(),)  # which a fresh process does not inherit
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, torch.set_num_threads, threads) as fresh:
         seconds, megabytes = fresh.submit(step_cost, setting).result()
     return {"setting": asdict(setting), "seconds": seconds, "megabytes": megabytes}
 

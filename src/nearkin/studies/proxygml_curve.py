@@ -17,6 +17,7 @@ from nearkin.runs.recipe import Recipe
 from nearkin.runs.training import Run, train
 from nearkin.studies.answer import Answer, Line, Lines
 from nearkin.studies.proxygml import CUB, proxygml
+from nearkin.tensors import place_in_class
 
 TITLE = "ProxyGML over epochs"
 QUESTION = (
@@ -59,9 +60,8 @@ def row_of(recipe: Recipe, place: Place) -> dict:
 def hold_back(splits: Splits) -> tuple[Splits, Split]:
     """The splits without every fifth training image of each class; and those images."""
     order = splits.train.labels.argsort(stable=True)
-    kind = splits.train.labels[order]
-    place = torch.arange(len(kind)) - torch.searchsorted(kind, kind)  # within its class
-    kept, held = order[place % 5 < 4], order[place % 5 == 4]
+    fifth = place_in_class(splits.train.labels)[order] % 5 == 4
+    kept, held = order[~fifth], order[fifth]
     return replace(splits, train=splits.train.select(kept)), splits.train.select(held)
 
 

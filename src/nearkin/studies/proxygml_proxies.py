@@ -7,9 +7,8 @@ from dataclasses import replace
 from nearkin.measure.statistics import estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Line, Lines
-from nearkin.studies.proxygml import CUB, fitted, full, proxygml, search, teaches
+from nearkin.studies.proxygml import CUB, fitted, proxygml, search, settings_of_full, teaches
 from nearkin.studies.reading import last_said, mean, p_value, scores
-from nearkin.studies.tuning import SETTLED
 
 __all__ = ["answer", "recipes", "search"]
 
@@ -34,12 +33,11 @@ def recipes(
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
     """Every seed, N and ratio; then every N at the first ratio with logits as for N = 12."""
-    best = full(data, epochs, searched or [])
     usable = [ratio for ratio in RATIOS if teaches(data, ratio)]
     options: list[dict] = [{"proxies": n, "ratio": r} for r in usable for n in COUNTS]
     first = {"ratio": usable[0]}
     options += [first | {"proxies": n, "scale": USUAL / n} for n in COUNTS if n != USUAL]
-    shared = {name: getattr(best, name) for name in SETTLED}
+    shared = settings_of_full(data, epochs, searched)
     return [
         replace(proxygml(data, epochs, chosen), seed=seed, **shared)
         for seed in range(seeds)
@@ -88,7 +86,7 @@ def curves(rows: list[dict], title: str, y: str, found: dict, percent: bool = Fa
     lines = []
     for curve in dict.fromkeys(point(row)[0] for row in rows):
         counts = sorted(n for name, n in found if name == curve)
-        values = [estimate(list(found[curve, n].values())) for n in counts]
+        values = [estimate(found[curve, n].values()) for n in counts]
         lines.append(Line.of(curve, counts, values, dashed="s = " in curve))
     return Lines(title, "proxies a class, N", y, tuple(lines), percent=percent)
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.answer import Answer, Line, Lines
-from nearkin.studies.proxygml import CUB, classes, full, proxygml, search, teaches
+from nearkin.studies.proxygml import CUB, classes, proxygml, search, settings_of_full, teaches
 from nearkin.studies.reading import scores
-from nearkin.studies.tuning import SETTLED
 
 __all__ = ["answer", "recipes", "search"]
 
@@ -31,8 +30,7 @@ def recipes(
     searched: list[dict] | None = None,
 ) -> list[Recipe]:
     """Every seed and ratio at which there is something to learn."""
-    best = full(data, epochs, searched or [])
-    shared = {name: getattr(best, name) for name in SETTLED}
+    shared = settings_of_full(data, epochs, searched)
     return [
         replace(proxygml(data, epochs, {"ratio": ratio}), seed=seed, **shared)
         for seed in range(seeds)
@@ -53,7 +51,7 @@ def answer(rows: list[dict]) -> Answer:
     for name, metric in {"R@1": "recall@1", "NMI": "nmi"}.items():
         found = scores(rows, ratio, metric)
         ratios = sorted(found)
-        values = [estimate(list(found[r].values())) for r in ratios]
+        values = [estimate(found[r].values()) for r in ratios]
         lines.append(Line.of(name, ratios, values))
         best[name] = max(zip(values, ratios, strict=True), key=lambda pair: pair[0].mean)
     said = [f"{n} is best at r = {r:g}: {100 * v.mean:.1f} %." for n, (v, r) in best.items()]

@@ -110,13 +110,8 @@ def row_of(setting: Setting, place: Place) -> dict[str, Any]:
 
 def watched(run: Run) -> list[float]:
     """The residuals of a batch that is the same before and after training, in float64."""
-    indices = run.batches_of(0)[0]
-    run.backbone.eval()
-    with torch.no_grad():
-        embeddings = run.backbone(run.prepare(run.inputs, indices)).double()
-    run.backbone.train()
-    refiner: Any = run.loss.refiner
-    return relative_residuals(deepcopy(refiner).double().eval(), unit(embeddings))
+    refiner: Any = deepcopy(run.loss.refiner)
+    return relative_residuals(refiner.double().eval(), unit(run.embed_first_batch().double()))
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from nearkin.measure.statistics import Difference, Estimate, estimate, holm, paired
@@ -20,8 +21,8 @@ def scores(
     """
     found: dict[Key, Scores] = {}
     for row in rows:
-        name, metrics = key(row), row["metrics"][which]
-        if name is not None and metrics and metrics.get(metric) is not None:
+        name, metrics = key(row), row["metrics"][which] or {}
+        if row["status"] == "done" and name is not None and metrics.get(metric) is not None:
             found.setdefault(name, {})[row["recipe"]["seed"]] = metrics[metric]
     return found
 
@@ -40,23 +41,25 @@ def last_said(
 
 def mean(values: Scores | None) -> Estimate | None:
     """The estimate over seeds; None where there is no seed."""
-    return estimate(list(values.values())) if values else None
+    return estimate(values.values()) if values else None
 
 
-def against(reference: Key, found: dict[Key, Scores]) -> dict[Key, Difference]:
-    """Every other method minus the reference, over shared seeds; p corrected by Holm's method."""
-    others = [name for name in found if name != reference]
-    differences = [paired(found[name], found[reference]) for name in others]
-    adjusted = holm([d.p for d in differences])
-    return {
-        name: Difference(d.estimate, p)
-        for name, d, p in zip(others, differences, adjusted, strict=True)
-    }
+def differences(found: Mapping[Key, Scores], pairs: Mapping[Key, Key]) -> dict[Key, Difference]:
+    """Each method minus the one that it is paired with, over shared seeds, where both are found; p
+    corrected by Holm's method."""
+    there = {a: paired(found[a], found[b]) for a, b in pairs.items() if a in found and b in found}
+    adjusted = holm([d.p for d in there.values()])
+    return {a: replace(d, p=p) for (a, d), p in zip(there.items(), adjusted, strict=True)}
+
+
+def against(reference: Key, found: Mapping[Key, Scores]) -> dict[Key, Difference]:
+    """Every other method minus the reference, as `differences`; none where it is not found."""
+    return differences(found, {name: reference for name in found if name != reference})
 
 
 def best(found: dict[Key, Scores]) -> Key:
     """The method with the highest mean."""
-    return max(found, key=lambda name: estimate(list(found[name].values())).mean)
+    return max(found, key=lambda name: estimate(found[name].values()).mean)
 
 
 def p_value(difference: Difference | None) -> str:

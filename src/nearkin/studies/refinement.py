@@ -5,11 +5,11 @@ Each question has a file of its own: attention, graph, edges, graph_gain and ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-from nearkin.measure.statistics import Difference, Estimate, estimate, holm, paired
+from nearkin.measure.statistics import Difference, Estimate, estimate
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.studies.answer import BatchGraphs, Line
 from nearkin.studies.methods import BARE, UNTRAINED
@@ -17,7 +17,6 @@ from nearkin.studies.proxygml import CUB
 from nearkin.studies.reading import Scores, p_value
 from nearkin.studies.tuning import common, settle, trials
 
-Key = TypeVar("Key", bound=Hashable)
 HEADS = {"R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi"}
 DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "tune": False}
 """The options of a short form that needs no data set."""
@@ -152,15 +151,10 @@ def monitored(
     return found
 
 
-def last(by_epoch: dict[int, Scores] | None) -> Estimate | None:
-    """What was said after the last epoch, over seeds."""
-    return estimate(list(by_epoch[max(by_epoch)].values())) if by_epoch else None
-
-
 def curve(name: str, by_epoch: dict[int, Scores], dashed: bool = False) -> Line:
     """The mean over seeds at each epoch, with its interval."""
     x = sorted(by_epoch)
-    return Line.of(name, x, [estimate(list(by_epoch[e].values())) for e in x], dashed)
+    return Line.of(name, x, [estimate(by_epoch[e].values()) for e in x], dashed)
 
 
 def costs(
@@ -172,13 +166,6 @@ def costs(
         if row["cost"].get(key) is not None:
             found.setdefault(name(row), []).append(row["cost"][key] / unit)
     return {method: sum(values) / len(values) for method, values in found.items()}
-
-
-def differences(found: Mapping[Key, Scores], pairs: Mapping[Key, Key]) -> dict[Key, Difference]:
-    """Each method minus the one that it is paired with, p corrected by Holm's method."""
-    there = {a: paired(found[a], found[b]) for a, b in pairs.items() if a in found and b in found}
-    adjusted = holm([d.p for d in there.values()])
-    return {a: replace(d, p=p) for (a, d), p in zip(there.items(), adjusted, strict=True)}
 
 
 def beside(difference: Difference | None) -> tuple[Estimate | None, str]:

@@ -163,7 +163,7 @@ def comparison(rows: list[dict], dim: int) -> Table:
     heads = {**HEADS, **(DEEPEST if large else DEEPER), "MAP@R": "map@r"}
     found = {head: of_dim(rows, dim, metric) for head, metric in heads.items()}
     oracle = of_dim(rows, dim, "recall@1", "best_on_test")
-    differ = against(OURS, found["R@1"]) if OURS in found["R@1"] else {}
+    differ = against(OURS, found["R@1"])
     published = PUBLISHED.get(family(rows), {})
     shares = (*heads, "best epoch on test")
     return Table(
@@ -228,7 +228,7 @@ def findings(rows: list[dict], dim: int) -> list[str]:
     found = of_dim(rows, dim, "recall@1")
     if OURS not in found or len(found) < 3:
         return []
-    points = {name: 100 * estimate(list(s.values())).mean for name, s in found.items()}
+    points = {name: 100 * estimate(s.values()).mean for name, s in found.items()}
     differ = {name: d for name, d in against(OURS, found).items() if d.p < 0.05}
     better = [name for name, d in differ.items() if d.estimate.mean > 0]
     worse = [name for name, d in differ.items() if d.estimate.mean < 0]

@@ -93,11 +93,11 @@ Curve = dict[float, Scores]
 """Share -> seed -> metric."""
 
 
-def curve(rows: list[dict], name: str, way: str, metric: str = "recall@1") -> Curve:
-    """A method's scores by the share of one way; the other way whole."""
+def curve(rows: list[dict], name: str, way: str) -> Curve:
+    """A method's R@1 by the share of one way; the other way whole."""
     mine, other = (WAYS[way], *(field for w, field in WAYS.items() if w != way))
     kept = [r for r in rows if method(r) == name and r["recipe"][other] == 1]
-    found = scores(kept, lambda row: row["recipe"][mine], metric)
+    found = scores(kept, lambda row: row["recipe"][mine], "recall@1")
     return dict(sorted(found.items()))
 
 
@@ -139,11 +139,11 @@ def law(n: Sequence[float], score: Sequence[float]) -> tuple[float, float, float
     return float(a), float(b * max(n) ** c), float(c)
 
 
-def share_for(points: Curve, seed: int, enough: float = ENOUGH) -> float:
-    """The smallest share with `enough` of the score at the largest, between points by log share."""
+def share_for(points: Curve, seed: int) -> float:
+    """The smallest share with ENOUGH of the score at the largest, between points by log share."""
     shares = [share for share in points if seed in points[share]]
     values = [points[share][seed] for share in shares]
-    wanted = enough * values[-1]
+    wanted = ENOUGH * values[-1]
     first = next(i for i, value in enumerate(values) if value >= wanted)
     if first == 0:
         return shares[0]
@@ -185,7 +185,7 @@ def figure(rows: list[dict], names: list[str], way: str) -> Lines:
     for name in names:
         points = curve(rows, name, way)
         n = [number[share] for share in points]
-        means = [estimate(list(s.values())) for s in points.values()]
+        means = [estimate(s.values()) for s in points.values()]
         lines.append(Line.of(name, n, means))
         fitted = law(n, [m.mean for m in means])
         if fitted:
@@ -217,7 +217,7 @@ def table(rows: list[dict], names: list[str], way: str) -> Table:
         means = [mean(points.get(share)) for share in SHARES]
         fitted = law(
             [number[share] for share in points],
-            [estimate(list(s.values())).mean for s in points.values()],
+            [estimate(s.values()).mean for s in points.values()],
         )
         lines.append((name, *means, reached(points), *(fitted or (None, None, None))))
     bare = untrained(rows)
