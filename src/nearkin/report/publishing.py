@@ -69,15 +69,16 @@ def keep(
     command: str,
 ) -> None:
     """Add the rows to folder/NAME.jsonl, and those of trials to NAME-trials.jsonl; and write their
-    page as Markdown with its pictures."""
+    page as Markdown with its pictures: of a row that stands there already as it stands there."""
     published, trials = stores(folder, name)
-    known = {row["hash"] for row in (*published.rows(), *trials.rows())}
+    known = {row["hash"]: row for row in (*published.rows(), *trials.rows())}
     for row in rows:
         if row["hash"] not in known and is_trial(row):
             trials.append(rounded(without_test(row)))
         elif row["hash"] not in known:
             published.append(rounded(row))
-    shown = results([rounded(row) for row in rows])  # what stands there may answer another command
+    # what stands there may answer another command, and the same run may have been done twice
+    shown = results([known.get(row["hash"]) or rounded(row) for row in rows])
     page = write_markdown(answers(shown), shown, folder, out, name=name, command=command)
     print(f"Published: {page}")
 

@@ -49,7 +49,6 @@ class Store:
             try:
                 row = json.loads(line)
                 hash, _, _ = row["hash"], row["study"], row["status"]
-                _ = row["metrics"] if "recipe" in row else None
                 rows.setdefault(hash, row)
             except (ValueError, KeyError, TypeError):
                 raise ValueError(

@@ -439,7 +439,7 @@ def whom_ours_beats(rows: list[dict], dim: int, ours: str, head: str) -> list[st
     ahead = [n for n, d in sure.items() if (d.estimate.mean > 0) != lower_is_better(head)]
     unsure = [name for name in differ if name not in sure]
     behind = len(sure) - len(ahead)
-    count = f"{behind} of the" if behind < len(differ) else "all"
+    count = "all" if behind == len(differ) > 1 else f"{behind} of the"
     line = f"{ours} is better than {count} {len(differ)} others"
     line += f", worse than {', '.join(ahead)}" if ahead else ""
     return [line + (f", no different from {', '.join(unsure)}" if unsure else "")]

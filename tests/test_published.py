@@ -1,0 +1,50 @@
+"""Every page under docs/results is what its command makes of the rows that stand beside it."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from nearkin.cli import main
+from nearkin.report import page, publishing
+from nearkin.runs import many
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+PAGES = sorted(RESULTS.glob("*.md"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_is_made_of_the_rows_beside_it(path, tmp_path, monkeypatch):
+    text = path.read_text()
+    *_, command = re.findall(r"^    nearkin (study .*)$", text, re.MULTILINE)
+    for name in (f"{path.stem}.jsonl", f"{path.stem}-trials.jsonl"):
+        if (RESULTS / name).exists():
+            (tmp_path / "docs").mkdir(exist_ok=True)
+            shutil.copy(RESULTS / name, tmp_path / "docs" / name)
+
+    def refuse(*_, **__):
+        raise AssertionError("a run is missing")
+
+    def drawn(figure, stem, store):  # takes long, and says what tables say
+        return next(iter((RESULTS / path.stem).glob(f"{stem.name}.*")), None)
+
+    monkeypatch.setattr(many, "run", refuse)
+    monkeypatch.setattr(many, "measure", refuse)
+    monkeypatch.setattr(many, "there", lambda *_: None)
+    monkeypatch.setattr(publishing, "show", lambda *_: None)
+    monkeypatch.setattr(page.pictures, "save", drawn)
+    out = ["--out", str(tmp_path / "out"), "--publish", str(tmp_path / "docs")]
+    main([*shlex.split(command), *out])
+    assert (tmp_path / "docs" / path.name).read_text() == text
+    tables = path.with_suffix(".tex")
+    assert (tmp_path / "docs" / tables.name).read_text() == tables.read_text()
+
+
+def test_no_picture_of_a_page_is_missing_or_left_over():
+    for path in PAGES:
+        shown = {unquote(link) for link in re.findall(r"!\[.*\]\((\S+)\)", path.read_text())}
+        folder = RESULTS / path.stem
+        assert shown == {f"{path.stem}/{picture.name}" for picture in folder.iterdir()}
