@@ -72,7 +72,7 @@ def test_a_lone_number_is_not_the_best_of_anything():
             False,
             ["0.02 ± 0.004", "2.1e6 ± 1.5e7", "−260 ± 12", "3"],
         ),
-        ([around(-2e-15, 0.0038), around(-0.029, 0.004)], True, ["−0.0 ± 0.4", "−2.9 ± 0.4"]),
+        ([around(-2e-15, 0.0038), around(-0.029, 0.004)], True, ["0.0 ± 0.4", "−2.9 ± 0.4"]),
         ([0.9954, 0.9961], True, ["99.54", "99.61"]),
         ([0.573, 0.5], True, ["57.3", "50.0"]),
         ([-0.5, 0.25], True, ["−50.0", "25.0"]),
@@ -186,6 +186,12 @@ def test_latex_tables_have_their_rules_and_equally_many_cells():
     assert r"\textbf{57.3} $\pm$ 0.4" in text
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert text.count(rule) == 1
+
+
+def test_latex_takes_exponents_of_numbers_and_of_their_intervals():
+    table = Table("t", ("a",), ((around(9.2e-5, 4.4e-5),), (around(2.3e4, 6.1e4),)))
+    assert r"9.2e$-$5 $\pm$ 4.4e$-$5 \\" in tables.latex(table)
+    assert tables.latex(table).isascii()
 
 
 def test_the_terminal_shows_markup_of_names_as_text():

@@ -135,7 +135,7 @@ def show(value: Cell, scale: float = 1, digits: int | None = 1) -> Shown:
         return Shown(MISSING)
     if digits is None:
         return Shown(significant(x), significant(half) if half else "", number=True)
-    text = f"{x:,.{digits}f}"
+    text = f"{x:z,.{digits}f}"  # z: 0.0, not -0.0
     if x and not half and not float(text.replace(",", "")):
         text = f"{x:.2g}"  # too small for this column's decimals: not to be read as 0
     return Shown(text.replace("-", "−"), f"{half:,.{digits}f}" if half else "", number=True)
@@ -256,7 +256,7 @@ def latex(table: Table) -> str:
 
 def latex_cell(cell: Shown) -> str:
     text = rf"\textbf{{{latex_text(cell.text)}}}" if cell.best else latex_text(cell.text)
-    return rf"{text} $\pm$ {cell.half}" if cell.half else text
+    return rf"{text} $\pm$ {latex_text(cell.half)}" if cell.half else text
 
 
 def html(table: Table) -> Markup:
