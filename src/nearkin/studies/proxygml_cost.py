@@ -194,8 +194,8 @@ def findings(costs: list[dict], watched: list[dict]) -> list[str]:
                 f"{whole / many:.1f} times as long."
             )
     said += [
-        f"{row['variant']}: two proxies of a class have a cosine of {row['cosines'][0]:z.2f} at the "
-        f"start and of {row['cosines'][-1]:z.2f} after {len(row['cosines']) - 1} epochs."
+        f"{row['variant']}: two proxies of a class have a cosine of {row['cosines'][0]:z.2f} at "
+        f"the start and of {row['cosines'][-1]:z.2f} after {len(row['cosines']) - 1} epochs."
         for row in watched
     ]
     return said
