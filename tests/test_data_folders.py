@@ -95,7 +95,7 @@ def test_parts_that_are_no_split_are_not_taken_for_classes(tmp_path, parts, got)
     for part in parts:
         folders(tmp_path / part, ["a", "b"])
     wanted = r"wanted class folders, or train/ beside test/ or val/ \(one of each\)"
-    with pytest.raises(ValueError, match=rf"{wanted} with class folders, got {got}$"):
+    with pytest.raises(ValueError, match=rf"{wanted} with class folders, got {got}; "):
         load(f"folder:{tmp_path}")
 
 

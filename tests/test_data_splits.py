@@ -73,11 +73,12 @@ def test_the_last_sixth_of_each_class_validates_where_classes_are_shared(ordered
         assert list(held.query.select(of_class).names) == last
 
 
-def test_of_two_images_one_validates_and_one_alone_trains():
-    both = replace(split([6]), labels=torch.tensor([0, 1, 1, 2, 2, 2]), classes=tuple("abc"))
+def test_of_few_images_two_validate_but_no_more_than_half():
+    labels = torch.arange(6).repeat_interleave(torch.tensor([1, 2, 3, 4, 6, 13]))
+    both = replace(split([29]), labels=labels, classes=tuple("abcdef"))
     held = hold_out(Splits("set", both, both, both, shared_classes=True))
-    assert held.query.labels.tolist() == [1, 2]
-    assert held.train.labels.tolist() == [0, 1, 2, 2]
+    assert held.query.labels.bincount().tolist() == [0, 1, 1, 2, 2, 2]
+    assert held.train.labels.bincount().tolist() == [1, 1, 2, 2, 4, 11]
 
 
 @settings(max_examples=50)

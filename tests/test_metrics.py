@@ -306,3 +306,15 @@ def test_arrays_of_numpy_are_measured_as_tensors_are(measured, dtype):
     x, y = sample(40, 4)
     x = x.numpy().astype(dtype)
     assert measured(x, y.numpy()) == measured(torch.from_numpy(x), y)
+
+
+def test_numpy_arrays_may_step_back_and_be_of_foreign_bytes_or_read_only():
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(40, 6)).astype(np.float32), np.arange(40) % 5
+    kept = x.astype(">f4")
+    kept.flags.writeable = False
+    wanted = evaluate(x, y, clusters=False)
+    assert evaluate(kept, y.astype(">i8"), clusters=False) == wanted
+    assert evaluate(x[:, ::-1][:, ::-1], y[::-1][::-1], clusters=False) == wanted
+    flipped = evaluate(x[::-1], y[::-1], clusters=False)
+    assert flipped["recall@1"] == wanted["recall@1"]

@@ -197,6 +197,7 @@ def test_a_picture_stays_where_the_files_of_its_runs_are_gone(tmp_path):
     assert {path: path.read_bytes() for path in page(*turned)} == drawn
     shutil.rmtree(store / "runs" / other.hash)
     assert {path: path.read_bytes() for path in page(*figures)} == drawn
+    assert page(*figures[::-1]) == []  # a map is no gallery, though it is of the same run
 
     elsewhere = make_row(late, store, keep=False)  # nothing was ever drawn of this one
     assert page(Gallery("near", elsewhere)) == []
@@ -209,7 +210,7 @@ def test_what_is_here_is_drawn_where_no_picture_of_all_of_it_was(tmp_path):
     maps = Maps("all", (("a", here), ("b", gone)))
     path = pictures.save(maps, tmp_path / "figure-1", store)
     assert path
-    said = " ".join(sorted((here["hash"], gone["hash"])))
+    said = f"Maps({' '.join(sorted((here['hash'], gone['hash'])))})"
     assert path.read_bytes() == pictures.png(maps, store, said)
 
 

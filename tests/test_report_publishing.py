@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from finished import finished
 from nearkin.cli import main
 from nearkin.report.publishing import keep, take
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 from nearkin.studies.answer import Answer
+from nearkin.studies.reading import scores
 from nearkin.studies.tuning import settle
 
 CPU = Place(device="cpu", threads=1)
@@ -57,3 +59,19 @@ def test_a_single_run_that_validates_is_reported(recipe, tmp_path):
     page = (tmp_path / "published" / "runs.md").read_text()
     assert f"{100 * row['metrics']['validated']['recall@1']:.1f}" in page
     assert Store(tmp_path / "published", "runs.jsonl").rows()[0]["metrics"]["best_on_test"]
+
+
+def test_a_row_that_is_published_is_shown_as_it_is_published(recipe, tmp_path):
+    row, seen = run(recipe, tmp_path / "out", place=CPU, study="any"), []
+    answer = lambda shown: seen.append(shown) or Answer("t", "q", (), (), ())  # noqa: E731
+    keep(answer, [row], tmp_path / "out", tmp_path / "published", "any", "")
+    again = row | {"cost": row["cost"] | {"seconds": 1e6}}  # the same run, on another machine
+    keep(answer, [again], tmp_path / "out", tmp_path / "published", "any", "")
+    assert seen[0] == seen[1]
+
+
+def test_a_run_that_diverged_counts_in_no_column():
+    done = finished(Recipe(seed=0), 0.5)
+    gone = finished(Recipe(seed=1), 0.5) | {"status": "diverged"}
+    for which in ("last", "best_on_test"):
+        assert set(scores([done, gone], lambda row: "a", "recall@1", which)["a"]) == {0}

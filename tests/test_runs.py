@@ -358,6 +358,7 @@ def test_a_checkpoint_of_other_data_is_refused(features, tmp_path):
     for other in (
         replace(train, inputs=train.tensor + 1),
         replace(train, labels=train.labels.flip(0)),
+        replace(train, classes=train.classes[::-1]),
         train.select(torch.arange(len(train) - 1)),
     ):
         changed = Run(small(features), replace(splits, train=other), "cpu")

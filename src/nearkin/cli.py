@@ -23,7 +23,7 @@ from nearkin import measure
 from nearkin.data import Split
 from nearkin.data.splits import in_classes_of
 from nearkin.measure.exact import METRICS
-from nearkin.names import construct, look_up, typed, unknown
+from nearkin.names import TOO_LARGE, construct, look_up, typed, unknown
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.words import one_line, parse, split_recipe_file
 
@@ -398,10 +398,6 @@ COMMANDS: dict[str, Callable] = {
     "embed": embed,
     "data": data,
 }
-
-
-TOO_LARGE = "out of memory|can't allocate memory|[Oo]verflow|int too big"
-"""What torch says of sizes that no machine holds, in errors that are of no kind of their own."""
 
 
 def main(words: list[str] | None = None) -> None:

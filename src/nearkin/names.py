@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Plain = str | int | float | bool | None  # what an option's value may be
+TOO_LARGE = "out of memory|can't allocate memory|[Oo]verflow|int too big"
+"""What torch says of sizes that no machine holds, in errors that are of no kind of their own."""
 REST = inspect.Parameter.VAR_KEYWORD
 
 

@@ -147,6 +147,7 @@ def refuse_twice(words: list[str]) -> None:
     ValueError: --loss-options is given twice: put all its values behind one
     """
     flags = [w.partition("=")[0].replace("_", "-") for w in words if w.startswith("--")]
+    flags = [flag.replace("--no-", "--", 1) for flag in flags if flag != "--help"]
     for flag in flags:
         if flags.count(flag) > 1:
             raise ValueError(f"{flag} is given twice: put all its values behind one")

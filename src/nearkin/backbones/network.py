@@ -104,6 +104,8 @@ class Network(nn.Module):
                 f"got {str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
             )
         weights = next(self.parameters(), x).dtype
+        if weights not in (torch.float32, torch.float64):
+            raise ValueError(f"Network: wanted weights of float32 or float64, got {weights}")
         if at_least_float32(x).dtype != weights:
             raise ValueError(f"Network: wanted {weights}, as its weights are, got {x.dtype}")
         return in_full(self.head, self.trunk(x))

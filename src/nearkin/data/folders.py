@@ -71,7 +71,7 @@ def parts_among(entries: list[Path], name: str) -> dict[str, str]:
         return {}
     if not apart or len(parts) < len(named):
         got = " and ".join(f"{path.name}/" for path in named)
-        raise ValueError(f"{name}: {LAYOUT}, got {got}")
+        raise ValueError(f"{name}: {LAYOUT}, got {got}; a class of that name wants another")
     return parts
 
 

@@ -105,20 +105,21 @@ WHERE = {
     "folder": Where(
         "a folder of your own",
         "yours",
-        "PATH/CLASS/*.jpg, or PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg",
+        "PATH/CLASS/*.jpg, or PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg (or val/)",
     ),
     "features": Where(
         "`nearkin embed` writes one",
         "that of the pictures",
-        "FILE.npz with x (N, D), y (N,) and, if you like, names (N,)",
+        "FILE.npz with x (N, D), y (N,) and, if you like, names (N,), split (N,) and metric",
     ),
 }
 
 
 OURS_TO_SHOW = {"mnist-5k", "mnist", "fashion-mnist", "omniglot"}
 NOT_OURS = {"cub", "cars", "cars196", "sop", "inshop"}
-THEIR_ARCHIVES = ("cub_200", "stanford_cars", "stanford_online_products", "in-shop")
-"""How the folders begin that the archives of others hold."""
+THEIR_ARCHIVES = ("cub_200", "cub200", "stanford_cars", "cars_196", "cars196", "cars_train")
+THEIR_ARCHIVES += ("cars_test", "car_ims", "stanford_online_products", "in_shop")
+"""How the folders begin that the archives of others hold, - written as _."""
 
 
 def may_show(name: str) -> bool:
@@ -129,13 +130,16 @@ def may_show(name: str) -> bool:
 
     >>> [may_show(name) for name in ("mnist", "folder:x", "cub")]
     [True, True, False]
-    >>> may_show("folder:x/CUB_200_2011_128px")
-    False
+    >>> [may_show(f"folder:{path}") for path in ("x/CUB_200_2011_128px", "cars_train", "In-shop")]
+    [False, False, False]
     """
     kind, _, path = name.partition(":")
     if kind != "folder":
         return kind in OURS_TO_SHOW
-    parts = [part.lower() for part in (*PurePath(path).parts, *Path(path).resolve().parts)]
+    parts = [
+        part.lower().replace("-", "_")
+        for part in (*PurePath(path).parts, *Path(path).resolve().parts)
+    ]
     return not any(part in NOT_OURS or part.startswith(THEIR_ARCHIVES) for part in parts)
 
 

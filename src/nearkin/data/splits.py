@@ -105,12 +105,12 @@ def hold_out(splits: Splits, fold: int = 0) -> Splits:
 
     Every fifth training class validates and the others train; there are five such folds. Where
     training and test share their classes, so do these: of each class the last sixth of its images
-    validates, one at least where it has two.
+    validates, of few images two, so that each has kin, but no more than half.
     """
     train = splits.train
     if splits.shared_classes:
         size = train.labels.bincount()[train.labels]
-        first = (size - (size // 6).clamp_min(1)).clamp_min(1)
+        first = size - (size // 6).clamp_min(2).minimum(size // 2)
         held = place_in_class(train.labels) >= first
         part, validation = train.select((~held).nonzero()[:, 0]), train.select(held.nonzero()[:, 0])
     else:

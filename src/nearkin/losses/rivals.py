@@ -7,6 +7,7 @@ with the settings of its paper, its miner and the learning rate of its proxies.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.mined import Mined, checked_labels
-from nearkin.names import Plain, fits, look_up, refuse_contradiction, unknown
+from nearkin.names import TOO_LARGE, Plain, fits, look_up, refuse_contradiction, unknown
 from nearkin.tensors import at_least_float32
 
 PROXY_RATE = 0.01
@@ -230,6 +231,8 @@ def errors_of(name: str) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if re.search(TOO_LARGE, str(error)):
+            raise
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name}: {said}") from error
 

@@ -36,6 +36,8 @@ MATRIX = "must be a matrix of floats, one row an item"
 def as_tensor(x: Array, wanted: str, device: torch.device | None = None) -> Tensor:
     """x as a tensor; for what cannot be one, an error that says what was wanted."""
     try:
+        if isinstance(x, np.ndarray):  # torch takes no foreign bytes, no steps back, no read-only
+            x = np.require(x, x.dtype.newbyteorder("="), ["C", "W"])
         found = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())

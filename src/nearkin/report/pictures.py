@@ -1,4 +1,4 @@
-"""Maps and galleries as PNG, by matplotlib: what a Markdown page shows of them.
+"""The pictures of a Markdown page: maps and galleries as PNG, by matplotlib, all others as SVG.
 
 A picture of what runs have kept says in itself of which runs: where their files are not, on another
 machine or after a clean-up, it stays as it was drawn.
@@ -161,7 +161,7 @@ def save(figure: Figure, stem: Path, store: Path) -> Path | None:
     """
     path = stem.with_suffix(".png" if isinstance(figure, Maps | Gallery) else ".svg")
     rows, kind = drawn_from(figure)
-    said = " ".join(sorted(row["hash"] for row in rows))
+    said = f"{type(figure).__name__}({' '.join(sorted(row['hash'] for row in rows))})"
     here = [file_of(row, store, kind) is not None for row in rows]
     if not all(here):
         if path.exists() and said.encode() in path.read_bytes():

@@ -19,7 +19,7 @@ A row is a dictionary of plain data:
     versions   {"nearkin", "torch", ...}     machine  {"cpu", "cores", "gpu", "system"}
     files      {"folder": relative to the store's folder, "embeddings": of a run that did not
                 diverge, relative to that folder (report/kept.py says what is in it),
-                "attention": of a batch of small pictures, where the loss has any}
+                "attention": of a batch, where the loss has any and pictures may be shown}
 """
 
 from __future__ import annotations
