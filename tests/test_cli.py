@@ -37,6 +37,12 @@ def refused(capsys, *words: str) -> str:
     return said
 
 
+def trained_into(out: Path, features: str) -> list[str]:
+    """The words of a short run."""
+    options = ["--backbone", "linear", "--epochs", "1", "--batch", "8", "--per-class", "2"]
+    return ["train", "--data", features, "--out", str(out), *options]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -128,45 +134,18 @@ def test_an_interrupt_while_it_is_still_being_imported_is_one_line(capsys, monke
 
 
 def test_evaluate_of_what_a_run_kept_says_what_its_row_says(features, tmp_path, capsys):
-    words = [
-        "train",
-        "--data",
-        features,
-        "--backbone",
-        "linear",
-        "--epochs",
-        "1",
-        "--per-class",
-        "2",
-    ]
-    main([*words, "--batch", "8", "--metric", "euclidean", "--out", str(tmp_path / "out")])
+    main([*trained_into(tmp_path / "out", features), "--metric", "euclidean"])
     (row,) = Store(tmp_path / "out").rows()
     capsys.readouterr()
-    main(
-        [
-            "evaluate",
-            "--embeddings",
-            str(tmp_path / "out" / row["files"]["folder"] / "embeddings.npz"),
-        ]
-    )
+    kept = tmp_path / "out" / row["files"]["folder"] / "embeddings.npz"
+    main(["evaluate", "--embeddings", str(kept)])
     found = json.loads(capsys.readouterr().out)
     assert found.pop("metric") == "euclidean"
     assert found == {name: row["metrics"]["last"][name] for name in found}
 
 
 def test_what_is_stored_is_said_not_to_have_been_run(features, tmp_path, capsys):
-    words = [
-        "train",
-        "--data",
-        features,
-        "--backbone",
-        "linear",
-        "--epochs",
-        "1",
-        "--per-class",
-        "2",
-    ]
-    words += ["--batch", "8", "--out", str(tmp_path / "out")]
+    words = trained_into(tmp_path / "out", features)
     main(words)
     assert "nothing was run" not in capsys.readouterr().err
     main(words)

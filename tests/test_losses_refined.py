@@ -200,6 +200,11 @@ def test_monitor_says_where_attention_goes():
     assert loss.eval().monitor(x, labels) == shares
     assert built(builder="label-guided").eval().monitor(x, labels)["attention_within"] > 0
     assert built(refined=0.0).monitor(x, labels) == {}
+    mean = built(layer="mean", builder="random", k=2)  # of itself and two others, drawn once
+    for seed in range(5):
+        torch.manual_seed(seed)
+        said = mean.monitor(x, labels)
+        assert said["attention_within"] == pytest.approx(said["kin_heard"] * 2 / 3)
     said = built(layer="graph-network", builder="knn", k=3).monitor(x, labels)
     assert set(said) == {"degree", "kin_heard"}
     assert said["degree"] == 3

@@ -71,19 +71,17 @@ def list_names() -> None:
 
     Example: nearkin list
     """
-    from pytorch_metric_learning import miners
-
     from nearkin import backbones, data, graphs, losses, studies
     from nearkin.data import transforms
     from nearkin.graphs import inference
+    from nearkin.losses.rivals import offered
     from nearkin.runs import parts, training
 
-    borrowed = [name for name in dir(miners) if name.endswith("Miner") and name != "BaseMiner"]
     kinds = {
         "data sets": data.DATASETS,
         "backbones": backbones.BACKBONES,
         "losses": [*losses.LOSSES, *losses.RIVALS, "pml:CLASS"],
-        "miners": [f"pml:{name}" for name in borrowed],
+        "miners": [f"pml:{name}" for name in offered("miners")],
         "graph builders": graphs.BUILDERS,
         "graph layers": graphs.LAYERS,
         "samplers": data.SAMPLERS,

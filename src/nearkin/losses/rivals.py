@@ -181,20 +181,11 @@ def borrow(
 
     The number of training classes and the embedding size reach the constructors that want them.
     """
-    from pytorch_metric_learning import distances, losses, miners, regularizers
+    from pytorch_metric_learning import distances, regularizers
 
-    module, base = {
-        "losses": (losses, losses.BaseMetricLossFunction),
-        "miners": (miners, miners.BaseMiner),
-    }[kind]
-    if name in UNFIT and hasattr(module, name):
+    if name in UNFIT:
         raise ValueError(f"pml:{name} does not run here: {UNFIT[name]}")
-    available: dict[str, Any] = {
-        name: build
-        for name, build in vars(module).items()
-        if inspect.isclass(build) and issubclass(build, base) and name not in UNFIT
-    }
-    build = look_up(name, available, f"{kind} of pytorch-metric-learning")
+    build = look_up(name, offered(kind), f"{kind} of pytorch-metric-learning")
     defaults = plain_options(build)
     check_options(name, options, defaults)
     known = {"num_classes": classes, "embedding_size": dim, "descriptors_dim": dim}
@@ -221,6 +212,21 @@ def borrow(
                 given["num_classes"], centers
             )
         return build(**given)
+
+
+def offered(kind: str) -> dict[str, Any]:
+    """PML's "losses" or "miners" that run here, by name."""
+    from pytorch_metric_learning import losses, miners
+
+    module, base = {
+        "losses": (losses, losses.BaseMetricLossFunction),
+        "miners": (miners, miners.BaseMiner),
+    }[kind]
+    return {
+        name: build
+        for name, build in vars(module).items()
+        if inspect.isclass(build) and issubclass(build, base) and name not in UNFIT
+    }
 
 
 @contextmanager
