@@ -23,15 +23,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import Row, seconds
-from nearkin import backbones
+from nearkin import models
 from nearkin.data import Split, Splits, load, transforms
 from nearkin.losses import RatioTriplet
 from nearkin.measure import knn_accuracy
 from nearkin.measure.statistics import estimate
 from nearkin.runs.log import StepLog
+from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import keep_freed_memory
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.training import Run, train
 
 TITLE = "Training: seed 2's network on mnist-5k"
 Batches = list[tuple[Tensor, Tensor]]  # pictures as the network wants them, labels
@@ -188,7 +188,7 @@ class PilPictures(torch.utils.data.Dataset):
 
 
 def seed_two_network() -> nn.Module:
-    return backbones.make("network", {}, (1, 28, 28), RECIPE.dim)
+    return models.make("network", {}, (1, 28, 28), RECIPE.dim)
 
 
 def score(network: nn.Module, splits: Splits) -> float:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nearkin.answers import Bars, Line, Lines, Matrix
 from nearkin.measure.statistics import Estimate
 from nearkin.runs.recipe import Recipe
-from nearkin.studies.answer import Bars, Line, Lines, Matrix
 
 EVIL = "<script>alert('1')</script> & \"$x$\" | *b*"
 FILE = '"><img src=x onerror=alert(2)>.png'

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 from torch import nn
 
-from nearkin.backbones import BACKBONES, Network, make
+from nearkin.models import BACKBONES, Network, make
 
 
 def seeds_network(dim=2):

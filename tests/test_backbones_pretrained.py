@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from nearkin.backbones import BACKBONES, describe, load_trunk, make, read, rebuild
-from nearkin.backbones.pretrained import GeM
 from nearkin.data.transforms import normalised
+from nearkin.models import BACKBONES, describe, load_trunk, make, read, rebuild
+from nearkin.models.pretrained import GeM
 
 SHAPE = (3, 64, 64)
 NONE = {"weights": "none"}

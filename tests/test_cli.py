@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import nearkin.__main__
-from nearkin.cli import COMMANDS, Study, main
+from nearkin.app.main import COMMANDS, Study, main
+from nearkin.app.parse import key_values
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
-from nearkin.words import key_values
 
 
 @pytest.fixture
@@ -123,10 +123,10 @@ def test_bad_words_are_refused_in_one_line(words, message, capsys, tmp_path, mon
 def test_an_interrupt_while_it_is_still_being_imported_is_one_line(capsys, monkeypatch):
     class Stopped:
         def find_spec(self, name, *_):
-            if name == "nearkin.cli":
+            if name == "nearkin.app.main":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "nearkin.cli")
+    monkeypatch.delitem(sys.modules, "nearkin.app.main")
     monkeypatch.setattr(sys, "meta_path", [Stopped(), *sys.meta_path])
     with pytest.raises(SystemExit) as left:
         nearkin.__main__.main()
@@ -212,7 +212,7 @@ def test_the_metric_of_a_file_is_the_default(capsys, tmp_path, features):
 
 
 def test_every_kind_of_name_is_listed(capsys):
-    from nearkin.losses.rivals import miner_from_pml
+    from nearkin.losses.borrowed import miner_from_pml
 
     main(["list"])
     lines = capsys.readouterr().out.splitlines()

@@ -7,7 +7,7 @@ from PIL import Image
 
 from nearkin.data import load
 from nearkin.data.cache import Photographs
-from nearkin.data.checks import check
+from nearkin.data.check import check
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from nearkin.data import check, load
-from nearkin.data.manifests import MANIFESTS, differences, part_of
-from nearkin.data.retrieval import LISTS
+from nearkin.data.sets.benchmarks import LISTS
+from nearkin.data.sets.manifests import MANIFESTS, differences, part_of
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nearkin import backbones
+from nearkin import models
 from nearkin.data import load
 from nearkin.runs import embedding
 from nearkin.runs.embedding import load_and_embed
@@ -46,8 +46,8 @@ def learn(path, seed):
     """The checkpoint of a small network, as a run keeps it."""
     torch.manual_seed(seed)
     options = {"filters": "4", "kernel": 3, "units": "8"}
-    net = backbones.make("network", options, (3, SIDE, SIDE), dim=5)
-    torch.save(backbones.describe(net), path)
+    net = models.make("network", options, (3, SIDE, SIDE), dim=5)
+    torch.save(models.describe(net), path)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_every_picture_has_its_vector(tmp_path, start):
     whole = load(f"folder:{tmp_path}/one/set")
     found = load(f"features:{tmp_path}/x.npz")
     assert found.variant == f"{whole.variant}, features, 5-d"
-    net = backbones.rebuild(backbones.read(tmp_path / "backbone.pt")).eval()
+    net = models.rebuild(models.read(tmp_path / "backbone.pt")).eval()
     for split, pictures in ((found.train, whole.train), (found.query, whole.query)):
         assert (split.names, split.classes) == (pictures.names, pictures.classes)
         assert torch.equal(split.labels, pictures.labels)

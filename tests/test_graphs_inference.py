@@ -5,7 +5,7 @@ import torch
 
 from nearkin import graphs
 from nearkin.graphs import Refiner, refine_at_test
-from nearkin.graphs.inference import nearest, reciprocal
+from nearkin.graphs.rerank import nearest, reciprocal
 from nearkin.tensors import unit
 
 

@@ -10,15 +10,7 @@ import torch
 from hypothesis import given, settings
 
 from batches import batch, batches, gradient
-from nearkin.losses import (
-    LOSSES,
-    Combined,
-    Contrastive,
-    Triplet,
-    TupleRatio,
-    TupleTriplet,
-    make,
-)
+from nearkin.losses import LOSSES, Combined, Contrastive, Triplet, TupleRatio, TupleTriplet, make
 
 OF_THE_BATCH = ["contrastive", "ratio-triplet", "triplet", "combined"]
 OF_THE_BATCH += ["fisher-nca", "lifted-structure", "n-pair", "tuple-ratio", "tuple-triplet"]

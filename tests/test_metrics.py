@@ -25,7 +25,7 @@ from nearkin.measure import (
     scattering,
 )
 from nearkin.measure.clusters import k_means
-from nearkin.measure.exact import points, similarities
+from nearkin.measure.nearest.exact import points, similarities
 
 Sides = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 

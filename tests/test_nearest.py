@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from nearkin.measure import check_embeddings, nearest, neighbours
-from nearkin.measure.exact import (
+from nearkin.measure import check_embeddings, neighbours
+from nearkin.measure.nearest import search
+from nearkin.measure.nearest.exact import (
     METRICS,
     from_keys,
     listed_similarities,
@@ -25,8 +26,8 @@ from nearkin.measure.exact import (
     similarities,
     to_keys,
 )
-from nearkin.measure.nearest import ranks, search_of
-from nearkin.measure.screen import Screen, plain_arithmetic
+from nearkin.measure.nearest.screen import Screen, plain_arithmetic
+from nearkin.measure.nearest.search import ranks, search_of
 
 N, D = 500, 24
 
@@ -69,7 +70,7 @@ def all_keys(x: Tensor, gallery: Tensor | None, metric: str) -> Tensor:
     query = points(x, metric)
     searched = query if gallery is None else points(gallery, metric)
     keys = to_keys(similarities(query, searched), torch.arange(len(searched)))
-    return keys.fill_diagonal_(nearest.NOTHING) if gallery is None else keys
+    return keys.fill_diagonal_(search.NOTHING) if gallery is None else keys
 
 
 SCREENS = {"both": (torch.bfloat16, torch.float32), "float32": (torch.float32,)}
@@ -78,7 +79,7 @@ SCREENS = {"both": (torch.bfloat16, torch.float32), "float32": (torch.float32,)}
 @pytest.fixture(params=SCREENS)
 def screens(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What any machine may use, whichever this is."""
-    monkeypatch.setattr(nearest, "precisions", lambda _: SCREENS[request.param])
+    monkeypatch.setattr(search, "precisions", lambda _: SCREENS[request.param])
 
 
 @pytest.mark.usefixtures("screens")
@@ -188,8 +189,8 @@ def test_no_screened_score_is_further_off_than_its_bound(metric, dtype, seed, di
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_ordinary_data_need_no_brute_force(metric: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(nearest, "precisions", lambda _: (torch.bfloat16,))
-    monkeypatch.setattr(nearest, "key_tiles", lambda _: pytest.fail("brute force"))
+    monkeypatch.setattr(search, "precisions", lambda _: (torch.bfloat16,))
+    monkeypatch.setattr(search, "key_tiles", lambda _: pytest.fail("brute force"))
     x = 0.5 + normal(2000, 64)
     found = neighbours(x, 10, metric=metric)
     target = to_keys(found.similarities, found.indices)[:, -1]
@@ -214,9 +215,9 @@ def test_memory_and_pieces_do_not_change_the_answer(monkeypatch: pytest.MonkeyPa
     x = torch.cat([normal(300), normal(300)[:100]])
     whole = neighbours(x, 7)
     little = neighbours(x, 7, memory=1e4)
-    monkeypatch.setattr(nearest, "piece_size", lambda _: 90)
+    monkeypatch.setattr(search, "piece_size", lambda _: 90)
     pieces, tail = neighbours(x, 7), neighbours(x, 95)
-    monkeypatch.setattr(nearest, "TILE", 33)
+    monkeypatch.setattr(search, "TILE", 33)
     tiles = neighbours(x, 7)
     for other in (little, pieces, tiles):
         assert torch.equal(whole.indices, other.indices)
@@ -255,7 +256,7 @@ def test_keys_sort_as_neighbours_do(pairs):
     back = from_keys(keys)
     assert torch.equal(back[0], similarity + 0.0)
     assert torch.equal(back[1], indices)
-    assert (keys > nearest.NOTHING).all()
+    assert (keys > search.NOTHING).all()
 
 
 @pytest.mark.parametrize(

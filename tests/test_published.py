@@ -8,9 +8,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from nearkin.cli import main
+from nearkin.app.main import main
 from nearkin.report import page, publishing
-from nearkin.runs import many
+from nearkin.runs import executors
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PAGES = sorted(RESULTS.glob("*.md"))
@@ -31,9 +31,9 @@ def test_a_page_is_made_of_the_rows_beside_it(path, tmp_path, monkeypatch):
     def drawn(figure, stem, store):  # takes long, and says what tables say
         return next(iter((RESULTS / path.stem).glob(f"{stem.name}.*")), None)
 
-    monkeypatch.setattr(many, "run", refuse)
-    monkeypatch.setattr(many, "measure", refuse)
-    monkeypatch.setattr(many, "there", lambda *_: None)
+    monkeypatch.setattr(executors, "run", refuse)
+    monkeypatch.setattr(executors, "measure", refuse)
+    monkeypatch.setattr(executors, "there", lambda *_: None)
     monkeypatch.setattr(publishing, "show", lambda *_: None)
     monkeypatch.setattr(page.pictures, "save", drawn)
     out = ["--out", str(tmp_path / "out"), "--publish", str(tmp_path / "docs")]

@@ -9,9 +9,9 @@ from urllib.parse import unquote
 
 import pytest
 
+from nearkin.answers import Answer, Gallery, Maps, Table
 from nearkin.report import pictures, standard, views, write_markdown, write_page
 from nearkin.runs.recipe import Recipe
-from nearkin.studies.answer import Answer, Gallery, Maps, Table
 from reported import BARS, CLASSES, EVIL, FILE, HALF, LINES, MATRIX, make_row, make_rows
 
 

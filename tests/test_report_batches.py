@@ -6,10 +6,10 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from nearkin.report import batches, pictures
+from nearkin.answers import BatchGraphs
+from nearkin.report import batch_graphs, pictures
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
-from nearkin.studies.answer import BatchGraphs
 
 RECIPE = Recipe(data="mnist-5k", loss="graph-refinement", dim=8, epochs=0, batch=32)
 
@@ -25,7 +25,7 @@ def row(store) -> dict:
 
 
 def test_a_run_keeps_the_attention_of_six_classes_with_their_pictures(row, store):
-    view = batches.read(row, store)
+    view = batch_graphs.read(row, store)
     assert view is not None
     assert len(np.unique(view.labels)) == 6
     assert (np.diff(view.labels) >= 0).all()
@@ -47,32 +47,32 @@ def write(store, recipe: Recipe, attention: np.ndarray, labels: list[int]) -> di
 def test_edges_are_as_wide_as_attention_and_green_among_kin(tmp_path):
     attention = np.array([[0.5, 0.4, 0.0], [0.2, 0.5, 0.1], [0.0, 0.0, 0.9]])
     row = write(tmp_path, RECIPE, attention, [0, 0, 1])
-    drawn = batches.svg(BatchGraphs("who", (("a", row),)), tmp_path)
+    drawn = batch_graphs.svg(BatchGraphs("who", (("a", row),)), tmp_path)
     assert re.findall(r"<title>(.*?)</title>", drawn) == [
         "5.0 % of attention",  # (0.1 + 0) / 2, the weaker first
         "30.0 % of attention",  # (0.4 + 0.2) / 2
     ]
     strokes = re.findall(r"<title>.*?stroke: (#\w+)", drawn, flags=re.DOTALL)
-    assert strokes == [batches.ACROSS_CLASSES.lower(), batches.RIGHT.lower()]
+    assert strokes == [batch_graphs.ACROSS_CLASSES.lower(), batch_graphs.RIGHT.lower()]
     width = r"<title>.*?stroke-width: ([\d.]+)"
     weak, strong = map(float, re.findall(width, drawn, flags=re.DOTALL))
     assert strong / weak == pytest.approx(6, rel=0.01)
-    assert strong == pytest.approx(batches.WIDEST)
+    assert strong == pytest.approx(batch_graphs.WIDEST)
     assert drawn.count("<image") == 3
 
 
 def test_where_all_listen_to_all_the_edges_are_a_web(tmp_path):
     row = write(tmp_path, RECIPE, np.full((24, 24), 1 / 24), [0] * 24)
-    drawn = batches.svg(BatchGraphs("who", (("a", row),)), tmp_path)
+    drawn = batch_graphs.svg(BatchGraphs("who", (("a", row),)), tmp_path)
     widths = re.findall(r"<title>.*?stroke-width: ([\d.]+)", drawn, flags=re.DOTALL)
     assert len(widths) == 24 * 23 / 2
-    assert sum(map(float, widths)) == pytest.approx(batches.INK, rel=0.01)
+    assert sum(map(float, widths)) == pytest.approx(batch_graphs.INK, rel=0.01)
 
 
 def test_pictures_that_are_not_ours_to_show_are_not_drawn(tmp_path):
     cub = write(tmp_path, Recipe(data="cub", loss="graph-refinement"), np.eye(2), [0, 1])
-    assert batches.read(cub, tmp_path) is None
-    drawn = batches.svg(BatchGraphs("who", (("a", cub), ("b", {"files": {}}))), tmp_path)
+    assert batch_graphs.read(cub, tmp_path) is None
+    drawn = batch_graphs.svg(BatchGraphs("who", (("a", cub), ("b", {"files": {}}))), tmp_path)
     assert "<image" not in drawn
     assert drawn.count("not kept here") == 2
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 
+from nearkin.answers import Bars, Gallery, Line, Lines, Maps, Matrix
 from nearkin.report import kept, pictures, plots, views
 from nearkin.runs.recipe import Recipe
-from nearkin.studies.answer import Bars, Gallery, Line, Lines, Maps, Matrix
 from reported import BARS, EVIL, HALF, LINES, MATRIX, make_row, make_rows, write_embeddings
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from nearkin.answers import Answer, BatchGraphs, Gallery, Maps
 from nearkin.data.sources import may_show
-from nearkin.report import batches, kept, views, write_page
-from nearkin.runs import examine
+from nearkin.report import batch_graphs, kept, views, write_page
+from nearkin.runs import evaluate
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
-from nearkin.studies.answer import Answer, BatchGraphs, Gallery, Maps
 from reported import make_row
 
 CPU = Place(device="cpu", threads=1)
@@ -60,9 +60,9 @@ def test_a_run_keeps_small_squares_of_photographs_in_their_colours(row, store):
     assert found is not None
     assert found.pictures is not None
     assert found.classes == ("green", "red")  # the second half, which tests
-    assert found.pictures.shape == (16, examine.SIDE, examine.SIDE, 3)
+    assert found.pictures.shape == (16, evaluate.SIDE, evaluate.SIDE, 3)
     assert found.pictures.dtype == np.uint8
-    middles = found.pictures[:, examine.SIDE // 2, examine.SIDE // 2]
+    middles = found.pictures[:, evaluate.SIDE // 2, evaluate.SIDE // 2]
     for label, colour in enumerate([(0, 128, 0), (255, 0, 0)]):
         assert (middles[found.labels == label] == colour).all()
     assert (found.pictures[:, 0, 0] == 255).all()
@@ -77,16 +77,16 @@ def test_a_page_shows_photographs_in_its_gallery_and_under_the_pointer(row, stor
 
 
 def test_a_batch_graph_of_photographs_is_drawn_with_them(row, store):
-    view = batches.read(row, store)
+    view = batch_graphs.read(row, store)
     assert view is not None
-    assert view.pictures.shape == (16, examine.SIDE, examine.SIDE, 3)
-    drawn = batches.svg(BatchGraphs("who", (("a", row),)), store)
+    assert view.pictures.shape == (16, evaluate.SIDE, evaluate.SIDE, 3)
+    drawn = batch_graphs.svg(BatchGraphs("who", (("a", row),)), store)
     assert drawn.count("<image") == 16
 
 
 @pytest.mark.parametrize("count", [5, 8, 16])
 def test_no_more_pictures_are_kept_than_a_page_draws(photographs, tmp_path, monkeypatch, count):
-    monkeypatch.setattr(examine, "PICTURES", count)
+    monkeypatch.setattr(evaluate, "PICTURES", count)
     row = embedded(f"folder:{photographs}", tmp_path)
     found = kept.read(row, tmp_path)
     assert found is not None
@@ -106,7 +106,7 @@ def test_large_pictures_of_one_size_are_kept_small_and_small_ones_as_they_are(tm
         found = kept.read(row, tmp_path)
         assert found is not None
         assert found.pictures is not None
-        assert found.pictures.shape == (4, *2 * (min(side, examine.SIDE),))
+        assert found.pictures.shape == (4, *2 * (min(side, evaluate.SIDE),))
         assert found.pictures[:, 3, 3].tolist() == [0, 60, 0, 60]
 
 

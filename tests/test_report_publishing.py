@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from finished import finished
-from nearkin.cli import main
+from nearkin.answers import Answer
+from nearkin.app.main import main
 from nearkin.report.publishing import keep, take
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
-from nearkin.studies.answer import Answer
-from nearkin.studies.reading import scores
-from nearkin.studies.tuning import settle
+from nearkin.studies.shared.reading import scores
+from nearkin.studies.shared.tuning import settle
 
 CPU = Place(device="cpu", threads=1)
 

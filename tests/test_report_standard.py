@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from nearkin.cli import COMMANDS
+from nearkin.answers import Answer, Line, Lines
+from nearkin.app.main import COMMANDS
+from nearkin.app.parse import parse
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.report import standard, write_markdown
 from nearkin.runs.recipe import Recipe
-from nearkin.studies.answer import Answer, Line, Lines
-from nearkin.words import parse
 from reported import make_row, make_rows
 
 

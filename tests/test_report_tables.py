@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from nearkin.answers import Table
 from nearkin.measure.statistics import Estimate
 from nearkin.report import tables
-from nearkin.studies.answer import Table
 
 NASTY = "<script>alert('50 % | $x_1$ & \\cmd{*b*} ~^#\"')</script> [red]λ ≤ 1[/red]"
 

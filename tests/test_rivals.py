@@ -11,9 +11,9 @@ from pytorch_metric_learning import distances, losses, miners, regularizers
 
 from nearkin.data import Split, Splits
 from nearkin.losses import RIVALS, CrossEntropy, NormalisedCrossEntropy, make
-from nearkin.losses.rivals import UNFIT, Borrowed, miner_from_pml
+from nearkin.losses.borrowed import UNFIT, Borrowed, miner_from_pml
+from nearkin.runs.loop import Run, train
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.training import Run, train
 
 CLASSES, DIM = 6, 8
 BATCHES = {

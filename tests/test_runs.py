@@ -20,16 +20,16 @@ from PIL import Image
 from rich.progress import Progress, TextColumn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nearkin import backbones
+from nearkin import models
 from nearkin.data import load
-from nearkin.runs import engine, machine, parts
+from nearkin.runs import build, engine, machine
 from nearkin.runs.engine import Place, run
+from nearkin.runs.executors import Measurements, complete, measured, waves
 from nearkin.runs.log import Bar, Silent, StepLog, read_steps
+from nearkin.runs.loop import Run, Step, restore, save, train
 from nearkin.runs.machine import Peak, cores, keep_freed_memory
-from nearkin.runs.many import Measurements, complete, measured, waves
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
-from nearkin.runs.training import Run, Step, restore, save, train
 
 CPU = Place(device="cpu", threads=1)
 COST = ("seconds", "train_seconds", "images_per_second", "peak_memory_mb")
@@ -388,7 +388,7 @@ def test_a_checkpoint_that_was_cut_off_is_refused(features, tmp_path):
     for length in range(0, len(whole), 97):
         (tmp_path / "cut.pt").write_bytes(whole[:length])
         with pytest.raises(ValueError, match="broken, or not tensors"):
-            backbones.read(tmp_path / "cut.pt")
+            models.read(tmp_path / "cut.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     for name, said in (("list.pt", "broken, or not"), ("whole.pt", "not the checkpoint of a run")):
         with pytest.raises(ValueError, match=said):
@@ -439,7 +439,7 @@ def test_a_killed_worker_costs_no_run(features, tmp_path):
 
 STUDY = """
 import signal
-from nearkin.cli import main
+from nearkin.app.main import main
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # off in what a shell put behind it
     main()
@@ -501,14 +501,14 @@ def test_runs_come_after_the_run_they_start_from():
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
 def test_rates_start_whole_and_warm_up_linearly(schedule):
     recipe = Recipe(schedule=schedule, warmup=4)
-    assert [parts.rate_factor(recipe, s, 1000) for s in range(4)] == [0.25, 0.5, 0.75, 1]
-    assert parts.rate_factor(replace(recipe, warmup=0), 0, 100) == 1
-    assert parts.rate_factor(recipe, 999, 1000) <= 1
+    assert [build.rate_factor(recipe, s, 1000) for s in range(4)] == [0.25, 0.5, 0.75, 1]
+    assert build.rate_factor(replace(recipe, warmup=0), 0, 100) == 1
+    assert build.rate_factor(recipe, 999, 1000) <= 1
 
 
 def test_step_schedule_falls_at_40_and_80_per_cent():
     recipe = Recipe(schedule="step")
-    factors = [parts.rate_factor(recipe, s, 50) for s in (0, 19, 20, 39, 40, 49)]
+    factors = [build.rate_factor(recipe, s, 50) for s in (0, 19, 20, 39, 40, 49)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 

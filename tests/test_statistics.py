@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nearkin.measure.statistics import (
-    bootstrap,
-    bootstrap_difference,
-    estimate,
-    holm,
-    paired,
-)
+from nearkin.measure.statistics import bootstrap, bootstrap_difference, estimate, holm, paired
 
 
 def test_an_estimate_is_the_t_interval_of_scipy():

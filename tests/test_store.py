@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from nearkin.files import write_whole
 from nearkin.runs.recipe import DEFAULTS, Recipe
-from nearkin.runs.store import Store, write_whole
+from nearkin.runs.store import Store
 
 
 def row(seed: int) -> dict:
@@ -61,7 +62,8 @@ import resource, signal, sys
 from functools import partial
 from pathlib import Path
 import torch
-from nearkin.runs.store import Store, write_whole
+from nearkin.files import write_whole
+from nearkin.runs.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 try:

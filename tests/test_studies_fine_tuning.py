@@ -5,10 +5,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from finished import cells, figures, finished
-from nearkin.studies import features_vs_fine_tuning as versus
-from nearkin.studies import fine_tuning
-from nearkin.studies.fine_tuning import UNTRAINED
-from nearkin.studies.methods import METHODS, picked
+from nearkin.studies.photographs import features_vs_fine_tuning as versus
+from nearkin.studies.photographs import fine_tuning
+from nearkin.studies.photographs.fine_tuning import UNTRAINED
+from nearkin.studies.shared.methods import METHODS, picked
 
 SCORES = {"cross-entropy": 0.5, "multi-similarity": 0.58, "proxy-anchor": 0.52, "ProxyGML": 0.55}
 NAMES = ",".join(SCORES)

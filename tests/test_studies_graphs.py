@@ -10,11 +10,13 @@ import torch
 
 from finished import cells, figures
 from nearkin import graphs
+from nearkin.answers import Answer
 from nearkin.losses import make
 from nearkin.runs.recipe import Recipe
-from nearkin.studies import STUDIES, attention, edges, graph, graph_gain, rank_collapse, refinement
-from nearkin.studies.answer import Answer
-from nearkin.studies.proxygml import CARS
+from nearkin.studies import STUDIES
+from nearkin.studies.graphlab import attention, edges, gain, graph, rank_collapse
+from nearkin.studies.shared import refinement
+from nearkin.studies.shared.sets import CARS
 
 ASKED = ["attention", "edges", "graph", "graph-gain"]
 
@@ -63,10 +65,10 @@ def test_every_method_has_a_name_of_its_own(name):
     assert {study.name(done(r, 0.5)) for r in study.recipes()} == set(study.METHODS)
 
 
-@pytest.mark.parametrize("sampler", graph_gain.SAMPLERS)
+@pytest.mark.parametrize("sampler", gain.SAMPLERS)
 def test_every_method_has_a_name_of_its_own_with_each_kind_of_batch(sampler):
-    named = {graph_gain.of(done(r, 0.5), sampler) for r in graph_gain.recipes()}
-    assert named - {None} == set(graph_gain.asked_with(sampler))
+    named = {gain.of(done(r, 0.5), sampler) for r in gain.recipes()}
+    assert named - {None} == set(gain.asked_with(sampler))
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -171,7 +173,7 @@ def test_the_gain_is_over_each_control_with_the_same_batches():
         edges = 0.0 if alone == 0 or options.get("layer") == "no-edges" else 0.03
         return 0.5 + alone + edges + 0.1 * (recipe.sampler == "classes")
 
-    table = graph_gain.answer(rows_of("graph-gain", recall)).tables[0]
+    table = gain.answer(rows_of("graph-gain", recall)).tables[0]
     for batches in ("P x K", "random"):
         full = cells(table, "attention, full graph", batches)
         assert full["over the auxiliary loss"].mean == pytest.approx(0.05)

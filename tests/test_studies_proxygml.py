@@ -7,27 +7,20 @@ import pytest
 import torch
 
 from finished import cells, figures
-from nearkin import backbones
+from nearkin import models
 from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
 from nearkin.report import write_markdown
 from nearkin.runs.engine import Place
+from nearkin.runs.executors import measured
 from nearkin.runs.log import Silent
-from nearkin.runs.many import measured
+from nearkin.runs.loop import Run
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.training import Run
-from nearkin.studies import (
-    STUDIES,
-    proxygml_ablation,
-    proxygml_cost,
-    proxygml_curve,
-    proxygml_proxies,
-    proxygml_ratio,
-    rivals,
-    samples,
-)
-from nearkin.studies.proxygml import CARS, CUB, classes, proxygml
-from nearkin.studies.tuning import common, settle, trials
+from nearkin.studies import STUDIES
+from nearkin.studies.photographs import samples
+from nearkin.studies.proxygml import ablation, cost, curve, proxies, ratio, rivals
+from nearkin.studies.shared.sets import CARS, CUB, classes, proxygml
+from nearkin.studies.shared.tuning import common, settle, trials
 
 NAMES = [name for name in STUDIES if name.startswith("proxygml") or name == "rivals"]
 ASKED = [name for name in NAMES if hasattr(STUDIES[name], "recipes")]
@@ -158,33 +151,33 @@ def test_the_table_of_rivals():
 
 def test_the_rows_of_the_ablation_keep_their_names():
     for data in (CUB, "omniglot"):
-        for name, options in (proxygml_ablation.ROWS | proxygml_ablation.CONTROLS).items():
+        for name, options in (ablation.ROWS | ablation.CONTROLS).items():
             row = done(proxygml(data, 1, options), 0.5)
-            assert proxygml_ablation.row_name(row) == name
-    assert len(proxygml_ablation.search()) == 12 * 8
+            assert ablation.row_name(row) == name
+    assert len(ablation.search()) == 12 * 8
 
 
 def test_the_ablation_compares_under_shared_settings_and_under_own():
     tried = []
-    for t in proxygml_ablation.search():
-        name = proxygml_ablation.row_name(done(t, 0))
-        wanted = 1e-4 if name == proxygml_ablation.NONE else 1e-3
+    for t in ablation.search():
+        name = ablation.row_name(done(t, 0))
+        wanted = 1e-4 if name == ablation.NONE else 1e-3
         tried.append(done(t, 0.6 if t.lr == wanted else 0.5))
-    asked = proxygml_ablation.recipes(searched=tried)
+    asked = ablation.recipes(searched=tried)
     rows = []
     for recipe in {r.hash: r for r in asked}.values():
-        name = proxygml_ablation.row_name(done(recipe, 0))
-        recall = {proxygml_ablation.NONE: 0.4, "1, all proxies chosen": 0.55}.get(str(name), 0.58)
-        recall = 0.5 if name == proxygml_ablation.NONE and recipe.lr == 1e-4 else recall
+        name = ablation.row_name(done(recipe, 0))
+        recall = {ablation.NONE: 0.4, "1, all proxies chosen": 0.55}.get(str(name), 0.58)
+        recall = 0.5 if name == ablation.NONE and recipe.lr == 1e-4 else recall
         said = {"own_chosen": 0.3, "class_missing": 0.02, "proxies_idle": 0.6, "proxy_cosine": 0.2}
         rows.append(done(recipe, recall + 0.001 * recipe.seed, said))
-    found = proxygml_ablation.answer(rows)
+    found = ablation.answer(rows)
     shared, own, graph = found.tables
-    assert [len(t.rows) for t in found.tables] == [8, 8, 8 + len(proxygml_ablation.CONTROLS)]
-    assert cells(shared, proxygml_ablation.NONE)["R@1"].mean == pytest.approx(0.402)
-    assert cells(own, proxygml_ablation.NONE)["R@1"].mean == pytest.approx(0.502)
+    assert [len(t.rows) for t in found.tables] == [8, 8, 8 + len(ablation.CONTROLS)]
+    assert cells(shared, ablation.NONE)["R@1"].mean == pytest.approx(0.402)
+    assert cells(own, ablation.NONE)["R@1"].mean == pytest.approx(0.502)
     assert cells(own, "2: S^pos")["R@1"] == cells(shared, "2: S^pos")["R@1"]
-    assert cells(graph, proxygml_ablation.NONE)["own proxies chosen"].mean == pytest.approx(0.3)
+    assert cells(graph, ablation.NONE)["own proxies chosen"].mean == pytest.approx(0.3)
     said = " ".join(found.findings)
     assert "Row 1 has 40.2 % R@1, the full method 58.2 %: 18.0 points apart" in said
     assert "all proxies chosen: 55.2 %" in said
@@ -192,15 +185,15 @@ def test_the_ablation_compares_under_shared_settings_and_under_own():
 
 
 def test_ratios_that_teach_nothing_are_skipped_and_named():
-    asked = proxygml_ratio.recipes(seeds=1)
+    asked = ratio.recipes(seeds=1)
     ratios: list[Any] = [r.loss_options["ratio"] for r in asked]
     assert 0.01 not in ratios
     assert 0.02 in ratios
-    for ratio in set(proxygml_ratio.RATIOS) - set(ratios):
+    for useless in set(ratio.RATIOS) - set(ratios):
         with pytest.raises(ValueError, match="the loss would be 0"):
-            ProxyGML(100, 4, ratio=ratio)
+            ProxyGML(100, 4, ratio=useless)
     rows = [done(r, 0.6 if r.loss_options["ratio"] == 0.1 else 0.5) for r in asked]
-    found = proxygml_ratio.answer(rows)
+    found = ratio.answer(rows)
     assert "R@1 is best at r = 0.1: 60.0 %." in found.findings
     assert "r = 0.005, 0.01. With 100 classes" in found.findings[-1]
     assert figures(found)[0].lines[0].x == tuple(sorted(ratios))
@@ -208,12 +201,12 @@ def test_ratios_that_teach_nothing_are_skipped_and_named():
 
 def test_the_count_of_proxies_is_told_from_the_temperature():
     rows = []
-    for recipe in proxygml_proxies.recipes(seeds=3):
+    for recipe in proxies.recipes(seeds=3):
         growing = "scale" not in recipe.loss_options
         few = recipe.loss_options["proxies"] == 1
         recall = 0.5 if growing and few else 0.58
         rows.append(done(recipe, recall + 0.001 * recipe.seed, {"proxy_cosine": 0.99}))
-    found = proxygml_proxies.answer(rows)
+    found = proxies.answer(rows)
     recalls, cosines = figures(found)
     lines = {line.name: line for line in recalls.lines}
     assert list(lines) == ["r = 0.05", "r = 0.2", "r = 1", "r = 0.05, s = 12 / N"]
@@ -229,17 +222,17 @@ def test_the_count_of_proxies_is_told_from_the_temperature():
 
 
 def test_the_cost_is_measured_and_read():
-    small = proxygml_cost.Setting(classes=20, proxies=2, ratio=0.2, weight=0.3)
-    seconds, megabytes = proxygml_cost.step_cost(small)
+    small = cost.Setting(classes=20, proxies=2, ratio=0.2, weight=0.3)
+    seconds, megabytes = cost.step_cost(small)
     assert seconds > 0
     assert megabytes >= 0
-    settings = proxygml_cost.settings(0)
+    settings = cost.settings(0)
     assert len(settings) == len(set(settings))
     rows = [
         {"setting": asdict(s), "seconds": s.proxies * s.ratio, "megabytes": 3.0} for s in settings
     ]
     watched = {"variant": "as released", "cosines": [0.0, 0.8, 0.99]}
-    found = proxygml_cost.answer([*rows, watched])
+    found = cost.answer([*rows, watched])
     assert len(found.tables[0].rows) == len(settings)
     assert "100 classes: 24 proxies a class instead of 1 take 24.0 times" in found.findings[0]
     assert "then takes 20.0 times as long" in found.findings[0]
@@ -247,18 +240,18 @@ def test_the_cost_is_measured_and_read():
 
 
 def test_what_was_measured_makes_a_page(tmp_path, monkeypatch):
-    few = [proxygml_cost.Setting(classes=20, proxies=2, ratio=0.2, weight=0.3)]
-    monkeypatch.setattr(proxygml_cost, "settings", lambda classes: few)
-    monkeypatch.setattr(proxygml_cost, "cosines", lambda asked, place: {**asked, "cosines": [0.9]})
+    few = [cost.Setting(classes=20, proxies=2, ratio=0.2, weight=0.3)]
+    monkeypatch.setattr(cost, "settings", lambda classes: few)
+    monkeypatch.setattr(cost, "cosines", lambda asked, place: {**asked, "cosines": [0.9]})
 
     def measure() -> list[dict]:
-        asked = proxygml_cost.measure()
+        asked = cost.measure()
         return measured(asked, tmp_path, study="proxygml-cost", place=Place(), bar=Silent())
 
     rows = measure()
-    monkeypatch.setattr(proxygml_cost, "cost", lambda *asked: pytest.fail("measured again"))
+    monkeypatch.setattr(cost, "cost", lambda *asked: pytest.fail("measured again"))
     assert measure() == rows
-    page = write_markdown(proxygml_cost.answer(rows), rows, tmp_path, tmp_path, name="cost")
+    page = write_markdown(cost.answer(rows), rows, tmp_path, tmp_path, name="cost")
     assert "| 20 | 2 | 0.2 | yes |" in page.read_text()
 
 
@@ -276,7 +269,7 @@ def synthetic(count=30, dim=8):
 
 def test_the_curve_holds_back_every_fifth_image_of_each_class():
     splits = synthetic()
-    kept, held = proxygml_curve.hold_back(splits)
+    kept, held = curve.hold_back(splits)
     assert held.labels.bincount().tolist() == [6] * 6
     assert len(kept.train) + len(held) == len(splits.train)
     both = torch.cat([torch.as_tensor(kept.train.inputs), torch.as_tensor(held.inputs)])
@@ -285,14 +278,14 @@ def test_the_curve_holds_back_every_fifth_image_of_each_class():
 
 
 def test_the_curve_follows_both_losses():
-    kept, held = proxygml_curve.hold_back(synthetic())
+    kept, held = curve.hold_back(synthetic())
     recipe = replace(proxygml("features:clusters", 3, {"ratio": 0.5}), lr=1e-3, dim=4, batch=24)
-    epochs = proxygml_curve.follow(Run(recipe, kept, "cpu"), held)
+    epochs = curve.follow(Run(recipe, kept, "cpu"), held)
     assert [e["epoch"] for e in epochs] == [1, 2, 3]
     assert epochs[-1]["loss"] < epochs[0]["loss"]
     assert epochs[-1]["held_loss"] < epochs[0]["held_loss"]
     assert epochs[-1]["recall@1"] > 0.5
-    found = proxygml_curve.answer([{"epochs": epochs}, {"epochs": epochs}])
+    found = curve.answer([{"epochs": epochs}, {"epochs": epochs}])
     assert [line.name for line in figures(found)[1].lines] == [
         "training images",
         "held-back images",
@@ -315,5 +308,5 @@ def test_the_short_form_has_options_that_the_study_knows(name):
 @pytest.mark.parametrize("data", [CUB, "omniglot"])
 def test_the_untrained_inputs_can_be_built(study, data):
     bare = next(r for r in study.recipes(data=data) if not r.epochs)
-    backbone = backbones.make(bare.backbone, bare.backbone_options, (1, 28, 28), bare.dim)
+    backbone = models.make(bare.backbone, bare.backbone_options, (1, 28, 28), bare.dim)
     assert backbone(torch.ones(3, 1, 28, 28)).shape == (3, 784)

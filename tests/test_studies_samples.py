@@ -5,9 +5,9 @@ import pytest
 
 from finished import cells, figures, finished
 from nearkin.runs.engine import Place
-from nearkin.runs.many import complete
-from nearkin.studies import samples
-from nearkin.studies.samples import SHARES, UNTRAINED, law, reached, share_for
+from nearkin.runs.executors import complete
+from nearkin.studies.photographs import samples
+from nearkin.studies.photographs.samples import SHARES, UNTRAINED, law, reached, share_for
 
 
 def test_every_share_is_asked_for_in_equal_steps():

@@ -8,9 +8,9 @@ import torch
 from finished import cells, figures, finished
 from nearkin.losses import NPair
 from nearkin.measure.statistics import Estimate
-from nearkin.studies import toolkit
-from nearkin.studies.methods import UNTRAINED
-from nearkin.studies.toolkit import BASE, L2, METHODS, SWEEP
+from nearkin.studies.shared.methods import UNTRAINED
+from nearkin.studies.toolkit import losses
+from nearkin.studies.toolkit.losses import BASE, L2, METHODS, SWEEP
 
 TRAINED = [name for name in METHODS if name != UNTRAINED]
 
@@ -37,79 +37,79 @@ def diverged(recipe) -> dict:
 
 def rows_of(value=lambda name, seed: {}, seeds=2, **asked) -> list[dict]:
     """The main comparison's rows, with what `done` takes as value(name, seed) gives it."""
-    recipes = toolkit.recipes(seeds=seeds, sweep=False, **asked)
-    return [done(r, **value(toolkit.method(done(r)), r.seed)) for r in recipes]
+    recipes = losses.recipes(seeds=seeds, sweep=False, **asked)
+    return [done(r, **value(losses.method(done(r)), r.seed)) for r in recipes]
 
 
 def swept(value, seeds=2) -> list[dict]:
     """The rows of the sweep for which value(form, l2, seed) gives what `done` takes."""
     rows = []
-    for recipe in toolkit.l2_sweep(range(seeds)):
-        form, l2 = toolkit.sweep_setting(done(recipe)) or ("", 0)
+    for recipe in losses.l2_sweep(range(seeds)):
+        form, l2 = losses.sweep_setting(done(recipe)) or ("", 0)
         if (given := value(form, l2, recipe.seed)) is not None:
             rows.append(done(recipe, **given))
     return rows
 
 
 def test_every_method_is_known_by_its_row():
-    assert [toolkit.method(done(replace(BASE, **change))) for change in METHODS.values()] == list(
+    assert [losses.method(done(replace(BASE, **change))) for change in METHODS.values()] == list(
         METHODS
     )
     other = replace(BASE, loss="n-pair", loss_options={"l2": 0.9})
-    assert toolkit.method(done(other)) is None
-    assert {toolkit.method(done(r)) for r in toolkit.l2_sweep([0])} == {None}
+    assert losses.method(done(other)) is None
+    assert {losses.method(done(r)) for r in losses.l2_sweep([0])} == {None}
 
 
 def test_recipes_are_unique_seeds_first_all_methods_in_both_dimensions():
-    asked = toolkit.recipes(seeds=3)
+    asked = losses.recipes(seeds=3)
     assert len({r.hash for r in asked}) == len(asked) == 3 * (2 * len(TRAINED) + 10) + 2
     main = asked[:-30]
     assert [(r.seed, r.dim) for r in main if r.epochs] == [
         (seed, dim) for seed in range(3) for dim in (2, 64) for _ in TRAINED
     ]
-    named = [toolkit.method(done(r)) for r in main]
+    named = [losses.method(done(r)) for r in main]
     assert named == 2 * list(METHODS) + 4 * TRAINED  # what is not trained has no seeds
-    full = toolkit.recipes(data="mnist", seeds=3)
+    full = losses.recipes(data="mnist", seeds=3)
     assert len(full) == len(asked)
     assert {(r.data, r.epochs, r.lr) for r in full} == {
         ("mnist", 0, 2e-3),
         ("mnist", 4, 2e-3),
         ("mnist-5k", 6, 1e-3),
     }
-    two = toolkit.recipes(seeds=1, dims="2", methods="combined,triplet (4-6)", sweep=False)
+    two = losses.recipes(seeds=1, dims="2", methods="combined,triplet (4-6)", sweep=False)
     assert [r.loss for r in two] == ["combined", "ratio-triplet"]
-    demo = toolkit.recipes(**toolkit.DEMO)
+    demo = losses.recipes(**losses.DEMO)
     assert [(r.seed, r.dim) for r in demo] == len(METHODS) * [(0, 2)] + len(TRAINED) * [(1, 2)]
 
 
 def test_the_sweep_is_found_among_the_rows():
-    sweep, asked = toolkit.l2_sweep(range(2)), toolkit.recipes(seeds=2)
+    sweep, asked = losses.l2_sweep(range(2)), losses.recipes(seeds=2)
     settings = [(form, l2) for form in ("right", "printed") for l2 in L2]
-    assert [toolkit.sweep_setting(done(r)) for r in sweep] == 2 * settings
+    assert [losses.sweep_setting(done(r)) for r in sweep] == 2 * settings
     assert {r.hash for r in sweep} <= {r.hash for r in asked}
-    found = [toolkit.sweep_setting(done(r)) for r in asked]
+    found = [losses.sweep_setting(done(r)) for r in asked]
     assert sorted(f for f in found if f) == sorted(2 * settings)
     for change in ({"epochs": 12}, {"dim": 64}, {"data": "mnist"}, {"loss": "contrastive"}):
-        assert toolkit.sweep_setting(done(replace(sweep[0], **change))) is None
+        assert losses.sweep_setting(done(replace(sweep[0], **change))) is None
 
 
 def test_main_rows_leave_the_sweep_out():
     for data in ("mnist", "mnist-5k"):
-        rows = [done(r) for r in toolkit.recipes(data=data, seeds=1)]
-        main = [done(r) for r in toolkit.recipes(data=data, seeds=1, sweep=False)]
-        assert toolkit.main_rows(rows) == main != rows
-    small = [done(r, 0.5) for r in toolkit.recipes(seeds=1, sweep=False)]
-    assert toolkit.main_rows(small) == small
-    full = [done(r) for r in toolkit.recipes(data="mnist", seeds=1)]
-    assert {r["recipe"]["data"] for r in toolkit.main_rows(full + small)} == {"mnist"}
-    assert toolkit.main_rows([]) == []
+        rows = [done(r) for r in losses.recipes(data=data, seeds=1)]
+        main = [done(r) for r in losses.recipes(data=data, seeds=1, sweep=False)]
+        assert losses.main_rows(rows) == main != rows
+    small = [done(r, 0.5) for r in losses.recipes(seeds=1, sweep=False)]
+    assert losses.main_rows(small) == small
+    full = [done(r) for r in losses.recipes(data="mnist", seeds=1)]
+    assert {r["recipe"]["data"] for r in losses.main_rows(full + small)} == {"mnist"}
+    assert losses.main_rows([]) == []
 
 
 def test_pixels_alone_are_neither_best_nor_a_reference():
-    bare = [done(r) for r in toolkit.recipes(seeds=1, methods=UNTRAINED, sweep=False)]
-    assert toolkit.findings(bare, [2, 64]) == []
-    assert toolkit.comparison(bare, 2).note.endswith("No training: the pixels, 784-D.")
-    assert toolkit.winner(bare, 64) is None
+    bare = [done(r) for r in losses.recipes(seeds=1, methods=UNTRAINED, sweep=False)]
+    assert losses.findings(bare, [2, 64]) == []
+    assert losses.comparison(bare, 2).note.endswith("No training: the pixels, 784-D.")
+    assert losses.winner(bare, 64) is None
 
 
 def test_the_comparison_has_means_by_dimension_and_who_differs_from_the_best():
@@ -120,19 +120,19 @@ def test_the_comparison_has_means_by_dimension_and_who_differs_from_the_best():
     rows = rows_of(value, seeds=3)
     for row in rows:
         row["metrics"]["last"]["nmi"] = row["recipe"]["dim"] / 100
-    sweep = [done(r, 0.99) for r in toolkit.l2_sweep(range(3)) if r.loss_options.get("l2") == 0.9]
-    table = toolkit.comparison(rows + sweep, 64)
+    sweep = [done(r, 0.99) for r in losses.l2_sweep(range(3)) if r.loss_options.get("l2") == 0.9]
+    table = losses.comparison(rows + sweep, 64)
     assert [row[0] for row in table.rows] == list(METHODS)
     combined, triplet = cells(table, "combined"), cells(table, "triplet (4-6)")
     assert combined["5-NN"].mean == pytest.approx(0.952)
     assert triplet["5-NN"].mean == pytest.approx(0.901)
     assert triplet["R@1"].n == 3
-    assert cells(toolkit.comparison(rows, 2), "combined")["NMI"].mean == pytest.approx(0.02)
+    assert cells(losses.comparison(rows, 2), "combined")["NMI"].mean == pytest.approx(0.02)
     assert combined["NMI"].mean == pytest.approx(0.64)
     assert combined["p"] == ""
     assert triplet["p"] == "0.002"  # t = -88.3 with 2 degrees: 1.28e-4, twelve times by Holm
     assert "against combined" in table.note
-    assert toolkit.comparison(rows, 3).rows == ()
+    assert losses.comparison(rows, 3).rows == ()
 
 
 def test_the_shapes_and_overlaps_are_those_of_their_method_and_dimension():
@@ -141,14 +141,14 @@ def test_the_shapes_and_overlaps_are_those_of_their_method_and_dimension():
         return {"nine": nine, "three": 10 * seed, "spread": 0.5 + seed, "separation": 20 - seed}
 
     rows = rows_of(value, dims="2") + rows_of(lambda name, seed: {"nine": 60}, dims="64")
-    table = toolkit.shapes(rows, 2)
+    table = losses.shapes(rows, 2)
     triplet = cells(table, "triplet (4-6)")
     assert triplet["4/7/9"].mean == pytest.approx(0.1)  # 30 of the 300 fours, sevens and nines
     assert triplet["2/3"].mean == pytest.approx(0.025)  # 0 and 10 of 200
     assert (triplet["spread"].mean, triplet["separation"].mean) == (1.0, 19.5)
     assert triplet["anisotropy"].mean == pytest.approx(0.2)
     for dim, expected in ((2, [0.1, 0.025]), (64, [0.2, 0.0])):
-        bars = toolkit.overlaps(rows, dim)
+        bars = losses.overlaps(rows, dim)
         assert (bars.groups, bars.series) == (tuple(METHODS), ("4/7/9", "2/3"))
         shown = bars.values[bars.groups.index("triplet (4-6)")]
         assert [value.mean for value in shown if value] == pytest.approx(expected)
@@ -159,11 +159,11 @@ def test_curves_are_means_over_seeds_of_the_epochs_that_were_evaluated():
     for row in rows:
         test = {"knn_accuracy": 0.5 + 0.1 * row["recipe"]["seed"]}
         row["epochs"] = [{"epoch": 1}, {"epoch": 3, "test": test}, *row["epochs"]]
-    lines = toolkit.curves(rows, 2).lines
+    lines = losses.curves(rows, 2).lines
     assert [line.name for line in lines] == TRAINED
     assert lines[0].x == (3, 12)
     assert lines[0].y == pytest.approx((0.45, 0.15))
-    assert toolkit.curves(rows, 64).lines == ()
+    assert losses.curves(rows, 64).lines == ()
 
 
 A, B = "triplet (4-6)", "Siamese (1-3)"
@@ -183,18 +183,18 @@ A, B = "triplet (4-6)", "Siamese (1-3)"
 def test_a_claim_says_who_is_better_whichever_way_the_column_goes(head, a, b, said, size):
     rows = rows_of(lambda name, seed: {A: a, B: b}.get(name, {}))
     expected = f"{A} is {said} {B} ({size}, p < 0.001)"
-    assert toolkit.claim(rows, 2, A, B, head) == [expected]
+    assert losses.claim(rows, 2, A, B, head) == [expected]
     if head != "5-NN":
-        (line,) = (f for f in toolkit.findings(rows, [2]) if f.startswith(f"2-D, by {head}: "))
+        (line,) = (f for f in losses.findings(rows, [2]) if f.startswith(f"2-D, by {head}: "))
         assert (expected in line) == (head != "anisotropy")  # of which nothing was claimed
 
 
 def test_a_claim_needs_seeds_of_both_and_a_difference_beyond_chance():
     rows = rows_of(lambda name, seed: {"accuracy": 0.9 - 0.02 * (name == A) * (1 - 3 * seed)})
-    (sentence,) = toolkit.claim(rows, 2, A, B, "5-NN")
+    (sentence,) = losses.claim(rows, 2, A, B, "5-NN")
     assert f"{A} is no different from {B} (+1.00 points, p 0.795)" in sentence  # -2, +4: t = 1/3
-    assert toolkit.claim(rows_of(seeds=1), 2, A, B, "5-NN") == []
-    assert toolkit.claim([r for r in rows if toolkit.method(r) != B], 2, A, B, "5-NN") == []
+    assert losses.claim(rows_of(seeds=1), 2, A, B, "5-NN") == []
+    assert losses.claim([r for r in rows if losses.method(r) != B], 2, A, B, "5-NN") == []
 
 
 def test_it_is_said_whom_ours_beats_and_whom_not():
@@ -211,19 +211,19 @@ def test_it_is_said_whom_ours_beats_and_whom_not():
         "anisotropy": f"{ours} is better than all {count} others",
     }
     for head, words in said.items():
-        assert toolkit.whom_ours_beats(rows_of(value, seeds=4), 64, ours, head) == [words]
-    assert toolkit.whom_ours_beats(rows_of(value, seeds=1), 64, ours, "separation") == []
+        assert losses.whom_ours_beats(rows_of(value, seeds=4), 64, ours, head) == [words]
+    assert losses.whom_ours_beats(rows_of(value, seeds=1), 64, ours, "separation") == []
     alone = rows_of(value, seeds=4, methods=ours)
-    assert toolkit.whom_ours_beats(alone, 64, ours, "separation") == []
+    assert losses.whom_ours_beats(alone, 64, ours, "separation") == []
     late = [
         r
         for r in rows_of(value, seeds=4)
-        if r["recipe"]["seed"] == 0 or toolkit.method(r) in (ours, A)
+        if r["recipe"]["seed"] == 0 or losses.method(r) in (ours, A)
     ]
-    assert toolkit.whom_ours_beats(late, 64, ours, "separation") == [
+    assert losses.whom_ours_beats(late, 64, ours, "separation") == [
         f"{ours} is better than 0 of the 1 others, worse than {A}"
     ]
-    found = toolkit.findings(rows_of(value, seeds=4, dims="64"), [64])
+    found = losses.findings(rows_of(value, seeds=4, dims="64"), [64])
     for head, words in said.items():
         (line,) = (f for f in found if f.startswith(f"64-D, by {head}: "))
         assert f"; {words}; " in line
@@ -233,26 +233,26 @@ def test_it_is_said_whom_ours_beats_and_whom_not():
 def test_groups_that_look_alike_are_those_of_the_data_set():
     rows = rows_of(data="fashion-mnist", dims="2")
     heads = ("pullover/coat/shirt", "sandal/sneaker/boot")
-    assert toolkit.shapes(rows, 2).columns[-2:] == toolkit.overlaps(rows, 2).series == heads
-    assert cells(toolkit.shapes(rows_of(dims="2"), 2), A).keys() >= {"4/7/9", "2/3"}
-    assert "by pullover/coat/shirt: triplet" in " ".join(toolkit.findings(rows, [2]))
+    assert losses.shapes(rows, 2).columns[-2:] == losses.overlaps(rows, 2).series == heads
+    assert cells(losses.shapes(rows_of(dims="2"), 2), A).keys() >= {"4/7/9", "2/3"}
+    assert "by pullover/coat/shirt: triplet" in " ".join(losses.findings(rows, [2]))
 
 
 def test_the_winner_is_a_finished_run_of_the_best_method():
     rows = rows_of(lambda name, seed: {"accuracy": 0.95 if name == A else 0.9})
-    found = toolkit.winner(rows, 64)
+    found = losses.winner(rows, 64)
     assert found is not None
-    assert (toolkit.method(found), found["recipe"]["dim"], found["recipe"]["seed"]) == (A, 64, 0)
+    assert (losses.method(found), found["recipe"]["dim"], found["recipe"]["seed"]) == (A, 64, 0)
     first = rows.index(found)
     rows[first] = diverged(replace(BASE, dim=64, **METHODS[A]))
-    found = toolkit.winner(rows[::-1], 64)
+    found = losses.winner(rows[::-1], 64)
     assert found is not None
-    assert (toolkit.method(found), found["recipe"]["dim"], found["recipe"]["seed"]) == (A, 64, 1)
-    assert toolkit.winner(rows, 3) is None
+    assert (losses.method(found), found["recipe"]["dim"], found["recipe"]["seed"]) == (A, 64, 1)
+    assert losses.winner(rows, 3) is None
 
 
 def test_the_answer_shows_every_method_and_one_picture_of_each():
-    found = toolkit.answer([done(r) for r in toolkit.recipes(seeds=1)])
+    found = losses.answer([done(r) for r in losses.recipes(seeds=1)])
     kin, shape, *_, sweep = found.tables
     assert len(kin.rows) == len(shape.rows) == len(METHODS)
     assert [row[:2] for row in sweep.rows] == [(f, l2) for f in ("right", "printed") for l2 in L2]
@@ -273,15 +273,15 @@ def test_the_answer_shows_every_method_and_one_picture_of_each():
 
 
 def test_the_answer_to_no_rows_is_empty():
-    found = toolkit.answer([])
+    found = losses.answer([])
     assert (found.tables, found.figures, found.findings) == ((), (), ())
     assert found.question
 
 
 def test_a_diverged_run_is_named_and_counts_nowhere():
-    asked = toolkit.recipes(data="mnist", seeds=1)
+    asked = losses.recipes(data="mnist", seeds=1)
     lost = [r for r in asked if r.loss == "tuple-ratio" or r.loss_options.get("l2") == 1.1]
-    found = toolkit.answer([diverged(r) if r in lost else done(r) for r in asked])
+    found = losses.answer([diverged(r) if r in lost else done(r) for r in asked])
     assert found.findings[-1] == (
         "Diverged: tuple ratio (8) on mnist, 2-D, seed 0; "
         "tuple ratio (8) printed on mnist, 2-D, seed 0; "
@@ -293,7 +293,7 @@ def test_a_diverged_run_is_named_and_counts_nowhere():
     assert not any("tuple ratio (8)" in str(table.rows) for table in found.tables)
     assert len(figures(found)[0].rows) == len(TRAINED) - 2
     assert len(found.tables[-1].rows) == 2 * (len(L2) - 1)
-    nothing = toolkit.answer([diverged(r) for r in asked])
+    nothing = losses.answer([diverged(r) for r in asked])
     assert (nothing.tables, nothing.figures, len(nothing.findings)) == ((), (), 1)
 
 
@@ -326,19 +326,17 @@ PREDICTED = "as predicted for classes that are points (above 1 alone)."
 @pytest.mark.parametrize("form", ["right", "printed"])
 def test_collapse_is_told_by_norm_or_by_chance_and_held_against_theory(form, value, said):
     rows = swept(lambda f, l2, seed: value(l2, seed) if f == form else {"norm": 10 * (1.2 - l2)})
-    assert toolkit.collapse(rows, form) == [f"n-pair (7), {form}: {ALL} {said}"]
-    assert toolkit.findings(rows, [])[form == "printed"] == toolkit.collapse(rows, form)[0]
+    assert losses.collapse(rows, form) == [f"n-pair (7), {form}: {ALL} {said}"]
+    assert losses.findings(rows, [])[form == "printed"] == losses.collapse(rows, form)[0]
 
 
 def test_nothing_is_said_of_collapse_before_weights_on_both_sides_are_done():
     def some(*weights):
         return swept(lambda form, l2, seed: {} if l2 in weights else None)
 
-    assert toolkit.collapse(some(0.0, 0.1, 0.9), "right") == []
-    assert toolkit.collapse(some(0.1, 1.1), "right") == []
-    assert toolkit.collapse(some(0.0, 1.1), "right")[0].startswith(
-        "n-pair (7), right: over l2 = 0,"
-    )
+    assert losses.collapse(some(0.0, 0.1, 0.9), "right") == []
+    assert losses.collapse(some(0.1, 1.1), "right") == []
+    assert losses.collapse(some(0.0, 1.1), "right")[0].startswith("n-pair (7), right: over l2 = 0,")
 
 
 @pytest.mark.parametrize("form", ["right", "printed"])

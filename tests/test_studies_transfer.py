@@ -8,13 +8,21 @@ import torch
 
 from finished import cells, figures, finished
 from nearkin import losses
-from nearkin.backbones import read, rebuild
 from nearkin.data import load
+from nearkin.models import read, rebuild
 from nearkin.runs.engine import Place
-from nearkin.runs.many import complete, waves
-from nearkin.studies import proxygml, transfer
-from nearkin.studies.methods import METHODS, method, picked
-from nearkin.studies.transfer import AFTER_SOURCE, FROZEN, TARGET, TUNED, UNTRAINED, ZERO_SHOT
+from nearkin.runs.executors import complete, waves
+from nearkin.studies.photographs import transfer
+from nearkin.studies.photographs.transfer import (
+    AFTER_SOURCE,
+    FROZEN,
+    TARGET,
+    TUNED,
+    UNTRAINED,
+    ZERO_SHOT,
+)
+from nearkin.studies.shared import sets
+from nearkin.studies.shared.methods import METHODS, method, picked
 
 DATA = "features:a_lite0.npz,features:b_lite0.npz,features:c_lite0.npz"
 
@@ -79,7 +87,7 @@ def test_every_method_can_be_built_and_is_known_again(data):
     for (name, _), recipe in transfer.settings(data, 0, "all").items():
         losses.make(recipe.loss, recipe.loss_options, classes=60, dim=16)
         assert method(finished(recipe, 0.5)) == name
-        assert recipe.loss_options == (proxygml.fitted(data) if name == "ProxyGML" else ANY)
+        assert recipe.loss_options == (sets.fitted(data) if name == "ProxyGML" else ANY)
     assert len(METHODS) == len(picked("all"))
 
 

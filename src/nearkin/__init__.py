@@ -16,22 +16,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nearkin import backbones, data, graphs, losses, measure, report, runs, studies
-    from nearkin.backbones import Network
+    from nearkin import data, graphs, losses, measure, models, report, runs, studies
     from nearkin.data import load
     from nearkin.measure import evaluate, neighbours
+    from nearkin.models import Network
     from nearkin.runs.engine import Place, run
-    from nearkin.runs.many import complete
+    from nearkin.runs.executors import complete
     from nearkin.runs.recipe import Recipe
 
 __version__ = "0.1.0"
 
-WINGS = ("backbones", "data", "graphs", "losses", "measure", "report", "runs", "studies")
+WINGS = ("models", "data", "graphs", "losses", "measure", "report", "runs", "studies")
 NAMES = {
-    "Network": "nearkin.backbones",
+    "Network": "nearkin.models",
     "Place": "nearkin.runs.engine",
     "Recipe": "nearkin.runs.recipe",
-    "complete": "nearkin.runs.many",
+    "complete": "nearkin.runs.executors",
     "evaluate": "nearkin.measure",
     "load": "nearkin.data",
     "neighbours": "nearkin.measure",
@@ -41,7 +41,6 @@ __all__ = [
     "Network",
     "Place",
     "Recipe",
-    "backbones",
     "complete",
     "data",
     "evaluate",
@@ -49,6 +48,7 @@ __all__ = [
     "load",
     "losses",
     "measure",
+    "models",
     "neighbours",
     "report",
     "run",

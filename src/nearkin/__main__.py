@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """The command line, whose import takes a second or two."""
     try:
-        from nearkin.cli import main as carry_out
+        from nearkin.app.main import main as carry_out
     except KeyboardInterrupt:
         print("nearkin: stopped", file=sys.stderr)
         raise SystemExit(130) from None

@@ -5,12 +5,12 @@ torch.Size([4000, 1, 28, 28])
 """
 
 from nearkin.data.archives import unpack as unpack
-from nearkin.data.catalogue import DATASETS as DATASETS
-from nearkin.data.catalogue import load as load
-from nearkin.data.checks import check as check
+from nearkin.data.check import check as check
 from nearkin.data.samplers import SAMPLERS as SAMPLERS
 from nearkin.data.samplers import Batches as Batches
 from nearkin.data.samplers import structure as structure
+from nearkin.data.sets.catalogue import DATASETS as DATASETS
+from nearkin.data.sets.catalogue import load as load
 from nearkin.data.sources import default_root as default_root
 from nearkin.data.sources import where as where
 from nearkin.data.splits import Split as Split

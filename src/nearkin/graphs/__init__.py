@@ -16,8 +16,8 @@ from nearkin.graphs.build import (
     top_ratio,
 )
 from nearkin.graphs.edges import GraphNetwork, edge_features
-from nearkin.graphs.inference import refine_at_test
 from nearkin.graphs.refine import LAYERS, Refiner, from_released, make_layers
+from nearkin.graphs.rerank import refine_at_test
 
 __all__ = [
     "BUILDERS",

@@ -8,19 +8,19 @@ from typing import Any
 
 from torch import nn
 
+from nearkin.losses.borrowed import RIVALS, Rival, from_pml
 from nearkin.losses.classification import CrossEntropy, NormalisedCrossEntropy
-from nearkin.losses.combined import Combined
 from nearkin.losses.fisher import FisherNCA
-from nearkin.losses.gradient_cache import cached_backward as cached_backward
 from nearkin.losses.group import GroupLoss
 from nearkin.losses.lifted import LiftedStructure
-from nearkin.losses.memory import Memory as Memory
 from nearkin.losses.pairs import Contrastive
 from nearkin.losses.proxy_graph import ProxyGML
 from nearkin.losses.refined import GraphRefinement
-from nearkin.losses.rivals import RIVALS, Rival, from_pml
 from nearkin.losses.triplets import RatioTriplet, Triplet
 from nearkin.losses.tuples import NPair, TupleRatio, TupleTriplet
+from nearkin.losses.wrap.combined import Combined
+from nearkin.losses.wrap.gradient_cache import cached_backward as cached_backward
+from nearkin.losses.wrap.memory import Memory as Memory
 from nearkin.names import construct, look_up
 
 LOSSES: dict[str, type[nn.Module]] = {

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, checked_labels, refuse
+from nearkin.losses.inputs import Mined, checked_labels, refuse
 from nearkin.tensors import inner, unit
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nearkin.graphs.build import correlation
 from nearkin.losses.classification import CrossEntropy
-from nearkin.losses.mined import Mined, checked_labels, refuse
+from nearkin.losses.inputs import Mined, checked_labels, refuse
 from nearkin.tensors import inner, place_in_class
 
 

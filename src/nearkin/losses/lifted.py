@@ -6,7 +6,7 @@ Dimensions: B batch, D embedding.
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, checked_labels, refuse
+from nearkin.losses.inputs import Mined, checked_labels, refuse
 from nearkin.tensors import distances, pair_masks, unit
 
 NONE = -1e4

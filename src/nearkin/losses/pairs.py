@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, check_references, checked_labels, pair_weights
+from nearkin.losses.inputs import Mined, check_references, checked_labels, pair_weights
 from nearkin.tensors import at_least_float32, distances, pair_masks, pulled, squared_distances
 
 BLOCK = 2**18  # pairs at a time: 1 MB in float32, which stays in cache

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from nearkin.losses.mined import Mined, checked_labels, refuse
+from nearkin.losses.inputs import Mined, checked_labels, refuse
 from nearkin.names import look_up
 from nearkin.tensors import largest, unit
 

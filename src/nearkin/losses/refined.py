@@ -11,7 +11,7 @@ from nearkin.graphs.attention import is_lists
 from nearkin.graphs.build import make_builder
 from nearkin.graphs.edges import EDGE_START, edge_features
 from nearkin.graphs.refine import Refiner, make_layers
-from nearkin.losses.mined import Mined, checked_labels, refuse
+from nearkin.losses.inputs import Mined, checked_labels, refuse
 from nearkin.names import Plain, look_up
 from nearkin.tensors import masked_mean, pair_masks, unit
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, check_references, checked_labels, pair_weights
+from nearkin.losses.inputs import Mined, check_references, checked_labels, pair_weights
 from nearkin.tensors import at_least_float32, distances, pair_masks
 
 BLOCK = 2**21  # numbers in the largest temporary: 8 MB in float32, which stays in cache

@@ -12,7 +12,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.mined import Mined, checked_labels, refuse
+from nearkin.losses.inputs import Mined, checked_labels, refuse
 from nearkin.losses.triplets import SumOfSquaredShares, is_printed
 from nearkin.tensors import at_least_float32, distances, inner, place_in_class
 

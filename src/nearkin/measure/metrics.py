@@ -28,8 +28,9 @@ from math import inf
 import torch
 from torch import Tensor
 
-from nearkin.measure.exact import Array, as_tensor, blocks, from_keys, similarities, to_keys
-from nearkin.measure.nearest import (
+from nearkin.measure.nearest.exact import Array, as_tensor, blocks, from_keys, similarities, to_keys
+from nearkin.measure.nearest.screen import plain_arithmetic
+from nearkin.measure.nearest.search import (
     NOTHING,
     Search,
     both_embeddings,
@@ -38,7 +39,6 @@ from nearkin.measure.nearest import (
     ranks,
     search_of,
 )
-from nearkin.measure.screen import plain_arithmetic
 from nearkin.measure.statistics import Difference, Estimate, bootstrap, bootstrap_difference
 
 NO_MATCH = "no query has a match: another item of its class in the gallery"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearkin.measure.exact import MATRIX, Array, as_tensor
 from nearkin.measure.metrics import check_labels
-from nearkin.measure.nearest import neighbours
+from nearkin.measure.nearest.exact import MATRIX, Array, as_tensor
+from nearkin.measure.nearest.search import neighbours
 
 
 def scattering(embeddings: Array, labels: Array) -> dict[str, float]:

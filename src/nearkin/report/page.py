@@ -13,7 +13,9 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 
-from nearkin.report import batches, pictures, plots, standard, tables
+from nearkin.answers import Answer, BatchGraphs, Figure, Gallery, Lines, Maps
+from nearkin.files import write_whole
+from nearkin.report import batch_graphs, pictures, plots, standard, tables
 from nearkin.report.kept import Kept, picture_uri, sheet
 from nearkin.report.views import (
     CLASS_COLOURS,
@@ -25,8 +27,6 @@ from nearkin.report.views import (
     panels,
     tags,
 )
-from nearkin.runs.store import write_whole
-from nearkin.studies.answer import Answer, BatchGraphs, Figure, Gallery, Lines, Maps
 
 TILE = 96  # pixels of a picture in a gallery
 GRAIN = 4  # decimals of a point's place in its square
@@ -208,7 +208,9 @@ def html_figure(figure: Figure, store: Path, atlas: Atlas) -> dict:
         }
     if isinstance(figure, Gallery):
         return said | {"wide": True} | html_gallery(answers(figure, store))
-    drawn = batches.svg(figure, store) if isinstance(figure, BatchGraphs) else plots.svg(figure)
+    drawn = (
+        batch_graphs.svg(figure, store) if isinstance(figure, BatchGraphs) else plots.svg(figure)
+    )
     points = float(drawn.split('width="', 1)[1].split("pt", 1)[0])
     return said | {"svg": drawn, "points": points, "wide": points > 80 * plots.WIDE}
 

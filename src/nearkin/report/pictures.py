@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nearkin.report import batches
+from nearkin.answers import BatchGraphs, Figure, Gallery, Maps
+from nearkin.files import write_whole
+from nearkin.report import batch_graphs
 from nearkin.report.kept import file_of
 from nearkin.report.plots import INK, drawing, new, short, svg, wrap
 from nearkin.report.views import (
@@ -27,8 +29,6 @@ from nearkin.report.views import (
     panels,
     tags,
 )
-from nearkin.runs.store import write_whole
-from nearkin.studies.answer import BatchGraphs, Figure, Gallery, Maps
 
 
 def class_colour(label: int) -> str:
@@ -171,7 +171,7 @@ def save(figure: Figure, stem: Path, store: Path) -> Path | None:
     if isinstance(figure, Maps | Gallery):
         content = png(figure, store, said)
     elif isinstance(figure, BatchGraphs):
-        content = f"{batches.svg(figure, store)}<!-- {said} -->\n".encode()
+        content = f"{batch_graphs.svg(figure, store)}<!-- {said} -->\n".encode()
     else:
         content = svg(figure).encode()
     write_whole(path, lambda file: file.write(content))

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from nearkin.answers import Bars, Cell, Line, Lines, Matrix
 from nearkin.report import tables
-from nearkin.studies.answer import Bars, Cell, Line, Lines, Matrix
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#882255")
 MARKERS = "osD^vPXh"

@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
+from nearkin.answers import Answer
 from nearkin.report import tables
 from nearkin.report.page import write, write_markdown, write_page
 from nearkin.runs.store import Store
-from nearkin.studies.answer import Answer
 
 WIDE = 160  # characters of a line where tables go to a file, which wraps nothing
 

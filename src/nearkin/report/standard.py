@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nearkin.answers import Line, Lines, Table
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.names import typed
 from nearkin.runs.recipe import DEFAULTS
-from nearkin.studies.answer import Line, Lines, Table
 
 MOST_CURVES = 14
 FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
+from nearkin.answers import Cell, Table
 from nearkin.measure.statistics import Estimate
-from nearkin.studies.answer import Cell, Table
 
 if TYPE_CHECKING:
     import rich.table

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nearkin.answers import Gallery, Maps
 from nearkin.measure import neighbours
 from nearkin.report.kept import Kept, plane, read
 from nearkin.report.plots import COLOURS
 from nearkin.report.standard import headline
-from nearkin.studies.answer import Gallery, Maps
 
 CLASS_COLOURS = (*COLOURS, "#A59B00", "#8A8A8A")
 """of the first ten classes of a map; all others are grey"""

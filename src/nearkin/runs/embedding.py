@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nearkin import backbones
+from nearkin import models
 from nearkin.data import Split, Splits, load, transforms
-from nearkin.data.catalogue import named
+from nearkin.data.sets.catalogue import named
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
+from nearkin.files import write_whole
 from nearkin.runs.engine import Place
 from nearkin.runs.machine import keep_freed_memory, usable
-from nearkin.runs.store import write_whole
 
 BATCH = 64
 SAVE_SECONDS = 30.0  # from one save of what is done to the next
@@ -104,7 +104,7 @@ def load_and_embed(
         torch.set_num_threads(place.threads)
     device = usable(place.device)
     if checkpoint:
-        net = backbones.rebuild(backbones.read(checkpoint))
+        net = models.rebuild(models.read(checkpoint))
         made_by: Any = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         shape = net.made["input_shape"]
         size = size or (shape[-1] if len(shape) == 3 else 0)
@@ -138,7 +138,7 @@ def check_writable(output: Path) -> None:
 
 def without_head(name: str, options: Mapping, shape: Sequence[int]) -> Any:
     """The backbone of this name, but for its last layer, which would be a random projection."""
-    backbone: Any = backbones.make(name, options, shape, dim=1)
+    backbone: Any = models.make(name, options, shape, dim=1)
     if options.get("head", "none") != "none":
         raise ValueError(f"wanted features, without a head, got head={options['head']}")
     if isinstance(backbone.head, nn.Sequential):
@@ -167,7 +167,7 @@ def keep(file: Any, done: list[Tensor], key: str) -> None:
 def finished(kept: Path, key: str) -> list[Tensor]:
     """What an earlier, killed call under the same key has done."""
     try:
-        state = backbones.read(kept)
+        state = models.read(kept)
     except ValueError:  # there is none, or it is broken
         return []
     return [state["done"]] if state.get("key") == key else []

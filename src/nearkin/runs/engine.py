@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
-from nearkin.backbones import describe
 from nearkin.data import Splits, load
-from nearkin.data.listings import LEFT_OUT
+from nearkin.data.sets.listings import LEFT_OUT
+from nearkin.files import write_whole
 from nearkin.measure import confusion
-from nearkin.runs.examine import (
+from nearkin.models import describe
+from nearkin.runs.evaluate import (
     Diverged,
     examine,
     headline,
@@ -26,10 +27,10 @@ from nearkin.runs.examine import (
     watched_batch,
 )
 from nearkin.runs.log import Silent, StepLog
+from nearkin.runs.loop import Run, restore, save, train
 from nearkin.runs.machine import Peak, keep_freed_memory, machine, usable, versions
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.store import Store, write_whole
-from nearkin.runs.training import Run, restore, save, train
+from nearkin.runs.store import Store
 
 SAVE_SECONDS = 30.0  # of training between two checkpoints within an epoch
 CONFUSED = 20  # classes at most, of a data set whose rows tell which are mistaken for which

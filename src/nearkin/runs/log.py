@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nearkin.runs.training import Step
+from nearkin.runs.loop import Step
 
 COLUMNS: tuple[str, ...] = ("step", "epoch", "images", "images_per_second", "loss", "gradient_norm")
 COLUMNS += ("effective_rank", "active", "learning_rate")

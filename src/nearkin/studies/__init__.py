@@ -26,24 +26,10 @@ Two optional functions, pure as well:
 
 from types import ModuleType
 
-from nearkin.studies import (
-    attention,
-    edges,
-    features_vs_fine_tuning,
-    fine_tuning,
-    graph,
-    graph_gain,
-    proxygml_ablation,
-    proxygml_cost,
-    proxygml_curve,
-    proxygml_proxies,
-    proxygml_ratio,
-    rank_collapse,
-    rivals,
-    samples,
-    toolkit,
-    transfer,
-)
+from nearkin.studies.graphlab import attention, edges, gain, graph, rank_collapse
+from nearkin.studies.photographs import features_vs_fine_tuning, fine_tuning, samples, transfer
+from nearkin.studies.proxygml import ablation, cost, curve, proxies, ratio, rivals
+from nearkin.studies.toolkit import losses
 
 STUDIES: dict[str, ModuleType] = {
     "attention": attention,
@@ -51,15 +37,15 @@ STUDIES: dict[str, ModuleType] = {
     "features-vs-fine-tuning": features_vs_fine_tuning,
     "fine-tuning": fine_tuning,
     "graph": graph,
-    "graph-gain": graph_gain,
-    "proxygml-ablation": proxygml_ablation,
-    "proxygml-cost": proxygml_cost,
-    "proxygml-curve": proxygml_curve,
-    "proxygml-proxies": proxygml_proxies,
-    "proxygml-ratio": proxygml_ratio,
+    "graph-gain": gain,
+    "proxygml-ablation": ablation,
+    "proxygml-cost": cost,
+    "proxygml-curve": curve,
+    "proxygml-proxies": proxies,
+    "proxygml-ratio": ratio,
     "rank-collapse": rank_collapse,
     "rivals": rivals,
     "samples": samples,
-    "toolkit": toolkit,
+    "toolkit": losses,
     "transfer": transfer,
 }

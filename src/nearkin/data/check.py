@@ -1,0 +1,120 @@
+"""`nearkin data check`: everything that is right and wrong with a data set, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from nearkin.data.pictures import BadPicture, read
+from nearkin.data.sets.benchmarks import LISTS, missing_and_extra
+from nearkin.data.sets.catalogue import load, named
+from nearkin.data.sets.manifests import differences
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found: whether the data set can be used as it is, and a text that says why."""
+
+    sound: bool
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def check(name: str, root: str | Path | None = None) -> Verdict:
+    """The whole verdict on a data set; of the four benchmarks every picture is decoded.
+
+    A wrong name is a ValueError; everything else that is wrong is part of the verdict.
+    """
+    kind, place = named(name, root)
+    try:
+        facts = benchmark_facts(kind, place) if kind in LISTS else loaded_facts(name, root)
+    except ValueError as error:
+        facts = [(False, str(error).removeprefix(f"{name}: "))]
+    sound = all(right for right, _ in facts)
+    lines = [f"  {'ok ' if right else 'BAD'} {text}" for right, text in facts]
+    return Verdict(sound, "\n".join([f"{name}: {'sound' if sound else 'not sound'}", *lines]))
+
+
+WHOLE = {
+    "omniglot": {"train": (19_280, 964), "query": (13_180, 659)},
+    "mnist": {"train": (60_000, 10), "query": (10_000, 10)},
+    "fashion-mnist": {"train": (60_000, 10), "query": (10_000, 10)},
+}
+"""Items and classes of small data sets, as published."""
+
+
+def loaded_facts(name: str, root: str | Path | None) -> list[tuple[bool, str]]:
+    """Of a small data set: that it loads, what is in it, and whether that is all."""
+    splits = load(name, root)
+    parts = {"train": splits.train, "query": splits.query, "gallery": splits.gallery}
+    if splits.gallery is splits.query:
+        del parts["gallery"]
+    facts = []
+    for part, split in parts.items():
+        there = len(split), len(split.classes)
+        whole = WHOLE.get(name, {}).get(part, there)
+        instead = "" if there == whole else f" instead of {whole[0]:,} of {whole[1]:,}"
+        facts.append((not instead, f"{part}: {there[0]:,} items of {there[1]:,} classes{instead}"))
+    return [*facts, (True, splits.variant)]
+
+
+def benchmark_facts(name: str, root: Path) -> list[tuple[bool, str]]:
+    """Of one of the four: its lists, its split, and each of its pictures."""
+    lists = LISTS[name](root)
+    facts = [(True, f"{lists.layout} layout in {lists.root}")]
+    for split, listing in lists.splits.items():
+        classes = listing.classes
+        facts.append(
+            (
+                True,
+                f"{split}: {len(listing.files):,} images of {len(classes):,} classes, "
+                f"{classes[0]} to {classes[-1]}",
+            )
+        )
+    wrong = differences(name, lists.layout, lists.splits)
+    facts.append((not wrong, wrong or "the lists are the official ones"))
+    train, test = (set(lists.splits[split].classes) for split in ("train", "query"))
+    facts.append((not train & test, f"{len(train & test)} classes both in training and in test"))
+
+    missing, extra = missing_and_extra(lists)
+    facts.append((not missing, counted("pictures missing", missing)))
+    facts.append((not extra, counted("pictures that no list names", extra)))
+    bad = unreadable(name, lists.root, sorted(lists.files - set(missing)))
+    facts.append((not bad, counted("pictures that cannot be read", bad)))
+    return facts
+
+
+def counted(what: str, examples: Sequence[str]) -> str:
+    """How many there are, with the first."""
+    such_as = f", such as {examples[0]}" if examples else ""
+    return f"{len(examples):,} {what}{such_as}"
+
+
+def unreadable(name: str, root: Path, files: Sequence[str]) -> list[str]:
+    """What is wrong with each file that does not decode."""
+
+    def complaint(file: str) -> str:
+        try:
+            read(root / file)
+        except BadPicture as error:
+            return str(error)
+        return ""
+
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        complaints = track(
+            pool.map(complaint, files),
+            f"reading {name}",
+            total=len(files),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        return [text for text in complaints if text]

@@ -1,0 +1,199 @@
+"""Cheap scores that tell where to look: low-precision products with a proven bound on their error.
+
+The score of gallery item y for query x is
+
+    cosine, inner   x . (y - m)                    =  (x - c) . (y - m) + b,  b = c . (y - m)
+    Euclidean       (|x - m|^2 - |x - y|^2) / 2    =  (x - c) . (y - m) + b,  b = -|y - m|^2 / 2
+
+an increasing function of their similarity, for each query its own. m is the gallery's mean, and
+c that of the queries (Euclidean: m): what all have in common is taken out, so that numbers and
+their errors are small. b rides in three more columns of the product, and is left out where c is
+near 0.
+
+With x', y' the rounded x - c and y - m (D columns), b' the rounded b, u the rounding of a sum
+and v that of the result, the score before its own rounding is wrong by at most
+
+    |x'| |y - m - y'| + |x - c - x'| |y - m| + |b - b'|     rounding of the inputs
+    + D u (|x'| |y'| + 2 |b|)                               the sum, in whatever order
+    + what the similarity loses in its rounding to float32  (exact.py)
+
+by the inequality of Cauchy and Schwarz, and by v times its own size more after it.
+
+Dimensions: B queries, M gallery, D columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from nearkin.measure.nearest.exact import IN_CACHE, Points, blocks, power_above
+
+SUM = 2.0**-23
+"""u: twice float32's rounding, so that hardware which cuts instead of rounding is covered"""
+GROUP = 64
+"""the most items that are looked at together"""
+RESULT = {torch.bfloat16: 1.02 * 2.0**-8, torch.float32: 0.0}
+"""v: a bfloat16 product is rounded to 8 bits once more; 1.02 covers 1 / (1 - v)"""
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """No gradients, no autocast, float32 products in float32: what the bounds rely on."""
+    precision = torch.get_float32_matmul_precision()
+    cuda = torch.backends.cuda.matmul
+    reduced = cuda.allow_bf16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    cuda.allow_bf16_reduced_precision_reduction = False
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        cuda.allow_bf16_reduced_precision_reduction = reduced
+
+
+@cache
+def precisions(device: torch.device) -> tuple[torch.dtype, ...]:
+    """What to screen in, cheapest first: bfloat16 where its products are the faster ones."""
+    times = {}
+    for dtype in RESULT:
+        x = torch.ones(1024, 512, dtype=dtype, device=device)
+        out = torch.empty(1024, 1024, dtype=dtype, device=device)
+        trials = []
+        for _ in range(4):
+            start = time.perf_counter()
+            float(torch.mm(x, x.T, out=out)[0, 0])  # float: waits for a GPU
+            trials.append(time.perf_counter() - start)
+        times[dtype] = min(trials)
+    cheap = times[torch.bfloat16] < 0.7 * times[torch.float32]
+    return (torch.bfloat16, torch.float32) if cheap else (torch.float32,)
+
+
+class Screen:
+    """Low-precision scores of one gallery for some queries, and how wrong they can be.
+
+    dtype: torch.bfloat16 or torch.float32.
+    rows: (M padded with zeros to a multiple of GROUP, columns) of that type.
+    """
+
+    def __init__(self, query: Points, gallery: Points, dtype: torch.dtype) -> None:
+        self.dtype, self.euclidean = dtype, gallery.metric == "euclidean"
+        self.size, self.width = gallery.rows.shape
+        # The gallery is scaled by a power of two to norms below 1; the queries of cosine and inner
+        # product each on their own: rows on the grid are.
+        largest = gallery.square.max().sqrt()
+        self.unit = power_above(largest)
+        self.largest = largest / self.unit
+        self.mean = _mean(self._scaled(block) for _, block in blocks(gallery, IN_CACHE))
+        if self.euclidean:
+            self.centre, self.lifted = self.mean, True
+        else:
+            self.centre = _mean(block.rows.double() for _, block in blocks(query, IN_CACHE))
+            self.lifted = bool(self.centre.norm() > 0.1)
+            self.centre *= self.lifted
+        padded = _up(self.size, GROUP)
+        columns = _up(self.width + 3 * self.lifted, 32)  # whole tiles are multiplied more quickly
+        self.rows = torch.zeros(padded, columns, dtype=dtype, device=gallery.rows.device)
+        bounds = [
+            self._fill(self.rows[start : start + len(block)], block)
+            for start, block in blocks(gallery, IN_CACHE)
+        ]
+        self.norm, self.loss, self.offset, self.offset_loss = torch.stack(bounds).amax(0)
+
+    def _fill(self, rows: Tensor, gallery: Points) -> Tensor:
+        """Round gallery items into `rows`; the largest |y'|, |y - m - y'|, |b| and |b - b'|."""
+        items = self._scaled(gallery) - self.mean
+        rows[:, : self.width] = items
+        kept = rows[:, : self.width].double()
+        bounds = [norm(kept).max(), norm(items - kept).max()]
+        if not self.lifted:
+            return torch.stack([*bounds, torch.zeros_like(self.unit), torch.zeros_like(self.unit)])
+        offset = -(items * items).sum(1) / 2 if self.euclidean else items @ self.centre
+        rest = offset.clone()
+        for column in range(self.width, self.width + 3):
+            rows[:, column] = rest
+            rest -= rows[:, column].double()
+        return torch.stack([*bounds, offset.abs().max(), rest.abs().max()])
+
+    def scores(self, query: Points, out: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, M) scores in `out`, and (B,) how wrong each query's can be before their rounding."""
+        items = (self._scaled(query) if self.euclidean else query.rows.double()) - self.centre
+        rows = torch.zeros(len(query), self.rows.shape[1], dtype=self.dtype, device=items.device)
+        rows[:, : self.width] = items
+        rows[:, self.width : self.width + 3 * self.lifted] = 1
+        torch.mm(rows, self.rows.T, out=out)
+        kept = rows[:, : self.width].double()
+        size, loss = norm(kept), norm(items - kept)
+        error = size * self.loss + loss * (self.norm + self.loss) + self.offset_loss
+        error += rows.shape[1] * SUM * (size * self.norm + 2 * self.offset)
+        error += 2.0**-100  # what underflows
+        return out, error + self._similarity_rounding(query, size + loss + self.norm + self.loss)
+
+    def score_of(self, query: Points, similarity: Tensor) -> Tensor:
+        """(B,) float64: the score of an item of this similarity to its query."""
+        if self.euclidean:
+            square = norm(self._scaled(query) - self.mean) ** 2
+            return (square - (similarity.double() / self.unit) ** 2) / 2
+        return similarity.double() / (query.scale * self.unit) - query.rows.double() @ self.mean
+
+    def surely(self, screened: Tensor, error: Tensor) -> Tensor:
+        """What the exact score of an item with this screened score is at least."""
+        screened = screened.double()
+        return screened - RESULT[self.dtype] * screened.abs() - error
+
+    def lower(self, score: Tensor, error: Tensor) -> Tensor:
+        """An item with this exact score, or a higher one, is not screened below."""
+        bound = score - error
+        return self._rounded(bound - RESULT[self.dtype] * bound.abs(), -torch.inf)
+
+    def upper(self, score: Tensor, error: Tensor) -> Tensor:
+        """An item with this exact score, or a lower one, is not screened above."""
+        bound = score + error
+        return self._rounded(bound + RESULT[self.dtype] * bound.abs(), torch.inf)
+
+    def _rounded(self, bound: Tensor, towards: float) -> Tensor:
+        """(B,) in the screen's precision, rounded towards minus or plus infinity."""
+        near = bound.to(self.dtype)
+        passed = near.double() > bound if towards < 0 else near.double() < bound
+        return torch.where(passed, torch.nextafter(near, torch.full_like(near, towards)), near)
+
+    def _similarity_rounding(self, query: Points, spread: Tensor) -> Tensor:
+        """(B,) by how much float32's rounding of a similarity can move a score.
+
+        spread: (B,) what |x - m| + |y - m| is at most. Infinite where float32 would overflow.
+        """
+        if self.euclidean:  # of |x - y| <= spread, after float64's of |x|^2 + |y|^2 - 2 x.y
+            size = query.square.sqrt() / self.unit
+            scale, most = self.unit, (size + self.largest) ** 2
+            moved = 2.0**-23 * spread**2 + 2.0**-50 * most
+        else:
+            scale, most = query.scale * self.unit, query.square.sqrt() / query.scale * self.largest
+            moved = 2.0**-23 * most
+        moved = moved + 2.0**-148 / scale * (1 + most.sqrt())  # near float32's smallest number
+        fits = (scale * (1 + most) < 2.0**126) & (most < 2.0**120)
+        return torch.where(fits, moved, torch.inf)
+
+    def _scaled(self, points: Points) -> Tensor:
+        return points.rows.double() * (points.scale / self.unit)[:, None]
+
+
+def norm(x: Tensor) -> Tensor:
+    """Euclidean norms of the rows."""
+    return torch.linalg.vector_norm(x, dim=1)
+
+
+def _mean(parts: Iterable[Tensor]) -> Tensor:
+    """The mean row of all parts."""
+    sums, sizes = zip(*((part.sum(0), len(part)) for part in parts), strict=True)
+    return torch.stack(sums).sum(0) / sum(sizes)
+
+
+def _up(size: int, step: int) -> int:
+    """The multiple of `step` at or above `size`."""
+    return -(-size // step) * step

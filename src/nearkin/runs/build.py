@@ -1,0 +1,119 @@
+"""From a recipe to what is trained: backbone, loss, optimiser, batches and learning rates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nearkin import losses, models
+from nearkin.data import Splits, hold_out, subset
+from nearkin.data.transforms import PHOTOGRAPH_SIDE
+from nearkin.names import look_up
+from nearkin.runs.recipe import Recipe
+
+
+def choose_data(recipe: Recipe, splits: Splits) -> tuple[Splits, Splits | None]:
+    """The splits that the recipe trains and tests on, and those that validate (or None)."""
+    if splits.shared_classes and recipe.keep_classes < 1:
+        raise ValueError(
+            f"keep_classes wants a data set whose test classes are not those of training; "
+            f"{splits.name} is tested on its training classes: take keep_images"
+        )
+    train = subset(splits.train, recipe.keep_images, recipe.keep_classes, recipe.seed)
+    splits = replace(splits, train=train)
+    if not recipe.validate:
+        return splits, None
+    held = hold_out(splits, fold=recipe.seed)
+    return replace(splits, train=held.train), held
+
+
+def make_backbone(recipe: Recipe, splits: Splits) -> nn.Module:
+    """The recipe's backbone for inputs of these splits; its trunk as `start` has it, or frozen."""
+    inputs = splits.train.inputs
+    side = recipe.size or PHOTOGRAPH_SIDE
+    shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, side, side)
+    if len(shape) == 3 and recipe.size:
+        shape = (shape[0], side, side)
+    start = models.read(Path(recipe.start)) if recipe.start else None
+    if start and not (recipe.epochs or recipe.steps):
+        whole = models.rebuild(start)  # with the last layer of `start`: nothing is trained
+        if whole.made["dim"] != recipe.dim:
+            raise ValueError(
+                f"dim is {recipe.dim}, but {recipe.start} embeds into {whole.made['dim']} "
+                "dimensions, and without training its last layer stays"
+            )
+        return whole
+    backbone = models.make(recipe.backbone, recipe.backbone_options, shape, recipe.dim)
+    if start:
+        models.load_trunk(backbone, start)
+    if recipe.freeze:
+        backbone.trunk.requires_grad_(False)
+    return backbone
+
+
+def make_loss(recipe: Recipe, splits: Splits) -> nn.Module:
+    """The recipe's loss for the training classes, behind a memory of past batches if so asked."""
+    classes = len(splits.train.classes)
+    loss = losses.make(recipe.loss, recipe.loss_options, classes=classes, dim=recipe.dim)
+    return losses.Memory(loss, recipe.memory) if recipe.memory else loss
+
+
+def make_optimizer(recipe: Recipe, backbone: nn.Module, loss: Any) -> torch.optim.Optimizer:
+    """One group for the head, one for the trunk, one for each rate that the loss asks for."""
+    rates = loss.rates() if hasattr(loss, "rates") else {}
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {("head", recipe.lr): []}
+    for name, parameter in backbone.named_parameters():
+        trunk = name.startswith("trunk.")
+        rate = recipe.backbone_lr or recipe.lr if trunk else recipe.lr
+        groups.setdefault(("trunk" if trunk else "head", rate), []).append(parameter)
+    for name, parameter in loss.named_parameters():
+        asked = next((rate for prefix, rate in rates.items() if name.startswith(prefix)), None)
+        rate = recipe.lr if asked is None else recipe.loss_lr or asked
+        groups.setdefault(("loss", rate), []).append(parameter)
+    optimizer, options = look_up(recipe.optimizer, OPTIMIZERS, "optimizer")
+    settings = {k: value for k in options if (value := getattr(recipe, k))}  # 0: torch's own
+    if recipe.optimizer in FUSED:
+        settings["fused"] = True
+    return optimizer(
+        [{"params": p, "lr": rate, "rate": rate} for (_, rate), p in groups.items()],
+        weight_decay=recipe.weight_decay,
+        **settings,
+    )
+
+
+OPTIMIZERS = {
+    "adam": (torch.optim.Adam, ("eps",)),
+    "adamw": (torch.optim.AdamW, ("eps",)),
+    "radam": (torch.optim.RAdam, ("eps",)),
+    "rmsprop": (torch.optim.RMSprop, ("eps", "momentum")),
+    "sgd": (torch.optim.SGD, ("momentum",)),
+}
+FUSED = ("adam", "adamw", "sgd")
+
+
+def rate_factor(recipe: Recipe, step: int, total: int) -> float:
+    """What the learning rates are multiplied with at a step (from 0) of a run of `total` steps."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    return look_up(recipe.schedule, SCHEDULES, "schedule")(step / total)
+
+
+SCHEDULES = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "step": lambda done: 0.1 ** ((done >= 0.4) + (done >= 0.8)),
+}
+
+
+def make_miner(recipe: Recipe) -> nn.Module | None:
+    """The recipe's miner, or none."""
+    if not recipe.miner:
+        return None
+    from nearkin.losses.borrowed import miner_from_pml
+
+    return miner_from_pml(recipe.miner)

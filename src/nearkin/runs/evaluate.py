@@ -1,0 +1,148 @@
+"""How good a run's embeddings are, now: the metrics of its splits, and the files it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nearkin.data import Splits
+from nearkin.data.sources import may_show
+from nearkin.data.transforms import Pictures, centred
+from nearkin.files import write_whole
+from nearkin.graphs import refine_at_test
+from nearkin.measure import evaluate, knn_accuracy, recalls, scattering
+from nearkin.runs.loop import Run, refiner_of
+from nearkin.tensors import unit
+
+KS = (1, 2, 4, 8, 10, 100, 1000)
+NEIGHBOURS = 5  # of the k-NN accuracy
+PICTURES = 2_000  # at most so many pictures are kept for the page
+SIDE = 56  # pixels of these: 2,000 in colour are 19 MB, of which npz's compression would save 15 %
+LARGEST = 1e15  # length of an embedding; squares of longer ones, summed, leave float32
+
+
+class Diverged(ArithmeticError):
+    """Embeddings that are not finite, or too long to be compared."""
+
+
+def headline(splits: Splits) -> str:
+    """The metric by which validation chooses an epoch."""
+    return "knn_accuracy" if splits.shared_classes else "recall@1"
+
+
+def nearness(run: Run) -> str:
+    """The metric of the embedding space: the recipe's, else what the loss makes near."""
+    return run.recipe.metric or getattr(run.loss, "metric", "cosine")
+
+
+def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
+    """Metrics of the query set of `splits`, embedded by the backbone alone.
+
+    Each query is searched among the gallery: all other queries, or a set of its own. R@1 to R@8,
+    and where classes are shared, also the accuracy of 5 nearest neighbours among all training
+    images. The final examination adds all other retrieval metrics, scattering and separation, and
+    clusters (NMI, AMI), which are slow, but not of a trial.
+    """
+    query = run.embed(splits.query)
+    metric = nearness(run)
+    apart = splits.gallery is not splits.query
+    gallery = run.embed(splits.gallery) if apart else None
+    for x in (query, gallery):
+        if x is not None and not (x.norm(dim=1) < LARGEST).all():
+            raise Diverged
+    sides = query, splits.query.labels, gallery, splits.gallery.labels if apart else None
+    size = len(splits.gallery) - (not apart)
+    ks = tuple(k for k in KS if k <= size)
+    if final:
+        metrics = evaluate(*sides, ks=ks, clusters=not run.trial, metric=metric)
+    else:
+        metrics = recalls(*sides, ks=ks[:4], metric=metric)
+    if splits.shared_classes:
+        train = run.embed(splits.train)
+        metrics["knn_accuracy"] = knn_accuracy(
+            query, splits.query.labels, train, splits.train.labels, k=NEIGHBOURS, metric=metric
+        )
+    if final:
+        metrics["norm"] = query.norm(dim=1).mean().item()
+        metrics |= scattering(unit(query) if metric == "cosine" else query, splits.query.labels)
+    return metrics
+
+
+def refined(run: Run) -> dict[str, float | str]:
+    """Metrics of the query set refined by the loss's graph layers, and what the graph came from."""
+    refiner, splits, source = refiner_of(run), run.splits, run.recipe.refine
+    apart = splits.gallery is not splits.query
+    query = run.embed(splits.query).to(run.device)
+    gallery = run.embed(splits.gallery).to(run.device) if apart else None
+    seen, graph = refine_at_test(refiner, query, gallery, source=source)
+    sides = [seen.cpu(), splits.query.labels]
+    if gallery is not None:
+        found, _ = refine_at_test(refiner, gallery, source=source)
+        sides += [found.cpu(), splits.gallery.labels]
+    return {**evaluate(*sides, ks=(1, 2, 4, 8)), "graph": graph}
+
+
+def watched_batch(run: Run) -> dict[str, float]:
+    """What the loss says of the embeddings of a batch that is the same in every epoch."""
+    run.loss.eval()
+    said = run.loss.monitor(run.embed_first_batch(), run.labels[run.first_batch.to(run.device)])
+    run.loss.train()
+    return said
+
+
+def keep_attention(path: Path, run: Run, classes: int = 6) -> bool:
+    """Write who listens to whom among the first classes of a batch of pictures, for the page.
+
+    attention (n, n), y (n,), pictures (n, H, W) or (n, H, W, 3); nothing, and False, where inputs
+    are no pictures, or none to be shown, or the loss has no attention.
+    """
+    inputs = run.splits.train.inputs
+    if not (may_show(run.splits.name) and hasattr(run.loss, "attention")):
+        return False
+    labels = run.splits.train.labels[run.first_batch]
+    attention = run.loss.attention(run.embed_first_batch(), labels.to(run.device))
+    if attention is None:
+        return False
+    chosen = torch.isin(labels, labels.unique()[:classes]).nonzero()[:, 0]
+    chosen = chosen[labels[chosen].argsort(stable=True)]
+    arrays = {
+        "attention": attention.cpu()[chosen][:, chosen].numpy(),
+        "y": labels[chosen].numpy(),
+        "pictures": thumbnails(inputs[run.first_batch[chosen]]),
+    }
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+    return True
+
+
+def keep_embeddings(path: Path, run: Run, embeddings: Tensor) -> None:
+    """Write the query set's embeddings for the page (and for `nearkin evaluate`) as one .npz file.
+
+    x (N, D), y (N,), classes (C,), names (N or 0), metric (what near means), and, where the data
+    set's terms allow it, `pictures` of the items `picture_index`.
+    """
+    query = run.splits.query
+    arrays: dict[str, Any] = {
+        "x": embeddings.numpy(),
+        "y": query.labels.numpy(),
+        "classes": np.array(query.classes),
+        "names": np.array(query.names),
+        "metric": np.array(nearness(run)),
+    }
+    if may_show(run.splits.name):
+        index = torch.arange(len(query))[:: max(1, -(-len(query) // PICTURES))]
+        arrays |= {"pictures": thumbnails(query.inputs[index]), "picture_index": index.numpy()}
+    # floats hardly shrink, and take as long as training to try
+    write_whole(path, lambda file: np.savez(file, **arrays))
+
+
+def thumbnails(pictures: Pictures) -> np.ndarray:
+    """What a backbone sees of pictures that are not augmented, in at most 56 x 56 pixels.
+
+    (n, H, W) where they are grey, else (n, H, W, 3), uint8.
+    """
+    small = isinstance(pictures, Tensor) and max(pictures.shape[-2:]) <= SIDE
+    return centred(pictures, 0 if small else SIDE).cpu().movedim(1, -1).squeeze(-1).numpy()

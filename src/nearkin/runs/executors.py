@@ -1,0 +1,179 @@
+"""Many runs: only what is missing, several at a time, each in its order, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import partial
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import torch
+
+from nearkin.data.sets.catalogue import there
+from nearkin.runs.engine import Place, one_line, refuse_left_out, run
+from nearkin.runs.log import Silent
+from nearkin.runs.machine import cores, machine, versions
+from nearkin.runs.recipe import Recipe
+from nearkin.runs.store import Store
+
+Measurements = dict[str, Callable[[Place], dict]]
+"""Hash -> what makes the row, less what `measured` says of all rows."""
+
+
+def complete(
+    recipes: Iterable[Recipe],
+    out: Path | str,
+    *,
+    study: str = "",
+    jobs: int = 1,
+    place: Place = Place(),
+    bar: Silent | None = None,
+) -> list[dict]:
+    """The rows of all recipes, in their order; only those that are not stored are run.
+
+    With several jobs each has its share of the cores. A worker that is killed costs at most the
+    work since its last checkpoint: its run is tried again, twice at most without any progress.
+    """
+    recipes, store, bar = list({r.hash: r for r in recipes}.values()), Store(out), bar or Silent()
+    shared = share(place, jobs)
+    stored = {row["hash"]: row for row in store.rows()}
+    for recipe in recipes:
+        if recipe.hash in stored:
+            refuse_left_out(stored[recipe.hash], place)
+    missing = [r for r in recipes if r.hash not in stored]
+    for name in dict.fromkeys(recipe.data for recipe in missing):
+        there(name, place.root)
+    starts = {r.start for r in missing if r.start in stored}
+    starts = {hash for hash in starts if stored[hash]["status"] == "done"}
+    starts -= {hash for hash in starts if (store.run_folder(hash) / "backbone.pt").exists()}
+    bar.expect(len(missing) + len(starts))
+    for recipe in recipes:
+        if recipe.hash in starts:  # of a row that came without its files, as published ones do
+            run(recipe, out, place=place, study=study, bar=bar, anew=True)
+    for wave in waves(missing):
+        if jobs == 1:
+            for recipe in wave:
+                run(recipe, out, place=place, study=study, bar=bar)
+        else:
+            work = {r.hash: partial(run, r, out, place=shared, study=study) for r in wave}
+            in_processes(work, store, jobs, lambda row: bar.finish(one_line(row)))
+    rows = {row["hash"]: row for row in store.rows()}
+    return [rows[r.hash] for r in recipes]
+
+
+def measured(
+    asked: Measurements,
+    out: Path | str,
+    *,
+    study: str,
+    jobs: int = 1,
+    place: Place = Place(),
+    bar: Silent | None = None,
+) -> list[dict]:
+    """The rows of what is measured, not run by a recipe; what is stored is not measured again."""
+    store, bar = Store(out), bar or Silent()
+    done = {row["hash"] for row in store.rows()}
+    shared = share(place, jobs)
+    work = {
+        name: partial(measure, name, make, store, study, shared)
+        for name, make in asked.items()
+        if name not in done
+    }
+    bar.expect(len(work))
+    if jobs == 1:
+        for act in work.values():
+            bar.finish(f"{act()['hash']}  {study}")
+    else:
+        in_processes(work, store, jobs, lambda row: bar.finish(f"{row['hash']}  {study}"))
+    rows = {row["hash"]: row for row in store.rows()}
+    return [rows[name] for name in asked]
+
+
+def measure(
+    name: str, make: Callable[[Place], dict], store: Store, study: str, place: Place
+) -> dict:
+    """Measure once, and store the row."""
+    if place.threads:
+        torch.set_num_threads(place.threads)
+    began, found = time.perf_counter(), make(place)
+    row = {
+        "hash": name,
+        "study": study,
+        "status": "done",
+        "machine": machine(torch.device("cpu")),
+        **found,
+        "versions": versions(),
+        "cost": {"seconds": round(time.perf_counter() - began, 3)},
+    }
+    store.append(row)
+    return row
+
+
+def share(place: Place, jobs: int) -> Place:
+    """The place of one of several jobs: each has its share of the cores."""
+    if jobs < 1:
+        raise ValueError(f"wanted 1 job or more, got {jobs}")
+    return place if jobs == 1 else replace(place, threads=place.threads or max(1, cores() // jobs))
+
+
+def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
+    """Recipes in an order in which each comes after the run that it starts from."""
+    hashes = {r.hash for r in recipes}
+    first = [r for r in recipes if r.start not in hashes]
+    later = [r for r in recipes if r.start in hashes]
+    return [first] + (waves(later) if later else [])
+
+
+def end_with_parent() -> None:
+    """In a worker: end when the process that started it does, however that ends."""
+    parent = parent_process()
+    assert parent, "only a worker has a parent to end with"
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def in_processes(
+    work: Mapping[str, Callable[[], dict]],
+    store: Store,
+    jobs: int,
+    finish: Callable[[dict], None],
+) -> None:
+    """Do what makes the row of each hash in `jobs` processes; when one is killed the others' work
+    is begun again too."""
+    missing, fruitless = list(work), 0
+    while missing:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent) as pool:
+            try:
+                # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
+                heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    futures = [pool.submit(work[hash]) for hash in missing]
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+                for future in as_completed(futures):
+                    finish(future.result())
+            except BrokenProcessPool:
+                pass  # a worker was killed: what is stored is stored, the rest goes on below
+            except BaseException as error:
+                for worker in active_children() if isinstance(error, KeyboardInterrupt) else ():
+                    worker.terminate()  # what it did since its last checkpoint is done again
+                pool.shutdown(cancel_futures=True)
+                raise
+        done = {row["hash"] for row in store.rows()}
+        still = [hash for hash in missing if hash not in done]
+        fruitless = fruitless + 1 if len(still) == len(missing) else 0
+        if fruitless == 3:
+            raise OSError(f"workers were killed three times over; not done: {still[0]}, ...")
+        missing = still

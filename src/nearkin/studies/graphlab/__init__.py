@@ -1,0 +1,1 @@
+"""The graph report: attention, graphs of a batch, edges, depth."""

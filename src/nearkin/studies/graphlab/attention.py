@@ -1,0 +1,206 @@
+"""Which attention is it: every layer, and every part of it left out, one at a time."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from nearkin.answers import Answer, Bars, Lines, Table
+from nearkin.losses.refined import as_published, as_released
+from nearkin.measure.statistics import Difference
+from nearkin.runs.recipe import Plain
+from nearkin.studies.shared import refinement
+from nearkin.studies.shared.methods import UNTRAINED
+from nearkin.studies.shared.reading import Scores, against, mean, scores
+from nearkin.studies.shared.refinement import HEADS, Change, beside, options, verdict
+
+TITLE = "Attention in message passing over a batch"
+QUESTION = (
+    "The images of a batch refine their embeddings by listening to one another, and are then "
+    "classified. Does it matter by which attention: dot product, GAT (static) or GATv2 (dynamic), "
+    "with parameters matched? Does attention do anything that a plain mean of the batch, or no "
+    "listening at all, does not? And which of projections, residual, feed-forward part and norms "
+    "is it that works? The seed's authors could not tell GATv2 from the dot product over 5 seeds."
+)
+
+DOT, GAT, GATV2 = "dot-product", "GAT", "GATv2"
+LAYERS: dict[str, dict[str, Plain]] = {
+    DOT: {},
+    GAT: {"layer": "gat"},
+    GATV2: {"layer": "gatv2"},
+}
+WHOLE = refinement.CONTROLS | {
+    "group loss": {"loss": "group"},
+    "auxiliary loss alone": options(refined=0.0),
+    **refinement.JUDGES,
+}
+"""Name -> what differs from the common recipe."""
+
+PARTS = {
+    "projections": "query key value out",
+    "residual": "residual",
+    "feed-forward": "feedforward",
+    "norms": "norms",
+}
+LESS: dict[str, dict[str, Change]] = {
+    name: {f"{name} without {p}": options(**given, without=w) for p, w in PARTS.items()}
+    for name, given in LAYERS.items()
+}
+"""Layer -> what is left of it without each part."""
+
+FORMS: dict[str, dict[str, Change]] = {
+    DOT: {
+        "dot-product, null neighbour": options(null_neighbour=True),
+        "as published, CUB settings": options(**as_published("cub")),
+        "as released, CUB settings": options(**as_released("cub")),
+    },
+    GAT: {"GAT, its paper's form": options(layer="gat", shared_projection=True)},
+    GATV2: {"GATv2, its paper's form": options(layer="gatv2", shared_projection=True)},
+}
+"""Layer -> the form in which it was released or published."""
+
+VARIANTS = {name: FORMS[name] | LESS[name] for name in LAYERS}
+METHODS = WHOLE | VARIANTS[DOT] | VARIANTS[GAT] | VARIANTS[GATV2]
+DEMO = refinement.DEMO
+search = partial(refinement.search, METHODS)
+recipes = partial(refinement.recipes, METHODS)
+name = partial(refinement.name_of, methods=METHODS)
+
+
+def answer(rows: list[dict]) -> Answer:
+    """Every layer, every layer less a part, and where attention goes while it trains."""
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(rows)),
+        tables=(layers(rows), parts(rows)),
+        figures=(
+            bars(rows),
+            attention(rows),
+            refinement.batch_graphs(rows, name, LAYERS, "Who listens to whom in a batch"),
+        ),
+    )
+
+
+def layers(rows: list[dict]) -> Table:
+    """Every whole method and form, beside the dot product, with what it costs."""
+    found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
+    oracle = scores(rows, name, "recall@1", "best_on_test")
+    differ = whole_differences(found["R@1"])
+    forms = [form for forms in FORMS.values() for form in forms]
+    parameters, seconds, memory = (
+        refinement.costs(rows, name, key, unit)
+        for key, unit in (
+            ("loss_parameters", 1e6),
+            ("train_seconds", 1.0),
+            ("peak_memory_mb", 1.0),
+        )
+    )
+    shares = (*HEADS, "best epoch on test", "to dot-product")
+    return Table(
+        title=f"Every layer, {refinement.data_name(rows)}",
+        columns=("method", *shares, "p", "parameters of the loss, M", "training, s", "memory, MB"),
+        rows=tuple(
+            (
+                method,
+                *(mean(found[head].get(method)) for head in HEADS),
+                mean(oracle.get(method)),
+                *beside(differ.get(method)),
+                round(parameters[method], 2),
+                round(seconds[method], 1),
+                round(memory[method]),
+            )
+            for method in (*WHOLE, *forms)
+            if method in found["R@1"]
+        ),
+        percent=shares,
+        best=tuple(HEADS),
+        note=refinement.note(rows, "the dot product")
+        + " As published and as released: one learning rate for all, as there, where the others' "
+        "classifiers have one of their own. Memory: what the first epoch adds to the process.",
+    )
+
+
+def whole_differences(recall: dict[str, Scores]) -> dict[str, Difference]:
+    """Every whole method and form against the dot product."""
+    forms = [form for forms in FORMS.values() for form in forms]
+    trained = [m for m in (*WHOLE, *forms) if m in recall and m != UNTRAINED]
+    return against(DOT, {m: recall[m] for m in trained})
+
+
+def parts(rows: list[dict]) -> Table:
+    """Each layer whole and less one part, with the difference that the part makes."""
+    recall = scores(rows, name, "recall@1")
+    parameters = refinement.costs(rows, name, "loss_parameters", 1e6)
+    lines = []
+    for layer in LAYERS:
+        family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
+        differ = against(layer, family)
+        lines += [
+            (m, mean(s), *beside(differ.get(m)), round(parameters[m], 2)) for m, s in family.items()
+        ]
+    return Table(
+        title="One part of a layer left out",
+        columns=("layer", "R@1", "to the whole", "p", "parameters of the loss, M"),
+        rows=tuple(lines),
+        percent=("R@1", "to the whole"),
+        note=refinement.note(rows, "the whole layer"),
+    )
+
+
+def bars(rows: list[dict]) -> Bars:
+    """R@1 of each layer, whole and less one part."""
+    recall = scores(rows, name, "recall@1")
+    groups = [layer for layer in LAYERS if layer in recall]
+    return Bars(
+        title="R@1 by layer, whole and with one part left out",
+        y="R@1",
+        groups=tuple(groups),
+        series=("whole", *(f"without {part}" for part in PARTS)),
+        values=tuple(tuple(mean(recall.get(m)) for m in (layer, *LESS[layer])) for layer in groups),
+        percent=True,
+    )
+
+
+def attention(rows: list[dict]) -> Lines:
+    """Where the attention of a training batch goes, epoch by epoch, beside equal attention."""
+    said = {
+        key: refinement.monitored(rows, name, key)
+        for key in ("attention_within", "attention_across", "degree", "kin_heard")
+    }
+    lines = []
+    for where in ("within", "across"):
+        for layer, by_epoch in said[f"attention_{where}"].items():
+            if layer not in LAYERS:
+                continue
+            relative: dict[int, Scores] = {}
+            for epoch, seeds in by_epoch.items():
+                for seed, share in seeds.items():
+                    degree = said["degree"][layer][epoch][seed]
+                    kin = said["kin_heard"][layer][epoch][seed]
+                    equal = degree * (kin if where == "within" else 1 - kin) / (degree + 1)
+                    relative.setdefault(epoch, {})[seed] = share / equal if equal else 1.0
+            line = f"{layer}, {where} classes"
+            lines.append(refinement.curve(line, relative, dashed=where == "across"))
+    return Lines(
+        title="Attention within and across classes over training",
+        x="epoch",
+        y="attention over an equal share",
+        lines=tuple(lines),
+        note="Of one training batch. 1: as much as if an image gave every image, itself too, the "
+        "same.",
+    )
+
+
+def findings(rows: list[dict]) -> list[str]:
+    """Whether layers differ, whether listening helps, and which part matters."""
+    recall = scores(rows, name, "recall@1")
+    if DOT not in recall:
+        return []
+    said = [f"{m} against {DOT}: {verdict(d)}." for m, d in whole_differences(recall).items()]
+    for layer in (layer for layer in LAYERS if layer in recall):
+        family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
+        drops = {m: d.estimate.mean for m, d in against(layer, family).items()}
+        if drops:
+            worst = min(drops, key=drops.__getitem__)
+            said.append(f"{worst} loses most of the parts: {100 * drops[worst]:+.1f} points.")
+    return said

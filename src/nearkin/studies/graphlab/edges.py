@@ -1,0 +1,122 @@
+"""What edges say: nothing, a bias, a gate, a message of their own; taught or not."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from nearkin.answers import Answer, Bars, Table
+from nearkin.measure.statistics import Difference
+from nearkin.runs.recipe import Plain
+from nearkin.studies.shared import refinement
+from nearkin.studies.shared.methods import UNTRAINED
+from nearkin.studies.shared.reading import Scores, against, differences, mean, scores
+from nearkin.studies.shared.refinement import HEADS, Change, beside, options, verdict
+
+TITLE = "Edges that carry numbers"
+QUESTION = (
+    "An edge between two images can say how alike they are. Does it help to let it: as a bias of "
+    "the attention score, as a gate of the message, or in a graph network, in which edges and "
+    "nodes update one another one to three times? And does it help to teach the edges directly, "
+    "by a loss that asks whether the two images are of one class?"
+)
+
+NONE = "no edge features"
+KINDS: dict[str, dict[str, Plain]] = {
+    NONE: {},
+    "bias of the score": {"edges": "bias"},
+    "gate of the message": {"edges": "gate"},
+    "graph network, 1 update": {"layer": "graph-network"},
+    "graph network, 2 updates": {"layer": "graph-network", "layers": 2},
+    "graph network, 3 updates": {"layer": "graph-network", "layers": 3},
+    "graph network, 1 update, sum": {"layer": "graph-network", "aggregate": "sum"},
+    "graph network, 1 update, max": {"layer": "graph-network", "aggregate": "max"},
+}
+TAUGHT = ", edge loss"
+METHODS: dict[str, Change] = {
+    **refinement.CONTROLS,
+    "no edges": options(layer="no-edges"),
+    **{kind: options(**given) for kind, given in KINDS.items()},
+    **{kind + TAUGHT: options(**given, edge_loss=1.0) for kind, given in KINDS.items()},
+}
+"""Name -> what differs from the common recipe."""
+
+DEMO = refinement.DEMO
+search = partial(refinement.search, METHODS)
+recipes = partial(refinement.recipes, METHODS)
+name = partial(refinement.name_of, methods=METHODS)
+
+
+def answer(rows: list[dict]) -> Answer:
+    """Every use of edges beside none, and what the edge loss adds to each."""
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(rows)),
+        tables=(table(rows),),
+        figures=(bars(rows),),
+    )
+
+
+def table(rows: list[dict]) -> Table:
+    """Every method, beside no edge features and no edge loss, and beside itself untaught."""
+    found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
+    recall = found["R@1"]
+    to_none = differences_to_none(recall)
+    untaught = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
+    parameters = refinement.costs(rows, name, "loss_parameters", 1e6)
+    seconds = refinement.costs(rows, name, "train_seconds", 1.0)
+    shares = (*HEADS, "to none", "to no edge loss")
+    return Table(
+        title=f"Every use of edges, {refinement.data_name(rows)}",
+        columns=(
+            *("edges", *HEADS, "to none", "p", "to no edge loss", "p of the edge loss"),
+            *("parameters of the loss, M", "training, s"),
+        ),
+        rows=tuple(
+            (
+                method,
+                *(mean(found[head].get(method)) for head in HEADS),
+                *beside(to_none.get(method)),
+                *beside(untaught.get(method)),
+                round(parameters[method], 2),
+                round(seconds[method], 1),
+            )
+            for method in METHODS
+            if method in recall
+        ),
+        percent=shares,
+        best=tuple(HEADS),
+        note=refinement.note(rows, "no edge features, and against the same without the edge loss"),
+    )
+
+
+def differences_to_none(recall: dict[str, Scores]) -> dict[str, Difference]:
+    """Every trained method against attention without edge features."""
+    trained = {m: s for m, s in recall.items() if m != UNTRAINED}
+    return against(NONE, trained)
+
+
+def bars(rows: list[dict]) -> Bars:
+    """R@1 of every use of edges, with and without the edge loss."""
+    recall = scores(rows, name, "recall@1")
+    groups = [kind for kind in KINDS if kind in recall]
+    return Bars(
+        title="R@1 by use of edges",
+        y="R@1",
+        groups=tuple(groups),
+        series=("without the edge loss", "with it"),
+        values=tuple((mean(recall.get(k)), mean(recall.get(k + TAUGHT))) for k in groups),
+        percent=True,
+    )
+
+
+def findings(rows: list[dict]) -> list[str]:
+    """What each use of edges, and the edge loss, adds."""
+    recall = scores(rows, name, "recall@1")
+    if NONE not in recall:
+        return []
+    to_none = differences_to_none(recall)
+    said = [f"{kind}: {verdict(to_none[kind])}." for kind in KINDS if kind in to_none]
+    untaught = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
+    gains = "; ".join(f"{m.removesuffix(TAUGHT)} {verdict(d)}" for m, d in untaught.items())
+    return [*said, f"What the edge loss adds: {gains}."] if gains else said

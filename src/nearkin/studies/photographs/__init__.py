@@ -1,0 +1,1 @@
+"""Photographs: transfer, sample efficiency, fine-tuning."""

@@ -1,0 +1,255 @@
+"""Transfer: what a metric that was learnt on one data set is worth on another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import permutations, takewhile
+
+from nearkin.answers import Answer, Matrix, Table
+from nearkin.measure.statistics import Difference, Estimate, paired
+from nearkin.runs.recipe import Recipe
+from nearkin.studies.photographs.fine_tuning import photographs, untrained
+from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, method, picked, under
+from nearkin.studies.shared.reading import Scores, mean, p_value, scores
+from nearkin.studies.shared.sets import CARS, CUB, OMNIGLOT
+from nearkin.studies.shared.tuning import common, settle, trials
+
+TITLE = "Transfer"
+QUESTION = (
+    "How much of a learnt metric carries over to another data set? Each network is trained (1) on "
+    "the target; (2) on the source, then, with a new last layer, on the target; (3) the same with "
+    "all but the last layer frozen. Zero-shot takes the source's network as it is. Which method "
+    "loses least from (1) to (3)?"
+)
+
+TARGET, TUNED, FROZEN, ZERO_SHOT = "(1) target", "(2) fine-tuned", "(3) frozen", "zero-shot"
+AFTER_SOURCE = (TUNED, FROZEN, ZERO_SHOT)
+
+Case = tuple[str, str, str, str]
+"""Method, protocol, source ("" where there is none), target."""
+
+
+def base(data: str, epochs: int) -> Recipe:
+    """What all methods share on a data set: two layers on features, else a pretrained network."""
+    if data.startswith("features:"):  # 1,280 x 1,280 weights: quicker in bf16, as good
+        shared = common(data, epochs or 8)
+        return replace(shared, backbone="mlp", evaluate_every=4, precision="bf16")
+    return photographs(data, epochs)
+
+
+def settings(data: str, epochs: int, methods: str) -> dict[tuple[str, str], Recipe]:
+    """(method, data set) -> recipe, its settings not chosen yet."""
+    return {
+        (name, target): recipe
+        for target in data.split(",")
+        for name, recipe in under(base(target, epochs), methods).items()
+    }
+
+
+def search(
+    data: str = f"{CUB},{CARS},{OMNIGLOT}",
+    epochs: int = 0,
+    methods: str = FEW,
+    tune: bool = True,
+) -> list[Recipe]:
+    """The trials of every method on every data set."""
+    return [t for r in settings(data, epochs, methods).values() for t in trials(r)] if tune else []
+
+
+def recipes(
+    data: str = f"{CUB},{CARS},{OMNIGLOT}",
+    seeds: int = 5,
+    epochs: int = 0,
+    methods: str = FEW,
+    tune: bool = True,
+    searched: list[dict] | None = None,
+) -> list[Recipe]:
+    """Every method, seed, data set and pair of data sets, by every protocol.
+
+    Args:
+        data: the data sets, separated by commas: all stored features of one backbone
+            (`nearkin embed` makes them), or all pictures.
+        seeds: how many, from 0.
+        epochs: the most that a run may take; 0 takes the common number.
+        methods: names separated by commas, or all.
+        tune: whether settings are searched; otherwise the common ones are taken.
+        searched: the rows of `search`.
+    """
+    names = data.split(",")
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"transfer wanted two different data sets or more, got {data}")
+    if len({name.startswith("features:") for name in names}) > 1:
+        raise ValueError(f"transfer goes between features, or between pictures; got {data}")
+    found = settings(data, epochs, methods)
+    settled = {key: settle(recipe, searched or []) for key, recipe in found.items()}
+    bare = [base(target, epochs) for target in names]
+    runs = [replace(b, **BARE) if b.backbone == "mlp" else untrained(b) for b in bare]
+    for seed in range(seeds):
+        for name in picked(methods):
+            own = {target: replace(settled[name, target], seed=seed) for target in names}
+            runs += own.values()
+            for source, target in permutations(names, 2):
+                runs += after(own[source], own[target])
+    return runs
+
+
+def after(source: Recipe, target: Recipe) -> list[Recipe]:
+    """Fine-tuned, frozen and zero-shot, by a recipe of the source and one of the target."""
+    tuned = replace(target, start=source.hash)
+    return [tuned, replace(tuned, freeze=True), replace(tuned, epochs=0)]
+
+
+def answer(rows: list[dict]) -> Answer:
+    """A table for each pair, a matrix of every method, and what is lost from (1) to (3)."""
+    found = cases(rows, "recall@1")
+    pairs = list(dict.fromkeys((s, t) for _, _, s, t in found if s))
+    names = [name for name in METHODS if any(case[0] == name for case in found)]
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(found, names, pairs)),
+        tables=tuple(table(rows, found, names, *pair) for pair in pairs),
+        figures=(losses(found, names, pairs), *(matrix(found, name, pairs) for name in names)),
+    )
+
+
+def cases(rows: Iterable[dict], metric: str) -> dict[Case, Scores]:
+    """Case -> seed -> metric."""
+    rows = list(rows)
+    short = shortened({row["data"]["name"] for row in rows})
+    by_hash = {row["hash"]: row for row in rows}
+
+    def case(row: dict) -> Case | None:
+        recipe, target = row["recipe"], short[row["data"]["name"]]
+        if not recipe["epochs"] and not recipe["start"]:
+            return UNTRAINED, TARGET, "", target
+        name = method(row)
+        if name is None:
+            return None
+        if not recipe["start"]:
+            return name, TARGET, "", target
+        source = short[by_hash[recipe["start"]]["data"]["name"]]
+        protocol = FROZEN if recipe["freeze"] else TUNED if recipe["epochs"] else ZERO_SHOT
+        return name, protocol, source, target
+
+    return scores(rows, case, metric)
+
+
+def shortened(names: Iterable[str]) -> dict[str, str]:
+    """Names without the words, parted by "_", with which they all end.
+
+    >>> shortened(["features:cub_lite0_224px", "features:cars_lite0_224px"])
+    {'features:cub_lite0_224px': 'cub', 'features:cars_lite0_224px': 'cars'}
+    """
+    words = {name: name.removeprefix("features:").split("_") for name in names}
+    ends = zip(*(reversed(parts[1:]) for parts in words.values()), strict=False)
+    shared = len(list(takewhile(lambda same: len(set(same)) == 1, ends)))
+    return {name: "_".join(parts[: len(parts) - shared]) for name, parts in words.items()}
+
+
+def lost(found: dict[Case, Scores], name: str, source: str, target: str) -> Difference | None:
+    """(1) minus (3), paired over seeds; None where one of them is missing."""
+    first, third = found.get((name, TARGET, "", target)), found.get((name, FROZEN, source, target))
+    return paired(first, third) if first and third else None
+
+
+def table(
+    rows: list[dict], found: dict[Case, Scores], names: list[str], source: str, target: str
+) -> Table:
+    """One pair: every method by every protocol."""
+    short = shortened({row["data"]["name"] for row in rows})
+    variants = {short[row["data"]["name"]]: row["data"]["variant"] for row in rows}
+    bare = mean(found.get((UNTRAINED, TARGET, "", target)))
+    lines = []
+    for name in names:
+        loss = lost(found, name, source, target)
+        lines.append(
+            (
+                name,
+                mean(found.get((name, TARGET, "", target))),
+                *(mean(found.get((name, p, source, target))) for p in AFTER_SOURCE),
+                loss and loss.estimate,
+                p_value(loss),
+            )
+        )
+    return Table(
+        title=f"{source} to {target}, R@1",
+        columns=("method", TARGET, *AFTER_SOURCE, "(1) - (3)", "p"),
+        rows=((UNTRAINED, bare, None, None, None, None, ""), *lines),
+        percent=(TARGET, *AFTER_SOURCE, "(1) - (3)"),
+        best=(TARGET, *AFTER_SOURCE),
+        lowest=("(1) - (3)",),
+        note=(
+            f"{source}: {variants[source]}; {target}: {variants[target]}. Mean ± half of the 95 % "
+            "t-interval over seeds, last epoch. p: paired t-test of (1) against (3)."
+        ),
+    )
+
+
+def losses(found: dict[Case, Scores], names: list[str], pairs: list[tuple[str, str]]) -> Matrix:
+    """What every method loses from (1) to (3) on every pair."""
+
+    def cell(pair: tuple[str, str], name: str) -> Estimate | None:
+        loss = lost(found, name, *pair)
+        return loss and loss.estimate
+
+    return Matrix(
+        title="R@1 lost from training on the target (1) to a frozen trunk from the source (3)",
+        rows=tuple(f"{source} to {target}" for source, target in pairs),
+        columns=tuple(names),
+        values=tuple(tuple(cell(pair, name) for name in names) for pair in pairs),
+        x="method",
+        y="source and target",
+        percent=True,
+    )
+
+
+def matrix(found: dict[Case, Scores], name: str, pairs: list[tuple[str, str]]) -> Matrix:
+    """One method: from where, and how, against the target."""
+    targets = list(dict.fromkeys(source for source, _ in pairs))
+    origins = [(TARGET, "")] + [(p, source) for p in AFTER_SOURCE for source in targets]
+    return Matrix(
+        title=f"{name}: R@1 by what was trained, and on what",
+        rows=tuple(f"{p} from {source}" if source else p for p, source in origins),
+        columns=tuple(targets),
+        values=tuple(
+            tuple(mean(found.get((name, p, source, target))) for target in targets)
+            for p, source in origins
+        ),
+        x="target",
+        y="protocol and source",
+        percent=True,
+    )
+
+
+def findings(
+    found: dict[Case, Scores], names: list[str], pairs: list[tuple[str, str]]
+) -> list[str]:
+    """What is lost on the average, who loses least, and where zero-shot is worth anything."""
+    said, gained = [], []
+    for source, target in pairs:
+        losses = {n: loss.estimate.mean for n in names if (loss := lost(found, n, source, target))}
+        if not losses:
+            continue
+        order = sorted(losses, key=losses.__getitem__)
+        least, most = (f"{name}, {points(losses[name])}" for name in (order[0], order[-1]))
+        said.append(
+            f"{source} to {target}: lost from (1) to (3): least by {least}"
+            + (f"; most by {most}." if len(order) > 1 else ".")
+        )
+        bare = mean(found.get((UNTRAINED, TARGET, "", target)))
+        shots = {n: mean(found.get((n, ZERO_SHOT, source, target))) for n in names}
+        sure = {n: shot for n, shot in shots.items() if shot and shot.n > 1}
+        better = [n for n, shot in sure.items() if bare and shot.low > bare.mean]
+        gained += [f"{', '.join(better)} from {source} to {target}"] if better else []
+    return [*said, f"Zero-shot, surely better than no training: {'; '.join(gained) or 'nothing'}."]
+
+
+def points(share: float) -> str:
+    """A difference of shares in points.
+
+    >>> points(0.0312)
+    '3.1 points'
+    """
+    return f"{100 * share:.1f} points"

@@ -1,0 +1,1 @@
+"""The ProxyGML poster: its rivals, what its parts do, what they cost."""

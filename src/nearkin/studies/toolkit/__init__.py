@@ -1,0 +1,1 @@
+"""The n-tuple report: which loss separates digits best."""

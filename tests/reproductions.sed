@@ -1,0 +1,6 @@
+s/nearkin\.cli/nearkin.app.main/g
+s/nearkin\.backbones/nearkin.models/g
+s/nearkin\.runs\.training/nearkin.runs.loop/g
+s/nearkin\.runs\.examine/nearkin.runs.evaluate/g
+s/nearkin\.runs\.parts/nearkin.runs.build/g
+s/nearkin\.runs\.many/nearkin.runs.executors/g
