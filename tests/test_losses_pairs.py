@@ -49,6 +49,24 @@ def test_references_are_searched_in_place_of_the_batch():
         Contrastive()(x, y, ref_emb=r)
 
 
+@pytest.mark.parametrize("references", [lambda x: x, torch.detach, torch.clone])
+def test_the_batch_as_references_is_the_batch_without_references(references):
+    x, y = batch([3, 2, 1])
+    ours = Contrastive(2.0)(x, y, None, references(x), y)
+    torch.testing.assert_close(ours, Contrastive(2.0)(x, y))
+
+
+def test_the_batch_as_references_learns_from_both_ends_of_a_pair():
+    x, y = batch([3, 2, 1])
+    found = gradient(lambda x: Contrastive(2.0)(x, y, None, x, y), x)
+    torch.testing.assert_close(found, gradient(Contrastive(2.0), x, y))
+
+
+def test_others_at_the_margin_are_not_active():
+    x, y = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([7, 8, 9])
+    assert Contrastive(margin=2.0).active(x, y) == 1 / 3  # distances 1, 2 and 3
+
+
 class SquaredContrastive(GenericPairLoss):
     """PML's frame with our pairs' terms: its own ContrastiveLoss does not square them."""
 

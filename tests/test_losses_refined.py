@@ -64,7 +64,7 @@ def test_formula(options):
 
 @pytest.mark.parametrize("layer", ["dot-product", "graph-network"])
 @pytest.mark.parametrize("size", [1, 60])
-def test_the_edge_loss_tells_kin_from_strangers(layer, size):
+def test_the_edge_loss_tells_kin_from_others(layer, size):
     options = {"layer": layer, "builder": "knn", "k": 4, "dropout": 0.0}
     loss, without = built(edge_loss=0.7, **options), built(**options)
     without.load_state_dict(loss.state_dict(), strict=False)

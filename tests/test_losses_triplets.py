@@ -143,6 +143,13 @@ def test_miners_are_honoured(loss):
     assert loss(x, y, (none, none, none, none)) == 0
 
 
+@pytest.mark.parametrize("references", [lambda x: x, torch.detach, torch.clone])
+@pytest.mark.parametrize("loss", [RatioTriplet(), Triplet(mean="all"), Triplet()])
+def test_the_batch_as_references_is_the_batch_without_references(loss, references):
+    x, y = batch([3, 2, 1])
+    torch.testing.assert_close(loss(x, y, None, references(x), y), loss(x, y))
+
+
 def test_references_are_searched_in_place_of_the_batch():
     (x, y), (r, z) = batch([2, 2, 1]), batch([3, 1, 2], seed=1)
     ours = RatioTriplet()(x, y, ref_emb=r, ref_labels=z)

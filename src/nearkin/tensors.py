@@ -15,17 +15,17 @@ def unit(x: Tensor) -> Tensor:
 
 
 def pair_masks(labels: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Which pairs are kin, and which are not.
+    """Which pairs are kin (of one class), and which are others (of two).
 
     Args:
         labels: (B,) integers, of the anchors.
         references: (M,) integers; by default the anchors, and then no row is its own kin.
 
     Returns:
-        positive and negative, both (B, M) bool.
+        kin and others, both (B, M) bool.
 
-    >>> positive, negative = pair_masks(torch.tensor([7, 7, 9]))
-    >>> positive.int().tolist()
+    >>> kin, others = pair_masks(torch.tensor([7, 7, 9]))
+    >>> kin.int().tolist()
     [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
     """
     same = labels[:, None] == (labels if references is None else references)[None, :]

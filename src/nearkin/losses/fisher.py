@@ -79,7 +79,7 @@ class FisherNCA(nn.Module):
         )
         score = -self.sharpness * square / within
         rivals = score.masked_fill(~others, limits.min / 4).logsumexp(1, keepdim=True)
-        near = masked_mean(torch.logaddexp(score, rivals) - score, kin & others.any(1)[:, None])
+        near = masked_mean(torch.logaddexp(score, rivals) - score, kin)
         most = ranks(labels, embeddings).log().sum() / max(len(labels), 1)
         compact = torch.where(kin.any() & others.any(), most * (within.log() - between.log()), 0)
         return near + self.roundness * unevenness(embeddings, labels) + self.compactness * compact

@@ -14,14 +14,29 @@ Mined = tuple[Tensor, ...] | None
 
 
 def pair_weights(
-    labels: Tensor, ref_labels: Tensor | None, mined: Mined, dtype: torch.dtype
+    labels: Tensor,
+    ref_labels: Tensor | None,
+    mined: Mined,
+    dtype: torch.dtype,
+    same: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Which pairs count as positive and as negative: two (B, M).
+    """The pairs of kin and the pairs of others that a loss looks at: two (B, M).
 
     Masks, bool, where nothing was mined; else how often the miner names each, of this dtype.
+
+    Args:
+        labels: (B,), of the anchors.
+        ref_labels: (M,), of the references; None for the batch itself.
+        mined: what a miner chose, or None.
+        dtype: of the counts.
+        same: whether the references are the batch itself (`are_the_batch`), so that item i is
+            reference i and no kin of its own.
     """
     if mined is None:
-        return pair_masks(labels, ref_labels)
+        kin, others = pair_masks(labels, ref_labels)
+        if same:
+            kin.diagonal().fill_(False)
+        return kin, others
     if len(mined) == 3:
         anchor, positive, negative = mined
         mined = (anchor, positive, anchor, negative)
@@ -65,6 +80,13 @@ def check_references(ref_emb: Tensor | None, ref_labels: Tensor | None) -> None:
     """References and their labels come together."""
     if (ref_emb is None) != (ref_labels is None):
         raise ValueError("ref_emb and ref_labels go together, but only one was given")
+
+
+def are_the_batch(ref_emb: Tensor | None, embeddings: Tensor) -> bool:
+    """Whether references are the very embeddings of the batch: the same tensor, or a copy of it."""
+    if ref_emb is None or ref_emb.dtype != embeddings.dtype or ref_emb.device != embeddings.device:
+        return False
+    return ref_emb is embeddings or torch.equal(ref_emb, embeddings)
 
 
 def refuse(loss: nn.Module, mined: Mined) -> None:

@@ -44,18 +44,18 @@ class LiftedStructure(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
         refuse(self, indices_tuple)
         labels = checked_labels(labels, embeddings)
-        lifted, positive = self.pairs(embeddings, labels)
-        return (lifted.clamp_min(0) ** 2 * positive).sum() / 2 / positive.sum().clamp_min(1)
+        lifted, kin = self.pairs(embeddings, labels)
+        return (lifted.clamp_min(0) ** 2 * kin).sum() / 2 / kin.sum().clamp_min(1)
 
     def pairs(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """J (B, B), and which pairs are kin."""
         distance = distances(unit(embeddings))
-        positive, negative = pair_masks(labels)
-        others = torch.where(negative, self.margin - distance, NONE).logsumexp(1)
-        return torch.logaddexp(others[:, None], others[None, :]) + distance, positive
+        kin, others = pair_masks(labels)
+        repulsion = torch.where(others, self.margin - distance, NONE).logsumexp(1)  # r (B,)
+        return torch.logaddexp(repulsion[:, None], repulsion[None, :]) + distance, kin
 
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Share of the pairs of kin that still attract: J_ij > 0."""
-        lifted, positive = self.pairs(embeddings, labels)
-        return (positive & (lifted > 0)).sum() / positive.sum().clamp_min(1)
+        lifted, kin = self.pairs(embeddings, labels)
+        return (kin & (lifted > 0)).sum() / kin.sum().clamp_min(1)

@@ -8,7 +8,13 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.inputs import Mined, check_references, checked_labels, pair_weights
+from nearkin.losses.inputs import (
+    Mined,
+    are_the_batch,
+    check_references,
+    checked_labels,
+    pair_weights,
+)
 from nearkin.tensors import at_least_float32, distances, pair_masks, pulled, squared_distances
 
 BLOCK = 2**18  # pairs at a time: 1 MB in float32, which stays in cache
@@ -52,16 +58,17 @@ class Contrastive(nn.Module):
         labels = checked_labels(labels, embeddings)
         x = at_least_float32(embeddings)
         y = x if ref_emb is None else at_least_float32(ref_emb)
-        positive, negative = pair_weights(labels, ref_labels, indices_tuple, x.dtype)
-        total = Springs.apply(x, y, positive, negative, self.margin)
-        return total / (positive.sum() + negative.sum()).clamp_min(1)
+        same = are_the_batch(ref_emb, embeddings)
+        kin, others = pair_weights(labels, ref_labels, indices_tuple, x.dtype, same)
+        total = Springs.apply(x, y, kin, others, self.margin)
+        return total / (kin.sum() + others.sum()).clamp_min(1)
 
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Share of the pairs of others that are nearer than the margin, and so still repel."""
-        _, negative = pair_masks(labels)
-        near = negative & (distances(embeddings) < self.margin)
-        return near.sum() / negative.sum().clamp_min(1)
+        _, others = pair_masks(labels)
+        near = others & (distances(embeddings) < self.margin)
+        return near.sum() / others.sum().clamp_min(1)
 
 
 class Springs(torch.autograd.Function):
@@ -70,20 +77,20 @@ class Springs(torch.autograd.Function):
         energy = 1/2 sum over pairs of  w_ij l_ij^2,    l = d for kin, [m - d]+ for others
         d energy / d x_i = sum_j s_ij (x_i - y_j),      s = w for kin, -w l / d for others
 
-    x (B, D), y (M, D); positive and negative (B, M), weights or masks.
+    x (B, D), y (M, D); kin and others (B, M), weights or masks.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor, positive: Tensor, negative: Tensor, margin: float):
+    def forward(ctx, x: Tensor, y: Tensor, kin: Tensor, others: Tensor, margin: float):
         energy, forces = x.new_zeros(()), (torch.zeros_like(x), torch.zeros_like(y))
         for rows in torch.arange(len(x), device=x.device).split(max(BLOCK // max(len(y), 1), 1)):
-            here, kin, others = x[rows], positive[rows], negative[rows]
+            here = x[rows]
             square = squared_distances(here, y)
             distance = square.sqrt()
             short = (margin - distance).clamp_min_(0)
-            energy += (kin * square).sum() / 2 + (others * short**2).sum() / 2
-            push = (others * short).div_(distance).masked_fill_(distance == 0, 0)
-            slope = kin.to(push.dtype) - push
+            energy += (kin[rows] * square).sum() / 2 + (others[rows] * short**2).sum() / 2
+            push = (others[rows] * short).div_(distance).masked_fill_(distance == 0, 0)
+            slope = kin[rows].to(push.dtype) - push
             forces[0][rows] = pulled(slope, here, y)
             forces[1].add_(pulled(slope.T, y, here))
         ctx.save_for_backward(*forces)

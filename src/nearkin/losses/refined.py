@@ -160,16 +160,14 @@ class GraphRefinement(nn.Module):
 
     def tell_apart(self, edges: Tensor, adjacency: Tensor, labels: Tensor) -> Tensor:
         """BCE of whether the ends of each edge of the graph are kin; each kind counts half."""
-        kin, strangers = pair_masks(labels)  # (B, B)
+        kin, others = pair_masks(labels)  # (B, B)
         if is_lists(adjacency):
             row = torch.arange(len(labels), device=labels.device)[:, None]
-            kin, strangers = (m[row, adjacency] & (adjacency >= 0) for m in (kin, strangers))
+            kin, others = (m[row, adjacency] & (adjacency >= 0) for m in (kin, others))
         else:
-            kin, strangers = kin & (adjacency > 0), strangers & (adjacency > 0)
+            kin, others = kin & (adjacency > 0), others & (adjacency > 0)
         logits = self.same_class(edges).squeeze(-1)  # (B, B) or (B, k)
-        return (
-            masked_mean(F.softplus(-logits), kin) + masked_mean(F.softplus(logits), strangers)
-        ) / 2
+        return (masked_mean(F.softplus(-logits), kin) + masked_mean(F.softplus(logits), others)) / 2
 
     @torch.no_grad()
     def attention(self, embeddings: Tensor, labels: Tensor) -> Tensor | None:
@@ -197,15 +195,15 @@ class GraphRefinement(nn.Module):
             return {}
         adjacency = self.refiner.graph(unit(embeddings), labels)  # once: a random one is drawn
         connected = adjacency > 0
-        kin, strangers = pair_masks(labels)
-        heard = (connected & (kin | strangers)).sum().item()
+        kin, others = pair_masks(labels)
+        heard = (connected & (kin | others)).sum().item()
         said = {
             "degree": heard / max(len(labels), 1),
             "kin_heard": (connected & kin).sum().item() / max(heard, 1),
         }
         mean = self.mean_attention(embeddings, adjacency)
         if mean is not None:
-            parts = {"self": ~(kin | strangers), "within": kin, "across": strangers}
+            parts = {"self": ~(kin | others), "within": kin, "across": others}
             for name, mask in parts.items():
                 said[f"attention_{name}"] = (mean * mask).sum(1).mean().item()
         return said

@@ -11,7 +11,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.inputs import Mined, check_references, checked_labels, pair_weights
+from nearkin.losses.inputs import (
+    Mined,
+    are_the_batch,
+    check_references,
+    checked_labels,
+    pair_weights,
+)
 from nearkin.tensors import at_least_float32, distances, pair_masks
 
 BLOCK = 2**21  # numbers in the largest temporary: 8 MB in float32, which stays in cache
@@ -56,9 +62,10 @@ class RatioTriplet(nn.Module):
         distance = distances(embeddings, ref_emb)  # (B, M)
         if indices_tuple is not None and len(indices_tuple) == 3:
             return self.constant * ratio(*chosen(distance, indices_tuple))
-        positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
-        total = SumOfSquaredShares.apply(distance, positive, negative)
-        return self.constant * total / how_many(positive, negative).clamp_min(1)
+        same = are_the_batch(ref_emb, embeddings)
+        kin, others = pair_weights(labels, ref_labels, indices_tuple, distance.dtype, same)
+        total = SumOfSquaredShares.apply(distance, kin, others)
+        return self.constant * total / how_many(kin, others).clamp_min(1)
 
     def triples(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """The same on explicit triplets of embeddings, each (T, D): seed 2's three networks."""
@@ -129,10 +136,11 @@ class Triplet(nn.Module):
             hinge = (to_positive - to_negative + self.margin).clamp_min(0)
             count = (hinge > 0).sum() if self.mean == "active" else len(hinge)
             return hinge.sum() / max(int(count), 1)
-        positive, negative = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
-        c, k = active_counts(distance.detach(), self.margin, positive, negative)
+        same = are_the_batch(ref_emb, embeddings)
+        kin, others = pair_weights(labels, ref_labels, indices_tuple, distance.dtype, same)
+        c, k = active_counts(distance.detach(), self.margin, kin, others)
         active = c.sum()
-        count = active if self.mean == "active" else how_many(positive, negative)
+        count = active if self.mean == "active" else how_many(kin, others)
         total = (c.sub_(k) * distance).sum() + self.margin * active
         return total / count.clamp_min(1)
 
@@ -164,16 +172,16 @@ def chosen(distance: Tensor, triplets: tuple[Tensor, ...]) -> tuple[Tensor, Tens
 class SumOfSquaredShares(torch.autograd.Function):
     """Sum over triplets of  w_ap w_an sigmoid(d_ap - d_an)^2,  and its gradient, in blocks.
 
-    One row for each positive pair (a, p), with all references as n, a few rows at a time. The
+    One row for each pair of kin (a, p), with all references as n, a few rows at a time. The
     gradient with respect to the distances (B, M) is summed on the way: nothing is computed twice.
     """
 
     @staticmethod
-    def forward(ctx, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    def forward(ctx, distance: Tensor, kin: Tensor, others: Tensor) -> Tensor:
         total, gradient = distance.new_zeros(()), torch.zeros_like(distance)
-        for anchor, partner in blocks_of_pairs(positive):
+        for anchor, partner in blocks_of_pairs(kin):
             share = torch.sigmoid(distance[anchor, partner, None] - distance[anchor])  # (rows, n)
-            weighted = positive[anchor, partner, None] * negative[anchor] * share**2
+            weighted = kin[anchor, partner, None] * others[anchor] * share**2
             total += weighted.sum()
             slope = 2 * weighted * (1 - share)  # d s^2 / d(d_ap - d_an) = 2 s^2 (1 - s)
             gradient.index_add_(0, anchor, -slope)
@@ -188,54 +196,54 @@ class SumOfSquaredShares(torch.autograd.Function):
         return outer[0] * gradient, None, None
 
 
-def blocks_of_pairs(positive: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The positive pairs (anchor, partner) of (B, M) masks or weights, some at a time."""
-    rows = max(BLOCK // max(positive.shape[1], 1), 1)
-    return zip(*(index.split(rows) for index in positive.nonzero(as_tuple=True)), strict=True)
+def blocks_of_pairs(kin: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The pairs of kin (anchor, partner) of a (B, M) mask, or of weights, some at a time."""
+    rows = max(BLOCK // max(kin.shape[1], 1), 1)
+    return zip(*(index.split(rows) for index in kin.nonzero(as_tuple=True)), strict=True)
 
 
 def active_counts(
-    distance: Tensor, margin: float, positive: Tensor, negative: Tensor, ties: bool = False
+    distance: Tensor, margin: float, kin: Tensor, others: Tensor, ties: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Of all triplets with d_an < d_ap + margin (with ties: <=), how many each pair is part of.
 
     Args:
         distance: (B, M).
         margin: m.
-        positive, negative: (B, M) weights of the pairs, or masks.
+        kin, others: (B, M) weights of the pairs, or masks.
         ties: count equality too.
 
     Returns:
-        c and k, both (B, M): triplets of each positive pair, triplets of each negative pair.
+        c and k, both (B, M): triplets of each pair of kin, triplets of each pair of others.
     """
     c, k = torch.zeros_like(distance), torch.zeros_like(distance)
     if not distance.numel():
         return c, k
-    most = max(int((positive > 0).sum(1).max()), 1)  # P
+    most = max(int((kin > 0).sum(1).max()), 1)  # P
     rows = max(BLOCK // distance.shape[1], 1)
     for i in range(0, len(distance), rows):
         block = slice(i, i + rows)
-        kin, others = positive[block].to(c.dtype), negative[block].to(c.dtype)
-        own = (distance[block] + margin).masked_fill_(kin == 0, torch.inf)
+        near, far = kin[block].to(c.dtype), others[block].to(c.dtype)
+        own = (distance[block] + margin).masked_fill_(near == 0, torch.inf)
         nearest, order = own.topk(most, largest=False)  # (rows, P), in rising order
-        weight = kin.gather(1, order)
+        weight = near.gather(1, order)
         # how many of the P do not reach each reference, and from that who reaches what
         short = torch.searchsorted(nearest, distance[block], right=not ties)  # (rows, M)
         reached = torch.zeros(len(own), most + 1, dtype=c.dtype, device=c.device)
-        reached = reached.scatter_add_(1, short, others).cumsum(1)[:, :most]
+        reached = reached.scatter_add_(1, short, far).cumsum(1)[:, :most]
         c[block] = c[block].scatter_(1, order, weight * reached)
         passed = nn.functional.pad(weight.cumsum(1), (1, 0))  # (rows, P + 1)
-        k[block] = others * (passed[:, -1:] - passed.gather(1, short))
+        k[block] = far * (passed[:, -1:] - passed.gather(1, short))
     return c, k
 
 
 def share_within(distance: Tensor, labels: Tensor, margin: float, ties: bool = False) -> Tensor:
     """Share of all triplets of a batch with d_an < d_ap + margin (with ties: <=)."""
-    positive, negative = pair_masks(labels)
-    c, _ = active_counts(distance, margin, positive, negative, ties)
-    return c.sum() / how_many(positive, negative).clamp_min(1)
+    kin, others = pair_masks(labels)
+    c, _ = active_counts(distance, margin, kin, others, ties)
+    return c.sum() / how_many(kin, others).clamp_min(1)
 
 
-def how_many(positive: Tensor, negative: Tensor) -> Tensor:
+def how_many(kin: Tensor, others: Tensor) -> Tensor:
     """The number of triplets that these pairs make: (B, M) masks, or weights."""
-    return (positive.sum(1) * negative.sum(1)).sum()
+    return (kin.sum(1) * others.sum(1)).sum()
