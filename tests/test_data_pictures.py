@@ -1,8 +1,10 @@
 """Claim: whatever kind of picture a file holds, it is read as what one sees, or refused by name."""
 
+import warnings
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nearkin.data.pictures import BadPicture, read
 
@@ -35,6 +37,36 @@ def test_grey_palette_and_cmyk(tmp_path, name, mode, tolerance):
     wanted = np.asarray(Image.fromarray(GRADIENT if mode == "L" else COLOUR).convert("RGB"))
     assert read(path).shape == (24, 32, 3)
     assert np.abs(read(path).astype(int) - wanted).max() <= tolerance
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_as_viewers_turn_it(tmp_path, ending, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {
+        "jpg": {"exif": exif, "quality": 100, "subsampling": 0},
+        "png": {"exif": exif},
+        "webp": {"exif": exif, "lossless": True},
+        "tif": {"tiffinfo": {274: orientation}},
+    }[ending]
+    path = saved(tmp_path / f"a.{ending}", Image.fromarray(COLOUR), **options)
+    with Image.open(path) as image:
+        image.load()
+        shown = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert shown.shape == ((24, 32, 3) if orientation < 5 else (32, 24, 3))
+    assert np.array_equal(read(path), shown)
+
+
+def test_broken_exif_data_leave_a_picture_as_it_is(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "said of it"
+    whole = exif.tobytes()
+    for cut in range(8, len(whole)):
+        path = saved(tmp_path / "a.jpg", Image.fromarray(COLOUR), exif=whole[:cut])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL's, of what is cut off
+            assert sorted(read(path).shape) == [3, 24, 32]
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):

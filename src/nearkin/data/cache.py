@@ -34,7 +34,7 @@ from torch import Tensor
 
 from nearkin.data.pictures import BadPicture, read
 
-VERSION = 1
+VERSION = 2  # 2: turned as the EXIF orientation says
 CHUNK = 64
 
 
