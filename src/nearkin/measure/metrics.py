@@ -39,7 +39,13 @@ from nearkin.measure.nearest.search import (
     ranks,
     search_of,
 )
-from nearkin.measure.statistics import Difference, Estimate, bootstrap, bootstrap_difference
+from nearkin.measure.statistics import (
+    SHARES,
+    Difference,
+    Estimate,
+    bootstrap,
+    bootstrap_difference,
+)
 
 NO_MATCH = "no query has a match: another item of its class in the gallery"
 
@@ -75,7 +81,7 @@ class Retrieval:
     def intervals(self, *, seed: int = 0) -> dict[str, Estimate]:
         """Each metric with its 95 % interval over test classes (statistics.bootstrap)."""
         values = {name: value.cpu().numpy() for name, value in self.values.items()}
-        return bootstrap(values, self.labels.cpu().numpy(), seed=seed)
+        return bootstrap(values, self.labels.cpu().numpy(), within=SHARES, seed=seed)
 
     def compare(self, other: Retrieval, *, seed: int = 0) -> dict[str, Difference]:
         """This run minus another on the same queries, paired, by a bootstrap over test classes."""

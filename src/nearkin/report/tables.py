@@ -93,7 +93,10 @@ def middle(value: Cell) -> float:
 
 
 def half_width(value: Cell) -> float:
-    return (value.high - value.low) / 2 if isinstance(value, Estimate) and value.n > 1 else 0.0
+    """Half of an interval; 0 for a number, and for points, which are no interval."""
+    if not isinstance(value, Estimate) or value.points:
+        return 0.0
+    return (value.high - value.low) / 2 if value.n > 1 else 0.0
 
 
 def decimals(values: Sequence[Cell], scale: float = 1) -> int | None:
