@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nearkin import data, graphs, losses, measure, models, report, runs, studies
     from nearkin.data import load
-    from nearkin.measure import evaluate, neighbours
+    from nearkin.measure import evaluate, neighbours, verify
     from nearkin.models import Network
     from nearkin.runs.engine import Place, run
     from nearkin.runs.executors import complete
@@ -37,6 +37,7 @@ NAMES = {
     "neighbours": "nearkin.measure",
     "run": "nearkin.runs.engine",
 }
+MODULES = {"verify": "nearkin.measure.verify"}
 __all__ = [
     "Network",
     "Place",
@@ -54,12 +55,15 @@ __all__ = [
     "run",
     "runs",
     "studies",
+    "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in WINGS:
         return import_module(f"nearkin.{name}")
+    if name in MODULES:
+        return import_module(MODULES[name])
     if name in NAMES:
         return getattr(import_module(NAMES[name]), name)
     raise AttributeError(f"nearkin has no {name!r}")
