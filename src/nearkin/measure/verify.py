@@ -356,9 +356,9 @@ class OpenSet:
 
 def open_set(
     query: Array,
-    query_labels: ArrayLikeLike,
+    query_labels: ArrayLike,
     gallery: Array,
-    gallery_labels: ArrayLikeLike,
+    gallery_labels: ArrayLike,
     *,
     metric: str = "cosine",
     memory: float = 2.5e8,
