@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Row, peak_memory, seconds
 from nearkin.graphs import LAYERS, Refiner, full, knn, make_layers
+from nearkin.names import resolve
 
 TITLE = "Graph layers: forward and backward, 512-D, 4 heads"
 DIM, HEADS = 512, 4
@@ -88,17 +89,17 @@ def twins(name: str) -> tuple[Any, nn.Module]:
     sizes = (DIM, DIM // HEADS, HEADS)
     layer, peer, weights = {
         "dot-product": lambda: (
-            LAYERS[name](DIM, heads=HEADS, without=("out", *ATTENTION_ALONE)),
+            resolve(LAYERS[name])(DIM, heads=HEADS, without=("out", *ATTENTION_ALONE)),
             TransformerConv(*sizes, root_weight=False),
             {"query": "lin_query", "key": "lin_key", "value": "lin_value"},
         ),
         "gat": lambda: (
-            LAYERS[name](DIM, **shared),
+            resolve(LAYERS[name])(DIM, **shared),
             GATConv(*sizes, add_self_loops=False),
             {"value": "lin", "score.listener": "att_dst", "score.speaker": "att_src"},
         ),
         "gatv2": lambda: (
-            LAYERS[name](DIM, **shared),
+            resolve(LAYERS[name])(DIM, **shared),
             GATv2Conv(*sizes, add_self_loops=False),
             {"query": "lin_r", "value": "lin_l", "score.weight": "att"},
         ),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
-    {"names", "tensors", "files"},
+    {"names", "registry", "tensors", "files"},
     {"data", "graphs", "measure", "models"},
     {"losses"},
     {"runs"},

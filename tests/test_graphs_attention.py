@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nearkin import graphs
-from nearkin.graphs import GAT, LAYERS, DotProduct, GATv2, Mean, NoEdges
+from nearkin.graphs import GAT, LAYERS, DotProduct, GATv2, GraphNetwork, Mean, NoEdges
 from nearkin.graphs.attention import PARTS
+from nearkin.names import resolve
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -37,7 +38,7 @@ GRAPHS = {"full": graphs.full, "sparse": sparse_graph}
 
 def make(name: str, seed: int = 0, dim: int = DIM, **options) -> Any:
     torch.manual_seed(seed)
-    layer = LAYERS[name](dim, **options).double()
+    layer = resolve(LAYERS[name])(dim, **options).double()
     for parameter in layer.parameters():  # biases and norms too, which start at 0 and 1
         nn.init.normal_(parameter, std=0.5)
     return layer
@@ -304,9 +305,9 @@ def parameters(layer: nn.Module) -> int:
 def test_parameters_are_matched_and_all_of_use():
     wanted = parameters(DotProduct(512))
     for name in ("gat", "gatv2"):
-        assert parameters(LAYERS[name](512)) == wanted
+        assert parameters(resolve(LAYERS[name])(512)) == wanted
     for name in ("mean", "no-edges"):
-        assert abs(parameters(LAYERS[name](512)) / wanted - 1) < 0.001
+        assert abs(parameters(resolve(LAYERS[name])(512)) / wanted - 1) < 0.001
     for name in LAYERS:
         layer = make(name)
         x = batch()
@@ -388,7 +389,7 @@ def look_up_accuracy(name: str, keys: int = 5, count: int = 20, steps: int = 200
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    layer = LAYERS[name](2 * keys, heads=1, without=BARE, shared_projection=True)
+    layer = resolve(LAYERS[name])(2 * keys, heads=1, without=BARE, shared_projection=True)
     model = nn.ModuleList([layer, nn.Linear(2 * keys, keys)])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     right = torch.zeros(0)
@@ -428,9 +429,15 @@ def test_dropout_acts_in_training_alone():
         (lambda: GAT(8, edges="biass"), "did you mean 'bias'"),
         (lambda: DotProduct(8, shared_projection=True), "shared_projection is for GAT and GATv2"),
         (lambda: GAT(8, edges="bias")(torch.ones(1, 8), torch.ones(1, 1)), "reads edges"),
-        (lambda: LAYERS["graph-network"](8, aggregate="man"), "did you mean 'mean'"),
-        (lambda: LAYERS["graph-network"](8, without=("resdual",)), "did you mean 'residual'"),
-        (lambda: LAYERS["graph-network"](8, without=("query",)), "unknown part of a node update"),
+        (lambda: GraphNetwork(8, aggregate="man"), "did you mean 'mean'"),
+        (
+            lambda: GraphNetwork(8, without=("resdual",)),
+            "did you mean 'residual'",
+        ),
+        (
+            lambda: GraphNetwork(8, without=("query",)),
+            "unknown part of a node update",
+        ),
     ],
 )
 def test_errors_say_what_was_wanted(call, message):

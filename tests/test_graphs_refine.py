@@ -9,6 +9,7 @@ import torch
 from nearkin import graphs
 from nearkin.graphs import LAYERS, Refiner
 from nearkin.graphs.refine import LISTS_FROM
+from nearkin.names import resolve
 
 LEARNED: dict[str, dict[str, Any]] = {
     "learned": {"name": "learned"},
@@ -45,7 +46,7 @@ def test_layers_follow_one_another_over_one_graph():
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_large_sparse_batch_is_walked_as_lists_to_the_same_numbers(name):
     torch.manual_seed(0)
-    layer = LAYERS[name](8).double()
+    layer = resolve(LAYERS[name])(8).double()
     refiner = Refiner(partial(graphs.knn, k=4), [layer])
     x = batch(LISTS_FROM)
     refined = refiner.refine(x)
@@ -70,7 +71,7 @@ def test_labels_reach_the_builder_in_training_alone():
 def test_a_learned_graph_learns_through_every_layer_that_listens(graph, name):
     torch.manual_seed(0)
     learned: Any = graphs.make_builder(dim=8, **LEARNED[graph])
-    refiner = Refiner(learned, [LAYERS[name](8)]).double()
+    refiner = Refiner(learned, [resolve(LAYERS[name])(8)]).double()
     (refiner(batch(), torch.arange(12) // 4) * batch().flip(0)).sum().backward()
     assert learned.project.weight.grad is not None
     assert learned.project.weight.grad.abs().max() > 1e-6
@@ -81,7 +82,7 @@ def test_a_learned_graph_learns_through_every_layer_that_listens(graph, name):
 @pytest.mark.parametrize("graph", [*graphs.BUILDERS, "knn by a learned similarity"])
 def test_batches_of_no_node_and_of_one(size, name, graph):
     builder = graphs.make_builder(dim=8, **LEARNED.get(graph, {"name": graph}))
-    refiner = Refiner(builder, [LAYERS[name](8)]).double()
+    refiner = Refiner(builder, [resolve(LAYERS[name])(8)]).double()
     x = batch(size).requires_grad_()
     refined = refiner(x, torch.zeros(size, dtype=torch.int64))
     assert refined.shape == (size, 8)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 from batches import batch, batches, gradient
 from nearkin.losses import LOSSES, Combined, Contrastive, Triplet, TupleRatio, TupleTriplet, make
+from nearkin.names import resolve
 
 OF_THE_BATCH = ["contrastive", "ratio-triplet", "triplet", "combined"]
 OF_THE_BATCH += ["fisher-nca", "lifted-structure", "n-pair", "tuple-ratio", "tuple-triplet"]
@@ -25,7 +26,7 @@ def built(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_has_tests_and_a_documented_formula(name):
-    loss = LOSSES[name]
+    loss = resolve(LOSSES[name])
     text = inspect.getdoc(loss) or ""
     assert "Source:" in text, f"{loss.__name__} does not say where it comes from"
     assert re.search(r"^ +(loss|L|right|L\^\w) *[=:]", text, re.MULTILINE), "no formula"
@@ -35,7 +36,7 @@ def test_has_tests_and_a_documented_formula(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_takes_plain_options_only(name):
-    for parameter in inspect.signature(LOSSES[name]).parameters.values():
+    for parameter in inspect.signature(resolve(LOSSES[name])).parameters.values():
         if parameter.name in ("classes", "dim", "args", "kwargs", "options"):
             continue
         assert isinstance(parameter.default, str | int | float | bool | None), parameter

@@ -12,6 +12,7 @@ from pytorch_metric_learning import distances, losses, miners, regularizers
 from nearkin.data import Split, Splits
 from nearkin.losses import RIVALS, CrossEntropy, NormalisedCrossEntropy, make
 from nearkin.losses.borrowed import UNFIT, Borrowed, miner_from_pml
+from nearkin.names import resolve
 from nearkin.runs.loop import Run, train
 from nearkin.runs.recipe import Recipe
 
@@ -89,7 +90,7 @@ def test_is_pml_under_the_settings_of_the_paper(name):
     torch.manual_seed(1)
     torch.testing.assert_close(value, theirs(x, y))
     assert value > 0
-    assert RIVALS[name].source
+    assert resolve(RIVALS[name]).source
 
 
 @pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
@@ -109,7 +110,7 @@ def test_asks_for_a_rate_where_it_learns_and_refuses_classes_that_it_has_not(nam
     assert isinstance(loss, Borrowed)
     learns = [n for n, _ in loss.named_parameters()]
     assert (loss.rates() != {}) == bool(learns) == (name in OWN_CLASSES)
-    assert (RIVALS[name].rate > 0) == bool(learns)
+    assert (resolve(RIVALS[name]).rate > 0) == bool(learns)
     assert all(n.startswith(tuple(loss.rates())) for n in learns)
     x, y = batch([0, 0, 7, 7])
     if learns:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearkin.data.samplers import SAMPLERS, Batches, grouped, structure
+from nearkin.names import resolve
 
 BATCHES = {"random": 12, "classes": 12, "tuples": 6, "triplets": 12, "pairs": 12}
 LABELS = torch.tensor([0, 1, 2, 3, 4] * 7 + [0, 0, 3])
@@ -15,7 +16,7 @@ LABELS = torch.tensor([0, 1, 2, 3, 4] * 7 + [0, 0, 3])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_an_epoch_is_a_function_of_its_seed_and_number(name):
     def epoch(seed, number):
-        return SAMPLERS[name](LABELS, BATCHES[name], 3, seed, number)
+        return resolve(SAMPLERS[name])(LABELS, BATCHES[name], 3, seed, number)
 
     first = epoch(0, 0)
     assert first.shape == (len(LABELS) // BATCHES[name], BATCHES[name])
@@ -28,7 +29,7 @@ def test_an_epoch_is_a_function_of_its_seed_and_number(name):
 
 
 def test_random_takes_no_image_twice_in_an_epoch():
-    steps = SAMPLERS["random"](torch.zeros(50), 8, 1, 0, 0)
+    steps = resolve(SAMPLERS["random"])(torch.zeros(50), 8, 1, 0, 0)
     assert steps.shape == (6, 8)
     assert len(set(steps.flatten().tolist())) == 48
 
@@ -45,7 +46,7 @@ def test_classes_are_met_equally_often(sizes, p, k, seed):
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
     met = torch.zeros(len(sizes))
     for epoch in range(3):
-        steps = SAMPLERS["classes"](labels, p * k, k, seed, epoch)
+        steps = resolve(SAMPLERS["classes"])(labels, p * k, k, seed, epoch)
         groups = labels[steps].view(-1, p, k)
         assert (groups == groups[..., :1]).all()
         for row in groups[..., 0]:
@@ -59,12 +60,12 @@ def test_classes_are_met_equally_often(sizes, p, k, seed):
 
 def test_images_of_a_class_take_turns():
     labels = torch.arange(40) % 4
-    steps = SAMPLERS["classes"](labels, 8, 2, 5, 0)
+    steps = resolve(SAMPLERS["classes"])(labels, 8, 2, 5, 0)
     assert sorted(steps.flatten().tolist()) == list(range(40))
 
 
 def test_tuples_hold_two_images_of_each_class():
-    for row in SAMPLERS["tuples"](LABELS, 10, 4, 0, 0):
+    for row in resolve(SAMPLERS["tuples"])(LABELS, 10, 4, 0, 0):
         labels = LABELS[row].view(5, 2)
         assert torch.equal(labels[:, 0], labels[:, 1])
         assert sorted(labels[:, 0].tolist()) == [0, 1, 2, 3, 4]
@@ -72,13 +73,13 @@ def test_tuples_hold_two_images_of_each_class():
 
 
 def test_triplets_and_pairs_keep_their_positions():
-    steps = SAMPLERS["triplets"](LABELS, 12, 4, 0, 0)
+    steps = resolve(SAMPLERS["triplets"])(LABELS, 12, 4, 0, 0)
     a, p, n = (LABELS[steps[:, i]] for i in structure("triplets", 12) or ())
     assert (a == p).all()
     assert (a != n).all()
     assert (steps[:, 0::3] != steps[:, 1::3]).all()
 
-    steps = SAMPLERS["pairs"](LABELS, 12, 4, 0, 0)
+    steps = resolve(SAMPLERS["pairs"])(LABELS, 12, 4, 0, 0)
     a1, p, a2, n = (LABELS[steps[:, i]] for i in structure("pairs", 12) or ())
     assert a1.shape == a2.shape == (3, 3)
     assert (a1 == p).all()
@@ -91,7 +92,7 @@ def test_every_class_gives_equally_many_anchors(name):
     labels = torch.tensor([0] * 30 + [1] * 4 + [2] * 9 + [3] * 2)
     anchors: dict[int, torch.Tensor] = {}
     for epoch in range(3):
-        steps = SAMPLERS[name](labels, 12, 1, 7, epoch)
+        steps = resolve(SAMPLERS[name])(labels, 12, 1, 7, epoch)
         positions = structure(name, 12) or ()
         for kind in (0,) if name == "triplets" else (0, 2):  # of the like pairs, of the unlike
             drawn = labels[steps[:, positions[kind]]].flatten().bincount(minlength=4)
@@ -103,7 +104,7 @@ def test_negatives_come_from_every_other_class():
     labels = torch.arange(400) % 4
     counts = np.zeros((4, 4))
     for epoch in range(20):
-        steps = SAMPLERS["triplets"](labels, 12, 4, 0, epoch)
+        steps = resolve(SAMPLERS["triplets"])(labels, 12, 4, 0, epoch)
         np.add.at(counts, (labels[steps[:, 0::3]].flatten(), labels[steps[:, 2::3]].flatten()), 1)
     share = counts / counts.sum(1, keepdims=True)
     assert np.abs(share[~np.eye(4, dtype=bool)] - 1 / 3).max() < 0.06
@@ -111,7 +112,7 @@ def test_negatives_come_from_every_other_class():
 
 def test_labels_need_not_be_consecutive():
     labels = torch.tensor([10, 70, 10, 70, 900, 900])
-    steps = SAMPLERS["classes"](labels, 4, 2, 0, 0)
+    steps = resolve(SAMPLERS["classes"])(labels, 4, 2, 0, 0)
     assert steps.shape == (1, 4)
     assert (labels[steps].view(-1, 2)[:, 0] == labels[steps].view(-1, 2)[:, 1]).all()
 
@@ -144,15 +145,15 @@ def test_grouped_keeps_every_round_whole(items, rounds, size, seed):
 )
 def test_what_cannot_be_drawn_is_said(name, batch, labels, said):
     with pytest.raises(ValueError, match=said):
-        SAMPLERS[name](torch.tensor(labels), batch, 2, 0, 0)
+        resolve(SAMPLERS[name])(torch.tensor(labels), batch, 2, 0, 0)
 
 
 def test_a_few_lonely_images_among_many_classes_are_left_out():
     labels = torch.cat([torch.arange(150).repeat(2), torch.tensor([150])])
-    steps = SAMPLERS["classes"](labels, 20, 2, 0, 0)
+    steps = resolve(SAMPLERS["classes"])(labels, 20, 2, 0, 0)
     assert 150 not in labels[steps]
     with pytest.raises(ValueError, match="2 such classes"):
-        SAMPLERS["classes"](torch.cat([labels, torch.tensor([151])]), 20, 2, 0, 0)
+        resolve(SAMPLERS["classes"])(torch.cat([labels, torch.tensor([151])]), 20, 2, 0, 0)
 
 
 def test_batches_in_a_data_loader():
@@ -161,7 +162,7 @@ def test_batches_in_a_data_loader():
     batches.set_epoch(2)
     loader = torch.utils.data.DataLoader(data, batch_sampler=batches)
     seen = torch.stack([batch for (batch,) in loader])
-    assert torch.equal(seen, SAMPLERS["classes"](LABELS, 9, 3, 4, 2))
+    assert torch.equal(seen, resolve(SAMPLERS["classes"])(LABELS, 9, 3, 4, 2))
     assert len(loader) == 4
     batches.set_epoch(2, step=3)  # where a training was broken off
     assert torch.equal(torch.tensor(list(batches)), seen[3:])

@@ -12,6 +12,7 @@ from finished import cells, figures
 from nearkin import graphs
 from nearkin.answers import Answer
 from nearkin.losses import make
+from nearkin.names import resolve
 from nearkin.runs.recipe import Recipe
 from nearkin.studies import STUDIES
 from nearkin.studies.graphlab import attention, edges, gain, graph, rank_collapse
@@ -37,14 +38,14 @@ def done(recipe: Recipe, recall: float, **monitor: float) -> dict:
 
 def rows_of(name: str, recall, **monitor: float) -> list[dict]:
     """Two seeds of every recipe of a study; recall(recipe) in the mean, a little apart by seed."""
-    asked = STUDIES[name].recipes(seeds=2, tune=False)
+    asked = resolve(STUDIES[name]).recipes(seeds=2, tune=False)
     return [done(r, recall(r) + 0.001 * r.seed, **monitor) for r in asked]
 
 
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("data", ["", CARS, "omniglot", "mnist-5k"])
 def test_every_recipe_is_asked_for_once_and_can_be_built(name, data):
-    asked = STUDIES[name].recipes(**({"data": data} if data else {}))
+    asked = resolve(STUDIES[name]).recipes(**({"data": data} if data else {}))
     assert len({r.hash for r in asked}) == len(asked)
     assert {r.seed for r in asked} == set(range(5))
     assert not any(r.validate for r in asked)
@@ -54,14 +55,14 @@ def test_every_recipe_is_asked_for_once_and_can_be_built(name, data):
 
 @pytest.mark.parametrize("name", ASKED)
 def test_the_search_holds_classes_back_and_can_be_left_out(name):
-    study = STUDIES[name]
+    study = resolve(STUDIES[name])
     assert all(r.validate for r in study.search())
     assert study.search(tune=False) == []
 
 
 @pytest.mark.parametrize("name", ["attention", "edges", "graph"])
 def test_every_method_has_a_name_of_its_own(name):
-    study = STUDIES[name]
+    study = resolve(STUDIES[name])
     assert {study.name(done(r, 0.5)) for r in study.recipes()} == set(study.METHODS)
 
 
@@ -73,7 +74,7 @@ def test_every_method_has_a_name_of_its_own_with_each_kind_of_batch(sampler):
 
 @pytest.mark.parametrize("name", ASKED)
 def test_answers_without_rows_and_with_one_seed(name):
-    study = STUDIES[name]
+    study = resolve(STUDIES[name])
     assert isinstance(study.answer([]), Answer)
     rows = [done(r, 0.5) for r in study.recipes(seeds=1)]
     assert all(len(table.rows) > 3 for table in study.answer(rows).tables)
@@ -83,13 +84,13 @@ def test_answers_without_rows_and_with_one_seed(name):
 def test_all_graph_refinement_runs_under_the_setting_that_is_best_for_the_judges_together(name):
     """GAT alone would choose another one, and so would the losses without a graph."""
     searched = []
-    for trial in STUDIES[name].search():
+    for trial in resolve(STUDIES[name]).search():
         own = trial.loss != "graph-refinement" or trial.loss_options.get("layer") == "gat"
         score = 0.6 if trial.lr == (3e-4 if own else 1e-3) else 0.5
         row = done(trial, score)
         row["epochs"] = [{"epoch": 4, "validation": {"recall@1": score}}]
         searched.append(row)
-    for recipe in STUDIES[name].recipes(seeds=1, searched=searched):
+    for recipe in resolve(STUDIES[name]).recipes(seeds=1, searched=searched):
         if not recipe.epochs:
             continue
         lone = recipe.loss == "group" or recipe.loss == "cross-entropy"

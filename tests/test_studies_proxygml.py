@@ -10,6 +10,7 @@ from finished import cells, figures
 from nearkin import models
 from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
+from nearkin.names import resolve
 from nearkin.report import write_markdown
 from nearkin.runs.engine import Place
 from nearkin.runs.executors import measured
@@ -23,7 +24,7 @@ from nearkin.studies.shared.sets import CARS, CUB, classes, proxygml
 from nearkin.studies.shared.tuning import common, settle, trials
 
 NAMES = [name for name in STUDIES if name.startswith("proxygml") or name == "rivals"]
-ASKED = [name for name in NAMES if hasattr(STUDIES[name], "recipes")]
+ASKED = [name for name in NAMES if hasattr(resolve(STUDIES[name]), "recipes")]
 
 
 def done(recipe: Recipe, recall: float, monitor: dict | None = None, **metrics: float) -> dict:
@@ -44,7 +45,7 @@ def done(recipe: Recipe, recall: float, monitor: dict | None = None, **metrics: 
 
 @pytest.mark.parametrize("name", ASKED)
 def test_every_recipe_is_asked_for_once_and_can_be_built(name):
-    study = STUDIES[name]
+    study = resolve(STUDIES[name])
     asked = study.recipes()
     assert len({r.hash for r in asked}) == len(set(map(str, asked)))
     assert {r.seed for r in asked} == set(range(5))
@@ -56,7 +57,7 @@ def test_every_recipe_is_asked_for_once_and_can_be_built(name):
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("data", [CARS, "omniglot", "mnist-5k"])
 def test_options_fit_the_classes_of_the_data_set(name, data):
-    asked = STUDIES[name].recipes(data=data, seeds=1)
+    asked = resolve(STUDIES[name]).recipes(data=data, seeds=1)
     assert {recipe.data for recipe in asked} == {data}
     for options in {tuple(r.loss_options.items()) for r in asked if r.loss == "proxy-gml"}:
         make("proxy-gml", dict(options), classes=classes(data), dim=4)
@@ -64,7 +65,7 @@ def test_options_fit_the_classes_of_the_data_set(name, data):
 
 @pytest.mark.parametrize("name", ASKED)
 def test_the_search_holds_classes_back_and_can_be_left_out(name):
-    study = STUDIES[name]
+    study = resolve(STUDIES[name])
     assert all(r.validate for r in study.search())
     assert study.search(tune=False) == []
     assert {r.data for r in study.search(data="omniglot", epochs=2)} == {"omniglot"}
@@ -296,7 +297,7 @@ def test_the_curve_follows_both_losses():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_short_form_has_options_that_the_study_knows(name):
-    study = STUDIES[name]
+    study = resolve(STUDIES[name])
     asked = getattr(study, "recipes", None) or study.measure
     if name in ASKED:
         assert asked(**study.DEMO)

@@ -11,6 +11,7 @@ from scipy.stats import ks_2samp
 from nearkin.data.cache import Photographs
 from nearkin.data.crops import centre_boxes, crop, crop_by_products, random_boxes
 from nearkin.data.transforms import AUGMENTS, batch, inverse_affine
+from nearkin.names import resolve
 
 
 def generator(seed=0):
@@ -72,7 +73,7 @@ def test_features_come_as_they_are():
 
 def test_shift_is_torchvisions_translation():
     indices = torch.zeros(400, dtype=torch.int64)
-    moved = AUGMENTS["shift"](DIGITS[indices], 0, generator())
+    moved = resolve(AUGMENTS["shift"])(DIGITS[indices], 0, generator())
     places = [TF.affine(DIGITS[0], 0, [x, y], 1, [0]) for x in range(-2, 3) for y in range(-2, 3)]
     found = (moved[:, None] == torch.stack(places)).flatten(2).all(2)
     assert (found.sum(1) == 1).all()
@@ -94,7 +95,7 @@ def test_affine_is_torchvisions_affine(size):
 def test_affine_stays_within_its_ranges():
     dot = torch.zeros(1, 1, 29, 29, dtype=torch.uint8)
     dot[..., 14, 14] = 255  # the centre only moves
-    moved = AUGMENTS["affine"](dot.expand(300, 1, 29, 29), 0, generator())
+    moved = resolve(AUGMENTS["affine"])(dot.expand(300, 1, 29, 29), 0, generator())
     weight = moved[:, 0] / moved.sum((1, 2, 3))[:, None, None]
     place = (weight.sum(1) @ torch.arange(29.0), weight.sum(2) @ torch.arange(29.0))
     for centre in place:

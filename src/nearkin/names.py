@@ -1,7 +1,8 @@
 """Names that people type: looked up strictly; where one is wrong, the nearest valid one is named.
 
 Every registry (losses, data sets, samplers, backbones, graphs, studies) is a dict literal that is
-read through here, so that a misspelt name or option never quietly trains the default.
+read through here, so that a misspelt name or option never quietly trains the default. The tables
+of `nearkin.registry` hold "module:Name", which is imported once it is looked up.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -41,15 +43,40 @@ def unknown(name: str, valid: Iterable[str], kind: str) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}: did you mean {guess!r}? Valid: {', '.join(valid)}")
 
 
-def look_up(name: str, registry: Mapping[str, T], kind: str) -> T:
-    """registry[name], or a ValueError that names the nearest entry and lists all.
+def look_up(name: str, registry: Mapping[str, Any], kind: str) -> Any:
+    """What registry[name] stands for, or a ValueError that names the nearest entry and lists all.
 
     >>> look_up("cub", {"cub": 200}, "data set")
     200
+    >>> look_up("pi", {"pi": "math:pi"}, "number")
+    3.14...
     """
     if name not in registry:
         raise unknown(name, registry, kind)
-    return registry[name]
+    return resolve(registry[name])
+
+
+def resolve(entry: Any) -> Any:
+    """What stands behind an entry of a registry: "module:Name" is imported, "module:" is the module
+    itself, and any other value is what it is.
+
+    >>> resolve("json:dumps")({}), resolve("32-true"), resolve(200)
+    ('{}', '32-true', 200)
+    """
+    if not isinstance(entry, str) or ":" not in entry:
+        return entry
+    module, _, name = entry.partition(":")
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # what the module itself imports is missing
+        raise ValueError(f"{entry!r}: there is no module {error.name}") from None
+    if name and not hasattr(found, name):
+        raise ValueError(
+            f"{entry!r}: {module} has no {name}: did you mean {nearest(name, vars(found))}?"
+        )
+    return getattr(found, name) if name else found
 
 
 def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **offered: Any) -> T:

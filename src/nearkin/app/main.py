@@ -19,12 +19,12 @@ from typing import Any, Literal
 from torch import Tensor
 from tyro.conf import OmitArgPrefixes, Positional
 
-from nearkin import measure
+from nearkin import measure, registry
 from nearkin.app.parse import one_line, parse, split_recipe_file
 from nearkin.data import Split
 from nearkin.data.splits import in_classes_of
-from nearkin.measure.nearest.exact import METRICS
 from nearkin.names import TOO_LARGE, construct, look_up, typed, unknown
+from nearkin.registry import METRICS, STUDIES
 from nearkin.runs.recipe import Plain, Recipe
 
 Options = Mapping[str, Plain]
@@ -71,27 +71,21 @@ def list_names() -> None:
 
     Example: nearkin list
     """
-    from nearkin import data, graphs, losses, models, studies
-    from nearkin.data import transforms
-    from nearkin.graphs import rerank
-    from nearkin.losses.borrowed import offered
-    from nearkin.runs import build, loop
-
     kinds = {
-        "data sets": data.DATASETS,
-        "backbones": models.BACKBONES,
-        "losses": [*losses.LOSSES, *losses.RIVALS, "pml:CLASS"],
-        "miners": [f"pml:{name}" for name in offered("miners")],
-        "graph builders": graphs.BUILDERS,
-        "graph layers": graphs.LAYERS,
-        "samplers": data.SAMPLERS,
-        "augmentations": transforms.AUGMENTS,
-        "optimizers": build.OPTIMIZERS,
-        "schedules": build.SCHEDULES,
-        "precisions": loop.PRECISIONS,
-        "metrics": METRICS,
-        "refinements": rerank.SOURCES,
-        "studies": studies.STUDIES,
+        "data sets": registry.DATASETS,
+        "backbones": registry.BACKBONES,
+        "losses": [*registry.LOSSES, *registry.RIVALS, "pml:CLASS"],
+        "miners": [f"pml:{name}" for name in registry.MINERS],
+        "graph builders": registry.BUILDERS,
+        "graph layers": registry.LAYERS,
+        "samplers": registry.SAMPLERS,
+        "augmentations": registry.AUGMENTS,
+        "optimizers": registry.OPTIMIZERS,
+        "schedules": registry.SCHEDULES,
+        "precisions": registry.PRECISIONS,
+        "metrics": registry.METRICS,
+        "refinements": registry.SOURCES,
+        "studies": registry.STUDIES,
     }
     for kind, names in kinds.items():
         print(f"{kind}: {', '.join(names)}")
@@ -174,7 +168,6 @@ def study(study: OmitArgPrefixes[Study], where: OmitArgPrefixes[Where] = Where()
     from nearkin.report.publishing import Page, keep, show, take
     from nearkin.runs.executors import complete, measured
     from nearkin.runs.log import bar
-    from nearkin.studies import STUDIES
 
     module = look_up(study.name, STUDIES, "study")
     if study.publish:
@@ -232,7 +225,6 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
     from nearkin.report import single_runs
     from nearkin.report.publishing import keep, noted, results, show
     from nearkin.runs.store import Store
-    from nearkin.studies import STUDIES
 
     rows = {row["hash"]: row for row in Store(folder).rows()}
     if not rows:

@@ -10,14 +10,15 @@ Random numbers come from NumPy's default_rng([seed, epoch]), the same on every m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from nearkin.names import look_up
+from nearkin.names import look_up, unknown
+from nearkin.registry import SAMPLERS
 
 
 def random(labels: Tensor, batch: int, per_class: int, seed: int, epoch: int) -> Tensor:
@@ -93,15 +94,6 @@ def pairs(labels: Tensor, batch: int, per_class: int, seed: int, epoch: int) -> 
     return torch.from_numpy(np.hstack([positives, negatives]))
 
 
-SAMPLERS: dict[str, Callable[[Tensor, int, int, int, int], Tensor]] = {
-    "random": random,
-    "classes": classes,
-    "tuples": tuples,
-    "triplets": triplets,
-    "pairs": pairs,
-}
-
-
 def structure(sampler: str, batch: int) -> tuple[Tensor, ...] | None:
     """What the positions of a batch mean to a loss, as pytorch-metric-learning's indices_tuple.
 
@@ -111,7 +103,8 @@ def structure(sampler: str, batch: int) -> tuple[Tensor, ...] | None:
     >>> [positions.tolist() for positions in structure("pairs", 8)]
     [[0, 2], [1, 3], [4, 6], [5, 7]]
     """
-    look_up(sampler, SAMPLERS, "sampler")
+    if sampler not in SAMPLERS:
+        raise unknown(sampler, SAMPLERS, "sampler")
     positions = torch.arange(batch)
     if sampler == "triplets":
         return positions[0::3], positions[1::3], positions[2::3]

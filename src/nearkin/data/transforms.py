@@ -7,7 +7,7 @@ Dimensions: B batch, C channels, H x W pixels, S side asked for, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import radians
 
 import torch
@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from nearkin.data.cache import Photographs
 from nearkin.data.crops import centre_boxes, crop, random_boxes
 from nearkin.names import look_up
+from nearkin.registry import AUGMENTS
 
 Pictures = Tensor | Photographs
 PHOTOGRAPH_SIDE = 128
@@ -136,14 +137,6 @@ def crop_flip(pictures: Pictures, size: int, generator: Generator | None = None)
     boxes = random_boxes(heights, widths, generator)
     flips = torch.rand(len(boxes), generator=generator) < 0.5
     return crop(pictures, boxes, size or int(widths[0]), flips)
-
-
-AUGMENTS: dict[str, Callable[[Pictures, int, Generator | None], Tensor]] = {
-    "none": centred,
-    "shift": shift,
-    "affine": affine,
-    "crop-flip": crop_flip,
-}
 
 
 def sides(pictures: Pictures) -> tuple[Tensor, Tensor]:

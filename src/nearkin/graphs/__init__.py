@@ -2,7 +2,6 @@
 
 from nearkin.graphs.attention import GAT, AttentionBlock, DotProduct, GATv2, Mean, NoEdges
 from nearkin.graphs.build import (
-    BUILDERS,
     Learned,
     LearnedSimilarity,
     full,
@@ -16,8 +15,9 @@ from nearkin.graphs.build import (
     top_ratio,
 )
 from nearkin.graphs.edges import GraphNetwork, edge_features
-from nearkin.graphs.refine import LAYERS, Refiner, from_released, make_layers
+from nearkin.graphs.refine import Refiner, from_released, make_layers
 from nearkin.graphs.rerank import refine_at_test
+from nearkin.registry import BUILDERS, LAYERS
 
 __all__ = [
     "BUILDERS",

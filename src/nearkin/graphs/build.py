@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.names import arguments, construct, look_up
+from nearkin.registry import BUILDERS
 from nearkin.tensors import at_least_float32, inner, unit
 
 
@@ -247,18 +248,6 @@ def sparsemax(scores: Tensor) -> Tensor:
     excess = ordered.cumsum(-1) - 1
     size = (rank * ordered > excess).sum(-1, keepdim=True)  # of the support
     return (scores - excess.gather(-1, size - 1) / size).clamp_min(0)
-
-
-BUILDERS: dict[str, Callable[..., Any]] = {
-    "full": full,
-    "knn": knn,
-    "mutual-knn": mutual_knn,
-    "threshold": threshold,
-    "top-ratio": top_ratio,
-    "label-guided": label_guided,
-    "learned": Learned,
-    "random": random,
-}
 
 
 def make_builder(

@@ -10,23 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nearkin.graphs.attention import GAT, DotProduct, GATv2, Mean, NoEdges
+from nearkin.graphs.attention import DotProduct
 from nearkin.graphs.build import Learned, LearnedSimilarity, full, neighbour_lists
-from nearkin.graphs.edges import GraphNetwork, edge_features
+from nearkin.graphs.edges import edge_features
 from nearkin.names import construct, look_up
+from nearkin.registry import LAYERS
 
 LISTS_FROM = 512  # nodes, from which on a graph of few neighbours is walked as lists
 LISTS_SHARE = 16  # and these are few: at most one node in 16
-
-
-LAYERS: dict[str, Callable[..., nn.Module]] = {
-    "dot-product": DotProduct,
-    "gat": GAT,
-    "gatv2": GATv2,
-    "graph-network": GraphNetwork,
-    "mean": Mean,
-    "no-edges": NoEdges,
-}
 
 
 def make_layers(name: str, count: int, dim: int, **options: Any) -> list[Any]:

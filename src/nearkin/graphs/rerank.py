@@ -6,12 +6,12 @@ away (so would any graph that reads labels), and is refused.
 Dimensions: N images, M of the gallery, D embedding, k neighbours.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from nearkin.graphs.refine import Refiner
+from nearkin.names import look_up
+from nearkin.registry import SOURCES
 from nearkin.tensors import inner, unit
 
 BLOCK = 1024  # images whose cosines with the gallery are held at once
@@ -53,7 +53,7 @@ def refine_at_test(
             f"wanted k of 0 or more and a gallery (M, {query.shape[1]}), "
             f"got {k} and {tuple(found.shape)}"
         )
-    lists = SOURCES[source](query, found, k, gallery is None)
+    lists = look_up(source, SOURCES, "source")(query, found, k, gallery is None)
     training = refiner.training
     refiner.eval()
     with torch.no_grad():
@@ -119,9 +119,3 @@ def ranked(query: Tensor, gallery: Tensor, k: int, same: bool) -> list[tuple[Ten
         values, index = cosine.topk(min(k, len(gallery) - same), 1)
         found += zip(values, index, strict=True)
     return found
-
-
-SOURCES: dict[str, Callable[[Tensor, Tensor, int, bool], list[Tensor]]] = {
-    "gallery": nearest,
-    "reciprocal": reciprocal,
-}

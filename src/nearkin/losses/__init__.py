@@ -8,37 +8,25 @@ from typing import Any
 
 from torch import nn
 
-from nearkin.losses.borrowed import RIVALS, Rival, from_pml
-from nearkin.losses.classification import CrossEntropy, NormalisedCrossEntropy
-from nearkin.losses.fisher import FisherNCA
-from nearkin.losses.group import GroupLoss
-from nearkin.losses.lifted import LiftedStructure
-from nearkin.losses.pairs import Contrastive
-from nearkin.losses.proxy_graph import ProxyGML
-from nearkin.losses.refined import GraphRefinement
-from nearkin.losses.triplets import RatioTriplet, Triplet
-from nearkin.losses.tuples import NPair, TupleRatio, TupleTriplet
-from nearkin.losses.wrap.combined import Combined
+from nearkin.losses.borrowed import Rival, from_pml
+from nearkin.losses.classification import CrossEntropy as CrossEntropy
+from nearkin.losses.classification import NormalisedCrossEntropy as NormalisedCrossEntropy
+from nearkin.losses.fisher import FisherNCA as FisherNCA
+from nearkin.losses.group import GroupLoss as GroupLoss
+from nearkin.losses.lifted import LiftedStructure as LiftedStructure
+from nearkin.losses.pairs import Contrastive as Contrastive
+from nearkin.losses.proxy_graph import ProxyGML as ProxyGML
+from nearkin.losses.refined import GraphRefinement as GraphRefinement
+from nearkin.losses.triplets import RatioTriplet as RatioTriplet
+from nearkin.losses.triplets import Triplet as Triplet
+from nearkin.losses.tuples import NPair as NPair
+from nearkin.losses.tuples import TupleRatio as TupleRatio
+from nearkin.losses.tuples import TupleTriplet as TupleTriplet
+from nearkin.losses.wrap.combined import Combined as Combined
 from nearkin.losses.wrap.gradient_cache import cached_backward as cached_backward
 from nearkin.losses.wrap.memory import Memory as Memory
 from nearkin.names import construct, look_up
-
-LOSSES: dict[str, type[nn.Module]] = {
-    "combined": Combined,
-    "contrastive": Contrastive,
-    "cross-entropy": CrossEntropy,
-    "fisher-nca": FisherNCA,
-    "graph-refinement": GraphRefinement,
-    "group": GroupLoss,
-    "lifted-structure": LiftedStructure,
-    "n-pair": NPair,
-    "normalised-cross-entropy": NormalisedCrossEntropy,
-    "proxy-gml": ProxyGML,
-    "ratio-triplet": RatioTriplet,
-    "triplet": Triplet,
-    "tuple-ratio": TupleRatio,
-    "tuple-triplet": TupleTriplet,
-}
+from nearkin.registry import LOSSES, RIVALS
 
 
 def make(
@@ -59,8 +47,7 @@ def make(
     options = options or {}
     if name.startswith("pml:"):
         return from_pml(name.removeprefix("pml:"), options, classes, dim)
-    known: dict[str, type[nn.Module] | Rival] = {**LOSSES, **RIVALS}
-    loss = look_up(name, known, "loss")
+    loss = look_up(name, {**LOSSES, **RIVALS}, "loss")
     if isinstance(loss, Rival):
         return loss.build(options, classes, dim)
     return construct(loss, options, f"option of {name}", classes=classes, dim=dim)

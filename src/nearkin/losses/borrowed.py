@@ -1,7 +1,7 @@
 """The door to pytorch-metric-learning (PML), and the settings under which we meet its losses.
 
-`pml:CLASS` names any of its losses or miners. RIVALS names those that the studies compare, each
-with the settings of its paper, its miner and the learning rate of its proxies.
+`pml:CLASS` names any of its losses or miners. The constants are those that the studies
+compare, each with the settings of its paper, its miner and the learning rate of its proxies.
 """
 
 from __future__ import annotations
@@ -45,79 +45,77 @@ class Rival:
         return Borrowed(loss, miner, self.rate, options.get("num_classes", classes))
 
 
-RIVALS: dict[str, Rival] = {
-    "arcface": Rival(
-        "ArcFaceLoss",
-        {"margin": 28.6, "scale": 64.0},  # degrees: 0.5 rad
-        rate=PROXY_RATE,
-        source="Deng et al., ArcFace, CVPR 2019",
-    ),
-    "margin": Rival(
-        "MarginLoss",
-        {"margin": 0.2, "beta": 1.2, "nu": 0.0, "learn_beta": True},
-        miner="DistanceWeightedMiner",
-        miner_options={"cutoff": 0.5, "nonzero_loss_cutoff": 1.4},
-        rate=0.1,  # of the boundary of each class
-        source="Wu et al., Sampling matters in deep embedding learning, ICCV 2017",
-    ),
-    "multi-similarity": Rival(
-        "MultiSimilarityLoss",
-        {"alpha": 2.0, "beta": 50.0, "base": 0.5},
-        miner="MultiSimilarityMiner",
-        miner_options={"epsilon": 0.1},
-        source="Wang et al., Multi-similarity loss with general pair weighting, CVPR 2019; "
-        "base 0.5 as in the released code, 1 in print",
-    ),
-    "pml-contrastive": Rival(
-        "ContrastiveLoss",
-        {"pos_margin": 0.0, "neg_margin": 1.0},
-        source="Hadsell et al., CVPR 2006; PML's form: unit embeddings, not squared",
-    ),
-    "pml-n-pair": Rival(
-        "NPairsLoss",
-        {"distance": "dot", "embedding_reg_weight": 0.001},
-        source="Sohn, Improved deep metric learning with multi-class N-pair loss objective, "
-        "NIPS 2016; raw embeddings, L2 weight of TensorFlow's npairs_loss (0.002 x 1/2)",
-    ),
-    "proxy-anchor": Rival(
-        "ProxyAnchorLoss",
-        {"margin": 0.1, "alpha": 32.0},
-        rate=0.01,  # 100 times the network's 1e-4
-        source="Kim et al., Proxy anchor loss for deep metric learning, CVPR 2020",
-    ),
-    "proxy-nca": Rival(
-        "ProxyNCALoss",
-        {"softmax_scale": 8.0},
-        rate=0.01,
-        source="Movshovitz-Attias et al., No fuss distance metric learning using proxies, "
-        "ICCV 2017; scale (proxies of length 8) and rate (111 times the network's) as in "
-        "dichotomies/proxy-nca",
-    ),
-    "semi-hard-triplet": Rival(
-        "TripletMarginLoss",
-        {"margin": 0.2, "distance": "squared"},
-        miner="TripletMarginMiner",
-        miner_options={"margin": 0.2, "type_of_triplets": "semihard", "distance": "squared"},
-        source="Schroff et al., FaceNet, CVPR 2015",
-    ),
-    "soft-triple": Rival(
-        "SoftTripleLoss",
-        {
-            "centers_per_class": 10,
-            "la": 20.0,
-            "gamma": 0.1,
-            "margin": 0.01,
-            "weight_reg_weight": 0.2,
-        },
-        rate=0.01,
-        source="Qian et al., SoftTriple loss, ICCV 2019; tau is weight_reg_weight",
-    ),
-    "supcon": Rival(
-        "SupConLoss",
-        {"temperature": 0.1},
-        source="Khosla et al., Supervised contrastive learning, NeurIPS 2020",
-    ),
-}
+ARCFACE = Rival(
+    "ArcFaceLoss",
+    {"margin": 28.6, "scale": 64.0},  # degrees: 0.5 rad
+    rate=PROXY_RATE,
+    source="Deng et al., ArcFace, CVPR 2019",
+)
+MARGIN = Rival(
+    "MarginLoss",
+    {"margin": 0.2, "beta": 1.2, "nu": 0.0, "learn_beta": True},
+    miner="DistanceWeightedMiner",
+    miner_options={"cutoff": 0.5, "nonzero_loss_cutoff": 1.4},
+    rate=0.1,  # of the boundary of each class
+    source="Wu et al., Sampling matters in deep embedding learning, ICCV 2017",
+)
+MULTI_SIMILARITY = Rival(
+    "MultiSimilarityLoss",
+    {"alpha": 2.0, "beta": 50.0, "base": 0.5},
+    miner="MultiSimilarityMiner",
+    miner_options={"epsilon": 0.1},
+    source="Wang et al., Multi-similarity loss with general pair weighting, CVPR 2019; "
+    "base 0.5 as in the released code, 1 in print",
+)
+PML_CONTRASTIVE = Rival(
+    "ContrastiveLoss",
+    {"pos_margin": 0.0, "neg_margin": 1.0},
+    source="Hadsell et al., CVPR 2006; PML's form: unit embeddings, not squared",
+)
+PML_N_PAIR = Rival(
+    "NPairsLoss",
+    {"distance": "dot", "embedding_reg_weight": 0.001},
+    source="Sohn, Improved deep metric learning with multi-class N-pair loss objective, "
+    "NIPS 2016; raw embeddings, L2 weight of TensorFlow's npairs_loss (0.002 x 1/2)",
+)
+PROXY_ANCHOR = Rival(
+    "ProxyAnchorLoss",
+    {"margin": 0.1, "alpha": 32.0},
+    rate=0.01,  # 100 times the network's 1e-4
+    source="Kim et al., Proxy anchor loss for deep metric learning, CVPR 2020",
+)
+PROXY_NCA = Rival(
+    "ProxyNCALoss",
+    {"softmax_scale": 8.0},
+    rate=0.01,
+    source="Movshovitz-Attias et al., No fuss distance metric learning using proxies, "
+    "ICCV 2017; scale (proxies of length 8) and rate (111 times the network's) as in "
+    "dichotomies/proxy-nca",
+)
+SEMI_HARD_TRIPLET = Rival(
+    "TripletMarginLoss",
+    {"margin": 0.2, "distance": "squared"},
+    miner="TripletMarginMiner",
+    miner_options={"margin": 0.2, "type_of_triplets": "semihard", "distance": "squared"},
+    source="Schroff et al., FaceNet, CVPR 2015",
+)
+SOFT_TRIPLE = Rival(
+    "SoftTripleLoss",
+    {
+        "centers_per_class": 10,
+        "la": 20.0,
+        "gamma": 0.1,
+        "margin": 0.01,
+        "weight_reg_weight": 0.2,
+    },
+    rate=0.01,
+    source="Qian et al., SoftTriple loss, ICCV 2019; tau is weight_reg_weight",
+)
+SUPCON = Rival(
+    "SupConLoss",
+    {"temperature": 0.1},
+    source="Khosla et al., Supervised contrastive learning, NeurIPS 2020",
+)
 
 
 class Borrowed(nn.Module):

@@ -12,20 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 
-from nearkin.models.features import Backbone, identity, linear, mlp
-from nearkin.models.network import Network, small_network
-from nearkin.models.pretrained import fill, timm_model
+from nearkin.models.features import Backbone
+from nearkin.models.network import Network
+from nearkin.models.pretrained import fill
 from nearkin.models.pretrained import read as read
 from nearkin.names import construct, look_up
-
-BACKBONES: dict[str, Callable[..., Network | Backbone]] = {
-    "network": small_network,
-    "linear": linear,
-    "mlp": mlp,
-    "identity": identity,
-    "lite0": partial(timm_model, "tf_efficientnet_lite0", weights="lite0"),
-    "timm": timm_model,  # timm:NAME
-}
+from nearkin.registry import BACKBONES
 
 
 def make(name: str, options: Mapping, input_shape: Sequence[int], dim: int) -> Network | Backbone:

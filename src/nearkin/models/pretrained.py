@@ -6,6 +6,7 @@ Dimensions: B batch, C channels and H x W cells of the last feature map, F featu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ def timm_model(
     if bgr:  # taken out channel by channel before the channels change places
         mean, std = (128 / 255, 117 / 255, 104 / 255), (1 / 255,)
     return Backbone(trunk, nn.Sequential(before, last), mean, std)
+
+
+lite0 = partial(timm_model, "tf_efficientnet_lite0", weights="lite0")
 
 
 class Trunk(nn.Module):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from nearkin import losses, models
 from nearkin.data import Splits, hold_out, subset
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.names import look_up
+from nearkin.registry import OPTIMIZERS, SCHEDULES
 from nearkin.runs.recipe import Recipe
 
 
@@ -75,25 +76,16 @@ def make_optimizer(recipe: Recipe, backbone: nn.Module, loss: Any) -> torch.opti
         asked = next((rate for prefix, rate in rates.items() if name.startswith(prefix)), None)
         rate = recipe.lr if asked is None else recipe.loss_lr or asked
         groups.setdefault(("loss", rate), []).append(parameter)
-    optimizer, options = look_up(recipe.optimizer, OPTIMIZERS, "optimizer")
-    settings = {k: value for k in options if (value := getattr(recipe, k))}  # 0: torch's own
-    if recipe.optimizer in FUSED:
+    optimizer = look_up(recipe.optimizer, OPTIMIZERS, "optimizer")
+    known = signature(optimizer).parameters
+    settings = {k: v for k in ("eps", "momentum") if k in known and (v := getattr(recipe, k))}
+    if "fused" in known:
         settings["fused"] = True
     return optimizer(
         [{"params": p, "lr": rate, "rate": rate} for (_, rate), p in groups.items()],
         weight_decay=recipe.weight_decay,
-        **settings,
+        **settings,  # without one of 0, which is torch's own
     )
-
-
-OPTIMIZERS = {
-    "adam": (torch.optim.Adam, ("eps",)),
-    "adamw": (torch.optim.AdamW, ("eps",)),
-    "radam": (torch.optim.RAdam, ("eps",)),
-    "rmsprop": (torch.optim.RMSprop, ("eps", "momentum")),
-    "sgd": (torch.optim.SGD, ("momentum",)),
-}
-FUSED = ("adam", "adamw", "sgd")
 
 
 def rate_factor(recipe: Recipe, step: int, total: int) -> float:
@@ -101,13 +93,6 @@ def rate_factor(recipe: Recipe, step: int, total: int) -> float:
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     return look_up(recipe.schedule, SCHEDULES, "schedule")(step / total)
-
-
-SCHEDULES = {
-    "constant": lambda done: 1.0,
-    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
-    "step": lambda done: 0.1 ** ((done >= 0.4) + (done >= 0.8)),
-}
 
 
 def make_miner(recipe: Recipe) -> nn.Module | None:

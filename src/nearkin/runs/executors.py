@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from nearkin import registry
 from nearkin.data.sets.catalogue import there
 from nearkin.runs.engine import Place, one_line, refuse_left_out, run
 from nearkin.runs.log import Silent
@@ -49,6 +50,9 @@ def complete(
         if recipe.hash in stored:
             refuse_left_out(stored[recipe.hash], place)
     missing = [r for r in recipes if r.hash not in stored]
+    for recipe in missing if jobs > 1 else ():
+        options = {**recipe.backbone_options, **recipe.loss_options}
+        registry.refuse_objects([*vars(recipe).values(), *options, *options.values()])
     for name in dict.fromkeys(recipe.data for recipe in missing):
         there(name, place.root)
     starts = {r.start for r in missing if r.start in stored}
@@ -132,8 +136,9 @@ def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
     return [first] + (waves(later) if later else [])
 
 
-def end_with_parent() -> None:
-    """In a worker: end when the process that started it does, however that ends."""
+def begin_worker(entries: Mapping[str, registry.Registry]) -> None:
+    """In a worker: know the parent's registries, and end when it does, however that ends."""
+    registry.adopt(entries)
     parent = parent_process()
     assert parent, "only a worker has a parent to end with"
 
@@ -154,7 +159,8 @@ def in_processes(
     is begun again too."""
     missing, fruitless = list(work), 0
     while missing:
-        with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent) as pool:
+        told = (registry.entries(),)
+        with ProcessPoolExecutor(jobs, get_context("spawn"), begin_worker, told) as pool:
             try:
                 # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
                 heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

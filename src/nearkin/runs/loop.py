@@ -13,22 +13,21 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from nearkin import models
-from nearkin.data import SAMPLERS, Split, Splits, structure, transforms
+from nearkin.data import Split, Splits, structure, transforms
 from nearkin.data.samplers import OneImage
 from nearkin.data.transforms import Pictures
 from nearkin.files import write_whole
-from nearkin.graphs.rerank import SOURCES
 from nearkin.losses import cached_backward
 from nearkin.measure.metrics import NO_MATCH
-from nearkin.measure.nearest.exact import METRICS
 from nearkin.names import look_up, unknown
+from nearkin.registry import AUGMENTS, METRICS, PRECISIONS, SAMPLERS, SOURCES
 from nearkin.runs import build
 from nearkin.runs.machine import usable
 from nearkin.runs.recipe import Recipe
@@ -36,10 +35,6 @@ from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of bf16 at each run
-PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {
-    "float32": "32-true",
-    "bf16": "bf16-mixed",
-}
 KEPT = {"recipe", "data", "step", "epochs", "seconds", "loss_sum", "backbone", "loss", "optimizer"}
 """What a checkpoint holds."""
 
@@ -70,7 +65,7 @@ class Run:
         out."""
         self.recipe, self.trial = recipe, trial
         self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")
-        look_up(recipe.augment, transforms.AUGMENTS, "augment")
+        look_up(recipe.augment, AUGMENTS, "augment")
         precision = look_up(recipe.precision, PRECISIONS, "precision")
         if recipe.metric not in ("", *METRICS):
             raise unknown(recipe.metric, METRICS, "metric")

@@ -24,28 +24,4 @@ Two optional functions, pure as well:
                                     recipe: the hash of each setting, and what makes its row
 """
 
-from types import ModuleType
-
-from nearkin.studies.graphlab import attention, edges, gain, graph, rank_collapse
-from nearkin.studies.photographs import features_vs_fine_tuning, fine_tuning, samples, transfer
-from nearkin.studies.proxygml import ablation, cost, curve, proxies, ratio, rivals
-from nearkin.studies.toolkit import losses
-
-STUDIES: dict[str, ModuleType] = {
-    "attention": attention,
-    "edges": edges,
-    "features-vs-fine-tuning": features_vs_fine_tuning,
-    "fine-tuning": fine_tuning,
-    "graph": graph,
-    "graph-gain": gain,
-    "proxygml-ablation": ablation,
-    "proxygml-cost": cost,
-    "proxygml-curve": curve,
-    "proxygml-proxies": proxies,
-    "proxygml-ratio": ratio,
-    "rank-collapse": rank_collapse,
-    "rivals": rivals,
-    "samples": samples,
-    "toolkit": losses,
-    "transfer": transfer,
-}
+from nearkin.registry import STUDIES as STUDIES

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,11 @@ LISTS: dict[str, Callable[[Path], Lists]] = {
     "sop": sop,
     "inshop": inshop,
 }
+
+load_cub = partial(retrieval, "cub")
+load_cars = partial(retrieval, "cars")
+load_sop = partial(retrieval, "sop")
+load_inshop = partial(retrieval, "inshop")
 
 
 def by_halves(

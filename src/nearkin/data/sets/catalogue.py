@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from nearkin.data.sets.benchmarks import retrieval
-from nearkin.data.sets.digits import fashion_mnist, mnist, mnist_5k
-from nearkin.data.sets.features import features
-from nearkin.data.sets.folders import folder, omniglot
 from nearkin.data.sources import Request, default_root
 from nearkin.data.splits import Splits
-from nearkin.names import look_up
-
-DATASETS: dict[str, Callable[[Request], Splits]] = {
-    "mnist-5k": mnist_5k,
-    "mnist": mnist,
-    "fashion-mnist": fashion_mnist,
-    "omniglot": omniglot,
-    "cub": partial(retrieval, "cub"),
-    "cars": partial(retrieval, "cars"),
-    "sop": partial(retrieval, "sop"),
-    "inshop": partial(retrieval, "inshop"),
-    "folder": folder,
-    "features": features,
-}
-"""Each reads from a folder; the last ones take their path after a colon."""
+from nearkin.names import look_up, unknown
+from nearkin.registry import DATASETS
 
 PATHS = ("folder", "features")
 
@@ -49,7 +30,8 @@ def load(
         size: side of the pictures that batches will be asked for; 0: small sets as they are.
     """
     kind, place = named(name, root)
-    return DATASETS[kind](Request(place, download, skip_bad, size))
+    read = look_up(kind, DATASETS, "data set")
+    return read(Request(place, download, skip_bad, size))
 
 
 def named(name: str, root: str | Path | None) -> tuple[str, Path]:
@@ -58,7 +40,8 @@ def named(name: str, root: str | Path | None) -> tuple[str, Path]:
     A path after a colon is looked for where one stands, then below the root.
     """
     kind, _, path = name.partition(":")
-    look_up(kind, DATASETS, "data set")
+    if kind not in DATASETS:
+        raise unknown(kind, DATASETS, "data set")
     if (kind in PATHS) != bool(path):
         wanted = f"{kind}:PATH" if kind in PATHS else kind
         raise ValueError(f"data set {name!r}: wanted {wanted}")

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nearkin.registry import METRICS
+
 Array = Tensor | np.ndarray
 """what comes in as a tensor, or becomes one"""
-METRICS = ("cosine", "inner", "euclidean")
 STEPS = 2.0**24
 LOW_BITS = 2**32 - 1
 IN_CACHE = 512

@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 from inspect import signature
 from itertools import product
 
-from nearkin.losses import LOSSES, RIVALS
+from nearkin.names import look_up, resolve
+from nearkin.registry import LOSSES, RIVALS
 from nearkin.runs.recipe import Recipe
 
 RATES = (1e-4, 3e-4, 1e-3)
@@ -31,8 +32,8 @@ def learns(loss: str) -> bool:
     (True, False)
     """
     if loss in RIVALS:
-        return RIVALS[loss].rate > 0
-    return "rate" in signature(LOSSES[loss]).parameters
+        return resolve(RIVALS[loss]).rate > 0
+    return "rate" in signature(look_up(loss, LOSSES, "loss")).parameters
 
 
 def trials(recipe: Recipe, folds: Iterable[int] = (0, 1)) -> list[Recipe]:

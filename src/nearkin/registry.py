@@ -1,0 +1,182 @@
+"""The names that people type, and what stands behind each: "module:Name", imported on first use.
+
+So a name can be listed and checked before anything heavy is imported. `nearkin.names.look_up` reads
+these tables. An entry of one's own joins by assignment, as a string or as the object itself:
+
+    nearkin.models.BACKBONES["mine"] = "my_package.networks:MyNetwork"
+
+Worker processes know entries that are strings; objects serve within one process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Registry = dict[str, Any]
+
+DATASETS: Registry = {  # (Request) -> Splits; folder and features take a path after a colon
+    "mnist-5k": "nearkin.data.sets.digits:mnist_5k",
+    "mnist": "nearkin.data.sets.digits:mnist",
+    "fashion-mnist": "nearkin.data.sets.digits:fashion_mnist",
+    "omniglot": "nearkin.data.sets.folders:omniglot",
+    "cub": "nearkin.data.sets.benchmarks:load_cub",
+    "cars": "nearkin.data.sets.benchmarks:load_cars",
+    "sop": "nearkin.data.sets.benchmarks:load_sop",
+    "inshop": "nearkin.data.sets.benchmarks:load_inshop",
+    "folder": "nearkin.data.sets.folders:folder",
+    "features": "nearkin.data.sets.features:features",
+}
+BACKBONES: Registry = {  # (input_shape, dim, **options) -> Backbone; timm takes a name too
+    "network": "nearkin.models.network:small_network",
+    "linear": "nearkin.models.features:linear",
+    "mlp": "nearkin.models.features:mlp",
+    "identity": "nearkin.models.features:identity",
+    "lite0": "nearkin.models.pretrained:lite0",
+    "timm": "nearkin.models.pretrained:timm_model",
+}
+LOSSES: Registry = {  # nn.Module of the options, and of classes and dim where it names them
+    "combined": "nearkin.losses.wrap.combined:Combined",
+    "contrastive": "nearkin.losses.pairs:Contrastive",
+    "cross-entropy": "nearkin.losses.classification:CrossEntropy",
+    "fisher-nca": "nearkin.losses.fisher:FisherNCA",
+    "graph-refinement": "nearkin.losses.refined:GraphRefinement",
+    "group": "nearkin.losses.group:GroupLoss",
+    "lifted-structure": "nearkin.losses.lifted:LiftedStructure",
+    "n-pair": "nearkin.losses.tuples:NPair",
+    "normalised-cross-entropy": "nearkin.losses.classification:NormalisedCrossEntropy",
+    "proxy-gml": "nearkin.losses.proxy_graph:ProxyGML",
+    "ratio-triplet": "nearkin.losses.triplets:RatioTriplet",
+    "triplet": "nearkin.losses.triplets:Triplet",
+    "tuple-ratio": "nearkin.losses.tuples:TupleRatio",
+    "tuple-triplet": "nearkin.losses.tuples:TupleTriplet",
+}
+RIVALS: Registry = {  # losses of pytorch-metric-learning under the settings of their papers
+    "arcface": "nearkin.losses.borrowed:ARCFACE",
+    "margin": "nearkin.losses.borrowed:MARGIN",
+    "multi-similarity": "nearkin.losses.borrowed:MULTI_SIMILARITY",
+    "pml-contrastive": "nearkin.losses.borrowed:PML_CONTRASTIVE",
+    "pml-n-pair": "nearkin.losses.borrowed:PML_N_PAIR",
+    "proxy-anchor": "nearkin.losses.borrowed:PROXY_ANCHOR",
+    "proxy-nca": "nearkin.losses.borrowed:PROXY_NCA",
+    "semi-hard-triplet": "nearkin.losses.borrowed:SEMI_HARD_TRIPLET",
+    "soft-triple": "nearkin.losses.borrowed:SOFT_TRIPLE",
+    "supcon": "nearkin.losses.borrowed:SUPCON",
+}
+MINERS: Registry = {  # pml:CLASS
+    "AngularMiner": "pytorch_metric_learning.miners:AngularMiner",
+    "BatchEasyHardMiner": "pytorch_metric_learning.miners:BatchEasyHardMiner",
+    "BatchHardMiner": "pytorch_metric_learning.miners:BatchHardMiner",
+    "DistanceWeightedMiner": "pytorch_metric_learning.miners:DistanceWeightedMiner",
+    "HDCMiner": "pytorch_metric_learning.miners:HDCMiner",
+    "MultiSimilarityMiner": "pytorch_metric_learning.miners:MultiSimilarityMiner",
+    "PairMarginMiner": "pytorch_metric_learning.miners:PairMarginMiner",
+    "TripletMarginMiner": "pytorch_metric_learning.miners:TripletMarginMiner",
+    "UniformHistogramMiner": "pytorch_metric_learning.miners:UniformHistogramMiner",
+}
+BUILDERS: Registry = {  # (embeddings, labels=None) -> graph
+    "full": "nearkin.graphs.build:full",
+    "knn": "nearkin.graphs.build:knn",
+    "mutual-knn": "nearkin.graphs.build:mutual_knn",
+    "threshold": "nearkin.graphs.build:threshold",
+    "top-ratio": "nearkin.graphs.build:top_ratio",
+    "label-guided": "nearkin.graphs.build:label_guided",
+    "learned": "nearkin.graphs.build:Learned",
+    "random": "nearkin.graphs.build:random",
+}
+LAYERS: Registry = {  # (nodes, graph, edges=None) -> (nodes, edges)
+    "dot-product": "nearkin.graphs.attention:DotProduct",
+    "gat": "nearkin.graphs.attention:GAT",
+    "gatv2": "nearkin.graphs.attention:GATv2",
+    "graph-network": "nearkin.graphs.edges:GraphNetwork",
+    "mean": "nearkin.graphs.attention:Mean",
+    "no-edges": "nearkin.graphs.attention:NoEdges",
+}
+SAMPLERS: Registry = {  # (labels, batch, per_class, seed, epoch) -> indices (steps, batch)
+    "random": "nearkin.data.samplers:random",
+    "classes": "nearkin.data.samplers:classes",
+    "tuples": "nearkin.data.samplers:tuples",
+    "triplets": "nearkin.data.samplers:triplets",
+    "pairs": "nearkin.data.samplers:pairs",
+}
+AUGMENTS: Registry = {  # (pictures, size, generator) -> pictures
+    "none": "nearkin.data.transforms:centred",
+    "shift": "nearkin.data.transforms:shift",
+    "affine": "nearkin.data.transforms:affine",
+    "crop-flip": "nearkin.data.transforms:crop_flip",
+}
+OPTIMIZERS: Registry = {
+    "adam": "torch.optim:Adam",
+    "adamw": "torch.optim:AdamW",
+    "radam": "torch.optim:RAdam",
+    "rmsprop": "torch.optim:RMSprop",
+    "sgd": "torch.optim:SGD",
+}
+SCHEDULES: Registry = {  # (share of the run that is done) -> factor of the learning rates
+    "constant": "nearkin.runs.schedules:constant",
+    "cosine": "nearkin.runs.schedules:cosine",
+    "step": "nearkin.runs.schedules:step",
+}
+PRECISIONS: Registry = {
+    "float32": "32-true",
+    "bf16": "bf16-mixed",
+}  # as Lightning Fabric names them
+METRICS = ("cosine", "inner", "euclidean")  # of an embedding space
+SOURCES: Registry = {  # of the neighbours by which test images are refined
+    "gallery": "nearkin.graphs.rerank:nearest",
+    "reciprocal": "nearkin.graphs.rerank:reciprocal",
+}
+STUDIES: Registry = {
+    "attention": "nearkin.studies.graphlab.attention:",
+    "edges": "nearkin.studies.graphlab.edges:",
+    "features-vs-fine-tuning": "nearkin.studies.photographs.features_vs_fine_tuning:",
+    "fine-tuning": "nearkin.studies.photographs.fine_tuning:",
+    "graph": "nearkin.studies.graphlab.graph:",
+    "graph-gain": "nearkin.studies.graphlab.gain:",
+    "proxygml-ablation": "nearkin.studies.proxygml.ablation:",
+    "proxygml-cost": "nearkin.studies.proxygml.cost:",
+    "proxygml-curve": "nearkin.studies.proxygml.curve:",
+    "proxygml-proxies": "nearkin.studies.proxygml.proxies:",
+    "proxygml-ratio": "nearkin.studies.proxygml.ratio:",
+    "rank-collapse": "nearkin.studies.graphlab.rank_collapse:",
+    "rivals": "nearkin.studies.proxygml.rivals:",
+    "samples": "nearkin.studies.photographs.samples:",
+    "toolkit": "nearkin.studies.toolkit.losses:",
+    "transfer": "nearkin.studies.photographs.transfer:",
+}
+
+
+def tables() -> dict[str, Registry]:
+    """Every table above, by its name."""
+    return {k: v for k, v in globals().items() if k.isupper() and isinstance(v, dict)}
+
+
+def entries() -> dict[str, Registry]:
+    """The entries of every table that worker processes can be told: the strings."""
+    return {
+        name: {key: entry for key, entry in table.items() if isinstance(entry, str)}
+        for name, table in tables().items()
+    }
+
+
+def adopt(told: Mapping[str, Registry]) -> None:
+    """Add the entries of the process that started this one."""
+    for name, table in tables().items():
+        table.update(told.get(name, {}))
+
+
+def refuse_objects(values: Iterable[object]) -> None:
+    """A ValueError where a value of a recipe names an entry that worker processes cannot be told.
+
+    >>> refuse_objects(["triplet", 64, "folder:x"])
+    """
+    texts = (value.partition(":")[0] for value in values if isinstance(value, str))
+    words = {word for text in texts for word in re.findall(r"[\w-]+", text)}
+    for name, table in tables().items():
+        for key in sorted(words & set(table)):
+            if not isinstance(table[key], str):
+                raise ValueError(
+                    f"{name}[{key!r}] is an object, which worker processes do not have: wanted "
+                    '"module:Name" there, or one job at a time'
+                )
