@@ -51,7 +51,7 @@ def beside_peer(
     layer, peer = twins(name)
     nodes = torch.randn(size, DIM)
     refiner = Refiner(builder, [layer])
-    graph = refiner.refine(nodes).adjacency  # lists, where they are faster
+    graph = refiner.refine(nodes).graph  # lists, where they are faster
     senders, receivers = builder(nodes).nonzero().T.flip(0)
     pairs = torch.stack([senders, receivers])
 

@@ -4,3 +4,4 @@ s/nearkin\.runs\.training/nearkin.runs.loop/g
 s/nearkin\.runs\.examine/nearkin.runs.evaluate/g
 s/nearkin\.runs\.parts/nearkin.runs.build/g
 s/nearkin\.runs\.many/nearkin.runs.executors/g
+s/\([A-Za-z_.]*\(LAYERS\|BUILDERS\)\[[^]]*\]\)(/__import__("nearkin.names", fromlist=["names"]).resolve(\1)(/g

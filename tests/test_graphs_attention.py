@@ -155,9 +155,10 @@ def slow_message(layer: Any, x, weight, edges, score):
                     continue
                 e = score(layer, h, query[i, part], key[j, part])
                 gate = 1.0
-                if layer.edge is not None:
-                    term = layer.edge(edges[i, j])[h]
-                    e, gate = (e, term.sigmoid()) if layer.gated else (e + term, 1.0)
+                if layer.edge is not None and layer.gated:
+                    gate = (layer.edge.weight[h] @ edges[i, j] + layer.edge.bias[h]).sigmoid()
+                elif layer.edge is not None:
+                    e = e + layer.edge.weight[h] @ edges[i, j]
                 total = total + weight[i, j] * e.exp()
                 heard = heard + weight[i, j] * e.exp() * gate * value[j, wide]
             message[i, wide] = heard / total
@@ -208,7 +209,7 @@ def test_a_weighted_graph_multiplies_attention_before_it_is_normalised(name):
     weight = torch.rand(6, 6, dtype=torch.double) * (torch.rand(6, 6) < 0.5) + torch.eye(6)
     weight.requires_grad_()
     expected = slow_message(layer, x, weight, None, SLOW[name])
-    found, _ = layer(x, weight)
+    found, _ = layer(x, graphs.Graph.weighted(weight))
     torch.testing.assert_close(found, expected)
     gradient = [torch.autograd.grad(y.square().sum(), weight)[0] for y in (found, expected)]
     connected = weight > 0
@@ -342,6 +343,18 @@ def test_nothing_left_is_the_mean_of_the_neighbours():
     torch.testing.assert_close(NoEdges(DIM, without=PARTS)(x, graphs.full(x))[0], x)
 
 
+def test_dropout_drops_weights_of_attention_and_numbers_of_the_message():
+    torch.manual_seed(0)
+    layer, x = Mean(DIM, heads=1, without=PARTS, dropout=0.5), torch.ones(32, DIM)
+    assert torch.equal(layer.eval()(x), x)
+    heard = layer.train()(x)
+    assert 0.4 < (heard == 0).float().mean() < 0.6  # of the message: the others are doubled
+    left = heard[heard > 0] / 2 * 16  # of 32 weights of 1/32: these are doubled, too
+    assert torch.equal(left, left.round())
+    assert len(left.unique()) > 5
+    assert left.mean() == pytest.approx(16, abs=2)
+
+
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention_sums_to_one_and_less_beside_a_null_neighbour(name):
     x = batch()
@@ -428,7 +441,7 @@ def test_dropout_acts_in_training_alone():
         (lambda: GAT(8, without=("quer",)), "did you mean 'query'"),
         (lambda: GAT(8, edges="biass"), "did you mean 'bias'"),
         (lambda: DotProduct(8, shared_projection=True), "shared_projection is for GAT and GATv2"),
-        (lambda: GAT(8, edges="bias")(torch.ones(1, 8), torch.ones(1, 1)), "reads edges"),
+        (lambda: GAT(8, edges="bias", edge_in=3)(torch.ones(1, 8)), r"edges must be .* got none"),
         (lambda: GraphNetwork(8, aggregate="man"), "did you mean 'mean'"),
         (
             lambda: GraphNetwork(8, without=("resdual",)),

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nearkin import graphs
-from nearkin.graphs import GraphNetwork, edge_features
-from nearkin.graphs.edges import AGGREGATES
+from nearkin.graphs import Graph, GraphNetwork, edge_features
+from nearkin.graphs.graph_network import AGGREGATES
 
 
 def batch(size: int = 7, dim: int = 5):
@@ -29,8 +29,8 @@ def test_edges_start_as_cosine_and_distance():
     adjacency = graphs.threshold(x, threshold=0.1)
     lists = graphs.neighbour_lists(adjacency)
     found = edge_features(x, lists)
-    for i, row in enumerate(lists):
-        real = row >= 0
+    assert lists.speakers is not None
+    for i, (row, real) in enumerate(zip(lists.speakers, lists.connected, strict=True)):
         torch.testing.assert_close(found[i, real], slow_edges(x)[i, row[real]])
 
 
@@ -71,10 +71,10 @@ def test_equations_node_by_node(aggregate, edge_in, weighted):
     u = block.update.norm_attention(x + message)
     hidden = F.relu(block.update.feedforward_in(u))
     expected = block.update.norm_feedforward(u + block.update.feedforward_out(hidden))
-    nodes, found = block(x, weight if weighted else adjacency, edges)
+    nodes, found = block(x, Graph.weighted(weight) if weighted else adjacency, edges)
     torch.testing.assert_close(nodes, expected)
     torch.testing.assert_close(found, updated)
-    assert weighted or torch.equal(block(x, weight, edges)[0], nodes)  # 1 and 0: True and False
+    assert weighted or torch.equal(block(x, Graph.weighted(weight), edges)[0], nodes)
 
 
 def test_without_edges_they_start_by_themselves():

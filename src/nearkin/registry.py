@@ -89,7 +89,7 @@ LAYERS: Registry = {  # (nodes, graph, edges=None) -> (nodes, edges)
     "dot-product": "nearkin.graphs.attention:DotProduct",
     "gat": "nearkin.graphs.attention:GAT",
     "gatv2": "nearkin.graphs.attention:GATv2",
-    "graph-network": "nearkin.graphs.edges:GraphNetwork",
+    "graph-network": "nearkin.graphs.graph_network:GraphNetwork",
     "mean": "nearkin.graphs.attention:Mean",
     "no-edges": "nearkin.graphs.attention:NoEdges",
 }

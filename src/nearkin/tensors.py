@@ -3,10 +3,28 @@
 Dimensions: B batch, M references, D embedding.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def as_tensor(x: Any, wanted: str, device: torch.device | None = None) -> Tensor:
+    """A tensor of x: of a tensor, a NumPy array or nested lists.
+
+    Raises:
+        ValueError: for what cannot be a tensor; `wanted` says what was wanted.
+    """
+    try:
+        if isinstance(x, np.ndarray):  # torch takes no foreign bytes, no steps back, no read-only
+            x = np.require(x, x.dtype.newbyteorder("="), ["C", "W"])
+        found = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{wanted}, got {type(x).__name__} ({why})") from None
+    return found.to(device)
 
 
 def unit(x: Tensor) -> Tensor:

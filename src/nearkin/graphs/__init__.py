@@ -1,4 +1,4 @@
-"""Graphs over a batch: who listens to whom (build), what is said (attention, edges), refinement."""
+"""Graphs of a batch: builders, the layers over them, and refiners, which are both in one."""
 
 from nearkin.graphs.attention import GAT, AttentionBlock, DotProduct, GATv2, Mean, NoEdges
 from nearkin.graphs.build import (
@@ -9,13 +9,14 @@ from nearkin.graphs.build import (
     label_guided,
     make_builder,
     mutual_knn,
-    neighbour_lists,
     random,
     threshold,
     top_ratio,
 )
-from nearkin.graphs.edges import GraphNetwork, edge_features
-from nearkin.graphs.refine import Refiner, from_released, make_layers
+from nearkin.graphs.edges import edge_features
+from nearkin.graphs.graph import Graph, neighbour_lists
+from nearkin.graphs.graph_network import GraphNetwork
+from nearkin.graphs.refiner import Refiner, from_released, make_layers
 from nearkin.graphs.rerank import refine_at_test
 from nearkin.registry import BUILDERS, LAYERS
 
@@ -26,6 +27,7 @@ __all__ = [
     "AttentionBlock",
     "DotProduct",
     "GATv2",
+    "Graph",
     "GraphNetwork",
     "Learned",
     "LearnedSimilarity",

@@ -1,43 +1,56 @@
-"""The attention block: one layer in which only the score differs.
+"""Graph layers: an attention block in which only the score differs, and its controls.
 
-DotProduct, GAT and GATv2 are this block with their scores, of equally many parameters; Mean and
-NoEdges are its controls. A layer is called `(nodes (B, D), adjacency, edges=None)` and gives nodes
-and edges. The adjacency is
+Every layer is called in one of two ways:
 
-    (B, B) bool     adjacency[i, j]: i listens to j; self-loops always
-    (B, B) float    the same with weights above 0, by which attention is multiplied before it is
-                    normalised (1 and 0 are True and False)
-    (B, k) int64    lists of whom each node listens to, itself among them, -1 where a list is
-                    shorter: the same numbers, for large batches with few neighbours
+    layer(nodes, graph, edges=None) -> (nodes, edges)
+    layer(nodes) -> nodes                                over the full graph, as in nn.Sequential
 
-and edges are (B, B, E), or (B, k, E) beside lists.
-Dimensions: B batch, D node features, H heads, K = D / H, E edge features; N listeners, M speakers.
+Nodes are (B, D); the graph is a `Graph` or a (B, B) matrix of who listens to whom; edges, where a
+layer reads them, are (B, M, E), and by default start as `edge_features`. A node that listens to
+nobody keeps its features as they are.
+Dimensions: B nodes, D node features, H heads, K = D / H, E edge features; N listeners, M speakers
+(B and B in a matrix; of neighbour lists every node is a graph of its own, 1 and k).
 """
 
 from collections.abc import Collection
-from functools import partial
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nearkin.graphs.edges import EDGE_START, as_edges
+from nearkin.graphs.graph import Graph, as_graph, as_nodes
+from nearkin.graphs.parts import (
+    UPDATE,
+    Update,
+    add_log_weights,
+    call_text,
+    check_parts,
+    linear,
+)
 from nearkin.graphs.scores import DotProductScore, GATScore, GATv2Score, MeanScore, Score
 from nearkin.names import unknown
 from nearkin.tensors import at_least_float32
 
 PROJECTIONS = ("query", "key", "value", "out")
-UPDATE = ("residual", "norms", "feedforward")
 PARTS = (*PROJECTIONS, *UPDATE)
 EDGES = ("none", "bias", "gate")
 
 
 class AttentionBlock(nn.Module):
-    """Message passing by attention, then what a transformer layer does with the message.
+    """A layer of message passing by attention, and then what a transformer layer does with it.
 
         q = W_q x,  k = W_k x,  v = W_v x               split into heads
         a_ij = softmax over the j that i listens to, of score(q_i, k_j) + w . edge_ij
         u_i = LN(x_i + W_o sum over j of a_ij g_ij v_j)
         x_i' = LN(u_i + W_2 relu(W_1 u_i))              4 D hidden features
+
+    It is used by the names of its scores, DotProduct, GAT, GATv2 and Mean, which have equally many
+    parameters; an own score makes an own layer:
+
+        class Mine(AttentionBlock):
+            score_type = MyScore                        a `nearkin.graphs.scores.Score`
 
     Source: the message passing network of Seidenschwarz et al., Learning intra-batch connections
     for deep metric learning, ICML 2021, as released, which is a post-norm transformer layer
@@ -46,7 +59,6 @@ class AttentionBlock(nn.Module):
 
     Args:
         dim: D, in and out.
-        score: the class of the score, of `nearkin.graphs.scores`.
         heads: H, a divisor of `dim`.
         without: parts to leave out, of query, key, value, out, residual, norms, feedforward.
         shared_projection: the form of the score's paper: keys (of GAT queries too) are the values,
@@ -58,22 +70,27 @@ class AttentionBlock(nn.Module):
         null_neighbour: put e^0 into the softmax's denominator, as the released code does: a
             neighbour that says nothing.
         dropout: of attention, of both messages and of the hidden features, in training.
+
+    Raises:
+        ValueError: for options that do not fit, and for nodes, graph or edges that are none.
     """
+
+    score_type: ClassVar[type[Score]]
 
     def __init__(
         self,
         dim: int,
-        score: type[Score],
         *,
         heads: int = 4,
         without: Collection[str] = (),
         shared_projection: bool = False,
         edges: str = "none",
-        edge_in: int = 2,
+        edge_in: int = EDGE_START,
         null_neighbour: bool = False,
         dropout: float = 0.0,
     ):
         super().__init__()
+        score = self.score_type
         if heads < 1 or dim % heads:
             raise ValueError(f"heads must divide dim, got dim={dim}, heads={heads}")
         check_parts(without, PARTS, "part of an attention block")
@@ -101,77 +118,93 @@ class AttentionBlock(nn.Module):
         self.heads, self.null_neighbour = heads, null_neighbour
         self.update = Update(dim, without=absent - {*PROJECTIONS}, dropout=dropout)
         self.drop = nn.Dropout(dropout)
+        self.text = call_text(
+            self,
+            dim,
+            heads=heads,
+            without=tuple(without),
+            shared_projection=shared_projection,
+            edges=edges,
+            edge_in=edge_in,
+            null_neighbour=null_neighbour,
+            dropout=dropout,
+        )
 
-    def forward(
-        self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, nodes: Any, graph: Any = None, edges: Any = None) -> Any:
+        nodes, checked, edges = self.inputs(nodes, graph, edges)
         value = self.value(nodes)
-        weights = self.drop(self.weigh(nodes, value, adjacency, edges))
-        return self.update(nodes, self.out(hear(weights, self.split(value), adjacency))), edges
+        weights = self.drop(self.weigh(nodes, value, checked, edges))
+        message = self.out(hear(weights, self.split(value), checked))
+        after = checked.keep_alone(nodes, self.update(nodes, message))
+        return after if graph is None else (after, edges)
 
-    def attention(self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None = None) -> Tensor:
+    def attention(self, nodes: Any, graph: Any = None, edges: Any = None) -> Tensor:
         """a_ij, with its gate where there is one: (H, B, B), or (B, H, 1, k) beside lists."""
-        return self.weigh(nodes, self.value(nodes), adjacency, edges)
+        nodes, checked, edges = self.inputs(nodes, graph, edges)
+        return self.weigh(nodes, self.value(nodes), checked, edges)
 
-    def weigh(
-        self, nodes: Tensor, value: Tensor, adjacency: Tensor, edges: Tensor | None
-    ) -> Tensor:
+    def inputs(self, nodes: Any, graph: Any, edges: Any) -> tuple[Tensor, Graph, Tensor | None]:
+        """Nodes, graph and edges, checked."""
+        nodes = as_nodes(nodes, next(self.parameters(), None))
+        graph = as_graph(graph, nodes)
+        return nodes, graph, as_edges(edges, nodes, graph, self.edge_dim)
+
+    def weigh(self, nodes: Tensor, value: Tensor, graph: Graph, edges: Tensor | None) -> Tensor:
         """Attention (..., H, N, M): (H, B, B), or (B, H, 1, k) beside lists."""
         query = value if self.query is None else self.query(nodes)
         key = value if self.key is None else self.key(nodes)
         query, key = self.score.terms(self.split(query), self.split(key))  # (B, H, F)
-        connected = adjacency  # (B, B)
-        if is_lists(adjacency):  # B graphs of one listener each
-            query, key = query[:, None], gather(key, adjacency)  # (B, 1 or k, H, F)
-            connected = adjacency[:, None] >= 0  # (B, 1, k)
+        connected, weights = graph.connected, graph.weights  # (B, M)
+        if graph.speakers is not None:  # B graphs of one listener each
+            query, key = query[:, None], graph.of_speakers(key)  # (B, 1 or k, H, F)
+            connected = connected[:, None]  # (B, 1, k)
             edges = None if edges is None else edges[:, None]
         score = self.score(query.transpose(-3, -2), key.transpose(-3, -2))  # (..., H, N, M)
         gate = None
         if self.edge is not None:
-            if edges is None:
-                raise ValueError("this layer reads edges: wanted (B, B, E) numbers, got none")
             term = self.edge(edges).movedim(-1, -3)  # (..., H, N, M)
             score, gate = (score, term.sigmoid()) if self.gated else (score + term, None)
-        weights = masked_softmax(score, connected[..., None, :, :], self.null_neighbour)
-        return weights if gate is None else weights * gate
+        score = add_log_weights(score, connected[..., None, :, :], weights)
+        if self.null_neighbour:
+            attention = F.pad(score, (0, 1)).softmax(-1)[..., :-1]
+        else:
+            attention = score.softmax(-1)
+        return attention if gate is None else attention * gate
 
     def split(self, x: Tensor) -> Tensor:
         """(B, D) -> (B, H, K)."""
         return x.unflatten(-1, (self.heads, -1))
 
+    def __repr__(self) -> str:
+        return self.text
 
-class Update(nn.Module):
-    """What a node makes of its message m: u = LN(x + m), x' = LN(u + W_2 relu(W_1 u)).
 
-    Args:
-        dim: D, in and out; 4 D hidden features.
-        without: parts to leave out, of residual, norms, feedforward.
-        dropout: of the message, of the hidden features and of the feed-forward part's output.
-    """
+class DotProduct(AttentionBlock):
+    """The attention block by scaled dot products, as in transformers: `DotProductScore`."""
 
-    def __init__(self, dim: int, *, without: Collection[str] = (), dropout: float = 0.0):
-        super().__init__()
-        check_parts(without, UPDATE, "part of a node update")
-        norm = nn.Identity if "norms" in without else partial(nn.LayerNorm, dim)
-        self.residual, self.feedforward = "residual" not in without, "feedforward" not in without
-        self.drop = nn.Dropout(dropout)
-        self.norm_attention = norm()
-        if self.feedforward:
-            self.feedforward_in = nn.Linear(dim, 4 * dim)
-            self.feedforward_out = nn.Linear(4 * dim, dim)
-            self.norm_feedforward = norm()
+    score_type = DotProductScore
 
-    def forward(self, nodes: Tensor, message: Tensor) -> Tensor:
-        message = self.drop(message)
-        nodes = self.norm_attention(nodes + message if self.residual else message)
-        if self.feedforward:
-            hidden = self.drop(F.relu(self.feedforward_in(nodes)))
-            nodes = self.norm_feedforward(nodes + self.drop(self.feedforward_out(hidden)))
-        return nodes
+
+class GAT(AttentionBlock):
+    """The attention block by GAT's score, by which all listeners rank alike: `GATScore`."""
+
+    score_type = GATScore
+
+
+class GATv2(AttentionBlock):
+    """The attention block by GATv2's score, by which each listener ranks anew: `GATv2Score`."""
+
+    score_type = GATv2Score
+
+
+class Mean(AttentionBlock):
+    """The attention block without a score, a control: all neighbours are heard alike."""
+
+    score_type = MeanScore
 
 
 class NoEdges(nn.Module):
-    """The control without a graph: every node listens to itself alone.
+    """The control without a graph: whatever the graph, every node listens to itself alone.
 
     A `Mean` block, so with as many parameters as the others, all of them in use. Takes the options
     of `AttentionBlock` but those about edges.
@@ -189,74 +222,40 @@ class NoEdges(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.block = Mean(
-            dim,
-            heads=heads,
-            without=without,
-            shared_projection=shared_projection,
-            dropout=dropout,
-        )
+        options: dict[str, Any] = {
+            "heads": heads,
+            "without": tuple(without),
+            "shared_projection": shared_projection,
+            "dropout": dropout,
+        }
+        self.block = Mean(dim, **options)
+        self.text = call_text(self, dim, **options)
 
-    def forward(
-        self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        itself = torch.arange(len(nodes), device=nodes.device)[:, None]
-        return self.block(nodes, itself)[0], edges
+    def forward(self, nodes: Any, graph: Any = None, edges: Any = None) -> Any:
+        nodes, _, _ = self.block.inputs(nodes, graph, None)
+        itself = Graph.from_lists(torch.arange(len(nodes), device=nodes.device)[:, None])
+        after, _ = self.block(nodes, itself)
+        return after if graph is None else (after, edges)
 
-    def attention(self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None = None) -> Tensor:
+    def attention(self, nodes: Any, graph: Any = None, edges: Any = None) -> Tensor:
         """1 of each node on itself: (H, B, B)."""
+        nodes, _, _ = self.block.inputs(nodes, graph, None)
         return torch.eye(len(nodes)).to(nodes).expand(self.block.heads, -1, -1)
 
-
-DotProduct = partial(AttentionBlock, score=DotProductScore)
-GAT = partial(AttentionBlock, score=GATScore)
-GATv2 = partial(AttentionBlock, score=GATv2Score)
-Mean = partial(AttentionBlock, score=MeanScore)
+    def __repr__(self) -> str:
+        return self.text
 
 
-def check_parts(without: Collection[str], parts: Collection[str], kind: str) -> None:
-    """Refuse to leave out what is not a part."""
-    for part in without:
-        if part not in parts:
-            raise unknown(part, parts, kind)
-
-
-def is_lists(adjacency: Tensor) -> bool:
-    """Whether a graph is written as lists of neighbours (B, k), not as a matrix (B, B)."""
-    return adjacency.dtype == torch.int64
-
-
-def masked_softmax(score: Tensor, adjacency: Tensor, null_neighbour: bool) -> Tensor:
-    """a_j = w_j e^(s_j) / (sum over m of w_m e^(s_m) [+ e^0]), w the adjacency."""
-    score = add_log_weights(score, adjacency)
-    if null_neighbour:
-        return F.pad(score, (0, 1)).softmax(-1)[..., :-1]
-    return score.softmax(-1)
-
-
-def add_log_weights(values: Tensor, adjacency: Tensor) -> Tensor:
-    """values_j + log w_j, w the adjacency: -inf where there is no edge."""
-    connected = adjacency > 0
-    if adjacency.is_floating_point():
-        values = values + torch.where(connected, adjacency, 1).log()
-    return values.masked_fill(~connected, -torch.inf)
-
-
-def gather(x: Tensor, lists: Tensor) -> Tensor:
-    """Rows of x (B, ...) by lists (B, k) of indices, -1 for any: (B, k, ...)."""
-    return x.index_select(0, lists.clamp_min(0).flatten()).unflatten(0, lists.shape)
-
-
-def hear(weights: Tensor, value: Tensor, adjacency: Tensor) -> Tensor:
+def hear(weights: Tensor, value: Tensor, graph: Graph) -> Tensor:
     """sum over j of a_ij v_j, of values (B, H, K), heads side by side: (B, D).
 
     weights: (H, B, B), or (B, H, 1, k) beside lists, whose values are summed as they are gathered.
     """
     size, heads, features = value.shape
-    if not is_lists(adjacency):
+    if graph.speakers is None:
         return (weights @ value.transpose(0, 1)).transpose(0, 1).flatten(1)
     head = torch.arange(heads, device=value.device)[:, None]
-    rows = adjacency.clamp_min(0)[:, None] * heads + head  # (B, H, k), of values as (B H, K)
+    rows = graph.speakers[:, None] * heads + head  # (B, H, k), of values as (B H, K)
     # in float32: under autocast the two may differ in kind, and bf16 has no way back on a GPU
     heard = F.embedding_bag(
         rows.flatten(0, 1),
@@ -265,12 +264,3 @@ def hear(weights: Tensor, value: Tensor, adjacency: Tensor) -> Tensor:
         mode="sum",
     )
     return heard.view(size, heads * features)
-
-
-def linear(size: int, out: int, bias: bool) -> nn.Linear:
-    """A linear map with Xavier-uniform weights and no bias at the start."""
-    layer = nn.Linear(size, out, bias=bias)
-    nn.init.xavier_uniform_(layer.weight)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer

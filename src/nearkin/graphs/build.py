@@ -1,14 +1,12 @@
-"""Who listens to whom: builders of the graph of a batch.
+"""Graph builders: functions and modules that decide who listens to whom in a batch.
 
-A builder is called `(embeddings (B, D), labels=None) -> adjacency (B, B) bool`; adjacency[i, j]
-means that i listens to j, and every node listens to itself. Neighbours are ranked by similarity,
-ties by index, and nobody counts as a neighbour of itself. A permuted batch gives the permuted
-graph (ties and `random` aside).
+A builder is called `(embeddings (B, D), labels=None)` and gives a matrix (B, B) of booleans, in
+which [i, j] says that node i listens to node j; every node listens to itself. Neighbours are ranked
+by similarity, ties by index, and no node is among its own neighbours. A permuted batch gives the
+permuted graph (but for ties, and for `random`).
 
-`label_guided` reads labels, so it belongs to training only: it tells the layers what the loss
-asks them to find out. No other builder looks at them.
-
-A graph of few neighbours may also be written as lists (B, k) of whom each node listens to.
+`label_guided` alone reads labels. It serves training only, since the labels are what the layers
+are to find out.
 """
 
 import math
@@ -19,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearkin.graphs.graph import as_nodes
 from nearkin.names import arguments, construct, look_up
 from nearkin.registry import BUILDERS
-from nearkin.tensors import at_least_float32, inner, unit
+from nearkin.tensors import as_tensor, at_least_float32, inner, unit
 
 
 def cosine(x: Tensor) -> Tensor:
@@ -39,29 +38,37 @@ def correlation(x: Tensor) -> Tensor:
 SIMILARITIES = {"cosine": cosine, "correlation": correlation}
 
 
-def full(embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Everybody listens to everybody."""
-    size = len(embeddings)
-    return torch.ones(size, size, dtype=torch.bool, device=embeddings.device)
+def similarities(embeddings: Any, similarity: str) -> Tensor:
+    """Similarities (B, B) of this name between the rows of embeddings (B, D)."""
+    return look_up(similarity, SIMILARITIES, "similarity")(as_nodes(embeddings))
+
+
+def full(embeddings: Any, labels: Any = None) -> Tensor:
+    """The full graph: every node listens to every node."""
+    nodes = as_nodes(embeddings)
+    return torch.ones(len(nodes), len(nodes), dtype=torch.bool, device=nodes.device)
 
 
 def knn(
-    embeddings: Tensor,
-    labels: Tensor | None = None,
+    embeddings: Any,
+    labels: Any = None,
     *,
     k: int = 8,
     symmetry: str = "directed",
     similarity: str = "cosine",
 ) -> Tensor:
-    """Each node listens to the k others most like it.
+    """The k-nearest-neighbour graph: each node listens to the k others most similar to it.
 
-    symmetry: "directed", as found; "union", to those too that found it; "intersection", to those
-    alone that also found it.
+    Args:
+        k: neighbours of a node.
+        symmetry: "directed" takes the neighbours found; "union" adds the nodes that found this
+            one; "intersection" keeps the neighbours that found this one as well.
+        similarity: cosine or correlation; by `make_builder` also learned.
 
     >>> knn(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.5, 0.5]]), k=1).int().tolist()
     [[1, 1, 0], [1, 1, 0], [0, 1, 1]]
     """
-    chosen = top(look_up(similarity, SIMILARITIES, "similarity")(embeddings), k)
+    chosen = top(similarities(embeddings, similarity), k)
     return look_up(symmetry, SYMMETRIES, "symmetry")(chosen)
 
 
@@ -73,28 +80,31 @@ SYMMETRIES = {
 
 
 def mutual_knn(
-    embeddings: Tensor, labels: Tensor | None = None, *, k: int = 8, similarity: str = "cosine"
+    embeddings: Any, labels: Any = None, *, k: int = 8, similarity: str = "cosine"
 ) -> Tensor:
-    """Two nodes listen to each other where each is among the k most like the other."""
+    """The mutual k-NN graph: nodes listen to each other if each is among the other's k nearest."""
     return knn(embeddings, k=k, symmetry="intersection", similarity=similarity)
 
 
 def threshold(
-    embeddings: Tensor,
-    labels: Tensor | None = None,
+    embeddings: Any,
+    labels: Any = None,
     *,
     threshold: float = 0.5,
     sign: str = "positive",
     similarity: str = "cosine",
 ) -> Tensor:
-    """Two nodes listen to each other where their similarity s passes a threshold t.
+    """The threshold graph: two nodes listen to each other if their similarity s exceeds t.
 
     Source: `thresh` in the released code of Seidenschwarz et al., ICML 2021, whose s is Pearson's
     correlation. Differs: the cosine, unless similarity is "correlation".
 
-    sign: "positive" s > t, "negative" s < -t, "both" |s| > t.
+    Args:
+        threshold: t.
+        sign: "positive" s > t, "negative" s < -t, "both" |s| > t.
+        similarity: cosine or correlation; by `make_builder` also learned.
     """
-    values = look_up(similarity, SIMILARITIES, "similarity")(embeddings)
+    values = similarities(embeddings, similarity)
     return with_self_loops(look_up(sign, SIGNS, "sign")(values) > threshold)
 
 
@@ -102,40 +112,47 @@ SIGNS = {"positive": lambda s: s, "negative": lambda s: -s, "both": lambda s: s.
 
 
 def top_ratio(
-    embeddings: Tensor,
-    labels: Tensor | None = None,
+    embeddings: Any,
+    labels: Any = None,
     *,
     ratio: float = 0.1,
     similarity: str = "cosine",
 ) -> Tensor:
-    """Each node listens to the ceil(ratio B) others most like it: k grows with the batch."""
+    """The k-NN graph with k = ceil(ratio B), which grows with the batch."""
     if not 0 <= ratio <= 1:
         raise ValueError(f"ratio must be in [0, 1], got {ratio}")
-    values = look_up(similarity, SIMILARITIES, "similarity")(embeddings)
+    values = similarities(embeddings, similarity)
     return top(values, math.ceil(round(ratio * len(embeddings), 9)))  # 0.07 of 100 is 7
 
 
 def label_guided(
-    embeddings: Tensor,
-    labels: Tensor | None = None,
+    embeddings: Any,
+    labels: Any = None,
     *,
     k: int = 8,
     bonus: float = 1.0,
     similarity: str = "cosine",
 ) -> Tensor:
-    """Training only, as it reads labels: the k others highest in similarity + bonus [same class].
+    """The k-NN graph by similarity + bonus [same class], for training only as it reads labels.
 
-    Cosines differ by 2 at most, so with a bonus above 2 one's own class always comes first.
+    Cosines differ by 2 at most: with a bonus above 2 a node's own class always comes first.
+
+    Raises:
+        ValueError: without labels.
     """
     if labels is None:
         raise ValueError("label-guided graphs are for training only: wanted labels, got none")
-    values = look_up(similarity, SIMILARITIES, "similarity")(embeddings)
+    values = similarities(embeddings, similarity)
+    wanted = f"labels must be {len(values)} integers, one for each embedding"
+    labels = as_tensor(labels, wanted, values.device)
+    if labels.shape != values.shape[:1]:
+        raise ValueError(f"{wanted}, got {tuple(labels.shape)}")
     return top(values + bonus * (labels[:, None] == labels[None, :]), k)
 
 
 def random(
-    embeddings: Tensor,
-    labels: Tensor | None = None,
+    embeddings: Any,
+    labels: Any = None,
     *,
     like: str = "knn",
     k: int | None = None,
@@ -146,32 +163,33 @@ def random(
     similarity: str | None = None,
     temperature: float | None = None,
 ) -> Tensor:
-    """The control of every claim about a graph: as many neighbours as in `like`, drawn at random.
+    """The random graph with the degrees of another, which is the control of claims about a graph.
 
-    Each node keeps the number of those it listens to in the graph that the builder `like`, with
-    these options, gives for the same batch; where that is learned, in the graph that it starts
-    from. Draws from torch's generator.
+    Each node listens to as many others as in the graph that the builder `like` gives for the same
+    batch with these options (of a learned builder: with the weights that it starts from). They are
+    drawn from torch's generator, uniformly.
     """
     if like == "random":
         raise ValueError("like must name a builder with a degree to match, got 'random'")
     options = {"k": k, "threshold": threshold, "ratio": ratio, "sign": sign}
     options |= {"symmetry": symmetry, "similarity": similarity, "temperature": temperature}
-    build: Any = make_builder(like, dim=embeddings.shape[1], **options)
-    build = build.to(embeddings) if isinstance(build, nn.Module) else build
-    matched = build(embeddings, labels)
+    nodes = as_nodes(embeddings)
+    build: Any = make_builder(like, dim=nodes.shape[1], **options)
+    build = build.to(nodes) if isinstance(build, nn.Module) else build
+    matched = build(nodes, labels)
     draw = torch.rand(matched.shape, device=matched.device).fill_diagonal_(torch.inf)
     rank = draw.argsort(1, descending=True).argsort(1)  # a node's own rank is 0
     return rank < matched.sum(1, keepdim=True)
 
 
 class Learned(nn.Module):
-    """Neighbours by a learned similarity: the support of its sparsemax.
+    """A builder that learns: neighbours are the support of the sparsemax of a learned similarity.
 
         s_ij = cos(W x_i, W x_j) / temperature
         p_i = sparsemax of s_i over the others
 
-    i listens to j where p_ij > 0. What can be learned from is `weights`: attention is multiplied by
-    them before it is normalised, so that the loss moves W.
+    i listens to j where p_ij > 0. Called, it gives these booleans; the loss moves W by way of
+    `weights`, the p_ij, by which attention is multiplied before it is normalised.
 
     Source: Martins & Astudillo, From softmax to sparsemax, ICML 2016, eq. 2, arXiv:1602.02068.
 
@@ -192,7 +210,7 @@ class Learned(nn.Module):
             return self.weights(embeddings) > 0
 
     def weights(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, B): p_ij, and 1 of each node on itself."""
+        """The weights (B, B) of the graph: p_ij, and 1 of each node on itself."""
         score = cosine(self.project(embeddings)) / self.temperature
         itself = torch.eye(len(score), dtype=torch.bool, device=score.device)
         if len(score) > 1:  # below all others by more than their shares: outside the support
@@ -201,13 +219,13 @@ class Learned(nn.Module):
 
 
 class LearnedSimilarity(nn.Module):
-    """A builder in which W x, learned, stands for x.
+    """A builder that learns: another builder, on W x in place of x.
 
         s_ij = cos(W x_i, W x_j)
-        w_ij = exp(s_ij - 1) where the builder lets i listen to j
+        w_ij = exp(s_ij - 1) where that builder lets i listen to j
 
-    What can be learned from is `weights`: attention is multiplied by them, and so has s_ij added to
-    its score. W is the identity at the start.
+    Called, it gives the booleans of that builder; the loss moves W by way of `weights`, the w_ij,
+    by which attention is multiplied, so that s_ij is added to its score. W starts as the identity.
 
     Args:
         dim: D, of the embeddings.
@@ -223,7 +241,7 @@ class LearnedSimilarity(nn.Module):
             return self.build(self.project(embeddings), labels)
 
     def weights(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, B): w_ij, 1 of each node on itself and 0 where there is no edge."""
+        """The weights (B, B) of the graph: w_ij, 1 of each node on itself, 0 without an edge."""
         chosen = self(embeddings, labels)
         return torch.where(chosen, (cosine(self.project(embeddings)) - 1).exp(), 0)
 
@@ -236,9 +254,9 @@ def projection(dim: int) -> nn.Linear:
 
 
 def sparsemax(scores: Tensor) -> Tensor:
-    """The point of the simplex nearest to the scores, in the last dimension.
+    """The point of the probability simplex nearest to the scores, in the last dimension.
 
-    p_j = max(s_j - t, 0), with t such that they sum to 1: as softmax, but with exact zeros.
+    p_j = max(s_j - t, 0), with t such that they sum to 1: a softmax with exact zeros.
 
     >>> sparsemax(torch.tensor([1.0, 0.8, -1.0]))
     tensor([0.6000, 0.4000, 0.0000])
@@ -256,7 +274,7 @@ def make_builder(
     """The builder of this name with these options set; an option of None stays at its default.
 
     An option that the builder does not have is an error. `learned`, and any builder with
-    similarity="learned", needs the size of the embeddings and is a module.
+    similarity="learned", is a module and needs `dim`, the size of the embeddings.
 
     >>> make_builder("knn", k=1)(torch.eye(2)).tolist()
     [[True, True], [True, True]]
@@ -274,7 +292,10 @@ def make_builder(
 
 
 def top(values: Tensor, k: int) -> Tensor:
-    """Each row's k highest values off the diagonal, ties by index, and the diagonal: (B, B)."""
+    """Booleans (B, B): the k highest values of each row off the diagonal, and the diagonal.
+
+    Of equal values the first are taken.
+    """
     if k < 0:
         raise ValueError(f"k must not be negative, got {k}")
     size = len(values)
@@ -291,22 +312,5 @@ def top(values: Tensor, k: int) -> Tensor:
 
 
 def with_self_loops(adjacency: Tensor) -> Tensor:
-    """The adjacency (B, B), in which every node also listens to itself."""
+    """The matrix (B, B) in which every node also listens to itself."""
     return adjacency | torch.eye(len(adjacency), dtype=torch.bool, device=adjacency.device)
-
-
-def neighbour_lists(adjacency: Tensor) -> Tensor:
-    """(B, B) bool as lists (B, k) of whom each node listens to; -1 where a list is shorter.
-
-    >>> neighbour_lists(torch.tensor([[True, False], [True, True]]))
-    tensor([[ 0, -1],
-            [ 0,  1]])
-    """
-    listener, speaker = adjacency.nonzero(as_tuple=True)
-    degree = adjacency.sum(1)
-    place = torch.arange(len(listener), device=adjacency.device)
-    place = place - (degree.cumsum(0) - degree)[listener]
-    longest = int(degree.max()) if len(degree) else 1
-    lists = torch.full((len(adjacency), longest), -1, device=adjacency.device)
-    lists[listener, place] = speaker
-    return lists

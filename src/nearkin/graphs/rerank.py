@@ -9,7 +9,7 @@ Dimensions: N images, M of the gallery, D embedding, k neighbours.
 import torch
 from torch import Tensor
 
-from nearkin.graphs.refine import Refiner
+from nearkin.graphs.refiner import Refiner
 from nearkin.names import look_up
 from nearkin.registry import SOURCES
 from nearkin.tensors import inner, unit

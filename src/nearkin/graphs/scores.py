@@ -1,30 +1,48 @@
-"""Score functions: how much node i wants to hear from node j, before the softmax.
+"""Score functions of attention: how much node i wants to hear from node j, before the softmax.
 
-A score first reduces the queries and keys of each node (B, H, K) to the F numbers that it compares,
-by `terms`, and then compares (..., H, N, F) with (..., H, M, F) to (..., H, N, M). On a dense graph
-N = M = B, the batch; on neighbour lists every node is a graph of its own, N = 1 by M.
-Dimensions: H heads, N listeners, M speakers, K features per head.
-
-Each class says which of its projections have a bias (those that are redundant beside a score's
-own weights have none, and so all scores have equally many parameters), and for which of them the
-values stand in the form of its paper.
+Dimensions: B nodes, H heads, N listeners, M speakers, K features per head, F numbers compared. On a
+matrix N = M = B; on neighbour lists every node is a graph of its own, N = 1 by M.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Score(Protocol):
+    """The form of a score, an nn.Module.
+
+    biases: which projections there are, query and key or neither, and whether they have a bias. A
+        bias that would be redundant beside the score's own weights is left out, so that all scores
+        have equally many parameters.
+    shared: for which of them the values stand in the form of the score's paper.
+    """
+
+    biases: ClassVar[Mapping[str, bool]]
+    shared: ClassVar[tuple[str, ...]]
+
+    def __init__(self, heads: int, features: int): ...
+
+    def terms(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """What is compared: queries and keys (B, H, K) reduced to (B, H, F)."""
+        ...
+
+    def __call__(self, query: Tensor, key: Tensor) -> Tensor:
+        """Scores (..., H, N, M) of (..., H, N, F) and (..., H, M, F)."""
+        ...
+
+
 class DotProductScore(nn.Module):
-    """e_ij = q_i . k_j / sqrt(K).
+    """The scaled dot product, e_ij = q_i . k_j / sqrt(K).
 
     Source: Vaswani et al., Attention is all you need, 2017, eq. 1, arXiv:1706.03762.
     """
 
-    biases: ClassVar = {"query": True, "key": True}
-    shared: ClassVar = ()
+    biases: ClassVar[Mapping[str, bool]] = {"query": True, "key": True}
+    shared: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, heads: int, features: int):
         super().__init__()
@@ -37,7 +55,7 @@ class DotProductScore(nn.Module):
 
 
 class GATScore(nn.Module):
-    """e_ij = LeakyReLU(a . q_i + b . k_j): a sum of two terms, each of one node alone.
+    """GAT's score, e_ij = LeakyReLU(a . q_i + b . k_j): two terms, each of one node alone.
 
     LeakyReLU is monotone, so all listeners rank the speakers alike, by b . k_j: static attention.
 
@@ -45,8 +63,8 @@ class GATScore(nn.Module):
     q = k = W x and slope = 0.2.
     """
 
-    biases: ClassVar = {"query": False, "key": False}
-    shared: ClassVar = ("query", "key")
+    biases: ClassVar[Mapping[str, bool]] = {"query": False, "key": False}
+    shared: ClassVar[tuple[str, ...]] = ("query", "key")
 
     def __init__(self, heads: int, features: int, slope: float = 0.2):
         super().__init__()
@@ -62,7 +80,7 @@ class GATScore(nn.Module):
 
 
 class GATv2Score(nn.Module):
-    """e_ij = a . LeakyReLU(q_i + k_j): every listener can rank the speakers for itself.
+    """GATv2's score, e_ij = a . LeakyReLU(q_i + k_j): each listener can rank speakers for itself.
 
     With LeakyReLU(z) = (1 + s)/2 z + (1 - s)/2 |z| the score is two terms of one node each and a
     weighted L1 distance between q_i and -k_j,
@@ -75,8 +93,8 @@ class GATv2Score(nn.Module):
     arXiv:2105.14491.
     """
 
-    biases: ClassVar = {"query": True, "key": False}
-    shared: ClassVar = ("key",)
+    biases: ClassVar[Mapping[str, bool]] = {"query": True, "key": False}
+    shared: ClassVar[tuple[str, ...]] = ("key",)
 
     def __init__(self, heads: int, features: int, slope: float = 0.2):
         super().__init__()
@@ -97,10 +115,10 @@ class GATv2Score(nn.Module):
 
 
 class MeanScore(nn.Module):
-    """e_ij = 0: every neighbour is heard alike, without queries or keys of its own."""
+    """The constant score, e_ij = 0: all neighbours are heard alike, without queries and keys."""
 
-    biases: ClassVar = {}
-    shared: ClassVar = ("query", "key")
+    biases: ClassVar[Mapping[str, bool]] = {}
+    shared: ClassVar[tuple[str, ...]] = ("query", "key")
 
     def __init__(self, heads: int, features: int):
         super().__init__()
@@ -110,9 +128,6 @@ class MeanScore(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         return query.new_zeros(*query.shape[:-1], key.shape[-2])
-
-
-Score = DotProductScore | GATScore | GATv2Score | MeanScore
 
 
 def glorot(heads: int, features: int) -> Tensor:

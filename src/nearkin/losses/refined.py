@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearkin.graphs.attention import is_lists
 from nearkin.graphs.build import make_builder
 from nearkin.graphs.edges import EDGE_START, edge_features
-from nearkin.graphs.refine import Refiner, make_layers
+from nearkin.graphs.graph import Graph
+from nearkin.graphs.refiner import Refiner, make_layers
 from nearkin.losses.inputs import Mined, checked_labels, refuse
 from nearkin.names import Plain, look_up
 from nearkin.tensors import masked_mean, pair_masks, unit
@@ -142,13 +142,13 @@ class GraphRefinement(nn.Module):
         loss = self.weights["auxiliary"] * self.classify(self.classifier(embeddings), labels)
         if not self.weights["refined"] or len(labels) < 2:  # nobody to listen to
             return loss
-        nodes, edges, adjacency = self.refiner.refine(unit(embeddings), labels)
+        nodes, edges, graph = self.refiner.refine(unit(embeddings), labels)
         outputs = nodes if self.every else [torch.cat(nodes, 1) if self.concat else nodes[-1]]
         for output, classifier in zip(outputs, self.heads, strict=True):
             loss = loss + self.weights["refined"] * self.classify(classifier(output), labels)
         if self.weights["edges"]:
-            edges = edge_features(unit(embeddings), adjacency) if edges is None else edges
-            loss = loss + self.weights["edges"] * self.tell_apart(edges, adjacency, labels)
+            edges = edge_features(unit(embeddings), graph) if edges is None else edges
+            loss = loss + self.weights["edges"] * self.tell_apart(edges, graph, labels)
         return loss
 
     def classify(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -158,15 +158,13 @@ class GraphRefinement(nn.Module):
         )
         return total / max(len(labels), 1)
 
-    def tell_apart(self, edges: Tensor, adjacency: Tensor, labels: Tensor) -> Tensor:
+    def tell_apart(self, edges: Tensor, graph: Graph, labels: Tensor) -> Tensor:
         """BCE of whether the ends of each edge of the graph are kin; each kind counts half."""
         kin, others = pair_masks(labels)  # (B, B)
-        if is_lists(adjacency):
-            row = torch.arange(len(labels), device=labels.device)[:, None]
-            kin, others = (m[row, adjacency] & (adjacency >= 0) for m in (kin, others))
-        else:
-            kin, others = kin & (adjacency > 0), others & (adjacency > 0)
-        logits = self.same_class(edges).squeeze(-1)  # (B, B) or (B, k)
+        if graph.speakers is not None:
+            kin, others = (pairs.gather(1, graph.speakers) for pairs in (kin, others))  # (B, k)
+        kin, others = kin & graph.connected, others & graph.connected
+        logits = self.same_class(edges).squeeze(-1)  # (B, M)
         return (masked_mean(F.softplus(-logits), kin) + masked_mean(F.softplus(logits), others)) / 2
 
     @torch.no_grad()
@@ -176,9 +174,9 @@ class GraphRefinement(nn.Module):
             return None
         return self.mean_attention(embeddings, self.refiner.graph(unit(embeddings), labels))
 
-    def mean_attention(self, embeddings: Tensor, adjacency: Tensor) -> Tensor | None:
-        """`attention` over this graph (B, B)."""
-        weights = self.refiner.attention(unit(embeddings), adjacency)
+    def mean_attention(self, embeddings: Tensor, graph: Graph) -> Tensor | None:
+        """`attention` over this graph, a matrix."""
+        weights = self.refiner.attention(unit(embeddings), graph)
         return torch.cat(weights).mean(0) if weights else None
 
     @torch.no_grad()
@@ -193,15 +191,15 @@ class GraphRefinement(nn.Module):
         """
         if not self.weights["refined"]:
             return {}
-        adjacency = self.refiner.graph(unit(embeddings), labels)  # once: a random one is drawn
-        connected = adjacency > 0
+        graph = self.refiner.graph(unit(embeddings), labels)  # once: a random one is drawn
+        connected = graph.matrix()
         kin, others = pair_masks(labels)
         heard = (connected & (kin | others)).sum().item()
         said = {
             "degree": heard / max(len(labels), 1),
             "kin_heard": (connected & kin).sum().item() / max(heard, 1),
         }
-        mean = self.mean_attention(embeddings, adjacency)
+        mean = self.mean_attention(embeddings, graph)
         if mean is not None:
             parts = {"self": ~(kin | others), "within": kin, "across": others}
             for name, mask in parts.items():

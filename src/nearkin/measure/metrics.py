@@ -28,7 +28,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from nearkin.measure.nearest.exact import Array, as_tensor, blocks, from_keys, similarities, to_keys
+from nearkin.measure.nearest.exact import Array, blocks, from_keys, similarities, to_keys
 from nearkin.measure.nearest.screen import plain_arithmetic
 from nearkin.measure.nearest.search import (
     NOTHING,
@@ -46,6 +46,7 @@ from nearkin.measure.statistics import (
     bootstrap,
     bootstrap_difference,
 )
+from nearkin.tensors import as_tensor
 
 NO_MATCH = "no query has a match: another item of its class in the gallery"
 

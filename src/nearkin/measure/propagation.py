@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from nearkin.measure.metrics import check_labels
-from nearkin.measure.nearest.exact import MATRIX, Array, as_tensor
+from nearkin.measure.nearest.exact import MATRIX, Array
 from nearkin.measure.nearest.search import neighbours
-from nearkin.tensors import at_least_float32, place_in_class
+from nearkin.tensors import as_tensor, at_least_float32, place_in_class
 
 CELLS = 2**25
 """Entries of F that are held at once: classes do not touch each other, so they go in blocks."""

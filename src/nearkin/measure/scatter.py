@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from nearkin.measure.metrics import check_labels
-from nearkin.measure.nearest.exact import MATRIX, Array, as_tensor
+from nearkin.measure.nearest.exact import MATRIX, Array
 from nearkin.measure.nearest.search import neighbours
+from nearkin.tensors import as_tensor
 
 
 def scattering(embeddings: Array, labels: Array) -> dict[str, float]:

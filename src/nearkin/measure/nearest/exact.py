@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nearkin.registry import METRICS
+from nearkin.tensors import as_tensor
 
 Array = Tensor | np.ndarray
 """what comes in as a tensor, or becomes one"""
@@ -32,18 +33,6 @@ IN_CACHE = 512
 
 
 MATRIX = "must be a matrix of floats, one row an item"
-
-
-def as_tensor(x: Array, wanted: str, device: torch.device | None = None) -> Tensor:
-    """x as a tensor; for what cannot be one, an error that says what was wanted."""
-    try:
-        if isinstance(x, np.ndarray):  # torch takes no foreign bytes, no steps back, no read-only
-            x = np.require(x, x.dtype.newbyteorder("="), ["C", "W"])
-        found = torch.as_tensor(x)
-    except (TypeError, ValueError, RuntimeError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"{wanted}, got {type(x).__name__} ({why})") from None
-    return found.to(device)
 
 
 def check_embeddings(x: Array, name: str = "embeddings", *, zero: bool = False) -> None:

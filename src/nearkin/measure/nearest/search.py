@@ -26,7 +26,6 @@ from nearkin.measure.nearest.exact import (
     MATRIX,
     Array,
     Points,
-    as_tensor,
     blocks,
     from_keys,
     listed_similarities,
@@ -35,6 +34,7 @@ from nearkin.measure.nearest.exact import (
     to_keys,
 )
 from nearkin.measure.nearest.screen import GROUP, Screen, plain_arithmetic, precisions
+from nearkin.tensors import as_tensor
 
 NOTHING = torch.iinfo(torch.int64).min
 """a key below all others"""

@@ -124,8 +124,8 @@ def relative_residuals(refiner: Refiner, embeddings: Tensor) -> list[float]:
     On the full graph there is one component. Source: Dong, Cordonnier & Loukas, Attention is not
     all you need, ICML 2021, eq. 3 and its released code, which takes the mean as here.
     """
-    nodes, _, adjacency = refiner.refine(embeddings)
-    _, parts = connected_components((adjacency > 0).numpy(), directed=False)
+    nodes, _, graph = refiner.refine(embeddings)
+    _, parts = connected_components(graph.matrix().numpy(), directed=False)
     member = torch.nn.functional.one_hot(torch.from_numpy(parts).long()).double()  # (B, parts)
     average = member @ (member / member.sum(0)).T  # (B, B)
     states = [refiner.input_linear(embeddings), *nodes]

@@ -1,6 +1,6 @@
-"""A graph and the layers over it as one module, (B, D) -> (B, D): what `GraphRefinement` trains.
+"""The refiner: a graph builder and the layers over its graph as one module, (B, D) -> (B, D).
 
-Dimensions: B batch, D embedding, L layers, H heads.
+Dimensions: B batch, D embedding, L layers, H heads, M speakers named in a row, E edge features.
 """
 
 import re
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.graphs.attention import DotProduct
-from nearkin.graphs.build import Learned, LearnedSimilarity, full, neighbour_lists
+from nearkin.graphs.build import full
 from nearkin.graphs.edges import edge_features
+from nearkin.graphs.graph import Graph, as_graph, as_nodes, neighbour_lists
 from nearkin.names import construct, look_up
 from nearkin.registry import LAYERS
 
@@ -38,91 +39,101 @@ def make_layers(name: str, count: int, dim: int, **options: Any) -> list[Any]:
 
 
 class Refined(NamedTuple):
-    """What a refiner found out: nodes after each layer, last edges, and the graph itself."""
+    """What a refiner makes of a batch: nodes after each layer, the last edges, and the graph."""
 
     nodes: list[Tensor]  # L of (B, D)
-    edges: Tensor | None  # (B, B, E) or (B, k, E)
-    adjacency: Tensor  # (B, B) or (B, k)
+    edges: Tensor | None  # (B, M, E)
+    graph: Graph
 
 
 class Refiner(nn.Module):
-    """Message passing over a batch: build its graph, then apply one layer after the other.
+    """Message passing over a batch: the graph is built, then one layer follows the other.
 
     In evaluation the builder gets no labels, so that a builder that needs them refuses.
 
     Args:
-        builder: (embeddings, labels=None) -> adjacency; a function, or a module that learns.
-        layers: modules (nodes, adjacency, edges) -> (nodes, edges).
+        builder: (embeddings, labels=None) -> graph, a `Graph` or a (B, B) matrix; a function, or a
+            module. One that learns gives a weighted graph, or has a method `weights` of the same
+            arguments, whose (B, B) numbers make one.
+        layers: modules (nodes, graph, edges) -> (nodes, edges).
         input_linear: a map of the nodes before the first layer; the graph and its edges are those
             of the embeddings as they came.
         concat: give the outputs of all layers side by side, (B, L D), not the last alone.
+
+    >>> refiner = Refiner(full, [DotProduct(8), GAT(8)])
+    >>> refiner(torch.randn(5, 8)).shape
+    torch.Size([5, 8])
     """
 
     def __init__(
         self,
-        builder: Callable[..., Tensor],
+        builder: Callable[..., Any],
         layers: Iterable[nn.Module],
         *,
         input_linear: nn.Module | None = None,
         concat: bool = False,
     ):
         super().__init__()
-        self.builder: Callable[..., Tensor] = builder
+        self.builder: Callable[..., Any] = builder
         self.layers = nn.ModuleList(layers)
         self.input_linear = input_linear or nn.Identity()
         self.concat = concat
-        self.reads_edges = any(layer.edge_dim for layer in self.layers)
+        self.reads_edges = any(getattr(layer, "edge_dim", 0) for layer in self.layers)
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         nodes = self.refine(embeddings, labels).nodes
         return torch.cat(nodes, 1) if self.concat else nodes[-1]
 
     def refine(self, embeddings: Tensor, labels: Tensor | None = None) -> Refined:
-        """All that comes of it: the nodes after every layer, the last edges, the graph."""
-        adjacency = shorten(self.graph(embeddings, labels if self.training else None))
-        edges = edge_features(embeddings, adjacency) if self.reads_edges else None
+        """The nodes after every layer, the last edges, and the graph."""
+        embeddings = as_nodes(embeddings, next(self.parameters(), None))
+        graph = shorten(self.graph(embeddings, labels if self.training else None))
+        edges = edge_features(embeddings, graph) if self.reads_edges else None
         nodes, outputs = self.input_linear(embeddings), []
         for layer in self.layers:
-            nodes, edges = layer(nodes, adjacency, edges)
+            nodes, edges = layer(nodes, graph, edges)
             outputs.append(nodes)
-        return Refined(outputs, edges, adjacency)
+        return Refined(outputs, edges, graph)
 
-    def attention(self, embeddings: Tensor, adjacency: Tensor) -> list[Tensor]:
+    def attention(self, embeddings: Tensor, graph: Any = None) -> list[Tensor]:
         """Attention (H, B, B) of each layer that has any; [h, i, j] is what i gives to j.
 
-        Over a graph (B, B), and without dropout, in training too.
+        Over a graph that is a matrix, and without dropout, in training too.
         """
         training = self.training
         self.eval()
-        edges = edge_features(embeddings, adjacency) if self.reads_edges else None
+        graph = as_graph(graph, embeddings)
+        edges = edge_features(embeddings, graph) if self.reads_edges else None
         nodes, weights = self.input_linear(embeddings), []
         for layer in self.layers:
             look = getattr(layer, "attention", None)  # a graph-network block has none
             if look is not None:
-                weights.append(look(nodes, adjacency, edges))
-            nodes, edges = layer(nodes, adjacency, edges)
+                weights.append(look(nodes, graph, edges))
+            nodes, edges = layer(nodes, graph, edges)
         self.train(training)
         return weights
 
-    def graph(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The adjacency (B, B) of a batch; of a learned graph its weights."""
-        if isinstance(self.builder, Learned | LearnedSimilarity):
-            return self.builder.weights(embeddings, labels)
-        with torch.no_grad():
-            return self.builder(embeddings, labels)
+    def graph(self, embeddings: Tensor, labels: Tensor | None = None) -> Graph:
+        """The graph that the builder gives for a batch; of a builder that learns, its weights."""
+        if hasattr(self.builder, "weights"):
+            return Graph.weighted(self.builder.weights(embeddings, labels))
+        return as_graph(self.builder(embeddings, labels), embeddings)
+
+    def extra_repr(self) -> str:
+        return f"concat={self.concat}" if self.concat else ""
 
 
-def shorten(adjacency: Tensor) -> Tensor:
-    """The adjacency as it is walked fastest: lists where a large graph has few neighbours."""
-    size = len(adjacency)
-    few = adjacency.dtype == torch.bool and size >= LISTS_FROM
-    if few and int(adjacency.sum(1).max()) * LISTS_SHARE <= size:
-        return neighbour_lists(adjacency)
-    return adjacency
+def shorten(graph: Graph) -> Graph:
+    """The graph as it is walked fastest: neighbour lists where a large graph has few neighbours."""
+    size = len(graph)
+    if size < LISTS_FROM or graph.speakers is not None or graph.weights is not None:
+        return graph
+    few = int(graph.connected.sum(1).max()) * LISTS_SHARE <= size
+    return neighbour_lists(graph) if few else graph
 
 
 def from_released(arrays: Mapping[str, object]) -> Refiner:
-    """The message passing network of *Learning Intra-Batch Connections*, with its weights.
+    """The refiner of *Learning Intra-Batch Connections*, with the weights of its released code.
 
     A full graph, post-norm dot-product layers and the null neighbour of the released code
     (Seidenschwarz et al., ICML 2021). In evaluation mode and double precision.
