@@ -6,7 +6,15 @@ from nearkin.measure.nearest.search import Neighbours, neighbours
 from nearkin.measure.propagation import label_propagation, propagation_accuracy
 from nearkin.measure.scatter import confusion, overlap, scattering
 
+VERSIONS = {"nmi": 2, "ami": 2}
+"""How often the way of measuring a metric has changed; those that are not here are of version 1.
+
+Rows hold it, and numbers of two versions are never averaged or tested together. 2: k-means from
+several k-means++ starts, not from one random start.
+"""
+
 __all__ = [
+    "VERSIONS",
     "Neighbours",
     "Retrieval",
     "check_embeddings",

@@ -14,7 +14,7 @@ import torch
 from nearkin.data import Splits, load
 from nearkin.data.sets.listings import LEFT_OUT
 from nearkin.files import write_whole
-from nearkin.measure import confusion
+from nearkin.measure import VERSIONS, confusion
 from nearkin.models import describe
 from nearkin.runs.evaluate import (
     Diverged,
@@ -255,6 +255,7 @@ def conclude(current: Run, folder: Path, study: str, diverged: bool, memory: int
         "cost": cost(current, memory),
         "data": described(splits),
         "versions": versions(),
+        "metric_versions": dict(VERSIONS),
         "machine": machine(current.device),
         "files": files,
     }
