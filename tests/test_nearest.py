@@ -215,7 +215,7 @@ def test_memory_and_pieces_do_not_change_the_answer(monkeypatch: pytest.MonkeyPa
     x = torch.cat([normal(300), normal(300)[:100]])
     whole = neighbours(x, 7)
     little = neighbours(x, 7, memory=1e4)
-    monkeypatch.setattr(search, "piece_size", lambda _: 90)
+    monkeypatch.setattr(search, "piece_size", lambda *_: 90)
     pieces, tail = neighbours(x, 7), neighbours(x, 95)
     monkeypatch.setattr(search, "TILE", 33)
     tiles = neighbours(x, 7)

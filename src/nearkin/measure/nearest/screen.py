@@ -78,11 +78,12 @@ def precisions(device: torch.device) -> tuple[torch.dtype, ...]:
 class Screen:
     """Low-precision scores of one gallery for some queries, and how wrong they can be.
 
+    query: whose centre c is taken out; None, for a screen of any queries: none is.
     dtype: torch.bfloat16 or torch.float32.
     rows: (M padded with zeros to a multiple of GROUP, columns) of that type.
     """
 
-    def __init__(self, query: Points, gallery: Points, dtype: torch.dtype) -> None:
+    def __init__(self, query: Points | None, gallery: Points, dtype: torch.dtype) -> None:
         self.dtype, self.euclidean = dtype, gallery.metric == "euclidean"
         self.size, self.width = gallery.rows.shape
         # The gallery is scaled by a power of two to norms below 1; the queries of cosine and inner
@@ -93,6 +94,8 @@ class Screen:
         self.mean = _mean(self._scaled(block) for _, block in blocks(gallery, IN_CACHE))
         if self.euclidean:
             self.centre, self.lifted = self.mean, True
+        elif query is None:
+            self.centre, self.lifted = torch.zeros_like(self.mean), False
         else:
             self.centre = _mean(block.rows.double() for _, block in blocks(query, IN_CACHE))
             self.lifted = bool(self.centre.norm() > 0.1)

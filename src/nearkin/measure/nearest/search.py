@@ -97,6 +97,7 @@ class Search:
     itself: (B,) where each query stands in the gallery, if it does: it is not its own neighbour.
     memory: bytes that the work may take.
     screens: those of this gallery that were made so far.
+    dtypes: what to screen in, cheapest first; None: what is fast on this device.
     """
 
     query: Points
@@ -104,6 +105,7 @@ class Search:
     itself: Tensor | None
     memory: float
     screens: dict[torch.dtype, Screen] = field(default_factory=dict)
+    dtypes: tuple[torch.dtype, ...] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -118,7 +120,7 @@ class Search:
 
     def pieces(self) -> Iterator[tuple[int, Search]]:
         """(start, search) in one part of the gallery after the other: screens take memory too."""
-        size = piece_size(self)
+        size = piece_size(self.gallery.rows, self.memory)
         if len(self.gallery) <= size:
             yield 0, self
             return
@@ -148,9 +150,9 @@ def search_of(query: Tensor, gallery: Tensor | None, metric: str, memory: float)
     return Search(asked, searched, itself, memory)
 
 
-def piece_size(search: Search) -> int:
-    """How many gallery items are searched at a time."""
-    return max(4096, int(search.memory / 16 / search.gallery.rows.shape[1]))
+def piece_size(gallery: Tensor, memory: float) -> int:
+    """How many items of a gallery (M, D) are searched at a time."""
+    return max(4096, int(memory / 16 / gallery.shape[1]))
 
 
 def nearest_keys(search: Search, k: int) -> Tensor:
@@ -222,7 +224,8 @@ def _cascade(
     """
     left = torch.arange(len(search.query), device=search.device)
     group = min(GROUP, 2 ** int(math.log2(max(group, 1))))
-    for dtype in precisions(search.device) if group >= 4 else ():
+    dtypes = precisions(search.device) if search.dtypes is None else search.dtypes
+    for dtype in dtypes if group >= 4 else ():
         screen = search.screen(dtype)
         unproved, seen = [], 0
         for rows, scores, error in _screened(search, screen, left, group):
