@@ -130,9 +130,28 @@ def test_validation_holds_out_classes_and_chooses_by_them_alone(features, tmp_pa
     assert "nmi" in row["metrics"]["last"]
     assert (tmp_path / row["files"]["folder"] / "embeddings.npz").exists()
 
-    trial = run(small(features, validate=True, seed=1), tmp_path, place=CPU, study="any")
-    assert "nmi" not in trial["metrics"]["last"]  # slow, and nobody looks at it
+
+def test_a_trial_examines_validation_classes_alone(features, tmp_path):
+    """Of test classes it knows nothing by which a setting could be chosen."""
+    whole = run(small(features, validate=True), tmp_path, place=CPU)
+    trial = run(small(features, validate=True, trial=True), tmp_path, place=CPU)
+    assert set(trial["metrics"].values()) == {None}
+    assert not any("test" in epoch for epoch in trial["epochs"])
+    slow = {"nmi", "ami"}
+    for one, other in zip(trial["epochs"], whole["epochs"], strict=True):
+        assert one["validation"] == {k: v for k, v in other["validation"].items() if k not in slow}
+    assert slow <= set(whole["epochs"][-1]["validation"])
     assert not (tmp_path / trial["files"]["folder"] / "embeddings.npz").exists()
+    assert "embeddings" not in trial["files"]
+
+
+def test_a_row_is_the_same_whoever_asks_for_it_first(features, tmp_path):
+    recipe = small(features, validate=True)
+    (of_a_study,) = complete([recipe], tmp_path / "one", study="any", place=CPU)
+    direct = run(recipe, tmp_path / "two", place=CPU)
+    assert without_cost(of_a_study) == {**without_cost(direct), "study": "any"}
+    kept = [sorted(p.name for p in tmp_path.glob(f"{out}/runs/*/*")) for out in ("one", "two")]
+    assert kept[0] == kept[1]
 
 
 def test_a_run_that_diverges_is_a_row_that_says_so(features, tmp_path):

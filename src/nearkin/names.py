@@ -10,7 +10,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -19,6 +21,7 @@ Plain = str | int | float | bool | None  # what an option's value may be
 TOO_LARGE = "out of memory|can't allocate memory|[Oo]verflow|int too big"
 """What torch says of sizes that no machine holds, in errors that are of no kind of their own."""
 REST = inspect.Parameter.VAR_KEYWORD
+signature_of = lru_cache(256)(inspect.signature)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -101,13 +104,9 @@ def arguments(
     build: Callable, options: Mapping[str, Any], kind: str, **offered: Any
 ) -> dict[str, Any]:
     """What `construct` calls build with."""
-    signature = inspect.signature(build).parameters
+    signature = signature_of(build).parameters
     takes_more = "options" in signature and signature["options"].kind is REST
-    parameters = {
-        name: parameter
-        for name, parameter in signature.items()
-        if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, REST)
-    }
+    parameters = parameters_of(build)
     known = {k: v for k, v in offered.items() if k in parameters and v is not None}
     refuse_contradiction(options, known, kind)
     given = {**options, **known}
@@ -151,6 +150,66 @@ def fits(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is type(default)
+
+
+def parameters_of(build: Callable) -> dict[str, inspect.Parameter]:
+    """The parameters that `build` names, without *args and **options.
+
+    >>> list(parameters_of(lambda dim, *rest, scale=1.0, **options: dim))
+    ['dim', 'scale']
+    """
+    return {
+        name: parameter
+        for name, parameter in signature_of(build).parameters.items()
+        if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, REST)
+    }
+
+
+def without_defaults(
+    options: Mapping[str, Plain],
+    parameters: Mapping[str, inspect.Parameter],
+    offered: Collection[str] = (),
+) -> dict[str, Plain]:
+    """The options as their constructor takes them, less those that only repeat its defaults.
+
+    Options that the run itself offers (`offered`) are left out too: they may only repeat its value.
+
+    >>> known = parameters_of(lambda dim, scale=1.0, form="right", k=None: scale)
+    >>> without_defaults({"scale": 1, "form": "printed", "dim": 64}, known, ["dim"])
+    {'form': 'printed'}
+    """
+    found = {}
+    for name, value in options.items():
+        if name in offered:
+            continue
+        if name in parameters:
+            value, default = (
+                as_taken(v, parameters[name]) for v in (value, parameters[name].default)
+            )
+            if type(value) is type(default) and value == default:
+                continue
+        found[name] = value
+    return found
+
+
+def as_taken(value: Any, parameter: inspect.Parameter) -> Any:
+    """A value as the parameter takes it: 1 for a float is 1.0, 32 for a text is "32".
+
+    And 1.0 for an integer is 1: pytorch-metric-learning writes many floats as integers.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
+        return value
+    default = parameter.default
+    if default is None or default is inspect.Parameter.empty:
+        wants_float = re.search(r"\bfloat\b", str(parameter.annotation))
+        default = 0.0 if wants_float else None
+    if isinstance(default, str):
+        return str(value)
+    if isinstance(default, float):
+        return float(value) + 0.0  # -0.0 is 0.0
+    if isinstance(default, int) and float(value).is_integer():
+        return int(value)
+    return value
 
 
 def typed(value: object) -> str:

@@ -268,6 +268,8 @@ DISTANCES: dict[str, tuple[str, dict[str, Any]]] = {
 """Name -> PML's class and its arguments; all but "dot" are between unit embeddings."""
 
 REQUIRED = inspect.Parameter.empty
+REGULARISED = {"embedding_reg_weight", "weight_reg_weight"}
+"""Options that bring a regulariser with them, whatever their value."""
 OBJECTS = {"collect_stats", "embedding_regularizer", "mat_based_loss", "reducer"}
 OBJECTS |= {"triplets_per_anchor", "weight_init_func", "weight_regularizer"}
 """Arguments of PML's constructors that a recipe cannot hold, or that its classes set themselves."""
@@ -288,6 +290,24 @@ def plain_options(build: type) -> dict[str, Any]:
     if "centers_per_class" not in defaults:
         defaults.pop("weight_reg_weight", None)
     return defaults
+
+
+def plain_parameters(name: str) -> dict[str, inspect.Parameter]:
+    """The plain options of PML's loss of this name, with their defaults; none where there is none.
+
+    A weight of a regulariser has no default: there is a regulariser only where a weight is given.
+    """
+    build = offered("losses").get(name)
+    found = as_parameters(plain_options(build) if build else {})
+    for weight in REGULARISED & found.keys():
+        found[weight] = found[weight].replace(default=REQUIRED, annotation=float)
+    return found
+
+
+def as_parameters(defaults: Mapping[str, Any]) -> dict[str, inspect.Parameter]:
+    """Keyword parameters with these defaults."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return {n: inspect.Parameter(n, keyword, default=value) for n, value in defaults.items()}
 
 
 def check_options(name: str, options: Mapping[str, Plain], defaults: Mapping[str, Any]) -> None:

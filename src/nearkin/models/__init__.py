@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from inspect import signature
+from inspect import Parameter, signature
 
 from nearkin.models.features import Backbone
 from nearkin.models.network import Network
 from nearkin.models.pretrained import fill
 from nearkin.models.pretrained import read as read
-from nearkin.names import construct, look_up
+from nearkin.names import construct, look_up, parameters_of
 from nearkin.registry import BACKBONES
 
 
@@ -44,6 +44,18 @@ def builder(name: str) -> Callable[..., Network | Backbone]:
     if (kind == "timm") != bool(model):
         raise ValueError(f"backbone {name!r}: wanted {'timm:NAME' if kind == 'timm' else kind}")
     return partial(build, model) if model else build
+
+
+def parameters(name: str) -> dict[str, Parameter]:
+    """The options of the backbone of this name, with their defaults; none where there is none.
+
+    >>> parameters("mlp")["hidden"].default
+    0
+    """
+    try:
+        return parameters_of(partial(builder(name), (), 0))
+    except ValueError:
+        return {}
 
 
 def describe(backbone: Network | Backbone) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -113,8 +113,7 @@ def carry_out(
     splits, device = splits_of(recipe, place), usable(place.device)
     peak = Peak(torch.device(device))
     start, diverged = start_of(recipe, store)
-    trial = recipe.validate and bool(study)
-    current = Run(recipe, splits, device, start, trial)
+    current = Run(recipe, splits, device, start)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         restore(current, checkpoint)
@@ -208,7 +207,7 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
 
     def measure() -> None:
         for name, splits in (("test", current.splits), ("validation", current.validation)):
-            if splits is not None:
+            if splits is not None and not (recipe.trial and name == "test"):
                 entry[name] = examine(current, splits, final=last)
                 log.evaluated(current.step, entry[name], name)
 
@@ -222,31 +221,32 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
 
 
 def conclude(current: Run, folder: Path, study: str, diverged: bool, memory: int | None) -> dict:
-    """The row of a finished run; its embeddings and its backbone are kept in the folder."""
+    """The row of a finished run; its embeddings and its backbone are kept in the folder, of a trial
+    its backbone alone."""
     recipe, splits = current.recipe, current.splits
     last = mistaken = None
     files = {"folder": f"runs/{recipe.hash}"}
     if not diverged:
+        write_whole(folder / "backbone.pt", partial(torch.save, describe(current.backbone.module)))
+    if not (diverged or recipe.trial):
         last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
         query = splits.query
         embeddings = current.embed(query)
-        if not current.trial:  # nobody looks at it
-            keep_embeddings(folder / "embeddings.npz", current, embeddings)
-            files["embeddings"] = "embeddings.npz"
+        keep_embeddings(folder / "embeddings.npz", current, embeddings)
+        files["embeddings"] = "embeddings.npz"
         if len(query.classes) <= CONFUSED:
             mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()
-        write_whole(folder / "backbone.pt", partial(torch.save, describe(current.backbone.module)))
         if keep_attention(folder / "attention.npz", current):
             files["attention"] = "attention.npz"
     return {
         "hash": recipe.hash,
         "study": study,
         "status": "diverged" if diverged else "done",
-        "recipe": asdict(recipe),
+        "recipe": recipe.plain(),
         "metric": nearness(current),
         "metrics": {
             "last": last,
-            "refined": refined(current) if recipe.refine and not diverged else None,
+            "refined": refined(current) if recipe.refine and last else None,
             "validated": chosen(current.epochs, headline(splits), "validation"),
             "best_on_test": chosen(current.epochs, headline(splits), "test"),
         },
@@ -289,8 +289,9 @@ def described(splits: Splits) -> dict:
 
 
 def chosen(epochs: list[dict], metric: str, by: str) -> dict | None:
-    """The test metrics of the epoch that is best on `by` ("validation" or "test")."""
-    seen = [e for e in epochs if by in e]
+    """The test metrics of the epoch that is best on `by` ("validation" or "test"); None where
+    either was not examined."""
+    seen = [e for e in epochs if by in e and "test" in e]
     if not seen:
         return None
     best = max(seen, key=lambda e: e[by][metric])
@@ -303,10 +304,12 @@ def title(recipe: Recipe) -> str:
 
 def one_line(row: dict) -> str:
     """A finished run in one line."""
-    last = row["metrics"]["last"]
-    score = "diverged" if last is None else f"R@1 {100 * last['recall@1']:.1f} %"
-    if last and "knn_accuracy" in last:
-        score += f", 5-NN {100 * last['knn_accuracy']:.2f} %"
+    found = row["metrics"]["last"]
+    if row["recipe"]["trial"] and row["status"] == "done":
+        found = row["epochs"][-1]["validation"]
+    score = "diverged" if found is None else f"R@1 {100 * found['recall@1']:.1f} %"
+    if found and "knn_accuracy" in found:
+        score += f", 5-NN {100 * found['knn_accuracy']:.2f} %"
     return (
         f"{row['hash']}  {title(Recipe(**row['recipe']))}  {score}  {row['cost']['seconds']:.0f} s"
     )

@@ -45,7 +45,7 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     Each query is searched among the gallery: all other queries, or a set of its own. R@1 to R@8,
     and where classes are shared, also the accuracy of 5 nearest neighbours among all training
     images. The final examination adds all other retrieval metrics, scattering and separation, and
-    clusters (NMI, AMI), which are slow, but not of a trial.
+    clusters (NMI, AMI), which are slow, and nobody reads of a trial.
     """
     query = run.embed(splits.query)
     metric = nearness(run)
@@ -58,7 +58,7 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     size = len(splits.gallery) - (not apart)
     ks = tuple(k for k in KS if k <= size)
     if final:
-        metrics = evaluate(*sides, ks=ks, clusters=not run.trial, metric=metric)
+        metrics = evaluate(*sides, ks=ks, clusters=not run.recipe.trial, metric=metric)
     else:
         metrics = recalls(*sides, ks=ks[:4], metric=metric)
     if splits.shared_classes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,9 @@ class Run:
         splits: Splits,
         device: str = "auto",
         start: str | None = None,
-        trial: bool = False,
     ):
-        """start: the checkpoint that the recipe's `start` stands for; None: itself; "": none.
-        trial: the run only chooses a study's settings; what takes long and chooses nothing is left
-        out."""
-        self.recipe, self.trial = recipe, trial
+        """start: the checkpoint that the recipe's `start` stands for; None: itself; "": none."""
+        self.recipe = recipe
         self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")
         look_up(recipe.augment, AUGMENTS, "augment")
         precision = look_up(recipe.precision, PRECISIONS, "precision")
@@ -307,7 +304,7 @@ def watch(run: Run, embeddings: Tensor, labels: Tensor, value: Tensor) -> dict[s
 def save(run: Run, path: Path) -> None:
     """Write where the run stands, whole or not at all: tensors and plain data only."""
     state = {
-        "recipe": asdict(run.recipe),
+        "recipe": run.recipe.plain(),
         "data": run.data,
         "step": run.step,
         "epochs": run.epochs,
@@ -325,8 +322,9 @@ def restore(run: Run, path: Path) -> None:
     state = models.read(path)
     if state.keys() != KEPT or not isinstance(state["recipe"], dict):
         raise ValueError(f"{path} is not the checkpoint of a run")
-    if state["recipe"] != asdict(run.recipe):
-        changed = [k for k, v in asdict(run.recipe).items() if state["recipe"].get(k) != v]
+    recipe = run.recipe.plain()
+    if state["recipe"] != recipe:
+        changed = [k for k, v in recipe.items() if state["recipe"].get(k) != v]
         raise ValueError(
             f"{path} is a checkpoint of another recipe: it differs in {', '.join(changed)}"
         )

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
 from math import inf, isfinite
+from typing import Any, NoReturn
 
 from nearkin.names import Plain as Plain
 from nearkin.names import fits
+
+
+class Options(dict[str, Plain]):
+    """The options of a recipe: a dictionary that cannot be changed, and so can be hashed.
+
+    >>> hash(Options(margin=1)) == hash(Options(margin=1.0))
+    True
+    >>> Options(margin=1)["margin"] = 2
+    Traceback (most recent call last):
+    TypeError: the options of a recipe cannot be changed; dataclasses.replace makes another recipe
+    """
+
+    def refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(
+            "the options of a recipe cannot be changed; dataclasses.replace makes another recipe"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = refuse  # type: ignore[assignment]
+    setdefault = update = refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[type, tuple[dict]]:  # else a copy would be filled item by item
+        return Options, (dict(self),)
 
 
 @dataclass(frozen=True)
@@ -25,10 +50,13 @@ class Recipe:
     validate: bool = False
     """hold out every fifth training class for validation, from another one for every seed (where
     training and test share classes, as MNIST's do: the last sixth of each)"""
+    trial: bool = False
+    """only choose settings: examine the validation classes alone, and keep no embeddings; goes with
+    validate"""
 
     backbone: str = "network"
-    """network (seed 2's, for small pictures), linear, mlp or identity (on features), lite0 or
-    timm:NAME"""
+    """network (of the n-tuple report, for small pictures), linear, mlp or identity (on features),
+    lite0 or timm:NAME"""
     backbone_options: Mapping[str, Plain] = field(default_factory=dict)
     """key=value ... for the backbone's constructor"""
     dim: int = 64
@@ -109,7 +137,7 @@ class Recipe:
                 )
                 if not plain:
                     raise ValueError(f"{name}: wanted options of plain values, got {value!r}")
-                object.__setattr__(self, name, dict(value))
+                object.__setattr__(self, name, Options(value))
             elif not fits(value, default):
                 wanted = type(default).__name__
                 raise ValueError(f"{name}: wanted a value of type {wanted}, got {value!r}")
@@ -127,24 +155,35 @@ class Recipe:
         for name in counts:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.trial and not self.validate:
+            raise ValueError("trial goes with validate: it examines the validation classes alone")
         if self.seed >= 2**63:
             raise ValueError(f"seed must be below 2 to the 63rd, got {self.seed}")
 
-    @property
+    @cached_property
     def hash(self) -> str:
-        """12 hex digits of the fields that differ from the defaults.
+        """12 hex digits of `canonical(self)`: the same wherever the data lie, and however options
+        are written.
 
-        So a new field, as long as its default is what was done before, renames no stored row.
+        Fields at their defaults are no part of it, so that a new field, as long as its default is
+        what was done before, renames no stored row.
         """
-        text = json.dumps(self.changes(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        from nearkin.runs.identity import hash_of
 
-    def changes(self) -> dict:
+        return hash_of(self)
+
+    def plain(self) -> dict[str, Any]:
+        """Every field as plain data: strings, numbers and dictionaries."""
+        found = {name: getattr(self, name) for name in DEFAULTS}
+        return {k: dict(v) if isinstance(v, Options) else v for k, v in found.items()}
+
+    def changes(self) -> dict[str, Any]:
         """The fields that differ from the defaults, as plain data."""
-        return {k: v for k, v in asdict(self).items() if v != DEFAULTS[k]}
+        return {name: value for name, value in self.plain().items() if value != DEFAULTS[name]}
 
 
 DEFAULTS = {
     f.name: f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
     for f in fields(Recipe)
 }
+"""Of every field. They never change their meaning: stored rows are found by what differs."""

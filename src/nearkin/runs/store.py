@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nearkin.runs.migrate import migrated
 from nearkin.runs.recipe import Recipe
 
 
@@ -46,7 +47,7 @@ class Store:
         rows: dict[str, dict] = {}
         for number, line in enumerate(self.lines(), 1):
             try:
-                row = json.loads(line)
+                row = migrated(json.loads(line))
                 hash, _, _ = row["hash"], row["study"], row["status"]
                 rows.setdefault(hash, row)
             except (ValueError, KeyError, TypeError):

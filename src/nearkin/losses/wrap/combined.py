@@ -49,11 +49,8 @@ class Combined(nn.Module):
         from nearkin.losses import make
 
         super().__init__()
-        self.weights, names = [], []
-        for term in BETWEEN.split(terms):
-            weight, _, name = term.rpartition("*")
-            self.weights.append(number(weight, term) if weight.strip() else 1.0)
-            names.append(name.strip())
+        names = names_of_terms(terms)
+        self.weights = [weight_of(term) for term in BETWEEN.split(terms)]
         given = options_of_terms(names, options)
         losses = [make(name, given[name], classes=classes, dim=dim) for name in names]
         self.losses = nn.ModuleList(losses)
@@ -96,9 +93,21 @@ def options_of_terms(names: list[str], options: Mapping[str, Any]) -> dict[str, 
     return given
 
 
-def number(text: str, term: str) -> float:
-    """The weight in front of a term."""
+def names_of_terms(terms: str) -> list[str]:
+    """The losses of a sum, in its order.
+
+    >>> names_of_terms("triplet + 0.5 * contrastive")
+    ['triplet', 'contrastive']
+    """
+    return [term.rpartition("*")[2].strip() for term in BETWEEN.split(terms)]
+
+
+def weight_of(term: str) -> float:
+    """The weight in front of a term, 1 where there is none."""
+    weight, _, _ = term.rpartition("*")
+    if not weight.strip():
+        return 1.0
     with suppress(ValueError):
-        if isfinite(weight := float(text)):
-            return weight
+        if isfinite(found := float(weight)):
+            return found
     raise ValueError(f"a term is NAME or WEIGHT * NAME, got {term.strip()!r}")

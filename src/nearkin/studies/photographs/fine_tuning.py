@@ -90,7 +90,7 @@ def search(
 ) -> list[Recipe]:
     """One trial of every method, which shows how many epochs are enough."""
     found = settings(full, backbone, data=data, epochs=epochs, methods=methods, size=size)
-    return [replace(recipe, validate=True) for recipe in found]
+    return [replace(recipe, validate=True, trial=True) for recipe in found]
 
 
 def recipes(

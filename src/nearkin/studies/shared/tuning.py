@@ -21,7 +21,7 @@ LONE_RATES = (3e-5, 1e-4, 2e-4, 4e-4, 1e-3, 3e-3)
 """Learning rates of the network, of a loss's own proxies, and of a network whose loss has none."""
 
 SETTLED = {"lr", "loss_lr", "epochs"}
-FREE = {*SETTLED, "evaluate_every", "validate", "seed", "dim"}
+FREE = {*SETTLED, "evaluate_every", "validate", "trial", "seed", "dim"}
 """What the search chooses; and where a trial may differ from the run that it is for."""
 
 
@@ -46,7 +46,7 @@ def trials(recipe: Recipe, folds: Iterable[int] = (0, 1)) -> list[Recipe]:
     if learns(recipe.loss):
         rates = [(lr, loss_lr) for lr in RATES for loss_lr in LOSS_RATES]
     return [
-        replace(recipe, lr=lr, loss_lr=loss_lr, validate=True, seed=fold)
+        replace(recipe, lr=lr, loss_lr=loss_lr, validate=True, trial=True, seed=fold)
         for (lr, loss_lr), fold in product(rates, folds)
     ]
 
