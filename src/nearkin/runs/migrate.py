@@ -10,7 +10,7 @@ from nearkin.runs.identity import RUN
 from nearkin.runs.recipe import DEFAULTS, Recipe
 
 
-def migrated(row: dict[str, Any], renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
+def migrated(row: Any, renamed: Mapping[str, str] | None = None) -> Any:
     """A row as `Store` reads it, from one of before; a row of today stays as it is.
 
     The runs by which a study chose settings were told by validate and the study's name, and are now
@@ -20,6 +20,8 @@ def migrated(row: dict[str, Any], renamed: Mapping[str, str] | None = None) -> d
     Args:
         renamed: hash of before -> hash of today, of the rows that others may have started from.
     """
+    if not isinstance(row, dict):
+        return row
     recipe, hash = row.get("recipe"), row.get("hash")
     if not isinstance(recipe, dict) or not isinstance(hash, str) or not RUN.fullmatch(hash):
         return row
