@@ -152,6 +152,17 @@ def largest(values: Tensor, k: int) -> Tensor:
     return values.topk(k, dim=1, sorted=False).indices
 
 
+def slice_sizes(dim: int, count: int) -> tuple[int, ...]:
+    """The sizes of `count` slices of `dim` numbers: equal ones, and what is left over in the last.
+
+    >>> slice_sizes(64, 3)
+    (21, 21, 22)
+    """
+    if not 1 <= count <= dim:
+        raise ValueError(f"wanted 1 to {dim} slices of {dim} numbers, got {count}")
+    return (*[dim // count] * (count - 1), dim - dim // count * (count - 1))
+
+
 def effective_rank(x: Tensor) -> Tensor:
     """exp of the entropy of the shares of the singular values of centred x (B, D): 1..min(B, D).
 

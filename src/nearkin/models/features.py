@@ -11,6 +11,7 @@ from math import prod
 from torch import Tensor, nn
 
 from nearkin.models.network import Shape, for_relu, in_full, refuse_below_one
+from nearkin.models.stages import StagedHead, projection, slices_of
 
 
 class Backbone(nn.Module):
@@ -35,35 +36,42 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return in_full(self.head, self.trunk(x))
 
+    @property
+    def slices(self) -> tuple[int, ...]:
+        """The sizes of the unit slices of the embedding; () where it is not made of any."""
+        return slices_of(self.head)
+
 
 def identity(input_shape: Shape, dim: int) -> Backbone:
     """The features as they are: nothing to train, and their size is that of the embedding."""
     return Backbone(nn.Flatten(), nn.Identity())
 
 
-def linear(input_shape: Shape, dim: int) -> Backbone:
+def linear(input_shape: Shape, dim: int, *, stages: int = 1) -> Backbone:
     """The head alone: one linear layer on the features (or pixels) as they are.
 
     It starts as an orthogonal projection: what the features know is least disturbed.
+
+    Args:
+        stages: K above 1 makes the embedding of K unit slices (`StagedHead`).
     """
-    return Backbone(nn.Flatten(), projection(prod(input_shape), dim))
+    return Backbone(nn.Flatten(), head_of(prod(input_shape), dim, stages))
 
 
-def projection(features: int, dim: int) -> nn.Linear:
-    """A linear layer whose rows (or columns) start orthonormal, and its bias at 0."""
-    layer = nn.Linear(features, dim)
-    nn.init.orthogonal_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+def head_of(features: int, dim: int, stages: int = 1) -> nn.Module:
+    """A linear layer, or a head of several stages that read the same features."""
+    refuse_below_one("head", {"stages": stages})
+    return projection(features, dim) if stages == 1 else StagedHead([features], dim, stages)
 
 
-def mlp(input_shape: Shape, dim: int, *, hidden: int = 0) -> Backbone:
+def mlp(input_shape: Shape, dim: int, *, hidden: int = 0, stages: int = 1) -> Backbone:
     """Two layers, of which the first is the trunk.
 
     Args:
         hidden: units between them; 0: as many as there are features, and then the first layer
             starts as the identity, so that nothing of what pretrained features know is lost
             (but their negative parts: a ReLU follows).
+        stages: K above 1 makes the embedding of K unit slices (`StagedHead`).
     """
     if hidden:
         refuse_below_one("mlp", {"hidden": hidden})
@@ -72,5 +80,5 @@ def mlp(input_shape: Shape, dim: int, *, hidden: int = 0) -> Backbone:
     if not hidden:
         nn.init.eye_(layer.weight)
     return Backbone(
-        nn.Sequential(nn.Flatten(), layer, nn.ReLU()), projection(hidden or features, dim)
+        nn.Sequential(nn.Flatten(), layer, nn.ReLU()), head_of(hidden or features, dim, stages)
     )

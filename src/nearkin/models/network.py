@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nearkin.models.stages import Levels, StagedHead, reads_each, slices_of
 from nearkin.tensors import at_least_float32
 
 Shape = tuple[int, ...]
@@ -41,7 +43,7 @@ class Network(nn.Module):
         self.input_shape = (channels, height, width)
         self.shape: Shape = self.input_shape  # of what the trunk gives
         self.dim = dim
-        self.trunk = nn.Sequential()
+        self.trunk: Any = nn.Sequential()  # after add_stages its Levels
         self.renew_head()
 
     def add_conv(
@@ -63,6 +65,7 @@ class Network(nn.Module):
         refuse_below_one("add_conv", sizes)
         if len(self.shape) == 1:
             raise ValueError("add_conv: convolutions come before the fully connected layers")
+        self.refuse_after_stages("add_conv")
         channels, height, width = self.shape
         if pool_height > height or pool_width > width:
             raise ValueError(
@@ -85,11 +88,40 @@ class Network(nn.Module):
     def add_fc(self, units: int) -> Network:
         """A fully connected layer and a ReLU."""
         refuse_below_one("add_fc", {"units": units})
+        self.refuse_after_stages("add_fc")
         linear = for_relu(nn.Linear(prod(self.shape), units))
         self.trunk.extend([nn.Flatten(), linear, nn.ReLU()])
         self.shape = (units,)
         self.renew_head()
         return self
+
+    def add_stages(self, stages: int, levels: str = "each") -> Network:
+        """A head of several stages as the last layer: an embedding of K unit slices.
+
+        Args:
+            stages: K.
+            levels: "each" for one slice from each of the last K layers, convolutions averaged over
+                their pixels; "last" for all slices from the last layer.
+        """
+        refuse_below_one("add_stages", {"stages": stages})
+        if not reads_each(stages, levels):
+            self.head = nn.Sequential(
+                nn.Flatten(), StagedHead([prod(self.shape)], self.dim, stages)
+            )
+            return self
+        weights = [m for m in self.trunk if isinstance(m, nn.Conv2d | nn.Linear)]
+        if stages > len(weights):
+            raise ValueError(f"add_stages: wanted {stages} layers to read, got {len(weights)}")
+        sizes = [len(layer.weight) for layer in weights[-stages:]]
+        ends = [count for count, m in enumerate(self.trunk, 1) if isinstance(m, nn.ReLU)]
+        self.trunk = Levels(self.trunk, ends[-stages:])
+        self.head = StagedHead(sizes, self.dim, stages)
+        return self
+
+    @property
+    def slices(self) -> tuple[int, ...]:
+        """The sizes of the unit slices of the embedding; () where it is not made of any."""
+        return slices_of(self.head)
 
     def connect(self, x: Tensor) -> Tensor:
         """Embeddings (B, D) of pictures (B, C, H, W)."""
@@ -111,6 +143,10 @@ class Network(nn.Module):
         return in_full(self.head, self.trunk(x))
 
     forward = connect
+
+    def refuse_after_stages(self, where: str) -> None:
+        if self.slices:
+            raise ValueError(f"{where}: layers come before the stages")
 
     def renew_head(self) -> None:
         """A last linear layer, from what the trunk gives now to the embedding."""
@@ -145,6 +181,8 @@ def small_network(
     kernel: int = 5,
     pool: int = 2,
     units: str = "1024,256",
+    stages: int = 1,
+    levels: str = "each",
 ) -> Network:
     """Seed 2's network on pictures (C, H, W), one convolution for each of the filters.
 
@@ -153,6 +191,8 @@ def small_network(
         kernel: side of the convolutions.
         pool: side of the max-pool after each convolution.
         units: of the fully connected layers in turn, separated by commas.
+        stages: K above 1 makes the embedding of K unit slices (`StagedHead`).
+        levels: "each" for a slice from each of the last K layers, "last" for all from the last.
     """
     if len(input_shape) != 3:
         raise ValueError(f"backbone 'network' wanted pictures (C, H, W), got inputs {input_shape}")
@@ -162,7 +202,7 @@ def small_network(
         net.add_conv(kernel, kernel, pool, pool, count)
     for count in numbers("units", units):
         net.add_fc(count)
-    return net
+    return net if stages == 1 else net.add_stages(stages, levels)
 
 
 def numbers(name: str, text: str) -> list[int]:

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nearkin.models.features import Backbone, projection
+from nearkin.models.features import Backbone
 from nearkin.models.network import Shape
+from nearkin.models.stages import StagedHead, projection, reads_each
 from nearkin.names import look_up, nearest
 
 
@@ -32,6 +33,8 @@ def timm_model(
     batch_norm: str = "live",
     output_stride: int = 32,
     bgr: bool = False,
+    stages: int = 1,
+    levels: str = "each",
 ) -> Backbone:
     """A model of timm, its classifier replaced by a head that makes the embedding. No dropout.
 
@@ -46,6 +49,10 @@ def timm_model(
         output_stride: pixels of a picture to one cell of the last feature map, 8, 16 or 32; below
             32, the last strides become dilations, where the model can do that.
         bgr: pixels as Caffe's models saw them: blue first, 0..255, less (104, 117, 128).
+        stages: K above 1 makes the embedding of K unit slices (`StagedHead`).
+        levels: "each" for a slice from each of the last K levels, which are timm's features_only
+            averaged over their cells, or pooled as `pool` says; "last" for all from the last
+            feature map.
     """
     if len(input_shape) != 3 or input_shape[0] not in (1, 3):
         raise ValueError(f"timm:{model} wanted pictures (1 or 3, H, W), got inputs {input_shape}")
@@ -53,30 +60,53 @@ def timm_model(
         raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
     frozen = look_up(batch_norm, {"live": False, "frozen": True}, "batch_norm")
     net: Any = create(model, input_shape, weights, pool != "own", output_stride)
-    trunk = Trunk(net, look_up(pool, POOLS, "pool")(), frozen, bgr)
-    features = count_features(trunk, input_shape, f"timm:{model} with pool={pool}")
-    before = look_up(norm, NORMS, "norm")(features)
-    last = look_up(head, HEADS, "head")(features, dim)
+    each = reads_each(stages, levels)
+    pooled = look_up("avg" if each and pool == "own" else pool, POOLS, "pool")()
+    trunk = Trunk(net, pooled, frozen, bgr, stages if each else 1)
+    sizes = count_features(trunk, input_shape, f"timm:{model} with pool={pool}")
+    make_norm, make_head = look_up(norm, NORMS, "norm"), look_up(head, HEADS, "head")
+    if stages == 1:
+        last = nn.Sequential(make_norm(sizes[0]), make_head(sizes[0], dim))
+    elif head != "linear":
+        raise ValueError(f"stages={stages} wanted head=linear, got head={head}")
+    else:
+        last = nn.Sequential(StagedHead(sizes, dim, stages, make_norm))
     mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
     if bgr:  # taken out channel by channel before the channels change places
         mean, std = (128 / 255, 117 / 255, 104 / 255), (1 / 255,)
-    return Backbone(trunk, nn.Sequential(before, last), mean, std)
+    return Backbone(trunk, last, mean, std)
 
 
 lite0 = partial(timm_model, "tf_efficientnet_lite0", weights="lite0")
 
 
 class Trunk(nn.Module):
-    """Features (B, F) of pictures (B, 1 or 3, height, width)."""
+    """Features (B, F) of pictures (B, 1 or 3, height, width): of the last levels, side by side."""
 
-    def __init__(self, model: Any, pool: Callable[[Tensor], Tensor], frozen: bool, bgr: bool):
+    def __init__(
+        self,
+        model: Any,
+        pool: Callable[[Tensor], Tensor],
+        frozen: bool,
+        bgr: bool,
+        levels: int = 1,
+    ):
         super().__init__()
         self.model, self.pool, self.frozen, self.bgr = model, pool, frozen, bgr
-        self.width = int(getattr(model, "head_hidden_size", model.num_features))  # F
+        self.levels = levels
 
     def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        return features[0] if self.levels == 1 else torch.cat(features, 1)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Those of each level (B, F_k)."""
         x = x.expand(-1, 3, -1, -1)  # a grey picture is three equal channels
-        return self.pool(self.model(x.flip(1) if self.bgr else x))
+        x = x.flip(1) if self.bgr else x
+        if self.levels == 1:
+            return [self.pool(self.model(x))]
+        maps = self.model.forward_intermediates(x, indices=self.levels, intermediates_only=True)
+        return [self.pool(each) for each in maps]
 
     def train(self, mode: bool = True) -> Trunk:
         """As ever, but that frozen batch norm stays as it is in evaluation."""
@@ -170,23 +200,25 @@ def create(
     return model
 
 
-def count_features(trunk: Trunk, input_shape: Shape, name: str) -> int:
-    """F, found by a look at an empty picture."""
+def count_features(trunk: Trunk, input_shape: Shape, name: str) -> list[int]:
+    """F of each level, found by a look at an empty picture."""
     try:
         with torch.no_grad():
-            features = trunk.eval()(torch.zeros(1, *input_shape))
-    except (RuntimeError, AssertionError, IndexError) as error:
+            features = trunk.eval().features(torch.zeros(1, *input_shape))
+    except (RuntimeError, AssertionError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{name} cannot take pictures {input_shape}: {first_line(error)}"
         ) from None
-    wanted = (1, trunk.width)
-    if features.shape != wanted:
-        raise ValueError(
-            f"{name} gives {tuple(features.shape)}, wanted {wanted}: the model has no feature map "
-            "(B, C, H, W) to pool; take pool=own"
-        )
+    width = int(getattr(trunk.model, "head_hidden_size", trunk.model.num_features))
+    for found in features:
+        wanted = (1, width if trunk.levels == 1 else found.shape[-1])
+        if found.shape != wanted:
+            raise ValueError(
+                f"{name} gives {tuple(found.shape)}, wanted {wanted}: the model has no feature map "
+                "(B, C, H, W) to pool; take pool=own"
+            )
     trunk.train()
-    return trunk.width
+    return [found.shape[1] for found in features]
 
 
 def lite0_file() -> Path:
