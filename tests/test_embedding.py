@@ -101,8 +101,9 @@ def test_a_killed_call_goes_on_to_the_same_file(tmp_path, start, batches):
         lambda path: {"skip_bad": True},
         lambda path: learn(path / "backbone.pt", 2),
         lambda path: draw(path / "one", 1, images=6),
+        lambda path: draw(path / "one", 2),
     ],
-    ids=["root", "skip_bad", "checkpoint", "number of pictures"],
+    ids=["root", "skip_bad", "checkpoint", "number of pictures", "pictures"],
 )
 def test_what_was_done_of_or_by_another_is_begun_anew(tmp_path, start, change):
     kill(start("x.npz"), 5)

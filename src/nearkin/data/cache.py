@@ -5,8 +5,9 @@ A folder of the cache holds
     header.json   version, number of pictures, channels: written first
     pixels.u8     the pictures one after the other, each as rows of pixels of channels
     sizes.i4      (height, width) of each picture, written after its pixels; 0 x 0 is a bad picture
+    digests.u1    16 bytes of each picture, told from its pixels once all are there
 
-Both files only grow, so whatever stopped a run, the next cuts off what is not whole and goes on.
+The first two only grow, so whatever stopped a run, the next cuts off what is not whole and goes on.
 The folder's name holds a hash of the list of files with their lengths and times: other files,
 other folder.
 """
@@ -33,6 +34,7 @@ from rich.progress import track
 from torch import Tensor
 
 from nearkin.data.pictures import BadPicture, read
+from nearkin.files import write_whole
 
 VERSION = 2  # 2: turned as the EXIF orientation says
 CHUNK = 64
@@ -44,6 +46,7 @@ class Photographs:
 
     pixels: (bytes,) uint8, of all pictures of the cache.
     starts, heights, widths: (B,) int64, of these pictures.
+    digests: (B, 16) uint8, the same for the same pixels, or None where nobody has made them.
     """
 
     pixels: Tensor
@@ -51,6 +54,7 @@ class Photographs:
     heights: Tensor
     widths: Tensor
     channels: int
+    digests: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -58,8 +62,13 @@ class Photographs:
     def __getitem__(self, indices: Tensor) -> Photographs:
         """The photographs at these indices."""
         indices = indices.to(self.starts.device)
-        heights, widths = self.heights[indices], self.widths[indices]
-        return replace(self, starts=self.starts[indices], heights=heights, widths=widths)
+        return replace(
+            self,
+            starts=self.starts[indices],
+            heights=self.heights[indices],
+            widths=self.widths[indices],
+            digests=None if self.digests is None else self.digests[indices],
+        )
 
     @property
     def device(self) -> torch.device:
@@ -166,19 +175,47 @@ def photographs(
     total = int(lengths.sum())
     pixels = torch.from_file(str(folder / "pixels.u8"), size=total, dtype=torch.uint8)
     whole = Photographs(pixels, lengths.cumsum(0) - lengths, heights, widths, channels)
-    return whole[kept], kept
+    return replace(whole, digests=stored_digests(folder, whole))[kept], kept
+
+
+def stored_digests(folder: Path, pictures: Photographs) -> Tensor:
+    """The digests of all pictures of a folder of the cache, which are made where it has none."""
+    path = folder / "digests.u1"
+    if not path.exists() or path.stat().st_size != 16 * len(pictures):
+        digests = digests_of(pictures)
+        write_whole(path, lambda file: file.write(digests.numpy().tobytes()))
+        return digests
+    return torch.from_numpy(np.fromfile(path, np.uint8).reshape(-1, 16))
+
+
+def digests_of(pictures: Photographs) -> Tensor:
+    """16 bytes of each picture's shape and pixels: (B, 16) uint8."""
+    lengths = pictures.heights * pictures.widths * pictures.channels
+    sizes = torch.stack([pictures.starts, pictures.starts + lengths, pictures.widths], 1).tolist()
+    pixels = pictures.pixels.cpu().numpy()
+
+    def digest(of: list[int]) -> bytes:
+        start, end, width = of
+        content = hashlib.blake2b(f"{width} {pictures.channels}".encode(), digest_size=16)
+        content.update(pixels[start:end].data)
+        return content.digest()
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = b"".join(pool.map(digest, sizes))
+    return torch.frombuffer(bytearray(found), dtype=torch.uint8).view(-1, 16)
 
 
 def digest(root: Path, files: Sequence[str], short_side: int, channels: int) -> str:
     """16 hex digits of what decides the cache's contents: the files' names, lengths and times."""
 
-    def state(path: str) -> tuple[int, int]:
+    def state(path: str) -> tuple[int, ...]:
         try:
             found = os.stat(path)
         except FileNotFoundError:
-            return -1, -1
-        # a picture may give way to another of its length, as those without compression do
-        return found.st_size, found.st_mtime_ns
+            return (-1,)
+        # a picture may give way to another of its length, as those without compression do, and of
+        # its time, as archives hold it; but the time of the change itself nobody can choose
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     listing = [(file, *state(f"{root}/{file}")) for file in files]
     text = json.dumps([short_side, channels, listing])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nearkin import models
 from nearkin.data import Split, Splits, load, transforms
+from nearkin.data.fingerprint import fingerprint
 from nearkin.data.sets.catalogue import named
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.files import write_whole
@@ -44,8 +45,8 @@ def embed(
         variant
 
     What is done lies beside the file until it is whole, so that a killed call goes on; `key` says
-    of what and by what, and work done under another key, or of another number of items, or of which
-    the file is broken, is begun anew.
+    of which items and by what, and work done under another key, or of another number of items, or
+    of which the file is broken, is begun anew.
     """
     keep_freed_memory()  # and pixels innermost: lite0 at 224 px in 16 instead of 66 ms a picture
     backbone = backbone.eval().to(device, memory_format=torch.channels_last)
@@ -118,7 +119,7 @@ def load_and_embed(
         net = without_head(backbone, backbone_options, shape)
         made_by = [backbone, dict(backbone_options)]
     source = str(named(data, place.root)[1].resolve())
-    key = json.dumps([data, source, place.skip_bad, made_by, size])
+    key = json.dumps([data, source, fingerprint(splits), place.skip_bad, made_by, size])
     return embed(net, splits, output, size=size, key=key, device=device)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nearkin.data.fingerprint import state_of
 from nearkin.data.sources import Request, default_root
 from nearkin.data.splits import Splits
 from nearkin.names import look_up, unknown
@@ -55,3 +56,19 @@ def there(name: str, root: str | Path | None) -> None:
     kind, place = named(name, root)
     if kind in PATHS and not place.exists():
         raise ValueError(f"{name}: no such {'folder' if kind == 'folder' else 'file'}")
+
+
+FILES = {
+    "mnist-5k": (),  # inside an installed package
+    "mnist": ("MNIST/raw",),
+    "fashion-mnist": ("FashionMNIST/raw",),
+    "folder": ("",),
+    "features": ("",),
+}
+"""Where the files of a data set lie below its root, of those that are all files there."""
+
+
+def state(name: str, root: str | Path | None) -> str | None:
+    """What changes whenever a file of the data set does; None where only loading it tells."""
+    kind, place = named(name, root)
+    return state_of(place / each for each in FILES[kind]) if kind in FILES else None
