@@ -1,8 +1,9 @@
 """Bad input ends in one clear line and exit code 2, and leaves nothing half written."""
 
 import json
+import os
+import subprocess
 import sys
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 import nearkin.__main__
-from nearkin.app.main import COMMANDS, Study, main
-from nearkin.app.parse import key_values
+from nearkin.app.main import COMMANDS, main
+from nearkin.app.parse import key_values, read_recipe
+from nearkin.app.study import Study
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 
@@ -49,6 +51,7 @@ def trained_into(out: Path, features: str) -> list[str]:
         (["trane"], "unknown command 'trane': did you mean 'train'?"),
         (["train", "--los", "x"], "did you mean --loss?"),
         (["train", "--no-validat"], "did you mean --no-validate?"),
+        (["train", "--zzz", "1"], "Unrecognized options: --zzz, 1: did you mean --size?"),
         (["train", "--batch", "many"], "--batch: invalid literal for int() with base 10: 'many'"),
         (["evaluate"], "Missing from nearkin evaluate: --embeddings"),
         (["train", "--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
@@ -83,7 +86,13 @@ def trained_into(out: Path, features: str) -> list[str]:
         (["train", "--recipe"], "--recipe wants a file"),
         (["train", "--recipe=nowhere.json"], "nowhere.json"),
         (["train", "--per-class", "1", "--batch", "4"], "wanted two images of a class in a batch"),
-        (["train", "--threads", "-1"], "threads must be 0 or more, got -1"),
+        (["train", "--threads", "-1"], "threads must be 0 to 1024, got -1"),
+        (["train", "--threads", "100000000"], "threads must be 0 to 1024, got 100000000"),
+        (
+            ["study", "toolkit", "--seeds", "99999999999"],
+            "seeds must be 1 to 1000, got 99999999999",
+        ),
+        (["study", "toolkit", "--publish", __file__], "wanted a folder, it is a file"),
         (["train", "--backbone", "identity"], "nothing to train"),
         (["study", "toolkit", "--jobs", "0"], "wanted 1 job"),
         (["train", "--batch", "4", "--per-class", "4"], "wanted two classes in a batch"),
@@ -97,8 +106,8 @@ def trained_into(out: Path, features: str) -> list[str]:
             "--loss-options is given twice",
         ),
         (["train", "--loss-options", "margin=1", "margin=2"], "margin is given twice"),
-        (["study", "toolkit", "--seeds", "-1"], "seeds must be 1 or more, got -1"),
-        (["study", "toolkit", "--options", "seeds=0"], "seeds must be 1 or more, got 0"),
+        (["study", "toolkit", "--seeds", "-1"], "seeds must be 1 to 1000, got -1"),
+        (["study", "toolkit", "--options", "seeds=0"], "seeds must be 1 to 1000, got 0"),
         (["study", "toolkit", "--options", "dims=abc"], "wanted numbers separated by commas"),
         (["study", "toolkit", "--data", "folder:x"], "ten classes that training and test share"),
         (["train", "--recipe", "nowhere.json"], "nowhere.json"),
@@ -160,10 +169,38 @@ def test_a_gpu_that_is_not_there_is_said(capsys, tmp_path):
     assert "wanted a GPU" in refused(capsys, "train", "--device", "cuda", "--out", str(tmp_path))
 
 
-@pytest.mark.parametrize("content", ['{"recipe": 5}', '{"batch": "many"}', '{"bach": 3}', "[1]"])
-def test_a_recipe_file_that_is_none_is_refused(capsys, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"recipe": 5}', "wanted an object of a recipe's fields, got 5"),
+        ('{"batch": "many"}', "batch: wanted a value of type int, got 'many'"),
+        ('{"bach": 3}', "unknown field 'bach': did you mean 'batch'?"),
+        ("[1]", "wanted an object of a recipe's fields, got [1]"),
+        ("{}", "wanted an object of a recipe's fields, got {}"),
+        ("", "is not JSON"),
+        ("[" * 100_000, "is not JSON: nested too deeply"),
+        ("\xff\xfe", "is not JSON"),
+        ('{"dim": ' + "9" * 5000 + "}", "is not JSON"),
+        ('{"lr": NaN}', "lr must be 0 or more, and finite, got nan"),
+    ],
+)
+def test_a_recipe_file_that_is_none_is_refused(capsys, tmp_path, content, message):
+    (tmp_path / "recipe.json").write_text(content, encoding="latin-1")
+    words = ["train", "--recipe", str(tmp_path / "recipe.json"), "--out", str(tmp_path / "out")]
+    assert message in refused(capsys, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"dim": 7}', encoding="utf-8-sig")
+    assert read_recipe(tmp_path / "recipe.json") == Recipe(dim=7)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"dim": 8}'])
+def test_a_recipe_file_goes_with_train_alone(capsys, tmp_path, content):
     (tmp_path / "recipe.json").write_text(content)
-    refused(capsys, "train", "--recipe", str(tmp_path / "recipe.json"), "--out", str(tmp_path))
+    words = ["study", "toolkit", "--recipe", str(tmp_path / "recipe.json")]
+    assert "--recipe goes with `nearkin train`, not with 'study'" in refused(capsys, *words)
 
 
 @pytest.mark.parametrize(
@@ -346,11 +383,33 @@ def test_of_a_file_with_splits_queries_are_searched_in_the_gallery(capsys, tmp_p
     assert told[0] == told[1]
 
 
-def test_a_warning_is_one_line_without_code(capsys, monkeypatch):
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    with pytest.raises(SystemExit):
-        main(["data", "where", "nothing"])
-    assert warnings.formatwarning("two\nlines", UserWarning, "f.py", 3) == "nearkin: two lines\n"
+WARN = """
+import warnings
+from nearkin.app.main import COMMANDS, main
+
+def warn() -> None:
+    'Warn.'
+    warnings.warn("two\\nlines")
+
+before, COMMANDS["warn"] = warnings.formatwarning, warn
+main(["warn"])
+assert warnings.formatwarning is before
+"""
+
+
+def test_a_warning_is_one_line_without_code_and_others_stay_as_they_are():
+    done = subprocess.run([sys.executable, "-c", WARN], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "nearkin: two lines\n")
+
+
+@pytest.mark.parametrize("words", ["list", "--help", "train --help", "data where cub"])
+def test_a_reader_who_has_seen_enough_ends_it_quietly(words):
+    read, write = os.pipe()
+    os.close(read)
+    asked = [sys.executable, "-m", "nearkin", *words.split()]
+    done = subprocess.run(asked, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_embeddings_of_a_run_become_features(capsys, tmp_path, features):
@@ -430,8 +489,17 @@ def test_pages_are_made_anew_from_what_is_stored(capsys, tmp_path, monkeypatch):
     said = capsys.readouterr().out
     assert "graph-gain-one-epochs-1: 3 of 14 runs are done" in said
     assert "graph-gain-two-epochs-1: 0 of 14 runs are done" in said
-    Path("out/pages/edges-one-epochs-1.json").write_text("{")
-    assert "edges-one-epochs-1.json is not the note of a page" in refused(capsys, "report", "out")
+    note = Path("out/pages/edges-one-epochs-1.json")
+    told = json.loads(note.read_text())
+    for spoilt in ({"name": "../../elsewhere"}, {"rows": 5}, {"rows": [5]}, {"more": 1}):
+        note.write_text(json.dumps(told | spoilt))
+        said = refused(capsys, "report", "out")
+        assert "edges-one-epochs-1.json is not the note of a page" in said
+    for text in ("{", "[" * 100_000, "5"):
+        note.write_text(text)
+        said = refused(capsys, "report", "out")
+        assert "edges-one-epochs-1.json is not the note of a page" in said
+    assert not list(tmp_path.rglob("elsewhere*"))
 
 
 def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):

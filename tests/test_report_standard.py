@@ -93,6 +93,6 @@ def test_accuracy_speaks_where_every_run_has_it(rows):
 )
 def test_the_command_of_a_row_asks_for_its_recipe(recipe):
     words = shlex.split(standard.command(asdict(recipe)))
-    act = parse(words[1:], Recipe(), COMMANDS)
+    act = parse(words[1:], COMMANDS)
     asked = [*act.args, *act.keywords.values()]  # type: ignore[attr-defined]
     assert recipe in asked

@@ -1,16 +1,28 @@
-"""`nearkin` and `python -m nearkin`: an interrupt is one line from the first moment on."""
+"""`nearkin` and `python -m nearkin`, as a process of its own.
 
+An interrupt is one line from the first moment on, and a reader who has seen enough, as in
+`nearkin list | head -1`, ends the program quietly.
+"""
+
+import os
 import sys
 
 
 def main() -> None:
-    """The command line, whose import takes a second or two."""
+    """The command line, as a process of its own."""
     try:
-        from nearkin.app.main import main as carry_out
+        try:
+            from nearkin.app.main import main as carry_out
+
+            carry_out()
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("nearkin: stopped", file=sys.stderr)
         raise SystemExit(130) from None
-    carry_out()
+    except BrokenPipeError:
+        for stream in (sys.stdout, sys.stderr):  # what is still to be written goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

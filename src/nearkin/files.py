@@ -1,11 +1,12 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all; those of strangers, read with an error in one line."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -27,3 +28,23 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise cause from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a stranger's holds; a byte-order mark before it is no part of it."""
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(text: bytes | str, name: str) -> Any:
+    """What a text of JSON says; `name` is what errors call it.
+
+    >>> parse_json("[" * 100_000, "x.json")
+    Traceback (most recent call last):
+    ValueError: x.json is not JSON: nested too deeply
+    """
+    try:
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+    except RecursionError:
+        raise ValueError(f"{name} is not JSON: nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {error}") from None

@@ -1,4 +1,4 @@
-"""Words of the command line: the command they ask for, key=value, a recipe's file, complaints."""
+"""The words of a command line: a command and its flags, key=value, and the file of a recipe."""
 
 from __future__ import annotations
 
@@ -7,23 +7,139 @@ import inspect
 import io
 import json
 import re
-import typing
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial, wraps
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from nearkin.names import look_up, nearest
-from nearkin.runs.recipe import Plain, Recipe
+from nearkin.files import read_json
+from nearkin.names import Plain, look_up, nearest, resolve, unknown
+from nearkin.runs.recipe import Recipe
 
-Commands = Mapping[str, Callable]
-"""Name -> what carries it out; its parameters are the flags."""
+Commands = Mapping[str, Any]
+"""Name -> a function, or its "module:function"; its parameters are the flags."""
 
 
-def key_values(words: list[str]) -> dict[str, Plain]:
+def parse(words: Sequence[str], commands: Commands) -> Callable[[], None]:
+    """The command that the words ask for, not yet carried out; prints help where that is asked."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(commands))
+        raise SystemExit(0 if words else 2)
+    name, *rest = words
+    command = look_up(name, commands, "command")
+    rest, recipe = split_recipe_file(rest)
+    refuse_twice(rest)
+    asked = command
+    if recipe:
+        if "recipe" not in inspect.signature(command).parameters:
+            raise ValueError(f"--recipe goes with `nearkin train`, not with {name!r}")
+        asked = partial(command, recipe=read_recipe(Path(recipe)))  # the defaults of the flags
+
+    @wraps(command)
+    def deferred(*args, **kwargs):
+        return partial(asked, *args, **kwargs)
+
+    deferred.__signature__ = inspect.signature(asked)  # type: ignore[attr-defined]
+    frame = io.StringIO()
+    try:
+        with rules(), contextlib.redirect_stderr(frame):
+            return tyro.cli(deferred, prog=f"nearkin {name}", args=rest)
+    except SystemExit as leave:
+        if leave.code:
+            raise ValueError(complaint(frame.getvalue(), flags(command))) from None
+        raise
+
+
+def overview(commands: Commands) -> str:
+    """What `nearkin --help` prints: each command with its first line and its examples."""
+    lines = [
+        "Embeddings in which near means kin: train them, and find out which method does it best."
+    ]
+    for name, command in commands.items():
+        text = inspect.getdoc(resolve(command)) or ""
+        examples = [line for line in text.splitlines() if line.startswith("Example:")]
+        lines += ["", f"  nearkin {name}: {text.splitlines()[0]}"]
+        lines += [f"      {line.removeprefix('Example: ')}" for line in examples]
+    return "\n".join([*lines, "", "nearkin COMMAND --help lists the flags of a command."])
+
+
+def flags(command: Callable) -> dict[str, Any]:
+    """Flag -> type: of a command's parameters, and of the fields of the dataclasses among them.
+
+    >>> def command(x: int, recipe: Recipe): ...
+    >>> list(flags(command))[:3]
+    ['--x', '--data', '--keep-images']
+    """
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
+        if is_dataclass(kind):
+            found |= flags(kind)  # type: ignore[arg-type]
+        elif not set(marks) & set(get_args(tyro.conf.Positional[str])[1:]) and name != "return":
+            found[f"--{name.replace('_', '-')}"] = kind
+    return found
+
+
+def complaint(frame: str, valid: Mapping[str, Any]) -> str:
+    """tyro's framed complaint in one line: what stands between its title and its next rule."""
+    body = "\n".join(line.strip("│| ") for line in frame.strip().splitlines()[1:])
+    parts = (" ".join(part.split()) for part in re.split(r"^\W+$", body, flags=re.MULTILINE))
+    text = next(filter(None, parts))
+    wrong = re.match(r"Unrecognized options: (-[\w-]+)", text)
+    if not wrong:
+        return text
+    negated = [f"--no-{flag[2:]}" for flag, kind in valid.items() if kind is bool]
+    return f"{text}: did you mean {nearest(wrong[1], [*valid, *negated])}?"
+
+
+def refuse_twice(words: Sequence[str]) -> None:
+    """No flag may be given twice: of two the first would be dropped.
+
+    >>> refuse_twice(["--loss-options", "margin=1", "--loss_options=form=printed"])
+    Traceback (most recent call last):
+    ValueError: --loss-options is given twice: put all its values behind one
+    """
+    given = [w.partition("=")[0].replace("_", "-") for w in words if w.startswith("--")]
+    given = [flag.replace("--no-", "--", 1) for flag in given if flag != "--help"]
+    for flag in given:
+        if given.count(flag) > 1:
+            raise ValueError(f"{flag} is given twice: put all its values behind one")
+
+
+def split_recipe_file(words: Sequence[str]) -> tuple[list[str], str]:
+    """The words without --recipe FILE, and the file; "" where there is none.
+
+    >>> split_recipe_file(["--dim", "8", "--recipe=a.json"])
+    (['--dim', '8'], 'a.json')
+    """
+    words = [w for word in words for w in re.split("(?<=^--recipe)=", word, maxsplit=1)]
+    if "--recipe" not in words:
+        return words, ""
+    at = words.index("--recipe")
+    if words[at + 1 : at + 2] in ([], [""]):
+        raise ValueError("--recipe wants a file")
+    return words[:at] + words[at + 2 :], words[at + 1]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a JSON file: an object of its fields, or a row, whose recipe is meant."""
+    found = read_json(path)
+    if isinstance(found, dict):
+        found = found.get("recipe", found)
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"{path}: wanted an object of a recipe's fields, got {found!r:.60}")
+    valid = [f.name for f in fields(Recipe)]
+    for name in found:
+        if name not in valid:
+            raise ValueError(f"{path}: {unknown(name, valid, 'field')}")
+    return Recipe(**found)
+
+
+def key_values(words: Sequence[str]) -> dict[str, Plain]:
     """['margin=0.5', 'form=printed'] -> {'margin': 0.5, 'form': 'printed'}."""
     found: dict[str, Plain] = {}
     for word in words:
@@ -32,22 +148,20 @@ def key_values(words: list[str]) -> dict[str, Plain]:
             raise ValueError(f"wanted key=value, got {word!r}")
         if key in found:
             raise ValueError(f"{key} is given twice")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-        if not isinstance(found[key], Plain):
-            found[key] = value
+        found[key] = value
+        with contextlib.suppress(ValueError, RecursionError):
+            typed = json.loads(value)
+            found[key] = typed if isinstance(typed, Plain) else value
     return found
 
 
-def registry() -> ConstructorRegistry:
+def rules() -> ConstructorRegistry:
     """tyro's rules, and that a mapping is typed as key=value key=value ..."""
-    rules = ConstructorRegistry()
+    registry = ConstructorRegistry()
 
-    @rules.primitive_rule
+    @registry.primitive_rule
     def mapping(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if typing.get_origin(info.type) is not Mapping:
+        if get_origin(info.type) is not Mapping:
             return None
         return PrimitiveConstructorSpec(
             nargs="*",
@@ -57,110 +171,4 @@ def registry() -> ConstructorRegistry:
             str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
         )
 
-    return rules
-
-
-def split_recipe_file(words: list[str]) -> tuple[list[str], Recipe]:
-    """The words without --recipe FILE, and the recipe that the file holds; flags go before it."""
-    words = [
-        part for w in words for part in (w.split("=", 1) if w.startswith("--recipe=") else [w])
-    ]
-    if "--recipe" not in words:
-        return words, Recipe()
-    at = words.index("--recipe")
-    if at + 1 == len(words):
-        raise ValueError("--recipe wants a file")
-    return words[:at] + words[at + 2 :], read_recipe(Path(words[at + 1]))
-
-
-def read_recipe(path: Path) -> Recipe:
-    """A recipe from a JSON file: an object of its fields, or a row, whose recipe is meant."""
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: wanted an object of a recipe's fields, got {found!r:.60}")
-    found = found.get("recipe", found)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: wanted an object as recipe, got {found!r:.60}")
-    valid = [f.name for f in fields(Recipe)]
-    for name in found:
-        if name not in valid:
-            raise ValueError(
-                f"{path}: unknown field {name!r}: did you mean {nearest(name, valid)!r}?"
-            )
-    return Recipe(**found)
-
-
-def complaint(text: str) -> str:
-    """tyro's framed complaint in one line: what stands above the rule, and the nearest flag."""
-    frame = "\n".join(line.strip("│| ") for line in text.strip().splitlines()[1:])
-    parts = (" ".join(part.split()) for part in re.split(r"^\W+$", frame, flags=re.MULTILINE))
-    said, *rest = filter(None, parts)
-    if said.startswith("Unrecognized"):
-        near = re.findall(r"(?<!\S)--[\w-]+", " ".join(rest))
-        wrong = next((word.strip(",") for word in said.split() if word.startswith("-")), "")
-        said += f": did you mean {nearest(wrong, near)}?" if near else ""
-    return said
-
-
-def one_line(message: Warning | str, *_) -> str:
-    """A warning as the command line says it."""
-    return f"nearkin: {' '.join(str(message).split())}\n"
-
-
-def parse(words: list[str], recipe: Recipe, commands: Commands) -> Callable[[], None]:
-    """The command that the words ask for, not yet carried out; prints help where that is asked."""
-    if not words or words[0] in ("-h", "--help"):
-        print(overview(commands))
-        raise SystemExit(0 if words else 2)
-    name, *rest = words
-    refuse_twice(rest)
-    command = look_up(name, commands, "command")
-    if "recipe" in inspect.signature(command).parameters:
-        command = partial(command, recipe=recipe)
-    elif recipe != Recipe():
-        raise ValueError(f"--recipe goes with `nearkin train`, not with {name!r}")
-
-    @wraps(commands[name])
-    def deferred(*args, **kwargs):
-        return partial(command, *args, **kwargs)
-
-    # so that the file's recipe is the default
-    deferred.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
-    said = io.StringIO()
-    try:
-        with registry(), contextlib.redirect_stderr(said):
-            return tyro.cli(deferred, prog=f"nearkin {name}", args=rest)
-    except SystemExit as leave:
-        if leave.code:
-            raise ValueError(complaint(said.getvalue())) from None
-        raise
-
-
-def refuse_twice(words: list[str]) -> None:
-    """No flag may be given twice: of two the first would be dropped.
-
-    >>> refuse_twice(["--loss-options", "margin=1", "--loss_options=form=printed"])
-    Traceback (most recent call last):
-    ValueError: --loss-options is given twice: put all its values behind one
-    """
-    flags = [w.partition("=")[0].replace("_", "-") for w in words if w.startswith("--")]
-    flags = [flag.replace("--no-", "--", 1) for flag in flags if flag != "--help"]
-    for flag in flags:
-        if flags.count(flag) > 1:
-            raise ValueError(f"{flag} is given twice: put all its values behind one")
-
-
-def overview(commands: Commands) -> str:
-    """What `nearkin --help` says: each command with its first line and its example."""
-    lines = [
-        "Embeddings in which near means kin: train them, and find out which method does it best."
-    ]
-    for name, command in commands.items():
-        text = inspect.getdoc(command) or ""
-        examples = [line for line in text.splitlines() if line.startswith("Example:")]
-        lines += ["", f"  nearkin {name}: {text.splitlines()[0]}"]
-        lines += [f"      {line.removeprefix('Example: ')}" for line in examples]
-    return "\n".join([*lines, "", "nearkin COMMAND --help lists the flags of a command."])
+    return registry

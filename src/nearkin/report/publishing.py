@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from nearkin.answers import Answer
+from nearkin.files import read_json
 from nearkin.report import tables
 from nearkin.report.page import write, write_markdown, write_page
 from nearkin.runs.store import Store
@@ -35,13 +36,20 @@ class Page:
 
 def noted(out: Path) -> list[Page]:
     """The pages of a folder, by name; also of studies that are not finished."""
-    found = []
-    for path in sorted((out / "pages").glob("*.json")):
-        try:
-            found.append(Page(**json.loads(path.read_text())))
-        except (ValueError, TypeError):
-            raise ValueError(f"{path} is not the note of a page; delete it") from None
-    return found
+    return [read_page(path) for path in sorted((out / "pages").glob("*.json"))]
+
+
+def read_page(path: Path) -> Page:
+    """The page that a note names; a note under another name would write over other files."""
+    try:
+        page = Page(**read_json(path))
+        texts = (page.study, page.command, *page.rows)
+        sound = page.name == path.stem and all(isinstance(text, str) for text in texts)
+    except (ValueError, TypeError):
+        sound = False
+    if not sound:
+        raise ValueError(f"{path} is not the note of a page; delete it")
+    return page
 
 
 def show(

@@ -28,11 +28,12 @@ from nearkin.runs.evaluate import (
 )
 from nearkin.runs.log import Silent, StepLog
 from nearkin.runs.loop import Run, restore, save, train
-from nearkin.runs.machine import Peak, keep_freed_memory, machine, usable, versions
+from nearkin.runs.machine import Peak, machine, usable, versions
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 
 SAVE_SECONDS = 30.0  # of training between two checkpoints within an epoch
+MOST_THREADS = 1024  # more than any machine's cores; a million end torch without a word
 CONFUSED = 20  # classes at most, of a data set whose rows tell which are mistaken for which
 
 
@@ -51,8 +52,8 @@ class Place:
     save_seconds: float = SAVE_SECONDS
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ValueError(f"threads must be 0 or more, got {self.threads}")
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads must be 0 to {MOST_THREADS}, got {self.threads}")
 
 
 @lru_cache(maxsize=2)
@@ -107,7 +108,6 @@ def carry_out(
     recipe: Recipe, store: Store, folder: Path, place: Place, study: str, bar: Silent
 ) -> dict:
     """One run from its start, or from its last checkpoint, to its row."""
-    keep_freed_memory()
     if place.threads:
         torch.set_num_threads(place.threads)
     splits, device = splits_of(recipe, place), usable(place.device)

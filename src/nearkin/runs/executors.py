@@ -21,7 +21,7 @@ from nearkin import registry
 from nearkin.data.sets.catalogue import there
 from nearkin.runs.engine import Place, one_line, refuse_left_out, run
 from nearkin.runs.log import Silent
-from nearkin.runs.machine import cores, machine, versions
+from nearkin.runs.machine import cores, keep_freed_memory, machine, versions
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 
@@ -139,6 +139,7 @@ def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
 def begin_worker(entries: Mapping[str, registry.Registry]) -> None:
     """In a worker: know the parent's registries, and end when it does, however that ends."""
     registry.adopt(entries)
+    keep_freed_memory()
     parent = parent_process()
     assert parent, "only a worker has a parent to end with"
 
@@ -160,7 +161,8 @@ def in_processes(
     missing, fruitless = list(work), 0
     while missing:
         told = (registry.entries(),)
-        with ProcessPoolExecutor(jobs, get_context("spawn"), begin_worker, told) as pool:
+        workers = min(jobs, len(missing))
+        with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, told) as pool:
             try:
                 # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
                 heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -1,0 +1,54 @@
+"""`nearkin embed`: a data set's embeddings by one backbone, written to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tyro.conf import OmitArgPrefixes
+
+from nearkin.app.output import Machine
+from nearkin.names import Plain
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What is embedded, and by what."""
+
+    data: str
+    """data set: a name from `nearkin list`, or folder:PATH"""
+    output: Path
+    """.npz file to write; features:FILE then reads it"""
+    checkpoint: Path | None = None
+    """backbone.pt of a run; by default a backbone by name, as it is"""
+    backbone: str = ""
+    """a name from `nearkin list`, or timm:NAME, by default lite0; its features, without a head
+    (those of network and mlp are of random weights)"""
+    backbone_options: Mapping[str, Plain] = field(default_factory=dict)
+    """key=value ... for the backbone's constructor"""
+    size: int = 0
+    """side of the pictures in pixels; 0: as the checkpoint had it, else small sets as they are and
+    photographs at 128"""
+
+
+def embed(
+    embedding: OmitArgPrefixes[Embedding], machine: OmitArgPrefixes[Machine] = Machine()
+) -> None:
+    """Write a data set's embeddings by one backbone to a file, for heads and losses to train on.
+
+    Example: nearkin embed --data cub --backbone lite0 --size 224 --output cub.npz
+
+    Example: nearkin embed --data mnist-5k --checkpoint out/runs/HASH/backbone.pt --output x.npz
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from nearkin.runs.embedding import load_and_embed
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as shown:
+        task = shown.add_task(f"embedding {embedding.data}", total=None)
+        for progress in load_and_embed(**vars(embedding), place=machine.place()):
+            shown.update(task, completed=progress.done, total=progress.total)
+    print(f"{embedding.output}: {progress.total:,} embeddings, for features:{embedding.output}")

@@ -1,0 +1,74 @@
+"""`nearkin evaluate`: the metrics of embeddings that a file holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nearkin.names import unknown
+from nearkin.registry import METRICS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nearkin.data import Split
+
+
+def evaluate(
+    embeddings: Path,
+    gallery: Path | None = None,
+    metric: str = "",
+    ks: tuple[int, ...] = (1, 2, 4, 8),
+    clusters: bool = True,
+    intervals: bool = False,
+    memory: float = 1e9,
+) -> None:
+    """Print the metrics of stored embeddings as JSON; the file holds x (N, D) and y (N,), and,
+    where some of them are no queries, split (N,) of train, query and gallery.
+
+    Example: nearkin evaluate --embeddings out/runs/HASH/embeddings.npz
+
+    Example: nearkin evaluate --embeddings x.npz --ks 1 10 100 1000 --intervals --no-clusters
+
+    Args:
+        embeddings: .npz file of the queries; what `embed` writes has all splits, of which query and
+            gallery count here.
+        gallery: .npz file of what they are searched in, all of it; by default each other.
+        metric: what near means: cosine, inner or euclidean; by default what the file's array
+            `metric` says, else cosine.
+        ks: the k of recall@k.
+        clusters: whether to add NMI and AMI, by k-means.
+        intervals: whether to add 95 % intervals, by a bootstrap over the classes.
+        memory: bytes that the search may use.
+    """
+    from nearkin import measure
+    from nearkin.data.sets.features import parts_of, read_arrays, read_features
+    from nearkin.data.splits import in_classes_of
+
+    parts = parts_of(embeddings)
+    query, searched = parts["query"], parts["gallery"]
+    metric = metric or str(read_arrays(embeddings, ["metric"]).get("metric", "cosine"))
+    if metric not in METRICS:
+        raise unknown(metric, METRICS, f"metric of {embeddings}")
+    sides: dict[str, Any] = {
+        "query": vectors_of(query, embeddings, metric),
+        "query_labels": query.labels,
+    }
+    if gallery:
+        searched = read_features(gallery)
+    if len(searched):
+        sides["gallery"] = vectors_of(searched, gallery or embeddings, metric)
+        sides["gallery_labels"] = in_classes_of(query, searched)
+    metrics = measure.evaluate(
+        **sides, metric=metric, ks=ks, clusters=clusters, intervals=intervals, memory=memory
+    )
+    print(json.dumps({"metric": metric, **metrics}, indent=2))
+
+
+def vectors_of(split: Split, path: Path, metric: str) -> Tensor:
+    """The vectors of a file, all of which have neighbours."""
+    from nearkin.measure import check_embeddings
+
+    check_embeddings(split.tensor, str(path), zero=metric != "cosine")
+    return split.tensor

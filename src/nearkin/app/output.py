@@ -1,0 +1,48 @@
+"""The flags that commands share: where results go, and the machine that makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import OmitArgPrefixes
+
+if TYPE_CHECKING:
+    from nearkin.runs.engine import Place
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the data are, and what the work is done on."""
+
+    root: Path | None = None
+    """folder of the data sets; by default NEARKIN_DATA, else ./data"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """what to compute on"""
+    threads: int = 0
+    """threads of each process; 0: all cores, shared between the jobs"""
+    download: bool = False
+    """fetch a data set that is missing, where that can be done"""
+    skip_bad: bool = False
+    """leave out pictures that cannot be read, and count them"""
+
+    def place(self) -> Place:
+        """The machine as the engine takes it."""
+        from nearkin.runs.engine import Place
+
+        root = str(self.root) if self.root else None
+        return Place(root, self.device, self.download, self.skip_bad, self.threads)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go, and the machine that makes them."""
+
+    out: Path = Path("out")
+    """folder of the results"""
+    machine: OmitArgPrefixes[Machine] = Machine()
+
+    def place(self) -> Place:
+        """The machine as the engine takes it."""
+        return self.machine.place()

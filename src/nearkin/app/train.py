@@ -1,0 +1,33 @@
+"""`nearkin train`: one recipe, run and stored."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from tyro.conf import OmitArgPrefixes
+
+from nearkin.app.output import Output
+from nearkin.runs.recipe import Recipe
+
+
+def train(recipe: OmitArgPrefixes[Recipe], output: OmitArgPrefixes[Output] = Output()) -> None:
+    """Train and evaluate one recipe, and store its row under --out.
+
+    --recipe FILE reads one from JSON, a row's too; other flags change what it says.
+
+    Example: nearkin train --data mnist-5k --loss ratio-triplet --dim 64 --epochs 8
+
+    Example: nearkin train --recipe my.json --loss contrastive --loss-options margin=0.5
+    """
+    from nearkin.runs.engine import run
+    from nearkin.runs.log import bar
+    from nearkin.runs.machine import keep_freed_memory
+    from nearkin.runs.store import Store
+
+    keep_freed_memory()
+    if Store(output.out).find(recipe):
+        print(f"nearkin: {recipe.hash} is stored in {output.out}: nothing was run", file=sys.stderr)
+    with bar() as shown:
+        row = run(recipe, output.out, place=output.place(), bar=shown)
+    print(json.dumps({"hash": row["hash"], "status": row["status"], **row["metrics"]}, indent=2))
