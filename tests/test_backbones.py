@@ -142,11 +142,32 @@ def test_errors_say_what_was_wanted(build, message):
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"lite0", "timm"}))
 def test_every_backbone_is_a_trunk_and_a_head(name):
     torch.manual_seed(0)
-    shape = {"network": (1, 28, 28)}.get(name, (12,))
+    shape = (1, 28, 28) if name in ("network", "layers") else (12,)
     backbone = make(name, {}, shape, 7)
     x = torch.randn(3, *shape)
     assert backbone(x).shape == (3, 12 if name == "identity" else 7)
     torch.testing.assert_close(backbone(x), backbone.head(backbone.trunk(x)))
+
+
+def test_a_network_is_built_again_from_its_layers_in_words():
+    net = Network(12, 11, 2, 3).add_conv(3, 4, 2, 1, 5).add_conv(1, 1, 2, 2, 4).add_fc(7).add_fc(6)
+    assert net.layers == "conv 3 4 2 1 5, conv 1 1 2 2 4, fc 7, fc 6"
+    again = make("layers", {"layers": net.layers}, (2, 12, 11), 3)
+    again.load_state_dict(net.state_dict())
+    x = torch.randn(2, 2, 12, 11)
+    assert torch.equal(again(x), net(x))
+    assert make("layers", {"layers": ""}, (1, 8, 8), 2).layers == ""
+    staged = make("layers", {"layers": "fc 7, fc 6, stages 2 each"}, (2, 12, 11), 3)
+    assert staged.layers == "fc 7, fc 6, stages 2 each"
+    assert staged.slices == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "layers", ["conv 3", "fc", "fc x", "pool 2", "fc -3", "conv 5 5 2 2 32 fc 3"]
+)
+def test_layers_that_are_none(layers):
+    with pytest.raises(ValueError, match="layers: wanted such as conv 5 5 2 2 32, fc 256, got"):
+        make("layers", {"layers": layers}, (1, 28, 28), 2)
 
 
 def test_options_of_the_network_are_its_layers():

@@ -241,6 +241,7 @@ def test_errors_say_what_was_wanted(build, message):
 
 KEPT = {
     "network": ({"filters": "2,3", "units": "5"}, (1, 12, 12)),
+    "layers": ({"layers": "conv 4 3 2 2 3, fc 7"}, (1, 12, 12)),
     "linear": ({}, (9,)),
     "mlp": ({"hidden": 5}, (9,)),
     "identity": ({}, (9,)),

@@ -6,7 +6,8 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
     {"names", "registry", "tensors", "files"},
-    {"data", "graphs", "measure", "models"},
+    {"data", "graphs", "measure"},
+    {"models"},
     {"losses"},
     {"runs"},
     {"answers"},

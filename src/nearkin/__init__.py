@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nearkin.data import load
     from nearkin.measure import evaluate, neighbours, verify
     from nearkin.models import Network
+    from nearkin.models.model import Model
     from nearkin.runs.engine import Place, run
     from nearkin.runs.executors import complete
     from nearkin.runs.recipe import Recipe
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 WINGS = ("models", "data", "graphs", "losses", "measure", "report", "runs", "studies")
 NAMES = {
+    "Model": "nearkin.models.model",
     "Network": "nearkin.models",
     "Place": "nearkin.runs.engine",
     "Recipe": "nearkin.runs.recipe",
@@ -39,6 +41,7 @@ NAMES = {
 }
 MODULES = {"verify": "nearkin.measure.verify"}
 __all__ = [
+    "Model",
     "Network",
     "Place",
     "Recipe",

@@ -30,6 +30,7 @@ DATASETS: Registry = {  # (Request) -> Splits; folder and features take a path a
 }
 BACKBONES: Registry = {  # (input_shape, dim, **options) -> Backbone; timm takes a name too
     "network": "nearkin.models.network:small_network",
+    "layers": "nearkin.models.network:layered",
     "linear": "nearkin.models.features:linear",
     "mlp": "nearkin.models.features:mlp",
     "identity": "nearkin.models.features:identity",

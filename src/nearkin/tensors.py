@@ -176,3 +176,18 @@ def effective_rank(x: Tensor) -> Tensor:
     total = values.sum()
     share = values / total.clamp_min(torch.finfo(torch.double).tiny)
     return torch.where(total > 0, torch.special.entr(share).sum().exp(), 0)
+
+
+def usable(device: str) -> str:
+    """cpu, cuda or cuda:N: what auto means here, or what was asked for, if there is one."""
+    try:
+        wanted = torch.device("cpu" if device == "auto" else device)
+    except RuntimeError:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from None
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device}: wanted a GPU, and torch finds none")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device}: torch finds {torch.cuda.device_count()} GPUs")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device

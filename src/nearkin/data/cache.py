@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -108,6 +109,15 @@ class Photographs:
         height, width = int(self.heights[0]), int(self.widths[0])
         rows = self.pixels.unfold(0, height * width * self.channels, 1)[self.starts]
         return rows.view(-1, height, width, self.channels).permute(0, 3, 1, 2).contiguous()
+
+
+def stored_side(size: int) -> int:
+    """The short side at which photographs are stored for batches of this side: 8/7 of it, or 256.
+
+    >>> stored_side(224), stored_side(448)
+    (256, 512)
+    """
+    return max(256, ceil(size * 8 / 7))
 
 
 def cache_folder(root: Path) -> Path:

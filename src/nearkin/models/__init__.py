@@ -14,7 +14,7 @@ from inspect import Parameter, signature
 
 from nearkin.models.features import Backbone
 from nearkin.models.network import Network
-from nearkin.models.pretrained import fill
+from nearkin.models.pretrained import fill, tensors
 from nearkin.models.pretrained import read as read
 from nearkin.names import construct, look_up, parameters_of
 from nearkin.registry import BACKBONES
@@ -89,4 +89,14 @@ def parts_of(description: Mapping) -> list:
     keys = ("name", "options", "input_shape", "dim", "state")
     if not isinstance(description, Mapping) or set(description) != set(keys):
         raise ValueError(f"not the checkpoint of a backbone: wanted {', '.join(keys)}")
-    return [description[key] for key in keys]
+    name, options, shape, dim, state = (description[key] for key in keys)
+    plain = isinstance(options, Mapping) and all(isinstance(key, str) for key in options)
+    sides = isinstance(shape, list | tuple) and all(
+        type(side) is int and side > 0 for side in shape
+    )
+    if not (isinstance(name, str) and plain and sides and shape and type(dim) is int and dim > 0):
+        raise ValueError(
+            "not the checkpoint of a backbone: wanted a name, options, a shape and a dim, got "
+            f"{name!r:.40}, {options!r:.40}, {shape!r:.40} and {dim!r:.40}"
+        )
+    return [name, options, shape, dim, tensors(state, f"the checkpoint of a backbone {name!r}")]

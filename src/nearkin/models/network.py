@@ -16,6 +16,8 @@ from nearkin.models.stages import Levels, StagedHead, reads_each, slices_of
 from nearkin.tensors import at_least_float32
 
 Shape = tuple[int, ...]
+LAYER_SIZES = {"conv": 5, "fc": 1, "stages": 1}
+STANDARD = "conv 5 5 2 2 32, conv 5 5 2 2 64, fc 1024, fc 256"  # what small_network makes
 
 
 class Network(nn.Module):
@@ -43,6 +45,7 @@ class Network(nn.Module):
         self.input_shape = (channels, height, width)
         self.shape: Shape = self.input_shape  # of what the trunk gives
         self.dim = dim
+        self.layers = ""  # so far, as the backbone `layers` takes them
         self.trunk: Any = nn.Sequential()  # after add_stages its Levels
         self.renew_head()
 
@@ -82,6 +85,7 @@ class Network(nn.Module):
         # the pool first: it gives the same (ReLU is monotone), and leaves the ReLU less to do
         self.trunk.extend([for_relu(convolution), nn.MaxPool2d(pool), nn.ReLU()])
         self.shape = (filters, height // pool_height, width // pool_width)
+        self.note("conv", *kernel, *pool, filters)
         self.renew_head()
         return self
 
@@ -92,6 +96,7 @@ class Network(nn.Module):
         linear = for_relu(nn.Linear(prod(self.shape), units))
         self.trunk.extend([nn.Flatten(), linear, nn.ReLU()])
         self.shape = (units,)
+        self.note("fc", units)
         self.renew_head()
         return self
 
@@ -104,6 +109,7 @@ class Network(nn.Module):
                 their pixels; "last" for all slices from the last layer.
         """
         refuse_below_one("add_stages", {"stages": stages})
+        self.note("stages", stages, levels)
         if not reads_each(stages, levels):
             self.head = nn.Sequential(
                 nn.Flatten(), StagedHead([prod(self.shape)], self.dim, stages)
@@ -148,15 +154,24 @@ class Network(nn.Module):
         if self.slices:
             raise ValueError(f"{where}: layers come before the stages")
 
+    def note(self, *words: str | int) -> None:
+        """Write down a layer that was added."""
+        layer = " ".join(map(str, words))
+        self.layers = f"{self.layers}, {layer}" if self.layers else layer
+
     def renew_head(self) -> None:
         """A last linear layer, from what the trunk gives now to the embedding."""
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(prod(self.shape), self.dim))
 
 
 def in_full(layer: nn.Module, x: Tensor) -> Tensor:
-    """layer(x) in float32 under autocast too: in bf16, 2-D embeddings fall on a coarse lattice."""
+    """layer(x) in float32 under autocast too: in bf16, 2-D embeddings fall on a coarse lattice.
+
+    A layer whose own weights are in half precision computes in that.
+    """
+    weights = next((p.dtype for p in layer.parameters()), torch.float32)
     with torch.autocast(x.device.type, enabled=False):
-        return layer(at_least_float32(x))
+        return layer(x.to(weights) if weights.itemsize == 2 else at_least_float32(x))
 
 
 def for_relu(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
@@ -203,6 +218,31 @@ def small_network(
     for count in numbers("units", units):
         net.add_fc(count)
     return net if stages == 1 else net.add_stages(stages, levels)
+
+
+def layered(input_shape: Shape, dim: int, *, layers: str = STANDARD) -> Network:
+    """A `Network` on pictures (C, H, W) from its layers in words.
+
+    Args:
+        layers: in turn, separated by commas: "conv" and the five numbers of `Network.add_conv`,
+            "fc" and the number of `Network.add_fc`, or "stages", their number and "each" or "last"
+            for `Network.add_stages`, as in "conv 5 5 2 2 32, fc 256".
+    """
+    if len(input_shape) != 3:
+        raise ValueError(f"backbone 'layers' wanted pictures (C, H, W), got inputs {input_shape}")
+    channels, height, width = input_shape
+    net = Network(height, width, channels, dim)
+    for layer in filter(None, (part.strip() for part in layers.split(","))):
+        kind, *words = layer.split()
+        sizes = [int(word) for word in words if word.isdecimal()]
+        levels = words[1:] if kind == "stages" else []
+        if kind not in LAYER_SIZES or [len(sizes), len(words)] != [
+            LAYER_SIZES[kind],
+            len(sizes) + len(levels),
+        ]:
+            raise ValueError(f"layers: wanted such as conv 5 5 2 2 32, fc 256, got {layer!r}")
+        getattr(net, f"add_{kind}")(*sizes, *levels)
+    return net
 
 
 def numbers(name: str, text: str) -> list[int]:

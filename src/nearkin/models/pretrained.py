@@ -5,6 +5,7 @@ Dimensions: B batch, C channels and H x W cells of the last feature map, F featu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -245,19 +246,47 @@ def read(path: Path) -> dict:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
-    except Exception:  # bytes that are no checkpoint can be taken for anything
-        found = None
+    except Exception as error:  # bytes that are no checkpoint can be taken for anything
+        raise ValueError(f"{path}: {unreadable(error)}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: broken, or not tensors and plain data alone")
+        raise ValueError(f"{path}: {unreadable()}")
     return found
+
+
+def unreadable(error: Exception | None = None) -> str:
+    """What is wrong with a file of torch; an object in it that only code could make is named."""
+    object_ = re.search(r"GLOBAL ([\w.]+)", str(error))
+    named = f": it holds a {object_[1]}, save the state dict alone" if object_ else ""
+    return f"broken, or not tensors and plain data alone{named}"
 
 
 def without_classifier(model: Any, found: dict, source: str) -> dict[str, Tensor]:
     """The tensors of a state dict, less those of the classifier that the model has no more."""
-    state = tensors(found.get("state_dict", found), source)
+    state = state_dict_in(found, source)
     names = model.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
     return {k: v for k, v in state.items() if not k.startswith(heads)}
+
+
+def state_dict_in(found: Mapping, source: str) -> dict[str, Tensor]:
+    """The state dict in a trainer's checkpoint, under whatever key and prefix it stands.
+
+    >>> list(state_dict_in({"model": {"module.fc.bias": torch.zeros(2)}, "epoch": 3}, "x.pth"))
+    ['fc.bias']
+    """
+    state = next((found[key] for key in KEYS if isinstance(found.get(key), Mapping)), found)
+    state = dict(tensors(state, source))
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), ""):
+        if not state:
+            break
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+KEYS = ("state_dict", "model", "model_state_dict", "model_state", "network", "net", "weights")
+"""Where trainers put the state dict."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.", "network.")
+"""What wrappers put before each name: DistributedDataParallel, torch.compile, Lightning, ..."""
 
 
 def tensors(state: Any, source: str) -> Mapping[str, Tensor]:
@@ -265,6 +294,8 @@ def tensors(state: Any, source: str) -> Mapping[str, Tensor]:
     plain = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
     if not plain or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{source}: wanted a state dict, names and their tensors")
+    if any(tensor.layout != torch.strided for tensor in state.values()):
+        raise ValueError(f"{source}: wanted a state dict of dense tensors, got sparse ones")
     return state
 
 

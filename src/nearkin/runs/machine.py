@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from nearkin.tensors import usable as usable
+
 PACKAGES = ("nearkin", "torch", "torchvision", "timm", "pytorch-metric-learning", "faiss-cpu")
 
 
@@ -61,13 +63,6 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def usable(device: str) -> str:
-    """cpu or cuda: what auto means here, or what was asked for, if there is one."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: wanted a GPU, and torch finds none")
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Peak:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nearkin.data.cache import Photographs, photographs
+from nearkin.data.cache import Photographs, photographs, stored_side
 from nearkin.data.sources import Request
 from nearkin.data.splits import Split, Splits
 
@@ -64,12 +63,11 @@ def assembled(
     """The listings "train", "query" and, where it is apart, "gallery", with their pictures."""
     files = [file for listing in listings.values() for file in listing.files]
     cache_name = name.partition(":")[0]
-    short_side = max(256, ceil(request.size * 8 / 7))
     pictures, kept = photographs(
         cache_name,
         root,
         files,
-        short_side=short_side,
+        short_side=stored_side(request.size),
         channels=channels,
         skip_bad=request.skip_bad,
     )

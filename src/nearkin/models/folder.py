@@ -1,0 +1,289 @@
+"""A Model's folder: written whole, read strictly, without code; one line says what is wrong.
+
+model.safetensors   the tensors; by timm's names where timm can build the Model from them
+config.json         timm's, or architecture "nearkin"; the block "nearkin" holds metric, classes,
+                    recipe, provenance, how the backbone is built, and SHA-256 of every file
+preprocess.json     from a picture to the backbone's pixels; not of a Model that takes vectors
+README.md           a card for people
+golden/             eight pictures (of a Model that takes vectors: none) and their embeddings
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from nearkin.files import write_whole
+from nearkin.models import assembly, golden, timm_layout
+from nearkin.models.card import card
+from nearkin.models.preprocess import Preprocessing
+from nearkin.models.pretrained import fill
+
+if TYPE_CHECKING:
+    from nearkin.models.model import Model
+
+T = TypeVar("T")
+FORMAT = 1
+WEIGHTS, CONFIG, STEPS, CARD = "model.safetensors", "config.json", "preprocess.json", "README.md"
+EMBEDDINGS = "golden/embeddings.safetensors"
+BACKBONE = "how the backbone is built"
+LARGEST = 2**26  # bytes of a config.json
+
+
+def save(model: Model, path: Path) -> Path:
+    """Write the folder; config.json, which vouches for the other files, comes last."""
+    from safetensors.torch import save as packed
+
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: wanted a folder for the Model, got a file")
+    place = model.device
+    model.backbone.to("cpu")
+    try:
+        described = description(model.backbone)
+        layout = timm_layout.layout_of(model.backbone) if model.preprocessing else None
+        config = (
+            timm_layout.config_of(layout, model.backbone, model.preprocessing)
+            if layout and model.preprocessing
+            else None
+        )
+        names = layout.names if layout and config else {}
+        state = {
+            names.get(name, name): tensor.detach().contiguous().clone()
+            for name, tensor in model.backbone.state_dict().items()
+        }
+        files = {WEIGHTS: packed(state, metadata={"format": "pt"})}
+        if model.preprocessing:
+            files[STEPS] = text(model.preprocessing.to_json())
+            files |= {f"golden/{name}": drawn(draw) for name, draw in golden.DRAWINGS.items()}
+        files[EMBEDDINGS] = packed(golden_tensors(model, files))
+        files[CARD] = card(model, timm=config is not None).encode()
+        block = {
+            "format": FORMAT,
+            "identity": model.identity,
+            "metric": model.metric,
+            "similarity": model.similarity_name,
+            "dim": model.dim,
+            "limit": model.limit,
+            "backbone": described,
+            "timm": config is not None,
+            "classes": list(model.classes),
+            "recipe": model.recipe,
+            "provenance": model.provenance,
+            "files": {name: sha256(content) for name, content in files.items()},
+        }
+        block["seal"] = seal(block)
+        plain = {"architecture": "nearkin", "num_classes": model.dim}
+        files[CONFIG] = text({**(config or plain), "nearkin": block})
+    finally:
+        model.backbone.to(place)
+    (path / CONFIG).unlink(missing_ok=True)  # of an earlier Model: no longer true of what follows
+    for name, content in files.items():
+        write_whole(path / name, lambda file, content=content: file.write(content))
+    return path
+
+
+def description(backbone: nn.Module) -> dict:
+    """How the backbone is built again; of a class that Nearkin cannot build, its name alone."""
+    described = assembly.description(backbone)
+    if described and not hasattr(backbone, "made"):  # what its owner changed cannot be told
+        same = shapes(assembly.assemble(described)) == shapes(backbone)
+        described = described if same else None
+    own = type(backbone)
+    return described or {"name": "own", "class": f"{own.__module__}.{own.__qualname__}"}
+
+
+def shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
+
+
+def golden_tensors(model: Model, files: Mapping[str, bytes]) -> dict[str, Tensor]:
+    """The embeddings (8, D) of the golden pictures; or of eight vectors, which are there too."""
+    if model.preprocessing:
+        pictures = [Image.open(BytesIO(files[f"golden/{name}"])) for name in golden.DRAWINGS]
+        return {"embeddings": model.embed(pictures, device="cpu")}
+    vectors = golden.vectors(model.blank().shape[1])
+    return {"embeddings": model.embed(vectors, device="cpu"), "vectors": vectors}
+
+
+def refuse_changed_embeddings(model: Model, path: Path, contents: Mapping[str, bytes]) -> None:
+    """Embed the golden items anew, and refuse a Model that does it otherwise than when saved."""
+    saved = tensors(path, EMBEDDINGS, contents)
+    source: Any = saved.get("vectors")
+    if model.preprocessing:
+        source = [path / "golden" / name for name in golden.DRAWINGS]
+    found = read(lambda: model.embed(source, device="cpu"), path, "golden/")
+    golden.refuse_others(found, saved["embeddings"], path)
+
+
+def load(path: Path, backbone: nn.Module | None = None) -> Model:
+    """The Model of a folder, of an --out folder with one finished run, or of a backbone.pt.
+
+    Raises:
+        ValueError: see `Model.load`.
+    """
+    from nearkin.models import earlier
+
+    path = folder_of(path)
+    if path.suffix == ".pt":
+        return earlier.load(path)
+    block = config_of(path)
+    contents = {name: content(path, name, block["files"]) for name in expected(block)}
+    preprocessing = None
+    if STEPS in contents:
+        preprocessing = read(lambda: Preprocessing.from_json(parsed(contents[STEPS])), path, STEPS)
+    model = built(path, block, contents, preprocessing, backbone)
+    if model.identity != block["identity"]:
+        raise ValueError(f"{path}: the weights, preprocessing or metric are not those saved")
+    refuse_changed_embeddings(model, path, contents)
+    return model
+
+
+def built(
+    path: Path,
+    block: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    preprocessing: Preprocessing | None,
+    backbone: nn.Module | None,
+) -> Model:
+    """The Model, of whose files only the weights and the preprocessing have been read."""
+    from nearkin.models.model import Model
+
+    described = block["backbone"]
+    if backbone is None and isinstance(described, dict) and described.get("name") == "own":
+        raise ValueError(
+            f"{path}: it holds the weights of the class {described.get('class')}, which "
+            "Nearkin cannot build: give Model.load(DIR, backbone=an object of it)"
+        )
+    network = backbone or read(lambda: assembly.assemble(described), path, BACKBONE)
+    state = tensors(path, WEIGHTS, contents)
+    kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    if len(kinds) == 1:
+        network.to(kinds.pop())
+    if block["timm"]:
+        layout = timm_layout.layout_of(network)
+        ours = {theirs: name for name, theirs in layout.names.items()} if layout else {}
+        state = {ours.get(name, name): tensor for name, tensor in state.items()}
+    fill(network, state, f"{path / WEIGHTS}")
+    arguments = {name: block[name] for name in ("classes", "recipe", "provenance", "limit")}
+    return read(lambda: Model(network, preprocessing, block["metric"], **arguments), path, CONFIG)
+
+
+def folder_of(path: Path) -> Path:
+    """The Model's folder (or old backbone.pt) that a path means."""
+    if path.name in (CONFIG, WEIGHTS) and path.is_file():
+        return path.parent
+    if path.is_file() and path.suffix == ".pt":
+        return path
+    if not path.is_dir():
+        what = "not a folder" if path.exists() else "no such folder"
+        raise ValueError(f"{path}: {what}; wanted a Model's folder")
+    found = own_model(path)
+    if found:
+        return found
+    finished = [one for run in sorted(path.glob("runs/*")) if (one := own_model(run))]
+    if not finished:
+        raise ValueError(f"{path}: no {CONFIG}: wanted a Model's folder, or --out of a run")
+    if len(finished) > 1:
+        names = [(f if f.is_dir() else f.parent).name for f in finished]
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        raise ValueError(
+            f"{path}: it holds {len(names)} finished runs; take one of {path / 'runs'}/ "
+            f"{', '.join(names[:20])}{more}"
+        )
+    return finished[0]
+
+
+def own_model(path: Path) -> Path | None:
+    """The folder itself, if it is a Model's, or the backbone.pt that an old run left in it."""
+    if (path / CONFIG).is_file():
+        return path
+    old = path / "backbone.pt"
+    return old if old.is_file() else None
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """The block "nearkin" of config.json, whole and of this version."""
+    file = path / CONFIG
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"{file}: {file.stat().st_size:,} bytes are no config of a Model")
+    found = read(lambda: parsed(file.read_bytes()), path, CONFIG)
+    block = found.get("nearkin") if isinstance(found, dict) else None
+    if not isinstance(block, dict) or not isinstance(block.get("format"), int):
+        raise ValueError(f"{file}: not the config of a Nearkin Model")
+    if block["format"] > FORMAT:
+        raise ValueError(
+            f"{file}: made by a newer Nearkin, format {block['format']}; this one reads {FORMAT}"
+        )
+    sealed = block.pop("seal", None)
+    if block.keys() != KEYS or sealed != seal(block) or not isinstance(block["files"], dict):
+        raise ValueError(f"{file}: cut or changed since it was saved")
+    return block
+
+
+KEYS = {"format", "identity", "metric", "similarity", "dim", "limit", "backbone", "timm", "classes"}
+KEYS |= {"recipe", "provenance", "files"}
+
+
+def expected(block: Mapping[str, Any]) -> list[str]:
+    """The files that a Model's folder must have beside config.json."""
+    pictures = [STEPS, *(f"golden/{name}" for name in golden.DRAWINGS)]
+    return [WEIGHTS, *(pictures if STEPS in block["files"] else []), EMBEDDINGS, CARD]
+
+
+def content(path: Path, name: str, hashes: Mapping[str, str]) -> bytes:
+    """A file's bytes, if they are those that were saved."""
+    file = path / name
+    if not file.is_file():
+        raise ValueError(f"{path}: {name} is missing")
+    found = file.read_bytes()
+    if sha256(found) != hashes.get(name):
+        raise ValueError(f"{path}: {name} is cut or changed since it was saved")
+    return found
+
+
+def tensors(path: Path, name: str, contents: Mapping[str, bytes]) -> dict[str, Tensor]:
+    from safetensors.torch import load as unpacked
+
+    return read(lambda: unpacked(contents[name]), path, name)
+
+
+def read(act: Callable[[], T], path: Path, name: str) -> T:
+    """act(); what goes wrong in a stranger's file is a ValueError of one line that names it."""
+    try:
+        return act()
+    except OSError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path}: {name}: {said}") from None
+
+
+def parsed(content: bytes) -> Any:
+    return json.loads(content.decode())
+
+
+def text(found: Any) -> bytes:
+    return (json.dumps(found, indent=2) + "\n").encode()
+
+
+def seal(block: Mapping[str, Any]) -> str:
+    """SHA-256 of the block, whatever the order of its keys and its white space."""
+    return sha256(json.dumps(block, sort_keys=True).encode())
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def drawn(draw: Callable[[BytesIO], None]) -> bytes:
+    file = BytesIO()
+    draw(file)
+    return file.getvalue()

@@ -1,0 +1,183 @@
+"""What a Model embeds, in any of the forms that people have it in, as batches of tensors.
+
+Dimensions: B batch, C channels, H x W pixels, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from numbers import Number
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from nearkin.data import Split, Splits
+from nearkin.models.preprocess import Preprocessing
+
+WANTED = "paths, PIL images, arrays, tensors, a Dataset or a Split"
+AT_ONCE = 8  # pictures are decoded at a time: files and their decoders wait for each other
+
+
+def batches(source: Any, size: int, preprocessing: Preprocessing | None) -> Iterator[Tensor]:
+    """The items of `source` in order: pictures (B, C, H, W) uint8, or vectors (B, F) float32.
+
+    A Split gives its inputs; a Dataset, a DataLoader or any other iterable gives items (or
+    batches), and of tuples and dictionaries their first entry. One path, PIL image, array (H, W),
+    (H, W, C) or (F,), or tensor (C, H, W) is one item; arrays with one dimension more, (N, H, W),
+    (N, H, W, C), (N, F), and tensors (N, C, H, W) are N of them.
+    """
+    if isinstance(source, Splits):
+        raise ValueError("wanted a Split, got all of Splits: embed its train, query or gallery")
+    if isinstance(source, Split):
+        yield from of_split(source, size, preprocessing)
+    elif isinstance(source, str | Path | Image.Image) or (is_vector(source) and len(source)):
+        yield stacked([source], preprocessing)
+    elif isinstance(source, Tensor | np.ndarray) and is_numeric(source):
+        yield from of_array(source, size, preprocessing)
+    elif isinstance(source, DataLoader):
+        for batch in source:
+            yield from batches(first(batch), size, preprocessing)
+    else:
+        items = iterated(source)
+        while chunk := list(islice(items, size)):
+            yield stacked(chunk, preprocessing)
+
+
+def of_split(split: Split, size: int, preprocessing: Preprocessing | None) -> Iterator[Tensor]:
+    """The inputs of a split; features stay as they are."""
+    inputs = split.inputs
+    for indices in torch.arange(len(split)).split(size) if len(split) else ():
+        if isinstance(inputs, Tensor) and inputs.is_floating_point():
+            yield inputs[indices].float()
+        elif preprocessing is None:
+            raise ValueError(f"{REFUSED}, got a split of pictures")
+        else:
+            yield preprocessing.chosen(inputs, indices)
+
+
+def of_array(
+    source: Tensor | np.ndarray, size: int, preprocessing: Preprocessing | None
+) -> Iterator[Tensor]:
+    """One array or tensor: several items, or one of them."""
+    if is_vectors(source, preprocessing):
+        for start in range(0, len(source), size):
+            yield as_vectors(source[start : start + size])
+    elif source.ndim == 1 or is_one(source):
+        yield stacked([source], preprocessing)
+    elif source.ndim in (3, 4):
+        for start in range(0, len(source), size):
+            yield stacked(list(source[start : start + size]), preprocessing)
+    else:
+        raise ValueError(f"wanted {WANTED}, got {shape_of(source)}")
+
+
+def is_vectors(source: Tensor | np.ndarray, preprocessing: Preprocessing | None) -> bool:
+    """Whether a matrix is N vectors, not one grey picture: floats are, and all for a head alone."""
+    floats = "float" in str(source.dtype)
+    return source.ndim == 2 and (floats or preprocessing is None)
+
+
+def is_one(source: Tensor | np.ndarray) -> bool:
+    """Whether it is one picture: (H, W) or, of an array (H, W, C), of a tensor (C, H, W)."""
+    channels = 0 if isinstance(source, Tensor) else 2
+    return source.ndim == 2 or (source.ndim == 3 and source.shape[channels] in (1, 2, 3, 4))
+
+
+REFUSED = "this Model takes vectors (N, F), as no backbone is known that makes them from pictures"
+
+
+def stacked(items: Sequence[Any], preprocessing: Preprocessing | None) -> Tensor:
+    """Single items as one batch; vectors and pictures do not mix."""
+    vectors = [is_vector(item) for item in items]
+    if all(vectors):
+        lengths = {len(item) for item in items}
+        if len(lengths) > 1:
+            raise ValueError(f"wanted vectors of one size, got sizes {sorted(lengths)[:5]}")
+        return torch.cat([as_vectors([item]) for item in items])
+    if any(vectors):
+        raise ValueError("wanted vectors or pictures, got both")
+    if preprocessing is None:
+        raise ValueError(f"{REFUSED}, got {described(items[0])}")
+    for item in items:
+        if not isinstance(item, str | Path | Image.Image | Tensor | np.ndarray | list | tuple):
+            raise ValueError(f"wanted {WANTED}, got {described(item)}")
+    return torch.stack(mapped(preprocessing.prepare, items))
+
+
+def mapped(prepare: Callable[[Any], Tensor], items: Sequence[Any]) -> list[Tensor]:
+    """prepare of each item, several at a time where there are several."""
+    if len(items) < 2:
+        return [prepare(item) for item in items]
+    with ThreadPoolExecutor(min(AT_ONCE, torch.get_num_threads())) as pool:
+        return list(pool.map(prepare, items))
+
+
+def iterated(source: Any) -> Iterator[Any]:
+    """The items of a Dataset or of anything else that has items."""
+    if isinstance(source, bytes | bytearray):
+        raise ValueError(f"wanted {WANTED}, got bytes: open them as a PIL image")
+    if isinstance(source, Iterable | IterableDataset):
+        return map(item_of, source)
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        return (item_of(source[i]) for i in range(len(source)))
+    raise ValueError(f"wanted {WANTED}, got {described(source)}")
+
+
+def item_of(entry: Any) -> Any:
+    """The input of a data set's entry: (input, label, ...) or {name: input, ...} have it first."""
+    single = isinstance(entry, str | Path | Image.Image | Tensor | np.ndarray)
+    return entry if single or is_vector(entry) else first(entry)
+
+
+def first(entry: Any) -> Any:
+    """The first of a tuple, a list or a dictionary; anything else as it is."""
+    if isinstance(entry, dict) and entry:
+        return next(iter(entry.values()))
+    return entry[0] if isinstance(entry, tuple | list) and entry else entry
+
+
+def is_numeric(source: Tensor | np.ndarray) -> bool:
+    """Whether it holds numbers, and not objects or text."""
+    return isinstance(source, Tensor) or source.dtype.kind in "biuf"
+
+
+def is_vector(item: Any) -> bool:
+    """Whether an item is numbers in one dimension."""
+    if isinstance(item, Tensor | np.ndarray):
+        return item.ndim == 1 and is_numeric(item)
+    return isinstance(item, list | tuple) and all(isinstance(value, Number) for value in item)
+
+
+def as_vectors(rows: Any) -> Tensor:
+    """Numbers (B, F) as float32 on the CPU; what is not finite in it is refused."""
+    if not isinstance(rows, Tensor):
+        if isinstance(rows[0], Tensor):
+            rows = torch.stack(list(rows))
+        else:
+            with np.errstate(over="ignore"):
+                rows = torch.from_numpy(np.asarray(rows, np.float32).copy())
+    rows = rows.detach().to("cpu", torch.float32)
+    if not rows.isfinite().all():
+        raise ValueError("a vector is not finite in float32")
+    return rows
+
+
+def shape_of(source: Tensor | np.ndarray) -> str:
+    kind = "a tensor" if isinstance(source, Tensor) else "an array"
+    return f"{kind} {tuple(source.shape)}"
+
+
+def described(item: Any) -> str:
+    """An item in a few words, for messages."""
+    if isinstance(item, str | Path):
+        return f"the path {item}"
+    if isinstance(item, Tensor | np.ndarray):
+        return shape_of(item)
+    return type(item).__name__

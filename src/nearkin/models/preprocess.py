@@ -1,0 +1,239 @@
+"""The preprocessing of a Model: from a picture of any kind to the pixels that its backbone takes.
+
+Dimensions: B batch, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from nearkin.data import pictures
+from nearkin.data.cache import Photographs, stored_side
+from nearkin.data.crops import centre_boxes
+from nearkin.data.transforms import PHOTOGRAPH_SIDE, Pictures
+
+CENTRE = 0.875  # of the short side, 224 of 256: what batches take of photographs
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Decode, shrink, crop, resize and normalise: the same pixels as in training, for one picture.
+
+    1. decode: turned by EXIF orientation, transparent parts on white, 16 bits scaled to 8, in
+       colour (3 channels) or grey (1); black and white exchanged where `inverted`
+    2. shrink: a short side above `short_side` is shrunk to it (Pillow, bilinear)
+    3. crop: the square in the centre whose side is `crop` of the short side; 0: the whole picture
+    4. resize: to height x width (torch, bilinear with antialiasing, rounded to whole numbers)
+    5. normalise: (pixel / 255 - mean) / std
+
+    Arrays and tensors are taken as data sets hold them: already decoded, never inverted.
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    short_side: int = 256
+    crop: float = CENTRE
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    inverted: bool = False
+
+    def prepare(self, picture: Any) -> Tensor:
+        """One picture (a path, a PIL image, an array or a tensor) as (C, H, W) uint8."""
+        if isinstance(picture, str | Path):
+            return self.fitted(self.decoded(pictures.read(path_of(picture), *self.reading)))
+        if isinstance(picture, Image.Image):
+            return self.fitted(self.decoded(decoded(picture, *self.reading)))
+        if isinstance(picture, Tensor):
+            picture = picture.detach().cpu()
+            array = (picture.movedim(0, -1) if picture.ndim == 3 else picture).numpy()
+        else:
+            array = np.asarray(picture)
+        return self.fitted(decoded(as_image(array), *self.reading))
+
+    @property
+    def reading(self) -> tuple[int, int]:
+        """The channels and the short side that `nearkin.data.pictures` is asked for."""
+        return self.channels, self.short_side
+
+    def decoded(self, array: np.ndarray) -> np.ndarray:
+        """A picture as its file shows it, with black and white exchanged where `inverted`."""
+        return 255 - array if self.inverted else array
+
+    def fitted(self, array: np.ndarray) -> Tensor:
+        """A decoded picture (h, w, C), cropped and resized: (C, H, W) uint8."""
+        array = array if array.flags.writeable else array.copy()
+        return self.resized(torch.from_numpy(array).permute(2, 0, 1))
+
+    def resized(self, picture: Tensor) -> Tensor:
+        """A decoded picture (C, h, w), cropped and resized: (C, H, W) uint8."""
+        height, width = picture.shape[1:]
+        if self.crop:
+            sides = torch.tensor([height]), torch.tensor([width])
+            top, left, height, width = centre_boxes(*sides, share=self.crop)[0].tolist()
+            height, width = max(height, 1), max(width, 1)
+            picture = picture[:, top : top + height, left : left + width]
+        if (height, width) == (self.height, self.width):
+            return picture
+        size = (self.height, self.width)
+        return F.interpolate(picture[None], size, mode="bilinear", antialias=True)[0]
+
+    def chosen(self, inputs: Pictures, indices: Tensor) -> Tensor:
+        """The pictures of a split at these indices: (B, C, H, W) uint8."""
+        if isinstance(inputs, Photographs) and inputs.channels == self.channels:
+            some = inputs[indices]
+            whole = torch.zeros(len(some), 4, dtype=torch.int64)
+            whole[:, 2], whole[:, 3] = some.heights, some.widths
+            return torch.stack([self.resized(picture) for picture in some.cuts(whole)])
+        if isinstance(inputs, Photographs):
+            raise ValueError(
+                f"wanted pictures of {self.channels} channels, got photographs of {inputs.channels}"
+            )
+        some = inputs[indices]
+        if not self.crop and some.shape[1:] == (self.channels, self.height, self.width):
+            return some
+        return torch.stack([self.prepare(picture) for picture in some])
+
+    def to_json(self) -> dict:
+        """The preprocessing as plain data, each step by name: preprocess.json."""
+        return {
+            "decode": {
+                "orientation": "exif",
+                "transparent": "white",
+                "16 bit": "scaled",
+                "channels": self.channels,
+                "inverted": self.inverted,
+            },
+            "shrink": {"short_side": self.short_side, "by": "pillow bilinear"},
+            "crop": {"centre": self.crop},
+            "resize": {
+                "height": self.height,
+                "width": self.width,
+                "by": "torch bilinear antialias uint8",
+            },
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_json(cls, found: Any) -> Preprocessing:
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError: a step is missing, of another kind, or unknown to this version.
+        """
+        try:
+            made = cls(
+                found["resize"]["height"],
+                found["resize"]["width"],
+                found["decode"]["channels"],
+                found["shrink"]["short_side"],
+                found["crop"]["centre"],
+                tuple(map(float, found["mean"])),
+                tuple(map(float, found["std"])),
+                found["decode"]["inverted"],
+            )
+            sound = made.to_json() == found and made.sound()
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise ValueError("the preprocessing is not one that this version of Nearkin knows")
+        return made
+
+    def sound(self) -> bool:
+        """Whether each number is one that pictures can be prepared with."""
+        sides = (self.height, self.width, self.short_side)
+        return (
+            all(isinstance(side, int) and 0 <= side < 2**16 for side in sides)
+            and min(self.height, self.width) > 0
+            and self.channels in (1, 3)
+            and 0 <= self.crop <= 1
+            and len(self.mean) in (1, 3)
+            and len(self.std) in (1, 3)
+            and all(deviation > 0 for deviation in self.std)
+            and isinstance(self.inverted, bool)
+        )
+
+
+def preprocessing_of(
+    inputs: Pictures, size: int, mean: Any, std: Any, inverted: bool = False
+) -> Preprocessing | None:
+    """What batches of these inputs go through outside training (`transforms.batch`), for new
+    pictures; None of features, which take nothing.
+
+    Args:
+        inputs: of a split.
+        size: the side that batches are asked for; 0: small pictures as they are, photographs 128.
+    """
+    taken = {"mean": tuple(mean), "std": tuple(std), "inverted": inverted}
+    if isinstance(inputs, Photographs):
+        return photographs_at(size or PHOTOGRAPH_SIDE, channels=inputs.channels, **taken)
+    if inputs.is_floating_point():
+        return None
+    channels, *sides = inputs.shape[1:]
+    height, width = (size, size) if size else sides
+    crop = 0.0 if [height, width] == sides else 1.0
+    return Preprocessing(height, width, channels, 0, crop, **taken)
+
+
+def photographs_at(side: int, **options: Any) -> Preprocessing:
+    """The preprocessing of photographs for a backbone that takes this side in pixels."""
+    return Preprocessing(side, side, short_side=stored_side(side), **options)
+
+
+def path_of(path: str | Path) -> Path:
+    """The path, with ~ as the home folder; a folder is refused."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{path}: wanted a picture file, got a folder")
+    return path
+
+
+def decoded(image: Image.Image, channels: int, short_side: int) -> np.ndarray:
+    """A PIL image as `pictures.read` gives a file's; what cannot be decoded is a ValueError."""
+    try:
+        return pictures.decoded(image, channels, short_side)
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"a picture is truncated or damaged ({error})") from None
+
+
+def as_image(array: np.ndarray) -> Image.Image:
+    """A picture (H, W) or (H, W, 1, 3 or 4) of whole numbers in 0..255, or floats in 0..1.
+
+    uint16 is 16-bit, True is white.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if not array.size or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(
+            f"wanted a picture (H, W) or (H, W, 1, 3 or 4); as a tensor with the channels first; "
+            f"got {array.shape}"
+        )
+    return Image.fromarray(eight_bits(array))
+
+
+def eight_bits(array: np.ndarray) -> np.ndarray:
+    """The numbers of a picture as uint8; other ranges than 0..255 and 0..1 are refused."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array * np.uint8(255)
+    if array.dtype == np.uint16:
+        return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"wanted pictures of numbers, got {array.dtype}")
+    most = 1 if array.dtype.kind == "f" else 255
+    if not (array.min() >= 0 and array.max() <= most):
+        wanted = "floats in 0..1 (not normalised)" if most == 1 else "whole numbers in 0..255"
+        raise ValueError(
+            f"wanted a picture of {wanted}, got {array.dtype} in {array.min()}..{array.max()}"
+        )
+    return np.rint(array * np.float64(255 / most)).astype(np.uint8)
