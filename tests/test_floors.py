@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
     {"names", "registry", "tensors", "files"},
-    {"data", "graphs", "measure"},
+    {"closed", "data", "graphs", "measure"},
     {"models"},
     {"losses"},
     {"runs"},

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nearkin import data, graphs, losses, measure, models, report, runs, studies
+    from nearkin import closed, data, graphs, losses, measure, models, report, runs, studies
     from nearkin.data import load
     from nearkin.measure import evaluate, neighbours, verify
     from nearkin.models import Network
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-WINGS = ("models", "data", "graphs", "losses", "measure", "report", "runs", "studies")
+WINGS = ("closed", "models", "data", "graphs", "losses", "measure", "report", "runs", "studies")
 NAMES = {
     "Model": "nearkin.models.model",
     "Network": "nearkin.models",
@@ -45,6 +45,7 @@ __all__ = [
     "Network",
     "Place",
     "Recipe",
+    "closed",
     "complete",
     "data",
     "evaluate",

@@ -37,6 +37,18 @@ BACKBONES: Registry = {  # (input_shape, dim, **options) -> Backbone; timm takes
     "lite0": "nearkin.models.pretrained:lite0",
     "timm": "nearkin.models.pretrained:timm_model",
 }
+FORMS: Registry = {  # (set, dim, **options) -> LinearMap: the closed forms
+    "power": "nearkin.closed.forms:power",
+    "pca": "nearkin.closed.forms:pca",
+    "pca-whitened": "nearkin.closed.forms:pca_whitened",
+    "whitened": "nearkin.closed.forms:whitened",
+    "lda": "nearkin.closed.forms:lda",
+    "plda": "nearkin.closed.forms:plda",
+    "kissme": "nearkin.closed.forms:kissme",
+    "regression": "nearkin.closed.forms:regression",
+    "lfda": "nearkin.closed.neighbours:lfda",
+    "nca": "nearkin.closed.neighbours:nca",
+}
 LOSSES: Registry = {  # nn.Module of the options, and of classes and dim where it names them
     "combined": "nearkin.losses.wrap.combined:Combined",
     "contrastive": "nearkin.losses.pairs:Contrastive",

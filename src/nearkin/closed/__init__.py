@@ -1,0 +1,24 @@
+"""Closed forms: linear maps that make near mean kin without a gradient, or with L-BFGS alone.
+
+form = nk.closed.ClosedForm("whitened", dim=64, power=0.5)
+z = form.fit(features, labels).transform(others)
+"""
+
+from nearkin.closed.catalogue import UNLABELLED, solve
+from nearkin.closed.estimator import PLDA, ClosedForm
+from nearkin.closed.forms import LinearMap
+from nearkin.closed.moments import Items, Moments, Summary, powered
+from nearkin.registry import FORMS
+
+__all__ = [
+    "FORMS",
+    "PLDA",
+    "UNLABELLED",
+    "ClosedForm",
+    "Items",
+    "LinearMap",
+    "Moments",
+    "Summary",
+    "powered",
+    "solve",
+]

@@ -1,0 +1,55 @@
+"""The closed forms by name, and how one is made of a set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from inspect import signature
+from math import inf
+from typing import Any
+
+from nearkin.closed.forms import FORMULAS, LinearMap, Shrinkage
+from nearkin.closed.moments import Set
+from nearkin.names import construct, look_up
+from nearkin.registry import FORMS
+
+UNLABELLED = {"power", "pca", "pca-whitened"}
+"""Those that look at no labels."""
+
+
+def solve(
+    form: str,
+    of: Set,
+    dim: int | None = None,
+    *,
+    power: float = 1.0,
+    shrinkage: Shrinkage | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> LinearMap:
+    """The map that a form makes of a set whose features have been given this power.
+
+    Args:
+        dim: D; by default, and at most, as many as there are features.
+        shrinkage: a share of the mean variance, "oas" or "ledoit-wolf"; by default the form's own.
+        options: those of the form alone.
+    """
+    build, kind = look_up(form, FORMS, "closed form"), f"option of closed form {form!r}"
+    features = of.moments.features
+    dim = features if dim is None else dim
+    if not 1 <= dim <= features:
+        raise ValueError(f"dim must be from 1 to the {features} features, got {dim}")
+    if shrinkage is not None and "shrinkage" not in signature(build).parameters:
+        raise ValueError(f"closed form {form!r} has no shrinkage, got {shrinkage!r}")
+    found = construct(build, options or {}, kind, of=of, dim=dim, shrinkage=shrinkage)
+    return replace(found, power=power)
+
+
+def check_settings(power: float, shrinkage: Shrinkage | None) -> None:
+    """The power is above 0, and the shrinkage a share of 0 or more, or one of the formulas."""
+    if not 0 < power < inf:
+        raise ValueError(f"power must be above 0, and finite, got {power}")
+    named = isinstance(shrinkage, str)
+    if shrinkage in (None, *FORMULAS) or (not named and 0 <= shrinkage < inf):
+        return
+    wanted = f"a share of 0 or more, {' or '.join(FORMULAS)}"
+    raise ValueError(f"shrinkage must be {wanted}, got {shrinkage!r}")
