@@ -51,7 +51,7 @@ def k_means(x: Tensor, k: int, seed: int = 0) -> Tensor:
     Lloyd's algorithm from four starts: three drawn as in greedy k-means++, one more sharply (see
     `drawn_centres`), so that classes that lie far apart are found. The two with the lower sum of
     squares are refined, and the better result is kept. Of large data (Stanford Online Products)
-    there are two starts, and the better one is refined.
+    there are two starts of two candidates each, and the better one is refined.
 
     Source: Lloyd, Least squares quantization in PCM, 1982; Arthur & Vassilvitskii, k-means++, 2007.
     Differs: at most 20 iterations. Rows are centred and scaled first, which changes no cluster, so
@@ -59,8 +59,9 @@ def k_means(x: Tensor, k: int, seed: int = 0) -> Tensor:
     """
     x = scaled(x.detach().cpu())
     generator = torch.Generator().manual_seed(seed)
-    count = STARTS if x.shape[0] * x.shape[1] * k <= WORK else 2
-    starts = [drawn_centres(x, k, SHARP if i == 0 else 2, generator) for i in range(count)]
+    count, trials = (STARTS, TRIALS) if x.shape[0] * x.shape[1] * k <= WORK else (2, 2)
+    powers = [SHARP] + [2] * (count - 1)
+    starts = [drawn_centres(x, k, power, trials, generator) for power in powers]
     starts.sort(key=lambda start: start[1])
     results = (refined_clusters(x, centres) for centres, _ in starts[: count // 2])
     return min(results, key=lambda result: result[1])[0]
@@ -76,12 +77,14 @@ def scaled(x: Tensor) -> Tensor:
     return moved
 
 
-def drawn_centres(x: Tensor, k: int, power: int, generator: Generator) -> tuple[Tensor, float]:
+def drawn_centres(
+    x: Tensor, k: int, power: int, trials: int, generator: Generator
+) -> tuple[Tensor, float]:
     """Up to k rows of x as first centres (k, D), and the sum of squared distances to the nearest.
 
         P(row i is a candidate)  proportional to  d_i ^ power,   d_i its distance to the nearest
 
-    and of TRIALS candidates the one that lowers the sum of squares most is next. A power of 2 is
+    and of so many trials the one that lowers the sum of squares most is next. A power of 2 is
     greedy k-means++. Candidates are drawn in batches from distances that are out of date, and
     accepted with a chance of (d_i / old d_i) ^ power, as rejection sampling does: a few large
     products instead of k small ones. There are fewer than k where fewer rows differ.
@@ -93,10 +96,10 @@ def drawn_centres(x: Tensor, k: int, power: int, generator: Generator) -> tuple[
         batch = min(64, 1 + len(centres) // 8)
         weight = (square.double() / square.max()) ** (power / 2)
         total = weight.cumsum(0)
-        place = torch.rand(batch * TRIALS, generator=generator, dtype=torch.float64) * total[-1]
+        place = torch.rand(batch * trials, generator=generator, dtype=torch.float64) * total[-1]
         drawn = torch.searchsorted(total, place, right=True).clamp_max(len(x) - 1)
-        best = gains(x, x[drawn], square).view(batch, TRIALS).argmax(1)
-        drawn = drawn.view(batch, TRIALS).gather(1, best[:, None])[:, 0]
+        best = gains(x, x[drawn], square).view(batch, trials).argmax(1)
+        drawn = drawn.view(batch, trials).gather(1, best[:, None])[:, 0]
         luck = torch.rand(batch, generator=generator, dtype=torch.float64)
         threshold = luck ** (2 / power) * square[drawn]
         now, between = square[drawn], torch.cdist(x[drawn], x[drawn]).square()
