@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
-    {"names", "registry", "tensors", "files"},
+    {"names", "labels", "registry", "tensors", "files"},
     {"closed", "data", "graphs", "measure"},
     {"models"},
     {"losses"},

@@ -55,9 +55,16 @@ def cases() -> dict[str, Sides]:
     }
 
 
+def fitting(sides: Sides, *ks: int) -> tuple[int, ...]:
+    """Those of the k that are not beyond what a query is searched in."""
+    size = len(sides[0]) - 1 if sides[2] is None else len(sides[2])
+    return tuple(k for k in ks if k <= size)
+
+
 def by_the_book(query: Tensor, labels: Tensor, gallery: Tensor | None, kinds: Tensor | None):
-    """Metric -> value of each query with a match, one query at a time, from its whole ranking."""
+    """Metric -> value of each query with kin, one query at a time, from its whole ranking."""
     alone = gallery is None
+    recall_ks = fitting((query, labels, gallery, kinds), 1, 2, 5, 299)
     gallery, kinds = (query, labels) if gallery is None or kinds is None else (gallery, kinds)
     found: dict[str, list[float]] = {}
     table = similarities(points(query), points(gallery))
@@ -70,14 +77,15 @@ def by_the_book(query: Tensor, labels: Tensor, gallery: Tensor | None, kinds: Te
             continue
         first = 1 + hit.index(True)
         precision = [sum(hit[:n]) / n for n in range(1, r + 1)]
-        scores = {f"recall@{k}": float(first <= k) for k in (1, 2, 5, 1000)}
+        scores = {f"recall@{k}": float(first <= k) for k in recall_ks}
         scores |= {
             "mrr": 1 / first,
             "r_precision": precision[-1],
             "map@r": sum(p for p, h in zip(precision, hit, strict=False) if h) / r,
             "precision@3": sum(hit[:3]) / 3,
-            "precision@10": sum(hit[:10]) / 10,
         }
+        if len(others) >= 10:
+            scores["precision@10"] = sum(hit[:10]) / 10
         for name, value in scores.items():
             found.setdefault(name, []).append(value)
     return found
@@ -88,18 +96,23 @@ def by_the_book(query: Tensor, labels: Tensor, gallery: Tensor | None, kinds: Te
 def test_retrieval_metrics_are_those_of_the_definitions(name: str, memory: float):
     sides = cases()[name]
     wanted = by_the_book(*sides)
-    found = retrieval(*sides, ks=(1, 2, 5, 1000), precision_ks=(3, 10), memory=memory)
+    ks, precision_ks = fitting(sides, 1, 2, 5, 299), fitting(sides, 3, 10)
+    found = retrieval(*sides, ks=ks, precision_ks=precision_ks, memory=memory)
     assert set(found.values) == set(wanted)
     for metric, values in wanted.items():
         torch.testing.assert_close(found.values[metric].double(), torch.tensor(values).double())
-    means = evaluate(*sides, ks=(1, 2, 5, 1000), precision_ks=(3, 10))
+    means = evaluate(*sides, ks=ks, precision_ks=precision_ks)
+    left_out = means.pop("queries_without_kin", 0)
     assert means == pytest.approx({m: sum(v) / len(v) for m, v in wanted.items()})
+    assert left_out == found.without_kin == len(sides[0]) - len(wanted["mrr"])
 
 
 @pytest.mark.parametrize("name", cases())
 def test_recalls_alone_are_those_of_the_whole_evaluation(name: str):
-    whole = evaluate(*cases()[name], ks=(1, 2, 5))
-    assert recalls(*cases()[name], ks=(1, 2, 5)) == {k: whole[k] for k in whole if "recall" in k}
+    sides = cases()[name]
+    ks = fitting(sides, 1, 2, 5)
+    whole = evaluate(*sides, ks=ks)
+    assert recalls(*sides, ks=ks) == {k: whole[k] for k in whole if "recall" in k}
 
 
 @pytest.mark.parametrize("name", ["each other", "singleton classes", "two classes", "ties"])
@@ -228,17 +241,28 @@ def test_intervals_hold_the_mean_and_a_comparison_with_itself_is_nothing():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda x, y: evaluate(x, y[:-1]), "query labels must be 20 integers, one a row, got"),
-        (lambda x, y: evaluate(x, y.float()), "query labels must be 20 integers"),
-        (lambda x, y: evaluate(x, y, x), "gallery needs labels"),
-        (lambda x, y: evaluate(x, torch.arange(20)), "no query has a match"),
-        (lambda x, y: evaluate(x, y, x, y + 9), "no query has a match"),
+        (lambda x, y: evaluate(x, y[:-1]), "query labels must be 20 integers or texts, one a row"),
+        (lambda x, y: evaluate(x, y.numpy()[:-1]), r"query labels must be 20 .*, got \(19,\)"),
+        (lambda x, y: evaluate(x, y + 0.5), "query labels must be 20 .*, got .*5 of float64"),
+        (lambda x, y: evaluate(x, *[[None, *y[1:]]]), "got None of NoneType in row 0"),
+        (lambda x, y: evaluate(x, y, x[:9], ["a"] * 9), r"one kind: query .* integers.*\['a'\]"),
+        (lambda x, y: evaluate(x, y, ks=[1, 20]), "k must be in 1..19, .* got 20"),
+        (
+            lambda x, y: evaluate(x, y, x[:5], y[:5], precision_ks=[6]),
+            "k must be in 1..5, .* got 6",
+        ),
+        (lambda x, y: evaluate(x, y, itself=[0] * 20), "itself wants a gallery"),
+        (lambda x, y: evaluate(x, y, x[:5], y[:5], itself=y + 3), "itself must be 20 .* -1..4"),
+        (lambda x, y: evaluate(x, y, x[:9]), "gallery needs labels"),
+        (lambda x, y: evaluate(x, torch.arange(20)), "no query has kin"),
+        (lambda x, y: evaluate(x, y, x, y + 9), "no query has kin"),
         (lambda x, y: evaluate(x.log(), y), "query: row . holds NaN"),
         (lambda x, y: knn_accuracy(x, y, k=20), "k must be in 1..19, got 20"),
-        (lambda x, y: evaluate(*["x.npz", y]), "query must be a matrix of floats.* got str"),
+        (lambda x, y: evaluate(*["x.npz", y]), "query must be a matrix of numbers.* got"),
         (lambda x, y: evaluate(x, y, *[[[1.0], [1, 2]], y]), "gallery must be .* got list"),
-        (lambda x, y: evaluate(x, np.array(["a"] * 20)), "query labels must be 20 .* got ndarray"),
-        (lambda x, y: neighbours(np.arange(20), 1), "query must be a matrix of floats"),
+        (lambda x, y: evaluate(x + 1j, y), "query must be a matrix of numbers.*complex"),
+        (lambda x, y: neighbours(np.arange(20), 1), "query must be a matrix of numbers"),
+        (lambda x, y: neighbours([["a"]], 1), "query must be a matrix of numbers"),
         (lambda x, y: check_embeddings(x.numpy() * np.nan), "embeddings: row 0 holds NaN"),
     ],
 )
@@ -251,7 +275,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(call, words):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"ks": [1, 0]}, "k must be 1 or more, got 0"),
+        ({"ks": [1, 0]}, "k must be in 1..19, .* got 0"),
         ({"memory": float("inf")}, "above 0"),
     ],
 )
@@ -261,7 +285,7 @@ def test_sizes_that_are_none_are_refused(given, said):
         with pytest.raises(ValueError, match=said):
             measured(x, y, **given)
     for none in (0, -3):
-        with pytest.raises(ValueError, match=f"k must be 1 or more, got {none}"):
+        with pytest.raises(ValueError, match=f"k must be in 1..19, .* got {none}"):
             evaluate(x, y, precision_ks=[none])
 
 
@@ -309,3 +333,95 @@ def test_numpy_arrays_may_step_back_and_be_of_foreign_bytes_or_read_only():
     assert evaluate(x[:, ::-1][:, ::-1], y[::-1][::-1], clusters=False) == wanted
     flipped = evaluate(x[::-1], y[::-1], clusters=False)
     assert flipped["recall@1"] == wanted["recall@1"]
+
+
+class Table:
+    """What pandas and its like are to NumPy."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+    def __len__(self):
+        return len(self.values)
+
+
+def test_embeddings_and_labels_may_be_of_any_kind():
+    x, y = sample(40, 4)
+    x = (8 * x).round()
+    names = np.array(["cat", "dog", "hen", "emu"])[y]
+    wanted = evaluate(x, y, clusters=True, intervals=True)
+    for kind in (x.half(), x.double(), x.int(), x.numpy().astype(np.int8), x.tolist()):
+        assert evaluate(kind, y, clusters=True, intervals=True) == wanted
+    for kind in (Table(x.numpy()), Table(x.numpy().astype(object)), x.numpy().astype(">f8")):
+        assert evaluate(kind, y, clusters=True, intervals=True) == wanted  # type: ignore
+    for labels in (y.double(), y.tolist(), names, names.tolist(), names.astype("S"), Table(names)):
+        assert evaluate(x, labels) == {k: wanted[k] for k in evaluate(x, y)}  # type: ignore
+    both = evaluate(x[:20], names[:20].astype(object), x[20:], names[20:].astype("S3"))
+    assert both == evaluate(x[:20], y[:20], x[20:], y[20:])
+    per_class = retrieval(x, names).per_class()
+    assert set(per_class) == {"cat", "dog", "hen", "emu"}
+    assert per_class["dog"] == retrieval(x, y).per_class()[1]  # type: ignore
+
+
+def test_what_came_as_numpy_goes_as_numpy():
+    x, y = sample(40, 4)
+    known = torch.arange(40) < 20
+    for given in (x.numpy(), x.tolist()):
+        for found, wanted in (
+            (neighbours(given, 3).indices, neighbours(x, 3).indices),
+            (neighbours(given, 3, x).similarities, neighbours(x, 3, x.numpy()).similarities),
+            (confusion(given, y), confusion(x, y)),
+            (label_propagation(given, y, known), label_propagation(x, y, known)),
+        ):
+            assert isinstance(found, np.ndarray)
+            assert isinstance(wanted, Tensor)
+            assert np.array_equal(found, wanted.numpy())
+    names = np.array(["ant", "bee", "cow", "dog"])[y]
+    propagated = label_propagation(x, names, known)
+    assert np.array_equal(propagated, names[[names.tolist().index(n) for n in propagated]])
+    alone = label_propagation(torch.eye(3), ["a", "b", "c"], [True, True, False], k=1)  # type: ignore
+    assert alone[2] == ""  # nobody reaches it
+
+
+def test_a_query_that_stands_in_the_gallery_is_not_its_own_answer():
+    x, y = sample(60, 6)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    places = order.argsort()
+    wanted = evaluate(x, y)
+    shuffled = evaluate(x, y, x[order], y[order], itself=places)
+    assert shuffled == pytest.approx(wanted)
+    assert evaluate(x, y, x, y) == wanted  # the same object is searched among the others
+    assert evaluate(x, y, x.clone(), y)["recall@1"] == 1  # nobody says that these are copies
+    assert recalls(x, y, x[order], y[order], itself=places) == recalls(x, y)
+    assert knn_accuracy(x, y, x[order], y[order], itself=places) == knn_accuracy(x, y)
+    found = neighbours(x, 5, x[order], itself=places)
+    assert torch.equal(order[found.indices], neighbours(x, 5).indices)
+
+    gallery, kinds = torch.cat([x[:30], sample(20, 6, seed=2)[0]]), torch.cat([y[:30], y[:20]])
+    itself = torch.where(torch.arange(60) < 30, torch.arange(60), -1)
+    some = retrieval(x, y, gallery, kinds, itself=itself, ks=[1], precision_ks=[])
+    for i, row in enumerate(similarities(points(x), points(gallery)).tolist()):
+        others = sorted((j for j in range(50) if j != itself[i]), key=lambda j: (-row[j], j))
+        assert some.values["recall@1"][i] == (kinds[others[0]] == y[i])
+    one_each = torch.arange(5)
+    with pytest.raises(ValueError, match="no query has kin"):
+        evaluate(x[:5], one_each, x[:5].clone(), one_each, itself=one_each)
+
+
+def test_queries_without_kin_are_counted():
+    x, y = sample(40, 4)
+    y[:7] = 100 + torch.arange(7)
+    found = retrieval(x, y)
+    assert (found.total, found.without_kin) == (40, 7)
+    assert evaluate(x, y)["queries_without_kin"] == 7
+    assert "queries_without_kin" not in evaluate(x[7:], y[7:])
+
+
+def test_the_usual_k_are_those_that_fit_into_the_gallery():
+    x, y = sample(40, 4)
+    few = evaluate(x, y, x[:5], y[:5])
+    assert {k for k in few if "@" in k} == {"recall@1", "recall@2", "recall@4", "map@r"}
+    assert set(recalls(x, y, x[:5], y[:5])) == {"recall@1", "recall@2", "recall@4"}

@@ -5,6 +5,7 @@ arithmetic, and everything else against it.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from nearkin.measure import check_embeddings, neighbours
+from nearkin.measure import check_embeddings, evaluate, neighbours
+from nearkin.measure.inputs import matrix
 from nearkin.measure.nearest import search
 from nearkin.measure.nearest.exact import (
     METRICS,
+    Waiting,
     from_keys,
     listed_similarities,
     points,
@@ -267,8 +270,7 @@ def test_keys_sort_as_neighbours_do(pairs):
         (lambda: neighbours(normal(5), 6, normal(5)), "k must be in 1..5, got 6"),
         (lambda: neighbours(normal(5), 1, normal(5, 3)), "as many columns as query, 24, got 3"),
         (lambda: neighbours(normal(5), 1, metric="dot"), "metric must be one of cosine, inner"),
-        (lambda: neighbours(normal(5)[0], 1), "query must be a matrix of floats"),
-        (lambda: neighbours(normal(5).long(), 1), "query must be a matrix of floats"),
+        (lambda: neighbours(normal(5)[0], 1), "query must be a matrix of numbers"),
         (lambda: neighbours(normal(5).log(), 1), "query: row 0 holds NaN or infinity"),
         (lambda: neighbours(normal(5), 1, 1 / torch.zeros(2, D)), "gallery: row 0 holds NaN"),
         (lambda: check_embeddings(torch.eye(3)[[0, 1, 1]] * torch.ones(3), "x"), None),
@@ -282,3 +284,34 @@ def test_what_has_no_neighbours_is_refused_in_one_line(call, words):
     with pytest.raises(ValueError, match=words) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("screens")
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_waits_for_the_grid_has_the_same_neighbours(metric: str, monkeypatch):
+    x, gallery = normal(300), normal(400)[::2]
+    monkeypatch.setattr(search, "piece_size", lambda *_: 90)
+    for searched in (None, gallery):
+        wanted = neighbours(x, 7, searched, metric=metric)
+        found = neighbours(x, 7, searched, metric=metric, memory=1e5)
+        assert isinstance(search_of(x, searched, metric, 1e5).gallery, Waiting)
+        assert torch.equal(wanted.indices, found.indices)
+        assert torch.equal(wanted.similarities, found.similarities)
+        labels = torch.arange(300) % 40
+        whole = evaluate(x, labels, searched, labels[:200], metric=metric)
+        assert evaluate(x, labels, searched, labels[:200], metric=metric, memory=1e5) == whole
+
+
+def test_a_file_mapped_to_memory_is_read_and_not_copied(tmp_path):
+    x = normal(600)
+    np.save(tmp_path / "x.npy", x.numpy())
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        held = matrix(mapped, "gallery")
+        found = neighbours(x[:50], 5, mapped, memory=1e5)
+    assert held.data_ptr() == mapped.ctypes.data
+    gallery = search_of(x[:50], held, "cosine", 1e5).gallery
+    assert isinstance(gallery, Waiting)
+    assert gallery.x.data_ptr() == mapped.ctypes.data
+    assert torch.equal(found.indices, neighbours(x[:50], 5, x).indices)

@@ -389,7 +389,7 @@ def test_what_nobody_can_be_found_for_is_refused_before_training(features):
     splits = load(features)
     _, first = np.unique(splits.query.labels.numpy(), return_index=True)
     alone = splits.query.select(torch.from_numpy(first))
-    with pytest.raises(ValueError, match="no query has a match"):
+    with pytest.raises(ValueError, match="no query has kin"):
         Run(small(features), replace(splits, query=alone, gallery=alone), "cpu")
     Run(small(features), replace(splits, query=alone), "cpu")  # each finds itself in the gallery
 

@@ -3,6 +3,7 @@
 Dimensions: B batch, M references, D embedding.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,12 @@ def as_tensor(x: Any, wanted: str, device: torch.device | None = None) -> Tensor
         ValueError: for what cannot be a tensor; `wanted` says what was wanted.
     """
     try:
-        if isinstance(x, np.ndarray):  # torch takes no foreign bytes, no steps back, no read-only
-            x = np.require(x, x.dtype.newbyteorder("="), ["C", "W"])
-        found = torch.as_tensor(x)
+        if isinstance(x, np.ndarray):  # torch takes no foreign bytes, and no steps back
+            x = x.astype(x.dtype.newbyteorder("="), copy=False)
+            x = x.copy() if any(step < 0 for step in x.strides) else x
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            found = torch.as_tensor(x)  # a file mapped to memory is not copied, only read
     except (TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{wanted}, got {type(x).__name__} ({why})") from None

@@ -1,17 +1,17 @@
 """How good an embedding is: do its nearest neighbours belong to the same class?
 
-For a query with R matches (gallery items of its class, itself left out), neighbours in order:
+The *kin* of a query are the gallery items of its class, itself left out; all else are *others*.
+For a query with R kin, neighbours in order:
 
-    recall@k      is there a match among the k nearest?     1 if rank of the nearest match <= k
-    mrr           1 / rank of the nearest match
-    precision@k   share of matches among the k nearest
-    r_precision   share of matches among the R nearest
-    map@r         1/R sum over i = 1..R of  precision@i  where neighbour i is a match, else 0
+    recall@k      is there kin among the k nearest?         1 if rank of the nearest kin <= k
+    mrr           1 / rank of the nearest kin
+    precision@k   share of kin among the k nearest
+    r_precision   share of kin among the R nearest
+    map@r         1/R sum over i = 1..R of  precision@i  where neighbour i is kin, else 0
 
-each averaged over the queries. A query without a match (a class of one item, or a class that
-the gallery lacks) has no right answer and is left out of all five, as in
-pytorch-metric-learning. Where the gallery holds fewer than k items, the missing ones count as
-wrong. Clustering (nmi, ami) and knn_accuracy take every query.
+each averaged over the queries. A query without kin (of a class of one item, or one that the gallery
+lacks) has no right answer: it is left out of all five, as in pytorch-metric-learning, and counted.
+Clustering (nmi, ami) and knn_accuracy take every query.
 
 Source: Musgrave, Belongie & Lim, A metric learning reality check, ECCV 2020, section 3.2,
 arXiv:2003.08505 (R-precision, MAP@R).
@@ -28,14 +28,14 @@ from math import inf
 import torch
 from torch import Tensor
 
+from nearkin.measure.inputs import Sides, sides_of
 from nearkin.measure.nearest.exact import Array, blocks, from_keys, similarities, to_keys
 from nearkin.measure.nearest.screen import plain_arithmetic
 from nearkin.measure.nearest.search import (
     NOTHING,
     Search,
-    both_embeddings,
+    check_k,
     nearest_keys,
-    neighbours,
     ranks,
     search_of,
 )
@@ -46,38 +46,47 @@ from nearkin.measure.statistics import (
     bootstrap,
     bootstrap_difference,
 )
-from nearkin.tensors import as_tensor
 
-NO_MATCH = "no query has a match: another item of its class in the gallery"
+NO_KIN = "no query has kin: another item of its class in the gallery"
+KS, PRECISION_KS = (1, 2, 4, 8), (10,)
+"""the k of recall@k and of precision@k that are measured where none are named, and the gallery has
+as many items"""
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What each query with a match scored: the values from which means and intervals are made.
+    """What each query with kin scored: the values from which means and intervals are made.
 
     queries: (Q,) their positions among all queries; labels: (Q,) their classes.
     values: metric -> (Q,) float64 in 0..1, or bool.
+    total: how many queries there are, those without kin too.
+    classes: the names of the classes, where labels came as text.
     """
 
     queries: Tensor
     labels: Tensor
     values: dict[str, Tensor]
+    total: int
+    classes: tuple[str, ...] = ()
+
+    @property
+    def without_kin(self) -> int:
+        """How many queries have no right answer, and are left out."""
+        return self.total - len(self.queries)
 
     def mean(self) -> dict[str, float]:
         """Each metric, averaged over the queries."""
         return {name: float(value.double().mean()) for name, value in self.values.items()}
 
-    def per_class(self) -> dict[int, dict[str, float]]:
+    def per_class(self) -> dict[int, dict[str, float]] | dict[str, dict[str, float]]:
         """Class -> each metric, averaged over the queries of that class."""
-        classes, place, count = self.labels.unique(return_inverse=True, return_counts=True)
+        found, place, count = self.labels.unique(return_inverse=True, return_counts=True)
         means = {
             name: (torch.bincount(place, value.double()) / count).tolist()
             for name, value in self.values.items()
         }
-        return {
-            label: {name: mean[i] for name, mean in means.items()}
-            for i, label in enumerate(classes.tolist())
-        }
+        names = [self.classes[label] if self.classes else label for label in found.tolist()]
+        return {label: {k: mean[i] for k, mean in means.items()} for i, label in enumerate(names)}
 
     def intervals(self, *, seed: int = 0) -> dict[str, Estimate]:
         """Each metric with its 95 % interval over test classes (statistics.bootstrap)."""
@@ -99,9 +108,10 @@ def evaluate(
     gallery: Array | None = None,
     gallery_labels: Array | None = None,
     *,
+    itself: Array | None = None,
     metric: str = "cosine",
-    ks: Sequence[int] = (1, 2, 4, 8),
-    precision_ks: Sequence[int] = (10,),
+    ks: Sequence[int] | None = None,
+    precision_ks: Sequence[int] | None = None,
     clusters: bool = False,
     intervals: bool = False,
     seed: int = 0,
@@ -109,11 +119,17 @@ def evaluate(
 ) -> dict[str, float]:
     """Retrieval (and clustering) metrics, all in 0..1: {"recall@1": 0.57, "map@r": ..., ...}.
 
+    Where queries have no kin, "queries_without_kin" says how many were left out.
+
     Args:
-        query, query_labels: (B, D) floats and (B,) integers, of tensors or of NumPy.
+        query: (B, D) numbers: a tensor, an array of NumPy, a table of pandas or lists.
+        query_labels: (B,) integers or text.
         gallery, gallery_labels: what is searched; by default each query among all the others.
+        itself: (B,) the place of each query in the gallery, -1 where it does not stand there: no
+            query is its own answer.
         metric: "cosine", "inner" or "euclidean".
-        ks, precision_ks: the k of recall@k and of precision@k.
+        ks, precision_ks: the k of recall@k and of precision@k, at most as many as a query has
+            items to be compared to; by default 1, 2, 4, 8 and 10, of which those that fit.
         clusters: also nmi and ami of a k-means clustering of the queries (slow for many classes).
         intervals: also recall@1/low and recall@1/high, and so on: 95 % intervals by a bootstrap
             over the test classes. `retrieval` gives values per query and class.
@@ -121,20 +137,11 @@ def evaluate(
         memory: bytes that the work may take beside its inputs.
 
     >>> x = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.1, 1.0]])
-    >>> evaluate(x, torch.tensor([0, 0, 1, 1]), ks=[1], precision_ks=[])
+    >>> evaluate(x, ["cat", "cat", "dog", "dog"], ks=[1])
     {'recall@1': 1.0, 'mrr': 1.0, 'r_precision': 1.0, 'map@r': 1.0}
     """
-    query, gallery = both_embeddings(query, gallery)
-    found = retrieval(
-        query,
-        query_labels,
-        gallery,
-        gallery_labels,
-        metric=metric,
-        ks=ks,
-        precision_ks=precision_ks,
-        memory=memory,
-    )
+    sides = sides_of(query, query_labels, gallery, gallery_labels, itself)
+    found = retrieval_of(sides, metric, ks, precision_ks, memory)
     scores = found.mean()
     if intervals:
         for name, estimate in found.intervals(seed=seed).items():
@@ -142,8 +149,9 @@ def evaluate(
     if clusters:
         from nearkin.measure.clusters import clustering
 
-        labels = check_labels(query, query_labels, "query")
-        scores |= clustering(query, labels, metric=metric, seed=seed)
+        scores |= clustering(sides.query, sides.labels, metric=metric, seed=seed)
+    if found.without_kin:
+        scores["queries_without_kin"] = found.without_kin
     return scores
 
 
@@ -153,25 +161,36 @@ def retrieval(
     gallery: Array | None = None,
     gallery_labels: Array | None = None,
     *,
+    itself: Array | None = None,
     metric: str = "cosine",
-    ks: Sequence[int] = (1, 2, 4, 8),
-    precision_ks: Sequence[int] = (10,),
+    ks: Sequence[int] | None = None,
+    precision_ks: Sequence[int] | None = None,
     memory: float = 1e9,
 ) -> Retrieval:
-    """The retrieval metrics of every query that has a match; arguments as in `evaluate`."""
-    check_sizes((*ks, *precision_ks), memory)
-    query, gallery = both_embeddings(query, gallery)
-    query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
-    with plain_arithmetic(query.device):
-        search = search_of(query, gallery, metric, memory)
-        matches = count_matches(query_labels, labels) - int(gallery is None)
-        asked = (matches > 0).nonzero()[:, 0]
-        if not len(asked):
-            raise ValueError(NO_MATCH)
+    """The retrieval metrics of every query that has kin; arguments as in `evaluate`."""
+    sides = sides_of(query, query_labels, gallery, gallery_labels, itself)
+    return retrieval_of(sides, metric, ks, precision_ks, memory)
+
+
+def retrieval_of(
+    sides: Sides,
+    metric: str,
+    ks: Sequence[int] | None,
+    precision_ks: Sequence[int] | None,
+    memory: float,
+) -> Retrieval:
+    """The retrieval metrics of both sides."""
+    ks = fitting(ks, KS, sides.size)
+    precision_ks = fitting(precision_ks, PRECISION_KS, sides.size)
+    check_memory(memory)
+    with plain_arithmetic(sides.query.device):
+        search = search_of(sides.query, sides.gallery, metric, memory, sides.itself)
+        kin = sides.kin()
+        asked = asking(kin)
         values = _retrieval(
-            search[asked], matches[asked], query_labels[asked], labels, ks, precision_ks
+            search[asked], kin[asked], sides.labels[asked], sides.kinds, ks, precision_ks
         )
-    return Retrieval(asked, query_labels[asked], values)
+    return Retrieval(asked, sides.labels[asked], values, len(kin), tuple(sides.classes))
 
 
 def recalls(
@@ -180,8 +199,9 @@ def recalls(
     gallery: Array | None = None,
     gallery_labels: Array | None = None,
     *,
+    itself: Array | None = None,
     metric: str = "cosine",
-    ks: Sequence[int] = (1, 2, 4, 8),
+    ks: Sequence[int] | None = None,
     memory: float = 1e9,
 ) -> dict[str, float]:
     """recall@k alone, for a few small k: a third of the work of `evaluate`, with equal values.
@@ -192,49 +212,75 @@ def recalls(
     >>> recalls(x, torch.tensor([0, 1, 1, 1]), ks=[1, 2])
     {'recall@1': 0.6666666666666666, 'recall@2': 1.0}
     """
-    check_sizes(ks, memory)
-    query, gallery = both_embeddings(query, gallery)
-    query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
-    asked = count_matches(query_labels, labels) > int(gallery is None)
-    if not asked.any():
-        raise ValueError(NO_MATCH)
-    most = len(labels) - (gallery is None)
-    nearest = neighbours(query, min(max(ks), most), gallery, metric=metric, memory=memory).indices
-    relevant = (labels[nearest] == query_labels[:, None])[asked]
-    return {f"recall@{k}": float(relevant[:, :k].any(1).double().mean()) for k in ks}
+    sides = sides_of(query, query_labels, gallery, gallery_labels, itself)
+    ks = fitting(ks, KS, sides.size)
+    check_memory(memory)
+    asked = asking(sides.kin())
+    if not ks:
+        return {}
+    relevant = nearest_classes(sides, max(ks), metric, memory) == sides.labels[:, None]
+    return {f"recall@{k}": float(relevant[asked, :k].any(1).double().mean()) for k in ks}
 
 
-def check_sizes(ks: Sequence[int], memory: float) -> None:
-    """Every k is 1 or more, and there is memory to work in."""
-    if min(ks, default=1) < 1:
-        raise ValueError(f"k must be 1 or more, got {min(ks)}")
+def asking(kin: Tensor) -> Tensor:
+    """The positions of the queries that have kin; an error where none has."""
+    asked = (kin > 0).nonzero()[:, 0]
+    if not len(asked):
+        raise ValueError(NO_KIN)
+    return asked
+
+
+def fitting(ks: Sequence[int] | None, usual: Sequence[int], size: int) -> Sequence[int]:
+    """The k to measure: those named, which must fit, or of the usual ones those that do.
+
+    >>> fitting(None, (1, 2, 4, 8), 5)
+    (1, 2, 4)
+    """
+    if ks is None:
+        return tuple(k for k in usual if k <= size)
+    odd = [k for k in ks if not 1 <= k <= size]
+    if odd:
+        raise ValueError(f"k must be in 1..{size}, as many items as there are, got {odd[0]}")
+    return ks
+
+
+def check_memory(memory: float) -> None:
+    """There is memory to work in."""
     if not 0 < memory < inf:
         raise ValueError(f"memory must be a number of bytes above 0, got {memory}")
 
 
+def nearest_classes(sides: Sides, k: int, metric: str, memory: float) -> Tensor:
+    """(B, k) the classes of the k nearest of each query, nearest first."""
+    with plain_arithmetic(sides.query.device):
+        search = search_of(sides.query, sides.gallery, metric, memory, sides.itself)
+        check_k(k, search)
+        return sides.kinds[from_keys(nearest_keys(search, k))[1]]
+
+
 def _retrieval(
     search: Search,
-    matches: Tensor,
+    kin: Tensor,
     query_labels: Tensor,
     labels: Tensor,
     ks: Sequence[int],
     precision_ks: Sequence[int],
 ) -> dict[str, Tensor]:
-    """The metrics of queries that all have matches."""
+    """The metrics of queries that all have kin, of which (B,) kin says how many."""
     deepest = len(labels) - (search.itself is not None)
-    depth = matches.clamp_min(max(precision_ks, default=1)).clamp_max(deepest)
-    first = torch.zeros_like(matches)  # rank of the nearest match
+    depth = kin.clamp_min(max(precision_ks, default=1)).clamp_max(deepest)
+    first = torch.zeros_like(kin)  # rank of the nearest kin
     lists: dict[str, Tensor] = {}
     for rows, deep in by_depth(depth, search.memory):
         nearest = from_keys(nearest_keys(search[rows], deep))[1]  # (B, L)
         relevant = labels[nearest] == query_labels[rows, None]
         first[rows] = torch.where(relevant.any(1), 1 + relevant.int().argmax(1), 0)
-        for name, value in list_metrics(relevant, matches[rows], precision_ks).items():
+        for name, value in list_metrics(relevant, kin[rows], precision_ks).items():
             lists.setdefault(name, value.new_empty(len(first)))[rows] = value
     deeper = (first == 0).nonzero()[:, 0]
     if len(deeper):
         rest = search[deeper]
-        first[deeper] = ranks(rest, nearest_matches(rest, query_labels[deeper], labels))
+        first[deeper] = ranks(rest, nearest_kin(rest, query_labels[deeper], labels))
     recalls = {f"recall@{k}": first <= k for k in ks}
     return recalls | {"mrr": 1 / first.double()} | lists
 
@@ -249,31 +295,31 @@ def by_depth(depth: Tensor, memory: float) -> Iterator[tuple[Tensor, int]]:
             yield block, deep
 
 
-def list_metrics(relevant: Tensor, matches: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:
+def list_metrics(relevant: Tensor, kin: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:
     """R-precision, MAP@R and precision@k of ranked lists.
 
-    relevant: (B, L) bool, neighbour by neighbour; matches: (B,) R, at most L.
+    relevant: (B, L) bool, whether neighbour by neighbour is kin; kin: (B,) R, at most L.
     """
     place = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
     hits = relevant.cumsum(1)
     precision = hits / place.double()  # (B, L): of the first 1, 2, ... neighbours
-    counted = relevant & (place <= matches[:, None])
+    counted = relevant & (place <= kin[:, None])
     values = {
-        "r_precision": counted.sum(1) / matches.double(),
-        "map@r": (precision * counted).sum(1) / matches.double(),
+        "r_precision": counted.sum(1) / kin.double(),
+        "map@r": (precision * counted).sum(1) / kin.double(),
     }
     for k in ks:
-        values[f"precision@{k}"] = hits[:, min(k, hits.shape[1]) - 1].double() / k
+        values[f"precision@{k}"] = hits[:, k - 1].double() / k
     return values
 
 
-def nearest_matches(search: Search, query_labels: Tensor, labels: Tensor) -> Tensor:
-    """The key (B,) of each query's nearest match, which must exist: one class after the other."""
+def nearest_kin(search: Search, query_labels: Tensor, labels: Tensor) -> Tensor:
+    """The key (B,) of each query's nearest kin, which must exist: one class after the other."""
     best = torch.empty_like(query_labels, dtype=torch.int64)
     for asked, kin in zip(*by_class(query_labels, labels), strict=True):
         for _, rows in blocks(asked, max(1, int(search.memory / 40 / len(kin)))):
             part = search[rows]
-            keys = to_keys(similarities(part.query, search.gallery[kin]), kin)
+            keys = to_keys(similarities(part.query.on_grid(), search.gallery[kin].on_grid()), kin)
             if part.itself is not None:
                 keys.masked_fill_(part.itself[:, None] == kin, NOTHING)
             best[rows] = keys.amax(1)
@@ -293,32 +339,6 @@ def by_class(query_labels: Tensor, labels: Tensor) -> tuple[list[Tensor], list[T
     return split(asked), [known[group] for group in split(place[known])]
 
 
-def count_matches(query_labels: Tensor, labels: Tensor) -> Tensor:
-    """(B,) how many of `labels` equal each query's."""
-    classes, counts = labels.unique(return_counts=True)
-    place = torch.searchsorted(classes, query_labels).clamp_max(len(classes) - 1)
-    return torch.where(classes[place] == query_labels, counts[place], 0)
-
-
-def both_labels(
-    query: Tensor, query_labels: Array, gallery: Tensor | None, gallery_labels: Array | None
-) -> tuple[Tensor, Tensor]:
-    """Labels of the queries and of what is searched: without a gallery, the queries themselves."""
-    own = check_labels(query, query_labels, "query")
-    return own, own if gallery is None else check_labels(gallery, gallery_labels, "gallery")
-
-
-def check_labels(x: Tensor, labels: Array | None, name: str) -> Tensor:
-    """The labels as a tensor beside x (N, D), one integer a row, or an error that says so."""
-    if labels is None:
-        raise ValueError(f"{name} needs labels")
-    wanted = f"{name} labels must be {len(x)} integers, one a row"
-    labels = as_tensor(labels, wanted, x.device)
-    if labels.shape != (len(x),) or labels.is_floating_point():
-        raise ValueError(f"{wanted}, got {tuple(labels.shape)} of {labels.dtype}")
-    return labels.long()
-
-
 def knn_accuracy(
     query: Array,
     query_labels: Array,
@@ -326,6 +346,7 @@ def knn_accuracy(
     gallery_labels: Array | None = None,
     k: int = 5,
     *,
+    itself: Array | None = None,
     metric: str = "cosine",
     memory: float = 1e9,
 ) -> float:
@@ -338,10 +359,8 @@ def knn_accuracy(
     >>> knn_accuracy(x, torch.tensor([0, 0, 1, 1]), k=1)
     1.0
     """
-    query, gallery = both_embeddings(query, gallery)
-    query_labels, labels = both_labels(query, query_labels, gallery, gallery_labels)
-    nearest = neighbours(query, k, gallery, metric=metric, memory=memory).indices
-    votes = labels[nearest]  # (B, k), nearest first
+    sides = sides_of(query, query_labels, gallery, gallery_labels, itself)
+    votes = nearest_classes(sides, k, metric, memory)  # (B, k)
     count = (votes[:, :, None] == votes[:, None, :]).sum(2)
     winner = votes.gather(1, count.argmax(1, keepdim=True))  # argmax: the first of equals
-    return float((winner[:, 0] == query_labels).double().mean())
+    return float((winner[:, 0] == sides.labels).double().mean())

@@ -5,11 +5,12 @@ Dimensions: N items, D embedding, C classes.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.measure.metrics import check_labels
-from nearkin.measure.nearest.exact import MATRIX, Array
+from nearkin.measure.inputs import as_given, check_labels, class_numbers, matrix
+from nearkin.measure.nearest.exact import Array
 from nearkin.measure.nearest.search import neighbours
 from nearkin.tensors import as_tensor, at_least_float32, place_in_class
 
@@ -26,7 +27,7 @@ def label_propagation(
     alpha: float = 0.9,
     steps: int = 50,
     metric: str = "cosine",
-) -> Tensor:
+) -> Tensor | np.ndarray:
     """The class (N,) of every item, from the classes of those that are known.
 
         W_ij = max(similarity, 0)  where j is among the k nearest of i, or i of j
@@ -40,7 +41,7 @@ def label_propagation(
 
     Args:
         x: (N, D) floats.
-        labels: (N,) integers; only those of known items are read.
+        labels: (N,) integers or text; only those of known items are read.
         known: (N,) bool.
         k: neighbours of each item.
         alpha: the share of an item's class that comes from its neighbours, in [0, 1).
@@ -48,15 +49,17 @@ def label_propagation(
         metric: "cosine", or "inner" (product).
 
     Returns:
-        (N,) labels, which known items may lose to their neighbours; -1 where no known one reaches.
+        (N,) labels, which known items may lose to their neighbours; -1, or "" where labels are
+        text, where no known one reaches. An array where x or labels are no tensor.
 
     >>> x = torch.tensor([[1.0, 0.0], [0.9, 0.2], [0.0, 1.0], [0.2, 0.9]])
     >>> known = torch.tensor([True, False, True, False])
     >>> label_propagation(x, torch.tensor([7, 0, 9, 0]), known, k=1)
     tensor([7, 7, 9, 9])
     """
-    x = at_least_float32(as_tensor(x, f"x {MATRIX}"))
-    labels = check_labels(x, labels, "x")
+    given = x
+    x = at_least_float32(matrix(x, "x"))
+    (labels,), names = class_numbers([(labels, x, "x")])
     wanted = "known must be one bool an item, true for at least one"
     known = as_tensor(known, wanted, x.device)
     if metric not in ("cosine", "inner"):
@@ -82,7 +85,7 @@ def label_propagation(
         better = value > best
         found[better] = classes[first + winner[better]]
         best[better] = value[better]
-    return found
+    return np.array([*names, ""])[found.cpu().numpy()] if names else as_given(found, given)
 
 
 def normalised_graph(x: Tensor, k: int, metric: str) -> Tensor:
@@ -124,7 +127,7 @@ def propagation_accuracy(
     >>> propagation_accuracy(x, torch.tensor([0, 0, 1, 1]), k=1)
     1.0
     """
-    x = as_tensor(x, f"x {MATRIX}")
+    x = matrix(x, "x")
     labels = check_labels(x, labels, "x")
     if draws < 1:
         raise ValueError(f"wanted 1 draw or more, got {draws}")
@@ -134,7 +137,7 @@ def propagation_accuracy(
         known = draw(labels, per_class, generator)
         if known.all():
             raise ValueError(f"per_class {per_class} leaves no item to classify")
-        found = label_propagation(x, labels, known, k=k, alpha=alpha)
+        found = torch.as_tensor(label_propagation(x, labels, known, k=k, alpha=alpha))
         right.append((found == labels)[~known].double().mean())
     return float(torch.stack(right).mean())
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearkin.measure.metrics import check_labels
-from nearkin.measure.nearest.exact import MATRIX, Array
+from nearkin.measure.inputs import as_given, check_labels, matrix
+from nearkin.measure.nearest.exact import Array
 from nearkin.measure.nearest.search import neighbours
-from nearkin.tensors import as_tensor
 
 
 def scattering(embeddings: Array, labels: Array) -> dict[str, float]:
@@ -34,9 +33,7 @@ def scattering(embeddings: Array, labels: Array) -> dict[str, float]:
     >>> {name: round(value, 3) for name, value in found.items()}
     {'spread': 0.75, 'separation': 27.0, 'anisotropy': 0.5}
     """
-    if not len(embeddings):
-        raise ValueError("wanted embeddings to tell the scattering of, got none")
-    x = as_tensor(embeddings, f"embeddings {MATRIX}").double()
+    x = matrix(embeddings, "embeddings").double()
     labels = check_labels(x, labels, "embeddings'")
     kinds, position, count = labels.unique(return_inverse=True, return_counts=True)
     means = x.new_zeros(len(kinds), x.shape[1]).index_add_(0, position, x)
@@ -72,12 +69,12 @@ def confusion(embeddings: Array, labels: Array, *, metric: str = "cosine") -> Te
     tensor([[2, 0],
             [1, 1]])
     """
-    x = as_tensor(embeddings, f"embeddings {MATRIX}")
+    x = matrix(embeddings, "embeddings")
     labels = check_labels(x, labels, "embeddings'")
     classes = int(labels.max()) + 1
     nearest = labels[neighbours(x, 1, metric=metric).indices[:, 0]]
     pairs = labels * classes + nearest
-    return pairs.bincount(minlength=classes * classes).view(classes, classes)
+    return as_given(pairs.bincount(minlength=classes * classes).view(classes, classes), embeddings)
 
 
 def overlap(counts: Tensor, group: list[int]) -> float:

@@ -23,7 +23,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nearkin.measure.nearest.exact import MATRIX, Array, Points, as_tensor, points_of, similarities
+from nearkin.measure.inputs import matrix
+from nearkin.measure.nearest.exact import Array, Points, points_of, similarities
 from nearkin.measure.nearest.screen import plain_arithmetic
 
 BINS = 2**16
@@ -131,7 +132,7 @@ def curve(
 
 def prepared(embeddings: Array, labels: ArrayLike, metric: str) -> tuple[Points, Tensor]:
     """Items on the exact grid, and their classes as 0..C-1 on the same device."""
-    x = as_tensor(embeddings, f"embeddings {MATRIX}")
+    x = matrix(embeddings, "embeddings")
     kind = np.unique(np.asarray(labels), return_inverse=True)[1]
     if kind.shape != (len(x),):
         raise ValueError(f"labels must be {len(x)}, one for each embedding, got {kind.shape}")
@@ -371,9 +372,7 @@ def open_set(
     kinds = np.unique(
         np.concatenate([np.asarray(query_labels), np.asarray(gallery_labels)]), return_inverse=True
     )[1]
-    asked, searched = points_of(
-        as_tensor(query, f"query {MATRIX}"), as_tensor(gallery, f"gallery {MATRIX}"), metric
-    )
+    asked, searched = points_of(matrix(query, "query"), matrix(gallery, "gallery"), metric)
     labels, held = (torch.from_numpy(k) for k in np.split(kinds, [len(asked)]))
     known = torch.isin(labels, held).numpy()
     if known.all() or not known.any():

@@ -83,7 +83,7 @@ def refined(run: Run) -> dict[str, float | str]:
     if gallery is not None:
         found, _ = refine_at_test(refiner, gallery, source=source)
         sides += [found.cpu(), splits.gallery.labels]
-    return {**evaluate(*sides, ks=(1, 2, 4, 8)), "graph": graph}
+    return {**evaluate(*sides), "graph": graph}
 
 
 def watched_batch(run: Run) -> dict[str, float]:

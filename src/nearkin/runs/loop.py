@@ -25,7 +25,7 @@ from nearkin.data.samplers import OneImage
 from nearkin.data.transforms import Pictures
 from nearkin.files import write_whole
 from nearkin.losses import cached_backward
-from nearkin.measure.metrics import NO_MATCH
+from nearkin.measure.metrics import NO_KIN
 from nearkin.names import look_up, unknown
 from nearkin.registry import AUGMENTS, METRICS, PRECISIONS, SAMPLERS, SOURCES
 from nearkin.runs import build
@@ -264,7 +264,7 @@ def refuse_no_match(splits: Splits) -> None:
     apart = splits.gallery is not splits.query
     kin = splits.gallery.labels.bincount(minlength=len(splits.query.classes))
     if not (kin[splits.query.labels] > (0 if apart else 1)).any():
-        raise ValueError(f"{splits.name}: {NO_MATCH}")
+        raise ValueError(f"{splits.name}: {NO_KIN}")
 
 
 def noise_seed(seed: int, step: int) -> int:

@@ -17,36 +17,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from nearkin.measure.inputs import check_embeddings
 from nearkin.registry import METRICS
-from nearkin.tensors import as_tensor
 
-Array = Tensor | np.ndarray
-"""what comes in as a tensor, or becomes one"""
+Array = Tensor | ArrayLike
+"""what is a tensor or becomes one: arrays of NumPy, lists, tables of pandas"""
 STEPS = 2.0**24
 LOW_BITS = 2**32 - 1
 IN_CACHE = 512
 """rows at a time of what is done row by row in float64"""
-
-
-MATRIX = "must be a matrix of floats, one row an item"
-
-
-def check_embeddings(x: Array, name: str = "embeddings", *, zero: bool = False) -> None:
-    """Refuse what has no neighbours: not a matrix, NaN, infinity and, unless `zero`, zero rows."""
-    x = as_tensor(x, f"{name} {MATRIX}")
-    if x.ndim != 2 or not x.is_floating_point() or not x.numel():
-        raise ValueError(f"{name} {MATRIX}, got {tuple(x.shape)} of {x.dtype}")
-    for start, rows in blocks(x, 8192):
-        for bad, what in (
-            (~rows.float().isfinite().all(1), "NaN or infinity"),
-            ((rows == 0).all(1) & (not zero), "only zeros, which point nowhere"),
-        ):
-            if bad.any():
-                raise ValueError(f"{name}: row {start + int(bad.nonzero()[0])} holds {what}")
 
 
 @dataclass(frozen=True)
@@ -73,8 +56,42 @@ class Points:
             rows = self.rows[which]
         return Points(rows, self.scale[which], self.square[which], self.metric)
 
+    @property
+    def width(self) -> int:
+        """D"""
+        return self.rows.shape[1]
 
-Rows = TypeVar("Rows", Tensor, Points)
+    def on_grid(self) -> Points:
+        return self
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Embeddings that go on the grid when and where they are needed, as Points of all take memory.
+
+    x: all of them, perhaps memory-mapped; rows: (N,) which of them these are.
+    """
+
+    x: Tensor
+    rows: Tensor
+    metric: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: slice | Tensor) -> Waiting:
+        return Waiting(self.x, self.rows[which], self.metric)
+
+    @property
+    def width(self) -> int:
+        """D"""
+        return self.x.shape[1]
+
+    def on_grid(self) -> Points:
+        return points(self.x.detach().index_select(0, self.rows), self.metric)
+
+
+Rows = TypeVar("Rows", Tensor, Points, Waiting, Points | Waiting)
 
 
 def blocks(x: Rows, size: int) -> Iterator[tuple[int, Rows]]:
@@ -106,15 +123,32 @@ def points(x: Tensor, metric: str = "cosine") -> Points:
 
 def points_of(query: Tensor, gallery: Tensor | None, metric: str) -> tuple[Points, Points]:
     """Both sets on the grid, checked; without a gallery the queries are searched themselves."""
-    check_embeddings(query, "query", zero=True)
+    check_both(query, gallery, metric)
     asked = points(query, metric)
+    return asked, asked if gallery is None else points(gallery, metric)
+
+
+def waiting_of(query: Tensor, gallery: Tensor | None, metric: str) -> tuple[Waiting, Waiting]:
+    """Both sets, checked, as those that wait."""
+    check_both(query, gallery, metric)
+    asked, searched = (
+        Waiting(x, torch.arange(len(x), device=x.device), metric)
+        for x in (query, query if gallery is None else gallery)
+    )
+    return asked, searched
+
+
+def check_both(query: Tensor, gallery: Tensor | None, metric: str) -> None:
+    """Refuse an unknown metric, what has no neighbours, and sets of different width."""
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    check_embeddings(query, "query", zero=True)
     if gallery is None:
-        return asked, asked
+        return
     check_embeddings(gallery, "gallery", zero=True)
     if gallery.shape[1] != query.shape[1]:
         wanted = f"as many columns as query, {query.shape[1]}"
         raise ValueError(f"gallery must have {wanted}, got {gallery.shape[1]}")
-    return asked, points(gallery, metric)
 
 
 def power_above(x: Tensor) -> Tensor:

@@ -13,16 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nearkin.measure.nearest.exact import (
-    MATRIX,
-    Array,
-    Points,
-    as_tensor,
-    blocks,
-    check_embeddings,
-    from_keys,
-    points,
-)
+from nearkin.measure.inputs import as_given, check_embeddings, matrix
+from nearkin.measure.nearest.exact import Array, Points, blocks, from_keys, points
 from nearkin.measure.nearest.screen import Screen, plain_arithmetic, precisions
 from nearkin.measure.nearest.search import Neighbours, Search, nearest_keys, piece_size
 
@@ -45,13 +37,14 @@ class Gallery:
     """
 
     def __init__(self, x: Array, metric: str = "cosine", memory: float = 1e9):
-        x = as_tensor(x, f"gallery {MATRIX}")
+        x = matrix(x, "gallery")
         check_embeddings(x, "gallery", zero=True)
         self.metric, self.memory = metric, memory
         self.shape = tuple(x.shape)
         self.device = x.device
         self.parts = [
-            Part(start, points(rows, metric)) for start, rows in blocks(x, piece_size(x, memory))
+            Part(start, points(rows, metric))
+            for start, rows in blocks(x, piece_size(x.shape[1], memory))
         ]
 
     def __len__(self) -> int:
@@ -59,7 +52,7 @@ class Gallery:
 
     def neighbours(self, query: Array, k: int) -> Neighbours:
         """The k nearest items of each query (B, D), exactly; ties go to the lower index."""
-        asked = as_tensor(query, f"query {MATRIX}", self.device)
+        asked = matrix(query, "query", self.device)
         check_embeddings(asked, "query", zero=True)
         if asked.shape[1] != self.shape[1]:
             raise ValueError(f"query must have {self.shape[1]} columns, got {asked.shape[1]}")
@@ -68,7 +61,8 @@ class Gallery:
         with plain_arithmetic(asked.device):
             asked = points(asked, self.metric)
             keys = [part.nearest_keys(asked, k, self.memory) for part in self.parts]
-            return Neighbours(*from_keys(torch.cat(keys, 1).topk(k).values))
+            found = from_keys(torch.cat(keys, 1).topk(k).values)
+        return Neighbours(*(as_given(each, query) for each in found))
 
 
 @dataclass

@@ -32,7 +32,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from nearkin.measure.nearest.exact import IN_CACHE, Points, blocks, power_above
+from nearkin.measure.nearest.exact import IN_CACHE, Points, Waiting, blocks, power_above
 
 SUM = 2.0**-23
 """u: twice float32's rounding, so that hardware which cuts instead of rounding is covered"""
@@ -83,7 +83,7 @@ class Screen:
     rows: (M padded with zeros to a multiple of GROUP, columns) of that type.
     """
 
-    def __init__(self, query: Points | None, gallery: Points, dtype: torch.dtype) -> None:
+    def __init__(self, query: Points | Waiting | None, gallery: Points, dtype: torch.dtype) -> None:
         self.dtype, self.euclidean = dtype, gallery.metric == "euclidean"
         self.size, self.width = gallery.rows.shape
         # The gallery is scaled by a power of two to norms below 1; the queries of cosine and inner
@@ -97,7 +97,7 @@ class Screen:
         elif query is None:
             self.centre, self.lifted = torch.zeros_like(self.mean), False
         else:
-            self.centre = _mean(block.rows.double() for _, block in blocks(query, IN_CACHE))
+            self.centre = _mean(part.on_grid().rows.double() for _, part in blocks(query, IN_CACHE))
             self.lifted = bool(self.centre.norm() > 0.1)
             self.centre *= self.lifted
         padded = _up(self.size, GROUP)

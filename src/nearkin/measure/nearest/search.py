@@ -22,19 +22,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nearkin.measure.inputs import as_given, matrix, own_places
 from nearkin.measure.nearest.exact import (
-    MATRIX,
     Array,
     Points,
+    Waiting,
     blocks,
     from_keys,
     listed_similarities,
     points_of,
     similarities,
     to_keys,
+    waiting_of,
 )
 from nearkin.measure.nearest.screen import GROUP, Screen, plain_arithmetic, precisions
-from nearkin.tensors import as_tensor
 
 NOTHING = torch.iinfo(torch.int64).min
 """a key below all others"""
@@ -54,16 +55,18 @@ def neighbours(
     k: int,
     gallery: Array | None = None,
     *,
+    itself: Array | None = None,
     metric: str = "cosine",
     memory: float = 1e9,
 ) -> Neighbours:
     """The k nearest gallery items of each query, exactly; ties go to the lower index.
 
     Args:
-        query: (B, D) floats, of a tensor or of NumPy.
-        k: how many, 1 to M (M - 1 without a gallery).
-        gallery: (M, D) floats; by default the queries themselves, and then nobody is its own
-            neighbour.
+        query: (B, D) numbers: a tensor, or an array of NumPy, and then the result is arrays too.
+        k: how many, 1 to M (M - 1 where queries stand in what is searched).
+        gallery: (M, D); by default the queries themselves, and then nobody is its own neighbour.
+        itself: (B,) the place of each query in the gallery, -1 where it does not stand there: it
+            is not its own neighbour.
         metric: "cosine", "inner" (product) or "euclidean". Similarities are larger for nearer
             items: that of "euclidean" is minus the distance.
         memory: bytes that the work may take beside its inputs and outputs.
@@ -73,35 +76,36 @@ def neighbours(
     Neighbours(similarities=tensor([[0.8000], [0.8000], [0.6000]]),
                indices=tensor([[1], [0], [1]]))
     """
-    query, gallery = both_embeddings(query, gallery)
-    with plain_arithmetic(query.device):
-        search = search_of(query, gallery, metric, memory)
-        most = len(search.gallery) - (gallery is None)
-        if not 1 <= k <= most:
-            raise ValueError(f"k must be in 1..{most}, got {k}")
-        return Neighbours(*from_keys(nearest_keys(search, k)))
+    gallery = None if gallery is query else gallery
+    x = matrix(query, "query")
+    y = None if gallery is None else matrix(gallery, "gallery", x.device)
+    with plain_arithmetic(x.device):
+        search = search_of(x, y, metric, memory, own_places(itself, x, y))
+        check_k(k, search)
+        found = from_keys(nearest_keys(search, k))
+    return Neighbours(*(as_given(each, query) for each in found))
 
 
-def both_embeddings(query: Array, gallery: Array | None) -> tuple[Tensor, Tensor | None]:
-    """Queries and gallery as tensors on one device: NumPy's arrays are taken too."""
-    query = as_tensor(query, f"query {MATRIX}")
-    if gallery is None:
-        return query, None
-    return query, as_tensor(gallery, f"gallery {MATRIX}", query.device)
+def check_k(k: int, search: Search) -> None:
+    """k is in 1..M, or 1..M - 1 where queries stand in the gallery."""
+    most = len(search.gallery) - (search.itself is not None)
+    if not 1 <= k <= most:
+        raise ValueError(f"k must be in 1..{most}, got {k}")
 
 
 @dataclass(frozen=True)
 class Search:
     """Some queries and what they are searched in.
 
-    itself: (B,) where each query stands in the gallery, if it does: it is not its own neighbour.
+    itself: (B,) where each query stands in the gallery, -1 for nowhere; it is not its own
+        neighbour. None where no query stands there.
     memory: bytes that the work may take.
     screens: those of this gallery that were made so far.
     dtypes: what to screen in, cheapest first; None: what is fast on this device.
     """
 
-    query: Points
-    gallery: Points
+    query: Points | Waiting
+    gallery: Points | Waiting
     itself: Tensor | None
     memory: float
     screens: dict[torch.dtype, Screen] = field(default_factory=dict)
@@ -110,6 +114,10 @@ class Search:
     @property
     def device(self) -> torch.device:
         return self.query.rows.device
+
+    def on_grid(self) -> Search:
+        """The same with the queries on the grid: few enough to hold."""
+        return replace(self, query=self.query.on_grid())
 
     def __getitem__(self, rows: Tensor) -> Search:
         """These queries only; where they are all of them, nothing is copied."""
@@ -120,17 +128,17 @@ class Search:
 
     def pieces(self) -> Iterator[tuple[int, Search]]:
         """(start, search) in one part of the gallery after the other: screens take memory too."""
-        size = piece_size(self.gallery.rows, self.memory)
-        if len(self.gallery) <= size:
+        size = piece_size(self.gallery.width, self.memory)
+        if len(self.gallery) <= size and isinstance(self.gallery, Points):
             yield 0, self
             return
         for start, piece in blocks(self.gallery, size):
             itself = None if self.itself is None else self.itself - start
-            yield start, Search(self.query, piece, itself, self.memory)
+            yield start, Search(self.query, piece.on_grid(), itself, self.memory)
 
     def screen(self, dtype: torch.dtype) -> Screen:
         if dtype not in self.screens:
-            self.screens[dtype] = Screen(self.query, self.gallery, dtype)
+            self.screens[dtype] = Screen(self.query, self.gallery.on_grid(), dtype)
         return self.screens[dtype]
 
     def own_places(self, start: int, size: int) -> tuple[Tensor, Tensor]:
@@ -143,16 +151,27 @@ class Search:
         return row, place[row]
 
 
-def search_of(query: Tensor, gallery: Tensor | None, metric: str, memory: float) -> Search:
-    """The search of queries in a gallery, or each among all the others."""
-    asked, searched = points_of(query, gallery, metric)
-    itself = torch.arange(len(asked), device=query.device) if gallery is None else None
-    return Search(asked, searched, itself, memory)
+def search_of(
+    query: Tensor,
+    gallery: Tensor | None,
+    metric: str,
+    memory: float,
+    itself: Tensor | None = None,
+) -> Search:
+    """The search of queries in a gallery, or each among all the others.
+
+    Sets that would take more than a quarter of the memory on the grid go there part by part.
+    """
+    if gallery is None:
+        itself = torch.arange(len(query), device=query.device)
+    rows = len(query) + (0 if gallery is None else len(gallery))
+    prepared = points_of if rows * (4 * query.shape[1] + 16) <= memory / 4 else waiting_of
+    return Search(*prepared(query, gallery, metric), itself, memory)
 
 
-def piece_size(gallery: Tensor, memory: float) -> int:
-    """How many items of a gallery (M, D) are searched at a time."""
-    return max(4096, int(memory / 16 / gallery.shape[1]))
+def piece_size(width: int, memory: float) -> int:
+    """How many items of a gallery (M, width) are searched at a time."""
+    return max(4096, int(memory / 16 / width))
 
 
 def nearest_keys(search: Search, k: int) -> Tensor:
@@ -190,7 +209,7 @@ def _nearest_in(search: Search, k: int) -> Found:
         return best
 
     def cheap(rows: Tensor, screen: Screen, scores: Tensor, error: Tensor) -> tuple:
-        return _nearest_screened(search[rows], k, screen, scores, error)
+        return _nearest_screened(search[rows].on_grid(), k, screen, scores, error)
 
     balanced = (len(search.gallery) / (3 * k)) ** 0.5  # between the work on groups and in them
     return _cascade(search, balanced, cheap, exact)
@@ -206,7 +225,7 @@ def _above_in(search: Search, targets: Tensor) -> Found:
 
     def cheap(rows: Tensor, screen: Screen, scores: Tensor, error: Tensor) -> tuple:
         mask = spare.setdefault(scores.dtype, torch.empty_like(scores))[: len(scores)]
-        return _above_screened(search[rows], targets[rows], screen, scores, error, mask)
+        return _above_screened(search[rows].on_grid(), targets[rows], screen, scores, error, mask)
 
     return _cascade(search, len(search.gallery) / GROUP, cheap, exact)
 
@@ -239,14 +258,15 @@ def _cascade(
         if not len(left):
             return
     for _, rows in blocks(left, max(1, min(1024, int(search.memory / (64 * TILE))))):
-        yield rows, exact(rows, key_tiles(search[rows]))
+        yield rows, exact(rows, key_tiles(search[rows].on_grid()))
 
 
 def key_tiles(search: Search) -> Iterator[Tensor]:
     """Brute force: the keys of all queries, for one part of the gallery after the other."""
-    for start, piece in blocks(search.gallery, TILE):
+    query = search.query.on_grid()
+    for start, piece in blocks(search.gallery.on_grid(), TILE):
         indices = torch.arange(start, start + len(piece), device=search.device)
-        keys = to_keys(similarities(search.query, piece), indices)
+        keys = to_keys(similarities(query, piece), indices)
         keys[search.own_places(start, len(piece))] = NOTHING
         yield keys
 
@@ -262,8 +282,8 @@ def _screened(
     tall = max(1, min(512, tall, len(rows)))
     buffer = screen.rows.new_empty(tall, len(screen.rows))  # fresh memory for each costs as much
     for _, block in blocks(rows, tall):  # as the product
-        part = search[block]
-        scores, error = screen.scores(part.query, out=buffer[: len(block)])
+        part = search[block].on_grid()
+        scores, error = screen.scores(part.query.on_grid(), out=buffer[: len(block)])
         scores[:, screen.size :] = -torch.inf
         scores[part.own_places(0, screen.size)] = -torch.inf
         yield block, scores.view(len(block), group, -1), error
@@ -298,7 +318,7 @@ def _above_screened(
     not; the few between are computed. bfloat16 can count to 256, and a group is smaller. `mask`
     is overwritten: a comparison in the type of the scores is added up the more quickly.
     """
-    exact = screen.score_of(search.query, from_keys(targets)[0])
+    exact = screen.score_of(search.query.on_grid(), from_keys(targets)[0])
     low, high = screen.lower(exact, error), screen.upper(exact, error)
     above = torch.gt(scores, high[:, None, None], out=mask).sum(1)  # (B, W)
     unsure = torch.ge(scores, low[:, None, None], out=mask).sum(1) - above
@@ -346,11 +366,12 @@ def key_lists(search: Search, row: Tensor, column: Tensor, width: int = 0) -> Te
     columns = row.new_zeros(len(count), longest)
     columns[row, place] = column
     found = torch.zeros_like(columns, dtype=torch.float32)
+    query, gallery = search.query.on_grid(), search.gallery.on_grid()
     some = 1024 if row.device.type == "cpu" else 2**16
     order = count.argsort()
     while len(order) and (length := int(count[order[-1]])):
         order, rows = order.tensor_split([-max(1, some // length)])
         part = columns[rows, :length]
-        found[rows, :length] = listed_similarities(search.query[rows], search.gallery, part)
+        found[rows, :length] = listed_similarities(query[rows], gallery, part)
     nothing = torch.arange(longest, device=row.device) >= count[:, None]
     return to_keys(found, columns).masked_fill_(nothing, NOTHING)

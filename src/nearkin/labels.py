@@ -1,0 +1,91 @@
+"""Labels of any kind: which of them name the same class, and the numbers of classes.
+
+1, 1.0 and True are one class, and so are 'a' and b'a', and 'é' written as one character or as two
+(NFC and NFD). Labels are integers or text; None, NaN and fractions are refused.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+def plain_labels(labels: Any, wanted: str) -> np.ndarray:
+    """Labels (N,) as int64 or as text in NFC, from a tensor, NumPy, pandas or a list.
+
+    Raises:
+        ValueError: for what is no label, or labels of two kinds; `wanted` says what was wanted.
+
+    >>> plain_labels(np.array(["a", b"b"], dtype=object), "labels must be two")
+    array(['a', 'b'], dtype='<U1')
+    """
+    if isinstance(labels, Tensor):
+        labels = labels.detach().cpu()
+        labels = (labels.float() if labels.is_floating_point() else labels).numpy()
+    try:
+        found = np.asarray(labels)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{wanted}, got {type(labels).__name__} ({error})") from None
+    if found.dtype == object and found.ndim == 1:
+        found = of_objects(found, wanted)
+    kind = found.dtype.kind
+    if kind == "f" and found.ndim == 1:
+        found = found.astype(np.float64)
+        odd = found[(found != np.rint(found)) | ~np.isfinite(found) | (np.abs(found) >= 2**63)]
+        if len(odd):
+            raise ValueError(f"{wanted}, got {odd[0]!s} of {found.dtype}")
+    elif kind not in "biuSU" or found.ndim != 1:
+        raise ValueError(f"{wanted}, got {found.shape} of {found.dtype}")
+    return as_text(found) if kind in "SU" else found.astype(np.int64)
+
+
+def of_objects(labels: np.ndarray, wanted: str) -> np.ndarray:
+    """Labels that NumPy holds as Python's objects, as integers, floats or text."""
+    kinds = (str | bytes, "text"), (int | float | np.integer | np.floating | np.bool_, "numbers")
+    for row, label in enumerate(labels):
+        if not any(isinstance(label, kind) for kind, _ in kinds):
+            raise ValueError(f"{wanted}, got {label!r} of {type(label).__name__} in row {row}")
+    held = [name for kind, name in kinds if any(isinstance(label, kind) for label in labels)]
+    if len(held) > 1:
+        raise ValueError(f"{wanted} of one kind, got {' and '.join(held)}")
+    if "text" in held:
+        return np.array([decoded(label) for label in labels], dtype=str)
+    return np.array(labels.tolist(), dtype=None if len(labels) else np.int64)
+
+
+def decoded(label: str | bytes) -> str:
+    """Text, of bytes in UTF-8; what is not UTF-8 stays as an escape."""
+    return label if isinstance(label, str) else label.decode(errors="backslashreplace")
+
+
+def as_text(labels: np.ndarray) -> np.ndarray:
+    """Text or bytes (N,) as text in NFC."""
+    different, place = np.unique(labels, return_inverse=True)
+    names = [unicodedata.normalize("NFC", decoded(label)) for label in different.tolist()]
+    return np.array(names, dtype=str)[place]
+
+
+def numbered(sides: Sequence[np.ndarray], names: Sequence[str]) -> tuple[list[np.ndarray], list]:
+    """Labels of several sets in one numbering 0, 1, ..., and the classes in that order.
+
+    Args:
+        sides: what `plain_labels` gives.
+        names: what the sets are called, for errors.
+
+    >>> numbered([np.array(["b", "a"]), np.array(["c", "b"])], ["query", "gallery"])
+    ([array([1, 0]), array([2, 1])], ['a', 'b', 'c'])
+    """
+    kinds = ["text" if side.dtype.kind == "U" else "integers" for side in sides]
+    if len(set(kinds)) > 1:
+        shown = (
+            f"{name} labels are {kind}, such as {side[:1].tolist()}"
+            for name, kind, side in zip(names, kinds, sides, strict=True)
+        )
+        raise ValueError(f"labels must be of one kind: {' and '.join(shown)}")
+    classes, place = np.unique(np.concatenate(sides), return_inverse=True)
+    ends = np.cumsum([len(side) for side in sides])[:-1]
+    return np.split(place.astype(np.int64), ends), classes.tolist()
