@@ -15,7 +15,7 @@ rows = nk.complete(recipes, "out/comparison")  # a second call finds them stored
 
 scores: dict[str, dict[int, float]] = {loss: {} for loss in LOSSES}
 for row in rows:
-    scores[row["recipe"]["loss"]][row["recipe"]["seed"]] = row["metrics"]["last"]["recall@1"]
+    scores[row.recipe.loss][row.recipe.seed] = row["metrics"]["last"]["recall@1"]
 for loss, values in scores.items():
     e = estimate(list(values.values()))
     print(f"{loss:15} recall@1 {100 * e.mean:.2f} [{100 * e.low:.2f}, {100 * e.high:.2f}] %")

@@ -1,35 +1,53 @@
-"""Rows of runs that were never run, for tests of what studies read from rows."""
+"""Rows of runs that were never run, for tests of what studies and pages make of rows."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Cost, Data, Epoch, Machine, Metrics, Row
 
 SHARES = ("recall@1", "recall@2", "recall@4", "recall@8", "map@r", "nmi")
 
 
-def finished(recipe: Recipe, recall: float, images: int = 5864, classes: int = 100) -> dict:
+def finished(recipe: Recipe, recall: float, images: int = 5864, classes: int = 100) -> Row:
     """The row of this recipe with this share under every metric; 0.9 had test chosen the epoch."""
     last = {"epoch": recipe.epochs, **dict.fromkeys(SHARES, recall)}
-    epoch = {"epoch": max(1, recipe.epochs), "test": last}
-    if recipe.validate:
-        epoch["validation"] = {"recall@1": recall}
-    return {
-        "hash": recipe.hash,
-        "study": "",
-        "status": "done",
-        "recipe": asdict(recipe),
-        "metrics": {"last": last, "validated": None, "best_on_test": last | {"recall@1": 0.9}},
-        "epochs": [epoch],
-        "cost": {"seconds": 66.0, "train_seconds": 60.0},
-        "data": {
-            "name": recipe.data,
-            "variant": "as drawn",
-            "train_images": images,
-            "train_classes": classes,
-        },
-        "machine": {"cpu": "abacus", "cores": 2, "gpu": None},
-    }
+    validation = {"recall@1": recall} if recipe.validate else None
+    return Row(
+        hash=recipe.hash,
+        recipe=recipe,
+        metrics=Metrics(last, best_on_test=last | {"recall@1": 0.9}),
+        epochs=(Epoch(max(1, recipe.epochs), test=last, validation=validation),),
+        cost=Cost(66.0, 60.0, peak_memory_mb=700, parameters=1_000_000, loss_parameters=2_000_000),
+        data=Data(recipe.data, "as drawn", train_images=images, train_classes=classes),
+        machine=Machine("abacus", cores=2),
+    )
+
+
+def with_last(row: Row, **values: float) -> Row:
+    """The row with these metrics of its last epoch, too."""
+    last = {**(row.metrics.last or {}), **values}
+    return replace(row, metrics=replace(row.metrics, last=last))
+
+
+def watched(row: Row, monitor: Mapping[str, float], epochs: tuple[int, ...] = ()) -> Row:
+    """The row with this report of the loss on a batch, in its last epoch or in each of these."""
+    (last,) = row.epochs
+    found = [replace(last, epoch=e, monitor=monitor) for e in epochs or (last.epoch,)]
+    return replace(row, epochs=tuple(found))
+
+
+def validated(row: Row, shares: Mapping[int, float]) -> Row:
+    """The row, had these epochs had these shares on validation classes."""
+    found = [Epoch(e, validation={"recall@1": share}) for e, share in shares.items()]
+    return replace(row, epochs=tuple(found))
+
+
+def diverged(row: Row) -> Row:
+    """The row, had its loss been no number in the first epoch."""
+    gone = replace(row, status="diverged", metrics=Metrics(None), confusion=None)
+    return replace(gone, epochs=(Epoch(1),))
 
 
 def cells(table: Any, *heads: str) -> dict[str, Any]:

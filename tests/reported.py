@@ -1,47 +1,45 @@
 """Rows, embeddings and figures with names that mean harm: what the tests of the report share."""
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from finished import finished
 from nearkin.answers import Bars, Line, Lines, Matrix
+from nearkin.data.sources import may_show
 from nearkin.measure.statistics import Estimate
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Cost, Data, Epoch, Files, Machine, Metrics, Row
 
 EVIL = "<script>alert('1')</script> & \"$x$\" | *b*"
 FILE = '"><img src=x onerror=alert(2)>.png'
 CLASSES = ("0", "1", EVIL)
 
 
-def make_row(recipe: Recipe, store: Path, *, status: str = "done", keep: bool = True) -> dict:
+def make_row(recipe: Recipe, store: Path, *, status: str = "done", keep: bool = True) -> Row:
     """A row as the engine writes it, with its embeddings: 30 items of 3 classes around corners."""
-    last = {"epoch": 3, "recall@1": 0.5 + 0.01 * recipe.seed, "map@r": 0.3}
-    done = status == "done"
-    epochs = [
-        {"epoch": e, "loss": 1 / e, "test": {"recall@1": 0.3 + 0.07 * e + 0.01 * recipe.seed}}
-        for e in (1, 2, 3)
-    ]
-    row = {
-        "hash": recipe.hash,
-        "study": "demo",
-        "status": status,
-        "recipe": asdict(recipe),
-        "metric": "euclidean",
-        "metrics": {
-            "last": last if done else None,
-            "validated": last | {"epoch": 2, "recall@1": 0.49} if done else None,
-            "best_on_test": last | {"epoch": 1, "recall@1": last["recall@1"] + 0.02}
-            if done
-            else None,
-        },
-        "epochs": epochs,
-        "cost": {"seconds": 12.5},
-        "data": {"name": recipe.data, "variant": "28 px, grey", "train_images": 4000},
-        "versions": {"nearkin": "0.1", "torch": "2.9"},
-        "machine": {"cpu": "a <fast> one", "cores": 2, "gpu": None, "system": "Linux"},
-        "files": {"folder": f"runs/{recipe.hash}", "embeddings": "embeddings.npz"},
-    }
+    share = 0.5 + 0.01 * recipe.seed
+    last = {"epoch": 3, "recall@1": share, "map@r": 0.3}
+    metrics = Metrics(
+        last,
+        validated=last | {"epoch": 2, "recall@1": 0.49},
+        best_on_test=last | {"epoch": 1, "recall@1": share + 0.02},
+    )
+    tests = {e: {"recall@1": 0.3 + 0.07 * e + 0.01 * recipe.seed} for e in (1, 2, 3)}
+    row = replace(
+        finished(recipe, share),
+        study="demo",
+        status=status,
+        metric="euclidean",
+        metrics=metrics if status == "done" else Metrics(None),
+        epochs=tuple(Epoch(e, loss=1 / e, test=test) for e, test in tests.items()),
+        cost=Cost(seconds=12.5),
+        data=Data(recipe.data, "28 px, grey", showable=may_show(recipe.data), train_images=4000),
+        versions={"nearkin": "0.1", "torch": "2.9"},
+        machine=Machine("a <fast> one", cores=2, system="Linux"),
+        files=Files(f"runs/{recipe.hash}", embeddings="embeddings.npz"),
+    )
     if keep:
         write_embeddings(store / "runs" / recipe.hash / "embeddings.npz", recipe)
     return row
@@ -63,7 +61,7 @@ def write_embeddings(path: Path, recipe: Recipe, n: int = 30) -> None:
     )
 
 
-def make_rows(store: Path) -> list[dict]:
+def make_rows(store: Path) -> list[Row]:
     """Three methods with three seeds each, and one that diverged."""
     recipes = [
         Recipe(loss=loss, dim=dim, seed=seed)

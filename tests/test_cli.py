@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -306,7 +307,7 @@ def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
     main(["train", *words, "--loss", "contrastive", "--out", str(tmp_path / "out")])
     said = json.loads(capsys.readouterr().out)
     (row,) = Store(tmp_path / "out").rows()
-    assert Recipe(**row["recipe"]).dim == 3
+    assert row.recipe.dim == 3
     assert said["last"]["recall@1"] == row["metrics"]["last"]["recall@1"]
     kept = tmp_path / "out" / row["files"]["folder"] / "embeddings.npz"
     main(["evaluate", "--embeddings", str(kept), "--metric", "euclidean"])
@@ -516,7 +517,7 @@ def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):
     assert len(published.rows()) == 14  # 6 methods by 2 kinds of batch, and 2 controls
 
     row = published.rows()[-1]  # one that another command has published
-    published.append(row | {"hash": "another", "recipe": row["recipe"] | {"seed": 1}})
+    published.append(replace(row, hash="another", recipe=replace(row.recipe, seed=1)))
     rows = published.rows()
     monkeypatch.setattr("nearkin.runs.engine.carry_out", None)  # nothing is trained any more
     Path("many.npz").unlink()  # nor looked at

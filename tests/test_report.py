@@ -12,6 +12,7 @@ import pytest
 from nearkin.answers import Answer, Gallery, Maps, Table
 from nearkin.report import pictures, standard, views, write_markdown, write_page
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Measurement, Row
 from reported import BARS, CLASSES, EVIL, FILE, HALF, LINES, MATRIX, make_row, make_rows
 
 
@@ -21,7 +22,7 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(store) -> list[dict]:
+def rows(store) -> list[Row]:
     return make_rows(store)
 
 
@@ -121,13 +122,13 @@ def test_every_figure_is_there(read):
 
 def test_the_runs_are_all_there_with_recipe_command_machine_and_versions(read, rows):
     for row in rows:
-        assert row["hash"] in read.text
-        assert standard.command(row["recipe"]) in read.text
+        assert row.hash in read.text
+        assert standard.command(row.recipe) in read.text
     for said in ("28 px, grey, 4,000 train images", "torch 2.9", "10 runs, 2 min 5 s in all"):
         assert said in read.text
     assert "nearkin study demo --x '<'" in read.text
     diverged = read.text[read.text.index("Diverged") :]
-    assert rows[-1]["hash"] in diverged[:200]
+    assert rows[-1].hash in diverged[:200]
 
 
 def test_writing_twice_gives_the_same_bytes(answer, rows, store, page, tmp_path):
@@ -143,7 +144,7 @@ def test_writing_twice_gives_the_same_bytes(answer, rows, store, page, tmp_path)
 def test_a_page_is_written_without_rows_and_from_rows_that_are_no_runs(tmp_path):
     empty = Answer("Nothing", "What?")
     assert "Nothing" in write_page(empty, [], tmp_path, tmp_path).read_text()
-    measured = [{"hash": "a", "seconds": 1.0}, {"hash": "b", "seconds": 2.0}]
+    measured = [Measurement("a", {"seconds": 1.0}), Measurement("b", {"seconds": 2.0})]
     assert "What?" in write_page(empty, measured, tmp_path, tmp_path).read_text()
 
 
@@ -153,7 +154,7 @@ def test_markdown_holds_the_same_and_its_pictures_exist(page, rows):
     assert len(pictured) == 6
     for name in pictured:
         assert (page.parent / name).stat().st_size < 2_000_000
-    assert all(row["hash"] in text for row in rows)
+    assert all(row.hash in text for row in rows)
     assert "50.0 ± 1.0" in text
     assert "    nearkin study demo --x '<'" in text
     assert not re.search(r"<(?!/?details>|/?summary>)", text.replace("--x '<'", ""))
@@ -257,5 +258,5 @@ def test_features_have_no_pictures_to_show(tmp_path):
     assert "This run kept no pictures." in text
 
 
-def page_of(row: dict) -> Answer:
+def page_of(row: Row) -> Answer:
     return Answer("t", "q", figures=(Maps("m", (("a", row),)), Gallery("g", row)))

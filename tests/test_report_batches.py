@@ -1,15 +1,18 @@
 """A batch's graph is drawn from what its run kept: pictures as nodes, attention as edge widths."""
 
 import re
-from dataclasses import asdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from finished import finished
 from nearkin.answers import BatchGraphs
+from nearkin.data.sources import may_show
 from nearkin.report import batch_graphs, pictures
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Files, Row
 
 RECIPE = Recipe(data="mnist-5k", loss="graph-refinement", dim=8, epochs=0, batch=32)
 
@@ -20,8 +23,8 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def row(store) -> dict:
-    return run(RECIPE, store, place=Place(device="cpu", threads=1))
+def row(store) -> Row:
+    return run(RECIPE, store, place=Place(device="cpu", threads=1)).row
 
 
 def test_a_run_keeps_the_attention_of_six_classes_with_their_pictures(row, store):
@@ -35,13 +38,14 @@ def test_a_run_keeps_the_attention_of_six_classes_with_their_pictures(row, store
     assert (view.attention.sum(1) <= 1).all()  # the rest goes to the classes left out
 
 
-def write(store, recipe: Recipe, attention: np.ndarray, labels: list[int]) -> dict:
+def write(store, recipe: Recipe, attention: np.ndarray, labels: list[int]) -> Row:
     folder = store / "runs" / recipe.hash
     folder.mkdir(parents=True, exist_ok=True)
     shown = np.zeros((len(labels), 4, 4), np.uint8)
     np.savez(folder / "attention.npz", attention=attention, y=np.array(labels), pictures=shown)
-    files = {"folder": f"runs/{recipe.hash}", "attention": "attention.npz"}
-    return {"recipe": asdict(recipe), "data": {"name": recipe.data}, "files": files}
+    row = finished(recipe, 0.5)
+    files = Files(f"runs/{recipe.hash}", attention="attention.npz")
+    return replace(row, data=replace(row.data, showable=may_show(recipe.data)), files=files)
 
 
 def test_edges_are_as_wide_as_attention_and_green_among_kin(tmp_path):
@@ -72,7 +76,9 @@ def test_where_all_listen_to_all_the_edges_are_a_web(tmp_path):
 def test_pictures_that_are_not_ours_to_show_are_not_drawn(tmp_path):
     cub = write(tmp_path, Recipe(data="cub", loss="graph-refinement"), np.eye(2), [0, 1])
     assert batch_graphs.read(cub, tmp_path) is None
-    drawn = batch_graphs.svg(BatchGraphs("who", (("a", cub), ("b", {"files": {}}))), tmp_path)
+    drawn = batch_graphs.svg(
+        BatchGraphs("who", (("a", cub), ("b", finished(RECIPE, 0.5)))), tmp_path
+    )
     assert "<image" not in drawn
     assert drawn.count("not kept here") == 2
 

@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from nearkin.answers import Bars, Gallery, Line, Lines, Maps, Matrix
 from nearkin.report import kept, pictures, plots, views
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from reported import BARS, EVIL, HALF, LINES, MATRIX, make_row, make_rows, write_embeddings
 
 
@@ -23,7 +24,7 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(store) -> list[dict]:
+def rows(store) -> list[Row]:
     return make_rows(store)
 
 

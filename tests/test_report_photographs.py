@@ -13,6 +13,7 @@ from nearkin.report import batch_graphs, kept, views, write_page
 from nearkin.runs import evaluate
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from reported import make_row
 
 CPU = Place(device="cpu", threads=1)
@@ -34,13 +35,13 @@ def photographs(tmp_path_factory) -> Path:
     return root
 
 
-def embedded(data: str, store: Path, place: Place = CPU, **changes) -> dict:
+def embedded(data: str, store: Path, place: Place = CPU, **changes) -> Row:
     """The row of a run that only embeds these pictures, untrained."""
     recipe = Recipe(data=data, dim=4, size=32, batch=16, per_class=8, epochs=0, **changes)
-    return run(recipe, store, place=place)
+    return run(recipe, store, place=place).row
 
 
-def page_of(row: dict, folder: Path, store: Path) -> str:
+def page_of(row: Row, folder: Path, store: Path) -> str:
     answer = Answer("t", "q", figures=(Maps("m", (("a", row),)), Gallery("g", row)))
     return write_page(answer, [row], folder, store).read_text()
 
@@ -51,7 +52,7 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def row(photographs, store) -> dict:
+def row(photographs, store) -> Row:
     return embedded(f"folder:{photographs}", store, loss="graph-refinement")
 
 
@@ -102,7 +103,7 @@ def test_large_pictures_of_one_size_are_kept_small_and_small_ones_as_they_are(tm
             for i in range(2):
                 picture = Image.new("L", (side, side), 60 * i)
                 picture.save(tmp_path / f"{side}" / kind / f"{i}.png")
-        row = run(Recipe(data=f"folder:{tmp_path / str(side)}", epochs=0), tmp_path, place=CPU)
+        row = run(Recipe(data=f"folder:{tmp_path / str(side)}", epochs=0), tmp_path, place=CPU).row
         found = kept.read(row, tmp_path)
         assert found is not None
         assert found.pictures is not None
@@ -117,7 +118,7 @@ def test_pictures_of_others_are_never_kept(photographs, tmp_path):
     below = Place(root=str(theirs.parent), device="cpu", threads=1)
     for data, place in ((theirs, CPU), (tmp_path / "birds", CPU), ("images", below)):
         row = embedded(f"folder:{data}", tmp_path / "out", place, loss="graph-refinement")
-        folder = tmp_path / "out" / row["files"]["folder"]
+        folder = tmp_path / "out" / row.files.folder
         with np.load(folder / "embeddings.npz") as arrays:
             assert "pictures" not in arrays
         assert not (folder / "attention.npz").exists()

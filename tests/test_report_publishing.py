@@ -12,6 +12,7 @@ from nearkin.app.main import main
 from nearkin.report.publishing import keep, take
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Cost, Metrics, to_json
 from nearkin.runs.store import Store
 from nearkin.studies.shared.reading import scores
 from nearkin.studies.shared.tuning import settle
@@ -29,22 +30,22 @@ def recipe(tmp_path):
 
 def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe, tmp_path):
     asked = [replace(recipe, validate=True), recipe]
-    rows = [run(each, tmp_path / "out", place=CPU, study="any") for each in asked]
+    rows = [run(each, tmp_path / "out", place=CPU, study="any").row for each in asked]
     seen = []
     answer = lambda shown: seen.extend(shown) or Answer("t", "q", (), (), ())  # noqa: E731
     keep(answer, rows, tmp_path / "out", tmp_path / "published", "any", "nearkin study any")
     (result,) = Store(tmp_path / "published", "any.jsonl").rows()
     (trial,) = Store(tmp_path / "published", "any-trials.jsonl").rows()
-    assert [row["hash"] for row in seen] == [result["hash"]]
-    assert "test" not in json.dumps(trial["epochs"])
-    assert "monitor" not in json.dumps(trial)
-    assert set(trial["metrics"].values()) == {None}
-    assert result["epochs"][-1]["test"]
-    assert result["epochs"][-1]["monitor"]
+    assert [row.hash for row in seen] == [result.hash]
+    assert "test" not in json.dumps(to_json(trial)["epochs"])
+    assert "monitor" not in json.dumps(to_json(trial))
+    assert trial.metrics == Metrics(None)
+    assert result.epochs[-1].test
+    assert result.epochs[-1].monitor
     assert settle(recipe, [trial]) == settle(recipe, rows[:1])
     for row, whole in ((trial, rows[0]), (result, rows[1])):
-        assert row["recipe"] == whole["recipe"]
-    assert result["metrics"]["last"] == pytest.approx(rows[1]["metrics"]["last"], rel=1e-5)
+        assert row.recipe == whole.recipe
+    assert result.metrics.last == pytest.approx(rows[1].metrics.last, rel=1e-5)
     assert b'": ' not in (tmp_path / "published" / "any.jsonl").read_bytes()
 
     take(tmp_path / "published", "any", tmp_path / "another")
@@ -58,20 +59,20 @@ def test_a_single_run_that_validates_is_reported(recipe, tmp_path):
     main(["report", str(tmp_path / "out"), "--publish", str(tmp_path / "published")])
     page = (tmp_path / "published" / "runs.md").read_text()
     assert f"{100 * row['metrics']['validated']['recall@1']:.1f}" in page
-    assert Store(tmp_path / "published", "runs.jsonl").rows()[0]["metrics"]["best_on_test"]
+    assert Store(tmp_path / "published", "runs.jsonl").rows()[0].metrics.best_on_test
 
 
 def test_a_row_that_is_published_is_shown_as_it_is_published(recipe, tmp_path):
-    row, seen = run(recipe, tmp_path / "out", place=CPU, study="any"), []
+    row, seen = run(recipe, tmp_path / "out", place=CPU, study="any").row, []
     answer = lambda shown: seen.append(shown) or Answer("t", "q", (), (), ())  # noqa: E731
     keep(answer, [row], tmp_path / "out", tmp_path / "published", "any", "")
-    again = row | {"cost": row["cost"] | {"seconds": 1e6}}  # the same run, on another machine
+    again = replace(row, cost=Cost(1e6))  # the same run, on another machine
     keep(answer, [again], tmp_path / "out", tmp_path / "published", "any", "")
     assert seen[0] == seen[1]
 
 
 def test_a_run_that_diverged_counts_in_no_column():
     done = finished(Recipe(seed=0), 0.5)
-    gone = finished(Recipe(seed=1), 0.5) | {"status": "diverged"}
+    gone = replace(finished(Recipe(seed=1), 0.5), status="diverged")
     for which in ("last", "best_on_test"):
         assert set(scores([done, gone], lambda row: "a", "recall@1", which)["a"]) == {0}

@@ -1,22 +1,24 @@
 """What a page says from rows alone: methods, three numbers, their bias, curves, commands."""
 
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from finished import finished, with_last
 from nearkin.answers import Answer, Line, Lines
 from nearkin.app.main import COMMANDS
 from nearkin.app.parse import parse
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.report import standard, write_markdown
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Cost, Row
 from reported import make_row, make_rows
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory) -> list[dict]:
+def rows(tmp_path_factory) -> list[Row]:
     store: Path = tmp_path_factory.mktemp("store")
     return make_rows(store)
 
@@ -48,7 +50,7 @@ def test_a_run_that_starts_from_another_is_named_by_it(tmp_path):
 
 def test_the_time_is_told_of_rows_that_know_it(rows):
     assert dict(standard.facts(rows))["time"] == ["10 runs, 2 min 5 s in all"]
-    unknown = [{k: v for k, v in row.items() if k != "cost"} for row in rows]
+    unknown = [replace(row, cost=Cost()) for row in rows]
     assert dict(standard.facts(unknown))["time"] == ["10 runs"]
 
 
@@ -79,8 +81,8 @@ def test_a_study_that_draws_its_own_curves_gets_no_others(rows, tmp_path):
 
 def test_accuracy_speaks_where_every_run_has_it(rows):
     assert standard.headline(rows).name == "R@1"
-    last = {"knn_accuracy": 0.9, "recall@1": 0.8}
-    assert standard.headline([{"metrics": {"last": last}}]).name == "5-NN accuracy"
+    row = with_last(finished(Recipe(), 0.8), knn_accuracy=0.9)
+    assert standard.headline([row]).name == "5-NN accuracy"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_accuracy_speaks_where_every_run_has_it(rows):
     ],
 )
 def test_the_command_of_a_row_asks_for_its_recipe(recipe):
-    words = shlex.split(standard.command(asdict(recipe)))
+    words = shlex.split(standard.command(recipe))
     act = parse(words[1:], COMMANDS)
     asked = [*act.args, *act.keywords.values()]  # type: ignore[attr-defined]
     assert recipe in asked

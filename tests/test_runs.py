@@ -23,12 +23,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nearkin import models
 from nearkin.data import load
 from nearkin.runs import build, engine, machine
-from nearkin.runs.engine import Place, run
+from nearkin.runs.engine import Place, Result, run
 from nearkin.runs.executors import Measurements, complete, measured, waves
 from nearkin.runs.log import Bar, Silent, StepLog, read_steps
 from nearkin.runs.loop import Run, Step, restore, save, train
 from nearkin.runs.machine import Peak, cores, keep_freed_memory
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Machine, Row
 from nearkin.runs.store import Store
 
 CPU = Place(device="cpu", threads=1)
@@ -52,20 +53,20 @@ def small(data: str, **changes) -> Recipe:
     return replace(base, epochs=3, **changes)
 
 
-def without_cost(row: dict) -> dict:
+def without_cost(row: Row | Result) -> dict:
     """The row but for what time and memory have to do with, and for the commit that is at work."""
-    row = json.loads(json.dumps(row))
-    del row["versions"]
-    row["cost"] = {k: v for k, v in row["cost"].items() if k not in COST}
-    for epoch in row["epochs"]:
+    found = {**row}
+    del found["versions"]
+    found["cost"] = {k: v for k, v in found["cost"].items() if k not in COST}
+    for epoch in found["epochs"]:
         del epoch["seconds"]
-    return row
+    return found
 
 
 def test_a_row_tells_the_whole_run(features, tmp_path):
     row = run(small(features), tmp_path, place=CPU)
     assert row["status"] == "done"
-    assert Recipe(**row["recipe"]) == small(features)
+    assert row.row.recipe == small(features)
     assert [e["epoch"] for e in row["epochs"]] == [1, 2, 3]
     assert row["metrics"]["last"]["epoch"] == 3
     assert row["metrics"]["last"]["recall@1"] == row["epochs"][-1]["test"]["recall@1"]
@@ -158,14 +159,14 @@ def test_a_run_that_diverges_is_a_row_that_says_so(features, tmp_path):
     row = run(small(features, lr=1e30, optimizer="sgd", loss="contrastive"), tmp_path, place=CPU)
     assert row["status"] == "diverged"
     assert row["metrics"]["last"] is None
-    assert Store(tmp_path).rows() == [row]
+    assert Store(tmp_path).rows() == [row.row]
 
 
 @pytest.mark.parametrize("lr", [1e17, 1e22, 1e38])  # finite, too long to be compared; and infinite
 def test_embeddings_that_diverge_before_the_loss_does_are_a_row_too(features, tmp_path, lr):
     row = run(replace(small(features), lr=lr, steps=1, epochs=1), tmp_path, place=CPU)
     assert (row["status"], row["metrics"]["last"]) == ("diverged", None)
-    assert Store(tmp_path).rows() == [row]
+    assert Store(tmp_path).rows() == [row.row]
 
 
 def test_a_run_that_diverges_in_the_middle_of_an_epoch_is_a_row_too(features, tmp_path):
@@ -269,8 +270,9 @@ def test_no_epochs_examine_the_untrained_network(features, tmp_path):
 
 SCRIPT = """
 import json, sys
-from nearkin.runs.engine import Place, run
+from nearkin.runs.engine import Place, Result, run
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Machine, Row
 recipe = Recipe(**json.loads(sys.argv[1]))
 run(recipe, sys.argv[2], place=Place(device="cpu", threads=1, save_seconds=0.0))
 """
@@ -534,13 +536,14 @@ def test_step_schedule_falls_at_40_and_80_per_cent():
 def test_measurements_are_shared_among_processes_and_made_once(tmp_path):
     place_itself: Measurements = {"a": asdict, "b": asdict}  # what is measured is the place
     rows = measured(place_itself, tmp_path, study="places", jobs=2)
-    assert [(row["hash"], row["study"]) for row in rows] == [("a", "places"), ("b", "places")]
-    assert {row["threads"] for row in rows} == {max(1, cores() // 2)}
-    assert all(row["cost"]["seconds"] >= 0 and row["machine"]["gpu"] is None for row in rows)
+    assert [(row.hash, row.study) for row in rows] == [("a", "places"), ("b", "places")]
+    assert {row.values["threads"] for row in rows} == {max(1, cores() // 2)}
+    assert all((row.cost.seconds or 0) >= 0 and row.machine.gpu is None for row in rows)
     stored: Measurements = {"a": NotImplemented, "b": NotImplemented}
     assert measured(stored, tmp_path, study="places") == rows
-    named = measured({"c": lambda _: {"machine": {"gpu": "its own"}}}, tmp_path, study="places")
-    assert named[0]["machine"] == {"gpu": "its own"}  # where it was done, not where it was asked
+    own = Machine(gpu="its own")
+    named = measured({"c": lambda _: {"machine": own}}, tmp_path, study="places")
+    assert named[0].machine == own  # where it was done, not where it was asked
 
 
 def test_a_class_of_one_image_is_named(tmp_path):

@@ -7,21 +7,28 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from finished import finished
 from nearkin.files import write_whole
 from nearkin.runs.recipe import DEFAULTS, Recipe
+from nearkin.runs.row import Measurement, to_json
 from nearkin.runs.store import Store
 
 
-def row(seed: int) -> dict:
-    return {"hash": Recipe(seed=seed).hash, "study": "", "status": "done", "value": seed}
+def row(seed: int) -> Measurement:
+    return Measurement(Recipe(seed=seed).hash, {"value": seed})
+
+
+def values(store: Store) -> list[int]:
+    return [one.values["value"] for one in store.stored().values() if isinstance(one, Measurement)]
 
 
 def test_rows_come_back_in_order_and_once(tmp_path):
     store = Store(tmp_path)
     for seed in (3, 1, 3, 2):
         store.append(row(seed))
-    assert [r["value"] for r in store.rows()] == [3, 1, 2]
-    assert store.find(Recipe(seed=1)) == row(1)
+    assert values(store) == [3, 1, 2]
+    store.append(finished(Recipe(seed=1, dim=8), 0.5))
+    assert store.find(Recipe(seed=1, dim=8)) == finished(Recipe(seed=1, dim=8), 0.5)
     assert store.find(Recipe(seed=9)) is None
 
 
@@ -29,10 +36,10 @@ def test_a_line_that_was_cut_off_is_no_row_and_is_gone_after_the_next(tmp_path):
     store = Store(tmp_path)
     store.append(row(1))
     with open(store.file, "a") as file:
-        file.write(json.dumps(row(2))[:20])
-    assert [r["value"] for r in store.rows()] == [1]
+        file.write(json.dumps(to_json(row(2)))[:20])
+    assert values(store) == [1]
     store.append(row(3))
-    assert [r["value"] for r in store.rows()] == [1, 3]
+    assert values(store) == [1, 3]
     assert len(store.file.read_text().splitlines()) == 2
 
 
@@ -63,6 +70,7 @@ from functools import partial
 from pathlib import Path
 import torch
 from nearkin.files import write_whole
+from nearkin.runs.row import Measurement
 from nearkin.runs.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
@@ -71,7 +79,7 @@ try:
 except OSError as error:
     print(error)
 """
-APPEND = 'Store(sys.argv[1]).append({"hash": "long", "value": "y" * 6000})'
+APPEND = 'Store(sys.argv[1]).append(Measurement("long", {"value": "y" * 6000}))'
 SAVE = 'write_whole(Path(sys.argv[1]) / "file.pt", partial(torch.save, torch.ones(2000)))'
 
 
@@ -89,9 +97,9 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_row_leaves_the_rows_before_it(t
     store.append(row(1))
     words = [sys.executable, "-c", FULL.format(act=APPEND), str(tmp_path)]
     assert "File too large" in subprocess.run(words, capture_output=True, text=True).stdout
-    assert store.rows() == [row(1)]
+    assert values(store) == [1]
     store.append(row(2))
-    assert store.rows() == [row(1), row(2)]
+    assert values(store) == [1, 2]
 
 
 def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path):
@@ -107,14 +115,14 @@ def test_nothing_is_left_of_a_row_that_cannot_be_written(tmp_path):
     store.append(row(1))
     before = store.file.read_bytes()
     with pytest.raises(ValueError, match="JSON"):
-        store.append({"hash": "x", "value": float("nan")})
+        store.append(Measurement("x", {"value": float("nan")}))
     assert store.file.read_bytes() == before
 
 
 def test_many_writers_lose_nothing(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda seed: Store(tmp_path).append(row(seed)), range(64)))
-    assert sorted(r["value"] for r in Store(tmp_path).rows()) == list(range(64))
+    assert sorted(values(Store(tmp_path))) == list(range(64))
 
 
 def test_the_hash_is_of_what_differs_from_the_defaults():

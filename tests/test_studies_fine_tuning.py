@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from finished import cells, figures, finished
+from finished import cells, figures, finished, validated
 from nearkin.studies.photographs import features_vs_fine_tuning as versus
 from nearkin.studies.photographs import fine_tuning
 from nearkin.studies.photographs.fine_tuning import UNTRAINED
@@ -39,10 +39,7 @@ def test_validation_chooses_the_epochs():
     tried = fine_tuning.search(methods=NAMES)
     assert [r.validate for r in tried] == [True] * 4
     rows = [finished(r, 0.5) for r in tried]
-    rows[1]["epochs"] = [
-        {"epoch": e, "validation": {"recall@1": share}}
-        for e, share in ((1, 0.3), (5, 0.6), (8, 0.5))
-    ]
+    rows[1] = validated(rows[1], {1: 0.3, 5: 0.6, 8: 0.5})
     asked = fine_tuning.recipes(methods=NAMES, searched=rows)
     assert {r.epochs for r in asked if r.loss == "multi-similarity"} == {5}
     assert {r.epochs for r in asked if r.loss == "proxy-gml"} == {8}

@@ -1,19 +1,20 @@
 """The studies of the graph lab ask what they say, beside fair controls, and read rows right."""
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from finished import cells, figures
+from finished import cells, figures, finished, validated, watched, with_last
 from nearkin import graphs
 from nearkin.answers import Answer
 from nearkin.losses import make
 from nearkin.names import resolve
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Files, Measurement, Row
 from nearkin.studies import STUDIES
 from nearkin.studies.graphlab import attention, edges, gain, graph, rank_collapse
 from nearkin.studies.shared import refinement
@@ -22,21 +23,13 @@ from nearkin.studies.shared.sets import CARS
 ASKED = ["attention", "edges", "graph", "graph-gain"]
 
 
-def done(recipe: Recipe, recall: float, **monitor: float) -> dict:
-    """The row of a finished run with this R@1."""
-    last = {"epoch": recipe.epochs, "recall@1": recall, "map@r": recall / 3, "nmi": recall / 2}
-    return {
-        "hash": recipe.hash,
-        "status": "done",
-        "recipe": asdict(recipe),
-        "metrics": {"last": last, "validated": None, "best_on_test": last | {"recall@1": 0.9}},
-        "epochs": [{"epoch": e, "monitor": monitor} for e in (1, 2)],
-        "data": {"name": "features:CUB_200_2011", "variant": "features, 1280-d"},
-        "cost": {"loss_parameters": 2e6, "train_seconds": 12.0, "peak_memory_mb": 700.0},
-    }
+def done(recipe: Recipe, recall: float, **monitor: float) -> Row:
+    """The row of a finished run with this R@1, and this report of the loss in two epochs."""
+    row = with_last(finished(recipe, recall), **{"map@r": recall / 3, "nmi": recall / 2})
+    return watched(row, monitor, epochs=(1, 2))
 
 
-def rows_of(name: str, recall, **monitor: float) -> list[dict]:
+def rows_of(name: str, recall, **monitor: float) -> list[Row]:
     """Two seeds of every recipe of a study; recall(recipe) in the mean, a little apart by seed."""
     asked = resolve(STUDIES[name]).recipes(seeds=2, tune=False)
     return [done(r, recall(r) + 0.001 * r.seed, **monitor) for r in asked]
@@ -87,9 +80,7 @@ def test_all_graph_refinement_runs_under_the_setting_that_is_best_for_the_judges
     for trial in resolve(STUDIES[name]).search():
         own = trial.loss != "graph-refinement" or trial.loss_options.get("layer") == "gat"
         score = 0.6 if trial.lr == (3e-4 if own else 1e-3) else 0.5
-        row = done(trial, score)
-        row["epochs"] = [{"epoch": 4, "validation": {"recall@1": score}}]
-        searched.append(row)
+        searched.append(validated(done(trial, score), {4: score}))
     for recipe in resolve(STUDIES[name]).recipes(seeds=1, searched=searched):
         if not recipe.epochs:
             continue
@@ -223,11 +214,14 @@ def test_attention_alone_collapses_and_the_residual_prevents_it():
 
 def test_rank_collapse_is_answered_from_its_rows():
     rows = [
-        {
-            "setting": {"graph": g, "combination": c, "seed": seed},
-            "untrained": [1.0, *(10.0 ** (-d - seed) for d in range(8))],
-            "trained": [1.0] * 9,
-        }
+        Measurement(
+            "a",
+            {
+                "setting": {"graph": g, "combination": c, "seed": seed},
+                "untrained": [1.0, *(10.0 ** (-d - seed) for d in range(8))],
+                "trained": [1.0] * 9,
+            },
+        )
         for g in rank_collapse.GRAPHS
         for c in rank_collapse.COMBINATIONS
         for seed in (0, 2)
@@ -242,6 +236,6 @@ def test_rank_collapse_is_answered_from_its_rows():
 
 def test_a_picture_of_a_method_is_that_of_its_first_seed_that_kept_one():
     bare, *kept = rows_of("graph", lambda _: 0.5)[:3]
-    kept = [row | {"files": {"attention": "attention.npz"}} for row in kept]
+    kept = [replace(row, files=Files("runs", attention="attention.npz")) for row in kept]
     drawn = refinement.batch_graphs([bare, *kept], lambda _: "full", ["no edges", "full"], "who")
     assert drawn.rows == (("full", kept[0]),)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from finished import cells, figures
+from finished import cells, diverged, figures, finished, validated, watched, with_last
 from nearkin import models
 from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
@@ -17,6 +17,7 @@ from nearkin.runs.executors import measured
 from nearkin.runs.log import Silent
 from nearkin.runs.loop import Run
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Data, Measurement, Row
 from nearkin.studies import STUDIES
 from nearkin.studies.photographs import samples
 from nearkin.studies.proxygml import ablation, cost, curve, proxies, ratio, rivals
@@ -27,20 +28,12 @@ NAMES = [name for name in STUDIES if name.startswith("proxygml") or name == "riv
 ASKED = [name for name in NAMES if hasattr(resolve(STUDIES[name]), "recipes")]
 
 
-def done(recipe: Recipe, recall: float, monitor: dict | None = None, **metrics: float) -> dict:
+def done(recipe: Recipe, recall: float, monitor: dict | None = None, **metrics: float) -> Row:
     """The row of a finished run with this R@1."""
-    values = {"recall@1": recall, "recall@2": recall, "recall@4": recall, "recall@8": recall}
-    last = {"epoch": recipe.epochs, "nmi": recall / 2, "map@r": recall / 3, **values, **metrics}
-    validation = {"validation": {"recall@1": recall}} if recipe.validate else {}
-    return {
-        "hash": recipe.hash,
-        "status": "done",
-        "recipe": asdict(recipe),
-        "metrics": {"last": last, "validated": None, "best_on_test": last | {"recall@1": 0.9}},
-        "epochs": [{"epoch": max(recipe.epochs, 1), "monitor": monitor or {}, **validation}],
-        "data": {"name": "features:CUB_200_2011", "variant": "features, 1280-d"},
-        "cost": {"seconds": 1.0},
-    }
+    values = {"nmi": recall / 2, "map@r": recall / 3, **metrics}
+    row = watched(with_last(finished(recipe, recall), **values), monitor or {})
+    data = Data("features:CUB_200_2011", "features, 1280-d")
+    return replace(row, data=data)
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -83,16 +76,13 @@ def test_every_method_has_twelve_trials():
 def test_settings_are_those_of_the_best_validation_epoch():
     recipe = replace(common(CUB), loss="proxy-anchor")
     rows = [done(trial, 0.3) for trial in trials(recipe)]
-    for row in rows[4:6]:  # both folds of the third setting
-        row["epochs"] = [
-            {"epoch": e, "validation": {"recall@1": r}, "test": {"recall@1": 1 - r}}
-            for e, r in ((2, 0.4), (4, 0.6), (6, 0.5))
-        ]
+    for i in (4, 5):  # both folds of the third setting
+        rows[i] = validated(rows[i], {2: 0.4, 4: 0.6, 6: 0.5})
     rows += [done(t, 0.9) for t in trials(replace(recipe, loss="proxy-nca"))]  # of another method
     rows.append(done(replace(recipe, lr=0.5), 0.99))  # not a trial: trained on all classes
     best = settle(replace(recipe, dim=64, seed=3), rows)
-    tried = rows[4]["recipe"]
-    assert (best.lr, best.loss_lr, best.epochs) == (tried["lr"], tried["loss_lr"], 4)
+    tried = rows[4].recipe
+    assert (best.lr, best.loss_lr, best.epochs) == (tried.lr, tried.loss_lr, 4)
     assert (best.dim, best.seed, best.validate) == (64, 3, False)
     assert settle(recipe, []) == recipe
 
@@ -102,16 +92,16 @@ def test_two_folds_of_a_trial_are_averaged():
     rows = [done(trial, 0.5) for trial in trials(recipe)]
     rows[0] = done(trials(recipe)[0], 0.9)  # lucky once
     rows[1] = done(trials(recipe)[1], 0.0)
-    lucky = rows[0]["recipe"]["lr"]
+    lucky = rows[0].recipe.lr
     assert settle(recipe, rows).lr != lucky
 
 
 def test_a_setting_under_which_a_trial_diverged_is_not_chosen():
     recipe = replace(common(CUB), loss="supcon")
     rows = [done(trial, 0.9 if i < 2 else 0.5) for i, trial in enumerate(trials(recipe))]
-    assert settle(recipe, rows).lr == rows[0]["recipe"]["lr"]
-    rows[1]["epochs"] = [{"epoch": 1, "loss": None}]
-    assert settle(recipe, rows).lr != rows[0]["recipe"]["lr"]
+    assert settle(recipe, rows).lr == rows[0].recipe.lr
+    rows[1] = diverged(rows[1])
+    assert settle(recipe, rows).lr != rows[0].recipe.lr
 
 
 def test_the_final_runs_have_the_settings_of_the_search():
@@ -145,7 +135,7 @@ def test_the_table_of_rivals():
     assert "multi-similarity is best" in best
     assert "Surely better than ProxyGML: multi-similarity;" in best
     assert "published as number 2" in order
-    chosen = [row | {"recipe": row["recipe"] | {"loss_lr": 0.01}} for row in rows]
+    chosen = [replace(row, recipe=replace(row.recipe, loss_lr=0.01)) for row in rows]
     assert "not searched" not in " ".join(rivals.answer(chosen).findings)
     assert figures(found)[0].groups == tuple(rivals.METHODS)
 
@@ -229,11 +219,11 @@ def test_the_cost_is_measured_and_read():
     assert megabytes >= 0
     settings = cost.settings(0)
     assert len(settings) == len(set(settings))
-    rows = [
+    measured = [
         {"setting": asdict(s), "seconds": s.proxies * s.ratio, "megabytes": 3.0} for s in settings
     ]
-    watched = {"variant": "as released", "cosines": [0.0, 0.8, 0.99]}
-    found = cost.answer([*rows, watched])
+    measured.append({"variant": "as released", "cosines": [0.0, 0.8, 0.99]})
+    found = cost.answer([Measurement("a", values) for values in measured])
     assert len(found.tables[0].rows) == len(settings)
     assert "100 classes: 24 proxies a class instead of 1 take 24.0 times" in found.findings[0]
     assert "then takes 20.0 times as long" in found.findings[0]
@@ -245,7 +235,7 @@ def test_what_was_measured_makes_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(cost, "settings", lambda classes: few)
     monkeypatch.setattr(cost, "cosines", lambda asked, place: {**asked, "cosines": [0.9]})
 
-    def measure() -> list[dict]:
+    def measure() -> list[Measurement]:
         asked = cost.measure()
         return measured(asked, tmp_path, study="proxygml-cost", place=Place(), bar=Silent())
 
@@ -286,7 +276,7 @@ def test_the_curve_follows_both_losses():
     assert epochs[-1]["loss"] < epochs[0]["loss"]
     assert epochs[-1]["held_loss"] < epochs[0]["held_loss"]
     assert epochs[-1]["recall@1"] > 0.5
-    found = curve.answer([{"epochs": epochs}, {"epochs": epochs}])
+    found = curve.answer([Measurement("a", {"epochs": epochs})] * 2)
     assert [line.name for line in figures(found)[1].lines] == [
         "training images",
         "held-back images",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finished import cells, figures, finished
+from finished import cells, figures, finished, validated
 from nearkin.runs.engine import Place
 from nearkin.runs.executors import complete
 from nearkin.studies.photographs import samples
@@ -26,12 +26,10 @@ def test_every_share_is_asked_for_in_equal_steps():
 def test_validation_chooses_how_many_parts_of_the_steps_are_taken():
     tried = samples.search(methods="contrastive", steps=60)
     assert {(r.steps, r.epochs, r.validate) for r in tried} == {(60, 6, True)}
-    rows = [finished(r, 0.9 if r.lr == 1e-3 else 0.5) for r in tried]
-    for row in rows:
-        metric = row["epochs"][0]["validation"]["recall@1"]
-        row["epochs"] = [
-            {"epoch": e, "validation": {"recall@1": metric - abs(e - 4) / 100}} for e in (2, 4, 6)
-        ]
+    rows = []
+    for recipe in tried:
+        best = 0.9 if recipe.lr == 1e-3 else 0.5
+        rows.append(validated(finished(recipe, 0), {e: best - abs(e - 4) / 100 for e in (2, 4, 6)}))
     asked = samples.recipes(methods="contrastive", steps=60, seeds=1, searched=rows)
     assert {(r.lr, r.steps, r.epochs) for r in asked if r.epochs} == {(1e-3, 40, 4)}
 
@@ -100,5 +98,5 @@ def test_it_runs(tmp_path, monkeypatch):
     rows = complete(asked, tmp_path, place=Place(root=str(tmp_path)))
     for table in samples.answer(rows).tables:
         assert cells(table, "contrastive")["50"].n == 1
-    kept = [(r["data"]["train_classes"], r["data"]["train_images"]) for r in rows[1:]]
+    kept = [(r.data.train_classes, r.data.train_images) for r in rows[1:]]
     assert kept == [(6, 120), (6, 60), (3, 60)]

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from finished import cells, figures, finished
+from finished import cells, diverged, figures, finished, with_last
 from nearkin.losses import NPair
 from nearkin.measure.statistics import Estimate
+from nearkin.runs.row import Epoch, Row
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.toolkit import losses
 from nearkin.studies.toolkit.losses import BASE, L2, METHODS, SWEEP
@@ -15,33 +16,27 @@ from nearkin.studies.toolkit.losses import BASE, L2, METHODS, SWEEP
 TRAINED = [name for name in METHODS if name != UNTRAINED]
 
 
-def done(recipe, accuracy=0.9, nine=0, three=0, **last: float) -> dict:
+def done(recipe, accuracy=0.9, nine=0, three=0, **last: float) -> Row:
     """The row of a finished run.
 
     Of 100 digits each, `nine` of the fours are taken for nines, `three` of the twos for threes.
     """
-    row = finished(recipe, accuracy)
     shapes = {"norm": 3.0, "spread": 0.5, "anisotropy": 0.2, "separation": 20.0}
-    row["metrics"]["last"] |= {"knn_accuracy": accuracy} | shapes | last
+    row = with_last(finished(recipe, accuracy), **{"knn_accuracy": accuracy, **shapes, **last})
     counts = (100 * torch.eye(10)).long()
     counts[4, 4], counts[4, 9] = 100 - nine, nine
     counts[2, 2], counts[2, 3] = 100 - three, three
-    return row | {"confusion": counts.tolist()}
+    epochs = tuple(replace(epoch, test=row.metrics.last) for epoch in row.epochs)
+    return replace(row, confusion=tuple(map(tuple, counts.tolist())), epochs=epochs)
 
 
-def diverged(recipe) -> dict:
-    """The row of a run whose loss was no number in its first epoch."""
-    row = done(recipe) | {"status": "diverged", "confusion": None, "epochs": [{"epoch": 1}]}
-    return row | {"metrics": dict.fromkeys(row["metrics"])}
-
-
-def rows_of(value=lambda name, seed: {}, seeds=2, **asked) -> list[dict]:
+def rows_of(value=lambda name, seed: {}, seeds=2, **asked) -> list[Row]:
     """The main comparison's rows, with what `done` takes as value(name, seed) gives it."""
     recipes = losses.recipes(seeds=seeds, sweep=False, **asked)
     return [done(r, **value(losses.method(done(r)), r.seed)) for r in recipes]
 
 
-def swept(value, seeds=2) -> list[dict]:
+def swept(value, seeds=2) -> list[Row]:
     """The rows of the sweep for which value(form, l2, seed) gives what `done` takes."""
     rows = []
     for recipe in losses.l2_sweep(range(seeds)):
@@ -101,7 +96,7 @@ def test_main_rows_leave_the_sweep_out():
     small = [done(r, 0.5) for r in losses.recipes(seeds=1, sweep=False)]
     assert losses.main_rows(small) == small
     full = [done(r) for r in losses.recipes(data="mnist", seeds=1)]
-    assert {r["recipe"]["data"] for r in losses.main_rows(full + small)} == {"mnist"}
+    assert {r.recipe.data for r in losses.main_rows(full + small)} == {"mnist"}
     assert losses.main_rows([]) == []
 
 
@@ -118,8 +113,7 @@ def test_the_comparison_has_means_by_dimension_and_who_differs_from_the_best():
         return {"accuracy": 0.9 + 0.05 * best + 0.001 * seed * (1 + best)}
 
     rows = rows_of(value, seeds=3)
-    for row in rows:
-        row["metrics"]["last"]["nmi"] = row["recipe"]["dim"] / 100
+    rows = [with_last(row, nmi=row.recipe.dim / 100) for row in rows]
     sweep = [done(r, 0.99) for r in losses.l2_sweep(range(3)) if r.loss_options.get("l2") == 0.9]
     table = losses.comparison(rows + sweep, 64)
     assert [row[0] for row in table.rows] == list(METHODS)
@@ -156,9 +150,9 @@ def test_the_shapes_and_overlaps_are_those_of_their_method_and_dimension():
 
 def test_curves_are_means_over_seeds_of_the_epochs_that_were_evaluated():
     rows = rows_of(lambda name, seed: {"accuracy": 0.8 + 0.1 * seed}, dims="2")
-    for row in rows:
-        test = {"knn_accuracy": 0.5 + 0.1 * row["recipe"]["seed"]}
-        row["epochs"] = [{"epoch": 1}, {"epoch": 3, "test": test}, *row["epochs"]]
+    for i, row in enumerate(rows):
+        early = Epoch(3, test={"knn_accuracy": 0.5 + 0.1 * row.recipe.seed})
+        rows[i] = replace(row, epochs=(Epoch(1), early, *row.epochs))
     lines = losses.curves(rows, 2).lines
     assert [line.name for line in lines] == TRAINED
     assert lines[0].x == (3, 12)
@@ -216,9 +210,7 @@ def test_it_is_said_whom_ours_beats_and_whom_not():
     alone = rows_of(value, seeds=4, methods=ours)
     assert losses.whom_ours_beats(alone, 64, ours, "separation") == []
     late = [
-        r
-        for r in rows_of(value, seeds=4)
-        if r["recipe"]["seed"] == 0 or losses.method(r) in (ours, A)
+        r for r in rows_of(value, seeds=4) if r.recipe.seed == 0 or losses.method(r) in (ours, A)
     ]
     assert losses.whom_ours_beats(late, 64, ours, "separation") == [
         f"{ours} is better than 0 of the 1 others, worse than {A}"
@@ -242,12 +234,12 @@ def test_the_winner_is_a_finished_run_of_the_best_method():
     rows = rows_of(lambda name, seed: {"accuracy": 0.95 if name == A else 0.9})
     found = losses.winner(rows, 64)
     assert found is not None
-    assert (losses.method(found), found["recipe"]["dim"], found["recipe"]["seed"]) == (A, 64, 0)
+    assert (losses.method(found), found.recipe.dim, found.recipe.seed) == (A, 64, 0)
     first = rows.index(found)
-    rows[first] = diverged(replace(BASE, dim=64, **METHODS[A]))
+    rows[first] = diverged(done(replace(BASE, dim=64, **METHODS[A])))
     found = losses.winner(rows[::-1], 64)
     assert found is not None
-    assert (losses.method(found), found["recipe"]["dim"], found["recipe"]["seed"]) == (A, 64, 1)
+    assert (losses.method(found), found.recipe.dim, found.recipe.seed) == (A, 64, 1)
     assert losses.winner(rows, 3) is None
 
 
@@ -261,7 +253,7 @@ def test_the_answer_shows_every_method_and_one_picture_of_each():
     assert between.mean == pytest.approx(20 / 21)  # a separation of 20
     maps, *bars_and_lines, gallery = figures(found)
     assert [name for name, _ in maps.rows] == TRAINED  # pixels are not in 2-D
-    assert {(r["recipe"]["dim"], r["recipe"]["seed"]) for _, r in maps.rows} == {(2, 0)}
+    assert {(r.recipe.dim, r.recipe.seed) for _, r in maps.rows} == {(2, 0)}
     assert [type(f).__name__ for f in bars_and_lines] == ["Bars", "Bars", "Lines", "Lines"]
     assert gallery.title == "Neighbours by cross-entropy, 64-D"  # the first of equals
     assert [f.split(":")[0] for f in found.findings] == [
@@ -281,7 +273,7 @@ def test_the_answer_to_no_rows_is_empty():
 def test_a_diverged_run_is_named_and_counts_nowhere():
     asked = losses.recipes(data="mnist", seeds=1)
     lost = [r for r in asked if r.loss == "tuple-ratio" or r.loss_options.get("l2") == 1.1]
-    found = losses.answer([diverged(r) if r in lost else done(r) for r in asked])
+    found = losses.answer([diverged(done(r)) if r in lost else done(r) for r in asked])
     assert found.findings[-1] == (
         "Diverged: tuple ratio (8) on mnist, 2-D, seed 0; "
         "tuple ratio (8) printed on mnist, 2-D, seed 0; "
@@ -293,7 +285,7 @@ def test_a_diverged_run_is_named_and_counts_nowhere():
     assert not any("tuple ratio (8)" in str(table.rows) for table in found.tables)
     assert len(figures(found)[0].rows) == len(TRAINED) - 2
     assert len(found.tables[-1].rows) == 2 * (len(L2) - 1)
-    nothing = losses.answer([diverged(r) for r in asked])
+    nothing = losses.answer([diverged(done(r)) for r in asked])
     assert (nothing.tables, nothing.figures, len(nothing.findings)) == ((), (), 1)
 
 

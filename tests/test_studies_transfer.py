@@ -170,15 +170,15 @@ def test_it_runs_as_it_says(carried_out):
     )
 
     def backbone(row):
-        return rebuild(read(folder / "runs" / row["hash"] / "backbone.pt")).eval()
+        return rebuild(read(folder / "runs" / row.hash / "backbone.pt")).eval()
 
-    by_hash = {row["hash"]: row for row in rows}
-    started = [row for row in rows if row["recipe"]["start"]]
+    by_hash = {row.hash: row for row in rows}
+    started = [row for row in rows if row.recipe.start]
     assert len(started) == 2 * 3
     for row in started:
-        recipe, own = row["recipe"], backbone(row)
-        source = backbone(by_hash[recipe["start"]])
-        query = load(recipe["data"], folder).query.tensor
+        recipe, own = row.recipe, backbone(row)
+        source = backbone(by_hash[recipe.start])
+        query = load(recipe.data, folder).query.tensor
         same = torch.equal(own.trunk(query), source.trunk(query))
-        assert same == (recipe["freeze"] or not recipe["epochs"])
-        assert torch.equal(own(query), source(query)) == (not recipe["epochs"])
+        assert same == (recipe.freeze or not recipe.epochs)
+        assert torch.equal(own(query), source(query)) == (not recipe.epochs)

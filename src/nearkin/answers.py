@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nearkin.measure.statistics import Estimate
+from nearkin.runs.row import Row
 
 Cell = str | int | float | Estimate | None
 
@@ -112,7 +113,7 @@ class Maps:
     """
 
     title: str
-    rows: tuple[tuple[str, dict], ...]
+    rows: tuple[tuple[str, Row], ...]
     note: str = ""
 
 
@@ -124,7 +125,7 @@ class Gallery:
     """
 
     title: str
-    row: dict
+    row: Row
     note: str = ""
 
 
@@ -137,7 +138,7 @@ class BatchGraphs:
     """
 
     title: str
-    rows: tuple[tuple[str, dict], ...]
+    rows: tuple[tuple[str, Row], ...]
     note: str = ""
 
 

@@ -25,15 +25,16 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
     """
     from nearkin.report import single_runs
     from nearkin.report.publishing import keep, noted, results, show
+    from nearkin.runs.row import Row
     from nearkin.runs.store import Store
 
-    rows = {row["hash"]: row for row in Store(folder).rows()}
+    rows = Store(folder).stored()
     if not rows:
         raise ValueError(f"{folder} holds no rows: wanted the --out folder of a study or a run")
     if study:
         look_up(study, STUDIES, "study")
     pages = [page for page in noted(folder) if study in ("", page.study)]
-    single = [row for row in rows.values() if not row["study"] and not study]
+    single = [r for r in rows.values() if isinstance(r, Row) and not r.study and not study]
     if not pages and not single:
         raise ValueError(f"{folder} holds no page of {f'study {study!r}' if study else 'a study'}")
     for page in pages:

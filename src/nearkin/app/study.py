@@ -88,7 +88,7 @@ def study(study: OmitArgPrefixes[Study], output: OmitArgPrefixes[Output] = Outpu
     def note(hashes: Iterable[str]) -> None:
         Page(name, study.name, command, list(hashes)).note(output.out)
 
-    def carry_out(act: Callable[..., list[dict]], work: Collection) -> list[dict]:
+    def carry_out(act: Callable[..., list], work: Collection) -> list:
         with bar() as shown:
             return act(
                 work,
@@ -109,7 +109,7 @@ def study(study: OmitArgPrefixes[Study], output: OmitArgPrefixes[Output] = Outpu
             asked["searched"] = carry_out(complete, construct(module.search, {}, kind, **asked))
             recipes = construct(module.recipes, asked, kind)
         trials = asked.get("searched", [])
-        note([*(row["hash"] for row in trials), *(recipe.hash for recipe in recipes)])
+        note([*(row.hash for row in trials), *(recipe.hash for recipe in recipes)])
         rows = trials + carry_out(complete, recipes)
     show(module.answer, rows, output.out, name, command)
     if study.publish:

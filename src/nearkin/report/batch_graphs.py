@@ -13,10 +13,10 @@ import numpy as np
 
 from nearkin.answers import BatchGraphs
 from nearkin.data.sets.features import read_arrays
-from nearkin.data.sources import may_show
 from nearkin.report.kept import file_of
 from nearkin.report.plots import Tips, as_svg, new
 from nearkin.report.views import CLASS_COLOURS, RIGHT
+from nearkin.runs.row import Row
 
 WIDEST = 6.0  # points, of the strongest edge
 INK = 150.0  # points, all edges of a graph together: where all listen to all, a web and no disc
@@ -36,10 +36,10 @@ class Batch:
     pictures: np.ndarray
 
 
-def read(row: dict, store: Path) -> Batch | None:
+def read(row: Row, store: Path) -> Batch | None:
     """What the row's run kept of a batch; None where there is nothing, or nothing to be shown."""
     path = file_of(row, store, "attention")
-    if path is None or not may_show(row["data"]["name"]):
+    if path is None or not row.data.showable:
         return None
     arrays = read_arrays(path)
     return Batch(arrays["attention"], arrays["y"].astype(int), arrays["pictures"])

@@ -1,6 +1,6 @@
 """What a run kept of its embeddings: read, thinned to what a page can draw, laid out in a plane.
 
-The file is row["files"]["embeddings"] in the run's folder, an .npz of the query set: N items of
+The file is row.files.embeddings in the run's folder, an .npz of the query set: N items of
 C classes, D numbers each.
 
     x (N, D) float32     y (N,) integers in 0..C-1     classes (C,) names     names (N,) or empty
@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from nearkin.data.sets.features import read_arrays
-from nearkin.data.sources import may_show
+from nearkin.runs.row import Row
 
 MOST = 2_000  # items of a set that a page draws
 SHEET = 2_000_000  # pixels of one picture that holds all those of a set
@@ -62,23 +62,23 @@ class Kept:
         return self.classes[self.labels[i]]
 
 
-def file_of(row: dict, store: Path, kind: str) -> Path | None:
+def file_of(row: Row, store: Path, kind: str) -> Path | None:
     """The file of this kind that the row's run kept; None where it kept none, or not on this
     machine."""
-    files = row.get("files", {})
-    path = store / files.get("folder", "") / PurePath(files.get(kind, "")).name
-    return path if path.is_file() else None
+    name = PurePath(getattr(row.files, kind) or "").name
+    path = store / row.files.folder / name
+    return path if name and path.is_file() else None
 
 
-def read(row: dict, store: Path) -> Kept | None:
+def read(row: Row, store: Path) -> Kept | None:
     """What the row's run kept; None where it kept nothing, or not on this machine."""
     path = file_of(row, store, "embeddings")
     if path is None:
         return None
     arrays = read_arrays(path)
     n = len(arrays["y"])
-    data = row["data"]["name"]
-    shown = may_show(data) and "pictures" in arrays
+    data = row.data.name
+    shown = row.data.showable and "pictures" in arrays
     items = arrays["picture_index"] if shown else np.arange(n)
     step = max(1, -(-len(items) // MOST))
     items = items[::step]
@@ -90,7 +90,7 @@ def read(row: dict, store: Path) -> Kept | None:
         classes=tuple(map(str, arrays["classes"])),
         names=tuple(map(str, names)),
         pictures=arrays["pictures"][::step] if shown else None,
-        forbidden=not (may_show(data) or data.startswith("features:")),
+        forbidden=not (row.data.showable or data.startswith("features:")),
     )
 
 

@@ -27,6 +27,7 @@ from nearkin.report.views import (
     panels,
     tags,
 )
+from nearkin.runs.row import Row, Stored
 
 TILE = 96  # pixels of a picture in a gallery
 GRAIN = 4  # decimals of a point's place in its square
@@ -34,7 +35,7 @@ GRAIN = 4  # decimals of a point's place in its square
 
 def write_page(
     answer: Answer,
-    rows: Sequence[dict],
+    rows: Sequence[Stored],
     folder: Path | str,
     store_folder: Path | str,
     *,
@@ -67,7 +68,7 @@ def write_page(
 
 def write_markdown(
     answer: Answer,
-    rows: Sequence[dict],
+    rows: Sequence[Stored],
     folder: Path | str,
     store_folder: Path | str,
     *,
@@ -126,29 +127,30 @@ def plain(value: object) -> str:
     return tables.MISSING if value in ("", None) else str(value)
 
 
-def what_is_said(answer: Answer, rows: Sequence[dict], command: str) -> dict:
+def what_is_said(answer: Answer, rows: Sequence[Stored], command: str) -> dict:
     """What both templates print."""
-    named = standard.methods(rows)
+    runs = [row for row in rows if isinstance(row, Row)]
+    named = standard.methods(runs)
     ordered = [row for group in named.values() for row in group]
-    common, table = standard.shared(rows), standard.runs(rows, named)
+    common, table = standard.shared(runs), standard.runs(runs, named)
     has_curves = any(isinstance(f, Lines) and f.x == "epoch" for f in answer.figures)
     return {
         "answer": answer,
         "rows": ordered,
-        "selection": standard.selection(rows, named),
-        "curves": None if has_curves else standard.curves(rows, named),
+        "selection": standard.selection(runs, named),
+        "curves": None if has_curves else standard.curves(runs, named),
         "diverged": [
             (name, row)
             for name, group in named.items()
             for row in group
-            if row.get("status") == "diverged"
+            if row.status == "diverged"
         ],
         "runs": table,
         "heads": tables.heads(table),
         "kinds": tables.kinds(table),
         "cells": tables.cells(table),
         "recipes": [standard.own(row, common) for row in ordered],
-        "commands": [standard.command(row.get("recipe", {})) for row in ordered],
+        "commands": [standard.command(row.recipe) for row in ordered],
         "common": common,
         "facts": standard.facts(rows),
         "command": command,

@@ -29,6 +29,7 @@ from nearkin.report.views import (
     panels,
     tags,
 )
+from nearkin.runs.row import Row
 
 
 def class_colour(label: int) -> str:
@@ -178,7 +179,7 @@ def save(figure: Figure, stem: Path, store: Path) -> Path | None:
     return path
 
 
-def drawn_from(figure: Figure) -> tuple[list[dict], str]:
+def drawn_from(figure: Figure) -> tuple[list[Row], str]:
     """The rows whose files a figure is drawn from, and which of their files; of values, none."""
     match figure:
         case Maps():

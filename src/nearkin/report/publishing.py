@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from nearkin.answers import Answer
 from nearkin.files import read_json
 from nearkin.report import tables
 from nearkin.report.page import write, write_markdown, write_page
+from nearkin.runs.row import Metrics, Row, Stored, from_json, to_json
 from nearkin.runs.store import Store
 
 WIDE = 160  # characters of a line where tables go to a file, which wraps nothing
@@ -53,7 +54,11 @@ def read_page(path: Path) -> Page:
 
 
 def show(
-    answers: Callable[[list[dict]], Answer], rows: list[dict], out: Path, name: str, command: str
+    answers: Callable[[list[Any]], Answer],
+    rows: Sequence[Stored],
+    out: Path,
+    name: str,
+    command: str,
 ) -> None:
     """Print a study's tables and write its page, as HTML, Markdown and LaTeX."""
     answer = answers(results(rows))
@@ -69,8 +74,8 @@ def show(
 
 
 def keep(
-    answers: Callable[[list[dict]], Answer],
-    rows: list[dict],
+    answers: Callable[[list[Any]], Answer],
+    rows: Sequence[Stored],
     out: Path,
     folder: Path,
     name: str,
@@ -78,15 +83,13 @@ def keep(
 ) -> None:
     """Add the rows to folder/NAME.jsonl, and those of trials to NAME-trials.jsonl; and write their
     page as Markdown with its pictures: of a row that stands there already as it stands there."""
-    published, trials = stores(folder, name)
-    known = {row["hash"]: row for row in (*published.rows(), *trials.rows())}
+    reported, trials = stores(folder, name)
+    known = reported.stored() | trials.stored()
     for row in rows:
-        if row["hash"] not in known and is_trial(row):
-            trials.append(rounded(without_test(row)))
-        elif row["hash"] not in known:
-            published.append(rounded(row))
+        if row.hash not in known:
+            (trials if is_trial(row) else reported).append(published(row))
     # what stands there may answer another command, and the same run may have been done twice
-    shown = results([known.get(row["hash"]) or rounded(row) for row in rows])
+    shown = results([known.get(row.hash) or published(row) for row in rows])
     page = write_markdown(answers(shown), shown, folder, out, name=name, command=command)
     print(f"Published: {page}")
 
@@ -94,10 +97,10 @@ def keep(
 def take(folder: Path, name: str, out: Path) -> None:
     """Put published rows that the store does not have into it."""
     store = Store(out)
-    known = {row["hash"] for row in store.rows()}
+    known = store.stored()
     for old in stores(folder, name):
-        for row in old.rows():
-            if row["hash"] not in known:
+        for hash, row in old.stored().items():
+            if hash not in known:
                 store.append(row)
 
 
@@ -106,30 +109,29 @@ def stores(folder: Path, name: str) -> tuple[Store, Store]:
     return Store(folder, f"{name}.jsonl"), Store(folder, f"{name}-trials.jsonl")
 
 
-def results(rows: list[dict]) -> list[dict]:
-    """The rows that are reported: of a study not its trials, which only chose settings."""
-    if not any(row["study"] for row in rows):
-        return rows
-    return [row for row in rows if not row.get("recipe", {}).get("validate")]
+def results(rows: Sequence[Stored]) -> list[Any]:
+    """The rows that are reported: not the trials of a study, which only chose settings."""
+    return [row for row in rows if not is_trial(row)]
 
 
-def is_trial(row: dict) -> bool:
+def is_trial(row: Stored) -> bool:
     """Whether a study's run only chose settings, on validation classes."""
-    return bool(row["study"]) and bool(row.get("recipe", {}).get("validate"))
+    return isinstance(row, Row) and row.recipe.trial
 
 
-def without_test(row: dict) -> dict:
-    """A trial's row without what nobody reads: it was chosen, or not, on validation classes."""
-    return row | {
-        "metrics": dict.fromkeys(row["metrics"]),
-        "epochs": [
-            {k: v for k, v in e.items() if k not in ("test", "monitor")} for e in row["epochs"]
-        ],
-    }
+def published(row: Stored) -> Stored:
+    """A row as it is published: floats of six digits, more than any of them is worth.
+
+    Of a trial without its test metrics, which nobody reads: validation classes judge it.
+    """
+    if isinstance(row, Row) and row.recipe.trial:
+        epochs = tuple(replace(epoch, test=None, monitor=None) for epoch in row.epochs)
+        row = replace(row, metrics=Metrics(last=None), epochs=epochs)
+    return from_json(rounded(to_json(row)))
 
 
 def rounded(value: Any) -> Any:
-    """Floats to six digits, more than any of them is worth: what is published stays small."""
+    """A JSON value with its floats rounded to six digits."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from nearkin.answers import Line, Lines, Table
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.names import typed
-from nearkin.runs.recipe import DEFAULTS
+from nearkin.runs.recipe import DEFAULTS, Recipe
+from nearkin.runs.row import Data, Machine, Row, Stored
 
 MOST_CURVES = 14
 FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")
@@ -30,48 +31,48 @@ class Metric:
     key: str
     name: str
 
-    def of(self, row: dict, which: str = "last") -> float | None:
+    def of(self, row: Row, which: str = "last") -> float | None:
         """A row's number: last, validated or best_on_test; None where it has none."""
-        return (row.get("metrics", {}).get(which) or {}).get(self.key)
+        return (getattr(row.metrics, which) or {}).get(self.key)
 
 
 METRICS = (Metric("knn_accuracy", "5-NN accuracy"), Metric("recall@1", "R@1"))
 
 
-def headline(rows: Sequence[dict]) -> Metric:
+def headline(rows: Sequence[Row]) -> Metric:
     """The metric of the standard parts: the first that all finished runs have."""
-    finished = [row for row in rows if row.get("metrics", {}).get("last")]
+    finished = [row for row in rows if row.metrics.last]
     found = (m for m in METRICS if finished and all(m.of(row) is not None for row in finished))
     return next(found, METRICS[-1])
 
 
-def shared(rows: Sequence[dict]) -> dict:
+def shared(rows: Sequence[Row]) -> dict:
     """The fields that all recipes have in common, with their values."""
-    recipes = [row.get("recipe", {}) for row in rows]
+    recipes = [row.recipe.plain() for row in rows]
     first = recipes[0] if recipes else {}
-    return {k: v for k, v in first.items() if all(k in r and r[k] == v for r in recipes)}
+    return {k: v for k, v in first.items() if all(r[k] == v for r in recipes)}
 
 
-def own(row: dict, common: Mapping) -> dict:
+def own(row: Row, common: Mapping) -> dict:
     """The fields of a row's recipe that are not those of all."""
-    return {k: v for k, v in row.get("recipe", {}).items() if k not in common}
+    return {k: v for k, v in row.recipe.plain().items() if k not in common}
 
 
 def key(recipe: Mapping, names: Sequence[str]) -> str:
     return json.dumps([recipe.get(name) for name in names], sort_keys=True)
 
 
-def methods(rows: Sequence[dict]) -> dict[str, list[dict]]:
+def methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows that differ in the seed alone, under a name that tells them from all others.
 
     The name is the loss and as few other fields as will do; a run that starts from another one of
     these rows is named by that one's name.
     """
-    recipes = [row.get("recipe", {}) for row in rows]
-    starts = {recipe.get("start") for recipe in recipes}
-    sources = methods([row for row in rows if row["hash"] in starts]) if starts - {None, ""} else {}
-    names = {row["hash"]: f"({name})" for name, group in sources.items() for row in group}
-    recipes = [r | {"start": names[r["start"]]} if r.get("start") in names else r for r in recipes]
+    starts = {row.recipe.start for row in rows}
+    sources = methods([row for row in rows if row.hash in starts]) if starts - {""} else {}
+    names = {row.hash: f"({name})" for name, group in sources.items() for row in group}
+    recipes = [row.recipe.plain() for row in rows]
+    recipes = [r | {"start": names.get(r["start"], r["start"])} for r in recipes]
     every = [name for name in dict.fromkeys([*FIRST_NAMED, *DEFAULTS]) if name != "seed"]
 
     def kinds(names: Sequence[str]) -> int:
@@ -81,7 +82,7 @@ def methods(rows: Sequence[dict]) -> dict[str, list[dict]]:
     for name in every:
         if kinds(named) < kinds([*named, name]):
             named.append(name)
-    groups: dict[str, list[dict]] = {}
+    groups: dict[str, list[Row]] = {}
     for row, recipe in zip(rows, recipes, strict=True):
         parts = [spell(name, recipe.get(name)) for name in named]
         groups.setdefault(", ".join(filter(None, parts)), []).append(row)
@@ -101,17 +102,14 @@ def spell(name: str, value: object) -> str:
     )
 
 
-def command(recipe: Mapping) -> str:
+def command(recipe: Recipe) -> str:
     """The command that does one run: the fields that differ from the defaults.
 
-    >>> command({"loss": "n-pair", "loss_options": {"l2": 0.1}, "validate": True, "epochs": 4})
+    >>> command(Recipe(loss="n-pair", loss_options={"l2": 0.1}, validate=True, epochs=4))
     'nearkin train --validate --loss n-pair --loss-options l2=0.1'
     """
     words = ["nearkin", "train"]
-    for name, default in DEFAULTS.items():
-        value = recipe.get(name, default)
-        if value == default:
-            continue
+    for name, value in recipe.changes().items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else "--no-" + flag[2:])
@@ -122,7 +120,7 @@ def command(recipe: Mapping) -> str:
     return shlex.join(words)
 
 
-def runs(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Table:
+def runs(rows: Sequence[Row], named: Mapping[str, Sequence[Row]]) -> Table:
     """One line a run, in the order of `named`."""
     metric = headline(rows)
     numbers = ("last", "validated", "best on test")
@@ -132,11 +130,11 @@ def runs(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Table:
         rows=tuple(
             (
                 name,
-                row["hash"],
-                row.get("recipe", {}).get("seed"),
-                row.get("status", ""),
+                row.hash,
+                row.recipe.seed,
+                row.status,
                 *(metric.of(row, which.replace(" ", "_")) for which in numbers),
-                row.get("cost", {}).get("seconds"),
+                row.cost.seconds,
             )
             for name, group in named.items()
             for row in group
@@ -147,7 +145,7 @@ def runs(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Table:
     )
 
 
-def selection(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Table:
+def selection(rows: Sequence[Row], named: Mapping[str, Sequence[Row]]) -> Table:
     """Three numbers of every method, and how much choosing the epoch on test would add."""
     metric = headline(rows)
 
@@ -155,8 +153,8 @@ def selection(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Tabl
         known = [v for v in values if v is not None]
         return estimate(known) if known else None
 
-    def line(name: str, group: Sequence[dict]) -> tuple:
-        finished = [row for row in group if row.get("status") != "diverged"]
+    def line(name: str, group: Sequence[Row]) -> tuple:
+        finished = [row for row in group if row.status != "diverged"]
         last, validated, best = (
             [metric.of(row, which) for row in finished]
             for which in ("last", "validated", "best_on_test")
@@ -184,7 +182,7 @@ def selection(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Tabl
     )
 
 
-def curves(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Lines | None:
+def curves(rows: Sequence[Row], named: Mapping[str, Sequence[Row]]) -> Lines | None:
     """The headline metric on test over the epochs of every method; None where that is no curve."""
     metric = headline(rows)
     lines = [line for name, group in named.items() if (line := curve(name, group, metric))]
@@ -200,13 +198,13 @@ def curves(rows: Sequence[dict], named: Mapping[str, Sequence[dict]]) -> Lines |
     )
 
 
-def curve(name: str, group: Sequence[dict], metric: Metric) -> Line | None:
+def curve(name: str, group: Sequence[Row], metric: Metric) -> Line | None:
     """One method's mean and interval at every epoch that was examined; None for fewer than two."""
     values: dict[float, list[float]] = {}
     for row in group:
-        for epoch in row.get("epochs", []):
-            if metric.key in (epoch.get("test") or {}):
-                values.setdefault(epoch["epoch"], []).append(epoch["test"][metric.key])
+        for epoch in row.epochs:
+            if epoch.test and metric.key in epoch.test:
+                values.setdefault(epoch.epoch, []).append(epoch.test[metric.key])
     if len(values) < 2:
         return None
     x = sorted(values)
@@ -233,33 +231,37 @@ def count(n: int, thing: str) -> str:
     return f"{n:,} {thing}" + ("s" if n != 1 else "")
 
 
-def facts(rows: Sequence[dict]) -> list[tuple[str, list[str]]]:
+def facts(rows: Sequence[Stored]) -> list[tuple[str, list[str]]]:
     """What the numbers were measured on and with: data, machine, versions, time."""
-    seconds = [row["cost"]["seconds"] for row in rows if row.get("cost", {}).get("seconds")]
+    seconds = [row.cost.seconds for row in rows if row.cost.seconds]
     time = f", {duration(sum(seconds))} in all" if seconds else ""
-    seeds = sorted({s for row in rows if (s := row.get("recipe", {}).get("seed")) is not None})
+    seeds = sorted({row.recipe.seed for row in rows if isinstance(row, Row)})
+    kind = "run" if seeds or not rows else "measurement"
+    machines = [machine_words(row.machine) for row in rows]
+    versions = [", ".join(f"{k} {v}" for k, v in row.versions.items()) for row in rows]
     return [
-        ("data", counted(rows, "data", data_words)),
+        ("data", counted([data_words(row.data) for row in rows if row.data], kind)),
         ("seeds", [", ".join(map(str, seeds))] if seeds else []),
-        ("machine", counted(rows, "machine", machine_words)),
-        ("versions", counted(rows, "versions", lambda v: ", ".join(f"{k} {v[k]}" for k in v))),
-        ("time", [f"{count(len(rows), 'run')}{time}"]),
+        ("machine", counted(machines, kind)),
+        ("versions", counted(versions, kind)),
+        ("time", [f"{count(len(rows), kind)}{time}"]),
     ]
 
 
-def counted(rows: Sequence[dict], part: str, words) -> list[str]:
-    """Every different value of a part of the rows in words, with how many runs had it."""
-    found = Counter(words(row[part]) for row in rows if row.get(part))
-    return [f"{text} ({count(n, 'run')})" if len(found) > 1 else text for text, n in found.items()]
+def counted(texts: Sequence[str], kind: str) -> list[str]:
+    """Every different text, with how many runs had it; none of those that are empty."""
+    found = Counter(filter(None, texts))
+    return [f"{text} ({count(n, kind)})" if len(found) > 1 else text for text, n in found.items()]
 
 
-def data_words(data: Mapping) -> str:
+def data_words(data: Data) -> str:
+    """A data set in words: its name, what its inputs are, its sizes."""
     kinds = "train_images", "train_classes", "query_images", "gallery_images", "test_classes"
-    counts = [f"{data[k]:,} {k.replace('_', ' ')}" for k in kinds if data.get(k)]
-    return ", ".join(filter(None, [data.get("name"), data.get("variant"), *counts]))
+    counts = [f"{n:,} {k.replace('_', ' ')}" for k in kinds if (n := getattr(data, k))]
+    return ", ".join(filter(None, [data.name, data.variant, *counts]))
 
 
-def machine_words(machine: Mapping) -> str:
-    cores = machine.get("cores")
-    parts = [machine.get("gpu"), machine.get("cpu"), count(cores, "core") if cores else None]
-    return ", ".join(filter(None, [*parts, machine.get("system")]))
+def machine_words(machine: Machine) -> str:
+    """A machine in words: graphics card, processor, cores, system."""
+    cores = count(machine.cores, "core") if machine.cores else None
+    return ", ".join(filter(None, [machine.gpu, machine.cpu, cores, machine.system]))

@@ -18,6 +18,7 @@ from nearkin.measure import neighbours
 from nearkin.report.kept import Kept, plane, read
 from nearkin.report.plots import COLOURS
 from nearkin.report.standard import headline
+from nearkin.runs.row import Row
 
 CLASS_COLOURS = (*COLOURS, "#A59B00", "#8A8A8A")
 """of the first ten classes of a map; all others are grey"""
@@ -49,7 +50,7 @@ def panels(maps: Maps, store: Path) -> list[Panel | str]:
     ]
 
 
-def panel(name: str, row: dict, kept: Kept) -> Panel:
+def panel(name: str, row: Row, kept: Kept) -> Panel:
     """The map of one run: both axes to the same scale, the whole set inside the square."""
     flat = plane(kept.x)
     low, high = flat.min(0), flat.max(0)
@@ -157,7 +158,7 @@ def answers(gallery: Gallery, store: Path, count: int = 6, k: int = 5) -> Answer
     kept = read(gallery.row, store)
     if kept is None or len(kept.x) < 2:
         return None
-    metric = gallery.row.get("metric", "cosine")
+    metric = gallery.row.metric
     found = neighbours(torch.from_numpy(kept.x), min(k, len(kept.x) - 1), metric=metric).indices
     found = found.numpy()
     right = kept.labels[found] == kept.labels[:, None]  # (n, k)

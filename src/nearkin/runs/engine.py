@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nearkin.data import Splits, load
-from nearkin.data.sets.listings import LEFT_OUT
+from nearkin.data.sources import may_show
 from nearkin.files import write_whole
 from nearkin.measure import VERSIONS, confusion
 from nearkin.models import describe
@@ -30,6 +31,7 @@ from nearkin.runs.log import Silent, StepLog
 from nearkin.runs.loop import Run, restore, save, train
 from nearkin.runs.machine import Peak, machine, usable, versions
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Cost, Data, Epoch, Files, Metrics, Row, pictures_left_out
 from nearkin.runs.store import Store
 
 SAVE_SECONDS = 30.0  # of training between two checkpoints within an epoch
@@ -56,6 +58,24 @@ class Place:
             raise ValueError(f"threads must be 0 to {MOST_THREADS}, got {self.threads}")
 
 
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its row, and the folder of the files that it left.
+
+    result["metrics"]["last"] and the like read the row's JSON form.
+    """
+
+    row: Row
+    folder: Path
+
+    def __getitem__(self, part: str) -> Any:
+        return self.row[part]
+
+    def keys(self) -> Iterator[str]:
+        """The names of the JSON form's parts; with them dict(result) is that form."""
+        return self.row.keys()
+
+
 @lru_cache(maxsize=2)
 def data(name: str, root: str | None, download: bool, skip_bad: bool, size: int) -> Splits:
     """A data set, kept for the next run that wants the same one."""
@@ -75,7 +95,7 @@ def run(
     study: str = "",
     bar: Silent | None = None,
     anew: bool = False,
-) -> dict:
+) -> Result:
     """Train and examine one recipe, and store its row; a row that is stored is just returned.
 
     A run that was killed goes on from its last checkpoint, on the CPU to the same numbers. With
@@ -86,27 +106,27 @@ def run(
         stored = store.find(recipe)
         if stored and not anew:
             refuse_left_out(stored, place)
-            return stored
+            return Result(stored, folder)
         row = carry_out(recipe, store, folder, place, study, bar)
         if not stored:
             store.append(row)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     bar.finish(one_line(row))
-    return row
+    return Result(row, folder)
 
 
-def refuse_left_out(row: dict, place: Place) -> None:
+def refuse_left_out(row: Row, place: Place) -> None:
     """A row that was made without some pictures is none of a run that wants them all."""
-    if LEFT_OUT in row["data"]["variant"] and not place.skip_bad:
+    if row.data.left_out and not place.skip_bad:
         raise ValueError(
-            f"row {row['hash']} was made with --skip-bad ({row['data']['variant']}); without it "
+            f"row {row.hash} was made with --skip-bad ({row.data.variant}); without it "
             "take another --out"
         )
 
 
 def carry_out(
     recipe: Recipe, store: Store, folder: Path, place: Place, study: str, bar: Silent
-) -> dict:
+) -> Row:
     """One run from its start, or from its last checkpoint, to its row."""
     if place.threads:
         torch.set_num_threads(place.threads)
@@ -148,7 +168,7 @@ def start_of(recipe: Recipe, store: Store) -> tuple[str, bool]:
     kept = store.run_folder(recipe.start) / "backbone.pt"
     if not recipe.start or kept.exists():
         return str(kept) if recipe.start else "", False
-    lost = any(r["hash"] == recipe.start and r["status"] == "diverged" for r in store.rows())
+    lost = any(r.hash == recipe.start and r.status == "diverged" for r in store.rows())
     return "" if lost else recipe.start, lost
 
 
@@ -220,12 +240,12 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
     return diverged
 
 
-def conclude(current: Run, folder: Path, study: str, diverged: bool, memory: int | None) -> dict:
+def conclude(current: Run, folder: Path, study: str, diverged: bool, memory: int | None) -> Row:
     """The row of a finished run; its embeddings and its backbone are kept in the folder, of a trial
     its backbone alone."""
     recipe, splits = current.recipe, current.splits
     last = mistaken = None
-    files = {"folder": f"runs/{recipe.hash}"}
+    files = Files(f"runs/{recipe.hash}")
     if not diverged:
         write_whole(folder / "backbone.pt", partial(torch.save, describe(current.backbone.module)))
     if not (diverged or recipe.trial):
@@ -233,59 +253,62 @@ def conclude(current: Run, folder: Path, study: str, diverged: bool, memory: int
         query = splits.query
         embeddings = current.embed(query)
         keep_embeddings(folder / "embeddings.npz", current, embeddings)
-        files["embeddings"] = "embeddings.npz"
+        files = replace(files, embeddings="embeddings.npz")
         if len(query.classes) <= CONFUSED:
             mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()
         if keep_attention(folder / "attention.npz", current):
-            files["attention"] = "attention.npz"
-    return {
-        "hash": recipe.hash,
-        "study": study,
-        "status": "diverged" if diverged else "done",
-        "recipe": recipe.plain(),
-        "metric": nearness(current),
-        "metrics": {
-            "last": last,
-            "refined": refined(current) if recipe.refine and last else None,
-            "validated": chosen(current.epochs, headline(splits), "validation"),
-            "best_on_test": chosen(current.epochs, headline(splits), "test"),
-        },
-        "confusion": mistaken,
-        "epochs": current.epochs,
-        "cost": cost(current, memory),
-        "data": described(splits),
-        "versions": versions(),
-        "metric_versions": dict(VERSIONS),
-        "machine": machine(current.device),
-        "files": files,
-    }
+            files = replace(files, attention="attention.npz")
+    metrics = Metrics(
+        last=last,
+        validated=chosen(current.epochs, headline(splits), "validation"),
+        best_on_test=chosen(current.epochs, headline(splits), "test"),
+        refined=refined(current) if recipe.refine and last else None,
+    )
+    return Row(
+        hash=recipe.hash,
+        recipe=recipe,
+        metrics=metrics,
+        data=described(splits),
+        status="diverged" if diverged else "done",
+        study=study,
+        metric=nearness(current),
+        epochs=tuple(Epoch(**entry) for entry in current.epochs),
+        confusion=tuple(map(tuple, mistaken)) if mistaken else None,
+        cost=cost(current, memory),
+        versions=versions(),
+        metric_versions=dict(VERSIONS),
+        machine=machine(current.device),
+        files=files,
+    )
 
 
-def cost(current: Run, memory: int | None) -> dict:
-    """What a finished run took: seconds, megabytes, parameters."""
+def cost(current: Run, memory: int | None) -> Cost:
+    """The time, memory and parameters of a finished run."""
     images = current.step * current.recipe.batch
-    return {
-        "seconds": round(current.seconds + current.other_seconds, 3),
-        "train_seconds": round(current.seconds, 3),
-        "images_per_second": round(images / current.seconds, 1) if images else None,
-        "peak_memory_mb": memory,
-        "parameters": sum(p.numel() for p in current.backbone.parameters()),
-        "loss_parameters": sum(p.numel() for p in current.loss.parameters()),
-    }
+    return Cost(
+        seconds=round(current.seconds + current.other_seconds, 3),
+        train_seconds=round(current.seconds, 3),
+        images_per_second=round(images / current.seconds, 1) if images else None,
+        peak_memory_mb=memory,
+        parameters=sum(p.numel() for p in current.backbone.parameters()),
+        loss_parameters=sum(p.numel() for p in current.loss.parameters()),
+    )
 
 
-def described(splits: Splits) -> dict:
-    """A data set as a row tells it: what it is, and how large."""
-    return {
-        "name": splits.name,
-        "variant": splits.variant,
-        "shared_classes": splits.shared_classes,
-        "train_images": len(splits.train),
-        "train_classes": len(splits.train.classes),
-        "query_images": len(splits.query),
-        "gallery_images": len(splits.gallery),
-        "test_classes": len(splits.query.classes),
-    }
+def described(splits: Splits) -> Data:
+    """The data set of a run, as its row has it."""
+    return Data(
+        name=splits.name,
+        variant=splits.variant,
+        left_out=pictures_left_out(splits.variant),
+        showable=may_show(splits.name),
+        shared_classes=splits.shared_classes,
+        train_images=len(splits.train),
+        train_classes=len(splits.train.classes),
+        query_images=len(splits.query),
+        gallery_images=len(splits.gallery),
+        test_classes=len(splits.query.classes),
+    )
 
 
 def chosen(epochs: list[dict], metric: str, by: str) -> dict | None:
@@ -302,14 +325,12 @@ def title(recipe: Recipe) -> str:
     return f"{recipe.loss} {recipe.data} {recipe.dim}-D seed {recipe.seed}"
 
 
-def one_line(row: dict) -> str:
+def one_line(row: Row) -> str:
     """A finished run in one line."""
-    found = row["metrics"]["last"]
-    if row["recipe"]["trial"] and row["status"] == "done":
-        found = row["epochs"][-1]["validation"]
+    found = row.metrics.last
+    if row.recipe.trial and row.status == "done":
+        found = row.epochs[-1].validation
     score = "diverged" if found is None else f"R@1 {100 * found['recall@1']:.1f} %"
     if found and "knn_accuracy" in found:
         score += f", 5-NN {100 * found['knn_accuracy']:.2f} %"
-    return (
-        f"{row['hash']}  {title(Recipe(**row['recipe']))}  {score}  {row['cost']['seconds']:.0f} s"
-    )
+    return f"{row.hash}  {title(row.recipe)}  {score}  {row.cost.seconds or 0:.0f} s"

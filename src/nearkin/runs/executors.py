@@ -14,6 +14,7 @@ from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,10 +24,12 @@ from nearkin.runs.engine import Place, one_line, refuse_left_out, run
 from nearkin.runs.log import Silent
 from nearkin.runs.machine import cores, keep_freed_memory, machine, versions
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Cost, Measurement, Row
 from nearkin.runs.store import Store
 
-Measurements = dict[str, Callable[[Place], dict]]
-"""Hash -> what makes the row, less what `measured` says of all rows."""
+Measurements = dict[str, Callable[[Place], dict[str, Any]]]
+"""Hash -> function that measures it: its values, among them `data` and, if not this CPU, `machine`,
+which become fields of the measurement."""
 
 
 def complete(
@@ -37,7 +40,7 @@ def complete(
     jobs: int = 1,
     place: Place = Place(),
     bar: Silent | None = None,
-) -> list[dict]:
+) -> list[Row]:
     """The rows of all recipes, in their order; only those that are not stored are run.
 
     With several jobs each has its share of the cores. A worker that is killed costs at most the
@@ -45,7 +48,7 @@ def complete(
     """
     recipes, store, bar = list({r.hash: r for r in recipes}.values()), Store(out), bar or Silent()
     shared = share(place, jobs)
-    stored = {row["hash"]: row for row in store.rows()}
+    stored = {row.hash: row for row in store.rows()}
     for recipe in recipes:
         if recipe.hash in stored:
             refuse_left_out(stored[recipe.hash], place)
@@ -56,7 +59,7 @@ def complete(
     for name in dict.fromkeys(recipe.data for recipe in missing):
         there(name, place.root)
     starts = {r.start for r in missing if r.start in stored}
-    starts = {hash for hash in starts if stored[hash]["status"] == "done"}
+    starts = {hash for hash in starts if stored[hash].status == "done"}
     starts -= {hash for hash in starts if (store.run_folder(hash) / "backbone.pt").exists()}
     bar.expect(len(missing) + len(starts))
     for recipe in recipes:
@@ -68,8 +71,8 @@ def complete(
                 run(recipe, out, place=place, study=study, bar=bar)
         else:
             work = {r.hash: partial(run, r, out, place=shared, study=study) for r in wave}
-            in_processes(work, store, jobs, lambda row: bar.finish(one_line(row)))
-    rows = {row["hash"]: row for row in store.rows()}
+            in_processes(work, store, jobs, lambda done: bar.finish(one_line(done.row)))
+    rows = {row.hash: row for row in store.rows()}
     return [rows[r.hash] for r in recipes]
 
 
@@ -81,10 +84,10 @@ def measured(
     jobs: int = 1,
     place: Place = Place(),
     bar: Silent | None = None,
-) -> list[dict]:
-    """The rows of what is measured, not run by a recipe; what is stored is not measured again."""
+) -> list[Measurement]:
+    """What a study measures without runs of recipes; what is stored is not measured again."""
     store, bar = Store(out), bar or Silent()
-    done = {row["hash"] for row in store.rows()}
+    done = store.stored()
     shared = share(place, jobs)
     work = {
         name: partial(measure, name, make, store, study, shared)
@@ -94,31 +97,31 @@ def measured(
     bar.expect(len(work))
     if jobs == 1:
         for act in work.values():
-            bar.finish(f"{act()['hash']}  {study}")
+            bar.finish(f"{act().hash}  {study}")
     else:
-        in_processes(work, store, jobs, lambda row: bar.finish(f"{row['hash']}  {study}"))
-    rows = {row["hash"]: row for row in store.rows()}
-    return [rows[name] for name in asked]
+        in_processes(work, store, jobs, lambda row: bar.finish(f"{row.hash}  {study}"))
+    stored = store.stored()
+    return [one for name in asked if isinstance(one := stored[name], Measurement)]
 
 
 def measure(
-    name: str, make: Callable[[Place], dict], store: Store, study: str, place: Place
-) -> dict:
-    """Measure once, and store the row."""
+    name: str, make: Callable[[Place], dict[str, Any]], store: Store, study: str, place: Place
+) -> Measurement:
+    """Measure once, and store it."""
     if place.threads:
         torch.set_num_threads(place.threads)
-    began, found = time.perf_counter(), make(place)
-    row = {
-        "hash": name,
-        "study": study,
-        "status": "done",
-        "machine": machine(torch.device("cpu")),
-        **found,
-        "versions": versions(),
-        "cost": {"seconds": round(time.perf_counter() - began, 3)},
-    }
-    store.append(row)
-    return row
+    began, values = time.perf_counter(), make(place)
+    done = Measurement(
+        name,
+        values,
+        data=values.pop("data", None),
+        study=study,
+        cost=Cost(round(time.perf_counter() - began, 3)),
+        versions=versions(),
+        machine=values.pop("machine", None) or machine(torch.device("cpu")),
+    )
+    store.append(done)
+    return done
 
 
 def share(place: Place, jobs: int) -> Place:
@@ -151,10 +154,10 @@ def begin_worker(entries: Mapping[str, registry.Registry]) -> None:
 
 
 def in_processes(
-    work: Mapping[str, Callable[[], dict]],
+    work: Mapping[str, Callable[[], Any]],
     store: Store,
     jobs: int,
-    finish: Callable[[dict], None],
+    finish: Callable[[Any], None],
 ) -> None:
     """Do what makes the row of each hash in `jobs` processes; when one is killed the others' work
     is begun again too."""
@@ -179,7 +182,7 @@ def in_processes(
                     worker.terminate()  # what it did since its last checkpoint is done again
                 pool.shutdown(cancel_futures=True)
                 raise
-        done = {row["hash"] for row in store.rows()}
+        done = store.stored()
         still = [hash for hash in missing if hash not in done]
         fruitless = fruitless + 1 if len(still) == len(missing) else 0
         if fruitless == 3:

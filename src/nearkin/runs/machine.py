@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from nearkin.runs.row import Machine
 from nearkin.tensors import usable as usable
 
 PACKAGES = ("nearkin", "torch", "torchvision", "timm", "pytorch-metric-learning", "faiss-cpu")
@@ -49,11 +50,11 @@ def revision() -> str:
 REVISION = revision()  # asked at once: the code is what it is now, whatever is committed later
 
 
-def machine(device: torch.device) -> dict:
+def machine(device: torch.device) -> Machine:
     """Processor, cores in use, graphics card and system."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     system = f"{platform.system()} {platform.machine()}"
-    return {"cpu": processor(), "cores": torch.get_num_threads(), "gpu": gpu, "system": system}
+    return Machine(processor(), torch.get_num_threads(), gpu, system)
 
 
 @lru_cache

@@ -8,6 +8,7 @@ from nearkin.answers import Answer, Bars, Lines, Table
 from nearkin.losses.refined import as_published, as_released
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
+from nearkin.runs.row import Row
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, mean, scores
@@ -66,7 +67,7 @@ recipes = partial(refinement.recipes, METHODS)
 name = partial(refinement.name_of, methods=METHODS)
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """Every layer, every layer less a part, and where attention goes while it trains."""
     return Answer(
         title=TITLE,
@@ -81,7 +82,7 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def layers(rows: list[dict]) -> Table:
+def layers(rows: list[Row]) -> Table:
     """Every whole method and form, beside the dot product, with what it costs."""
     found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
     oracle = scores(rows, name, "recall@1", "best_on_test")
@@ -127,7 +128,7 @@ def whole_differences(recall: dict[str, Scores]) -> dict[str, Difference]:
     return against(DOT, {m: recall[m] for m in trained})
 
 
-def parts(rows: list[dict]) -> Table:
+def parts(rows: list[Row]) -> Table:
     """Each layer whole and less one part, with the difference that the part makes."""
     recall = scores(rows, name, "recall@1")
     parameters = refinement.costs(rows, name, "loss_parameters", 1e6)
@@ -147,7 +148,7 @@ def parts(rows: list[dict]) -> Table:
     )
 
 
-def bars(rows: list[dict]) -> Bars:
+def bars(rows: list[Row]) -> Bars:
     """R@1 of each layer, whole and less one part."""
     recall = scores(rows, name, "recall@1")
     groups = [layer for layer in LAYERS if layer in recall]
@@ -161,7 +162,7 @@ def bars(rows: list[dict]) -> Bars:
     )
 
 
-def attention(rows: list[dict]) -> Lines:
+def attention(rows: list[Row]) -> Lines:
     """Where the attention of a training batch goes, epoch by epoch, beside equal attention."""
     said = {
         key: refinement.monitored(rows, name, key)
@@ -191,7 +192,7 @@ def attention(rows: list[dict]) -> Lines:
     )
 
 
-def findings(rows: list[dict]) -> list[str]:
+def findings(rows: list[Row]) -> list[str]:
     """Whether layers differ, whether listening helps, and which part matters."""
     recall = scores(rows, name, "recall@1")
     if DOT not in recall:

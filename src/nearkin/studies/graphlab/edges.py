@@ -7,6 +7,7 @@ from functools import partial
 from nearkin.answers import Answer, Bars, Table
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
+from nearkin.runs.row import Row
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, differences, mean, scores
@@ -46,7 +47,7 @@ recipes = partial(refinement.recipes, METHODS)
 name = partial(refinement.name_of, methods=METHODS)
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """Every use of edges beside none, and what the edge loss adds to each."""
     return Answer(
         title=TITLE,
@@ -57,7 +58,7 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def table(rows: list[dict]) -> Table:
+def table(rows: list[Row]) -> Table:
     """Every method, beside no edge features and no edge loss, and beside itself untaught."""
     found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
     recall = found["R@1"]
@@ -96,7 +97,7 @@ def differences_to_none(recall: dict[str, Scores]) -> dict[str, Difference]:
     return against(NONE, trained)
 
 
-def bars(rows: list[dict]) -> Bars:
+def bars(rows: list[Row]) -> Bars:
     """R@1 of every use of edges, with and without the edge loss."""
     recall = scores(rows, name, "recall@1")
     groups = [kind for kind in KINDS if kind in recall]
@@ -110,7 +111,7 @@ def bars(rows: list[dict]) -> Bars:
     )
 
 
-def findings(rows: list[dict]) -> list[str]:
+def findings(rows: list[Row]) -> list[str]:
     """What each use of edges, and the edge loss, adds."""
     recall = scores(rows, name, "recall@1")
     if NONE not in recall:

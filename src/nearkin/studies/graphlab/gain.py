@@ -6,6 +6,7 @@ from functools import partial
 
 from nearkin.answers import Answer, Bars, Table
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import differences, mean, scores
@@ -35,9 +36,9 @@ SAMPLERS = {"classes": "P x K", "random": "random"}
 DEMO = refinement.DEMO
 
 
-def of(row: dict, sampler: str) -> str | None:
+def of(row: Row, sampler: str) -> str | None:
     """The method of a row with these batches; None for others."""
-    known = row["recipe"]["sampler"] == sampler
+    known = row.recipe.sampler == sampler
     return refinement.name_of(row, asked_with(sampler)) if known else None
 
 
@@ -60,7 +61,7 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
 ) -> list[Recipe]:
     """Every kind of batch, seed and method; one setting for each kind."""
     asked = (data, seeds, epochs, tune, searched)
@@ -71,7 +72,7 @@ def recipes(
     ]
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """The one table, its bars, and the three gains in words."""
     return Answer(
         title=TITLE,
@@ -82,7 +83,7 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def recalls(rows: list[dict]) -> dict[tuple[str, str], dict[int, float]]:
+def recalls(rows: list[Row]) -> dict[tuple[str, str], dict[int, float]]:
     """(method, sampler) -> seed -> R@1."""
     return {
         (method, sampler): found
@@ -91,7 +92,7 @@ def recalls(rows: list[dict]) -> dict[tuple[str, str], dict[int, float]]:
     }
 
 
-def gains(rows: list[dict]) -> dict[str, dict]:
+def gains(rows: list[Row]) -> dict[str, dict]:
     """Over what -> (method, sampler) -> the paired difference; Holm-corrected in each column."""
     every = [(method, sampler) for sampler in SAMPLERS for method in METHODS]
     pairs = {
@@ -103,7 +104,7 @@ def gains(rows: list[dict]) -> dict[str, dict]:
     return {over: differences(recall, each) for over, each in pairs.items()}
 
 
-def table(rows: list[dict]) -> Table:
+def table(rows: list[Row]) -> Table:
     """Every method and kind of batch, and what it gains over each control."""
     recall, gained = recalls(rows), gains(rows)
     return Table(
@@ -127,7 +128,7 @@ def table(rows: list[dict]) -> Table:
     )
 
 
-def bars(rows: list[dict]) -> Bars:
+def bars(rows: list[Row]) -> Bars:
     """R@1 of every method, by kind of batch."""
     recall = recalls(rows)
     groups = [m for m in METHODS if any((m, s) in recall for s in SAMPLERS)]
@@ -141,7 +142,7 @@ def bars(rows: list[dict]) -> Bars:
     )
 
 
-def findings(rows: list[dict]) -> list[str]:
+def findings(rows: list[Row]) -> list[str]:
     """The three gains of attention over the full graph."""
     return [
         f"Attention over the full graph, {over}, with {SAMPLERS[sampler]} batches: {verdict(d)}."

@@ -7,6 +7,7 @@ from functools import partial
 
 from nearkin.answers import Answer, Line, Lines, Table
 from nearkin.measure.statistics import Difference, Estimate, estimate, paired
+from nearkin.runs.row import Row
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, differences, last_said, mean, scores
@@ -59,7 +60,7 @@ recipes = partial(refinement.recipes, METHODS)
 name = partial(refinement.name_of, methods=METHODS)
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """Every graph beside the full one and beside its control, and degree against R@1."""
     return Answer(
         title=TITLE,
@@ -73,7 +74,7 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def table(rows: list[dict]) -> Table:
+def table(rows: list[Row]) -> Table:
     """Every graph: whom it connects, what came of it, and by how much it beats its control."""
     found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
     recall = found["R@1"]
@@ -114,7 +115,7 @@ def rounded(value: Estimate | None) -> float | None:
     return None if value is None else round(value.mean, 1)
 
 
-def by_degree(rows: list[dict]) -> Lines:
+def by_degree(rows: list[Row]) -> Lines:
     """R@1 over the number of neighbours: nearest, and drawn at random."""
     recall = scores(rows, name, "recall@1")
     degree = last_said(rows, name, "degree")
@@ -136,7 +137,7 @@ def by_degree(rows: list[dict]) -> Lines:
     )
 
 
-def findings(rows: list[dict]) -> list[str]:
+def findings(rows: list[Row]) -> list[str]:
     """Whether any graph beats the full one, and whether any beats its control."""
     recall = scores(rows, name, "recall@1")
     full, random = compared(recall)

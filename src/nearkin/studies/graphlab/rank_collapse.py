@@ -24,6 +24,7 @@ from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.executors import Measurements
 from nearkin.runs.loop import Run, train
 from nearkin.runs.recipe import Plain, Recipe
+from nearkin.runs.row import Measurement
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.sets import CUB
 from nearkin.tensors import unit
@@ -137,7 +138,7 @@ def norm(x: Tensor) -> Tensor:
     return (x.abs().sum(0).max() * x.abs().sum(1).max()).sqrt()
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Measurement]) -> Answer:
     """The curves over depth, their numbers, and what they say."""
     return Answer(
         title=TITLE,
@@ -151,17 +152,16 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def mean_residuals(rows: Iterable[dict], graph: str, combination: str, when: str) -> list[float]:
+def mean_residuals(
+    rows: Iterable[Measurement], graph: str, combination: str, when: str
+) -> list[float]:
     """The geometric mean over seeds at each depth from 0; empty where there is no row."""
-    found = [
-        row[when]
-        for row in rows
-        if (row["setting"]["graph"], row["setting"]["combination"]) == (graph, combination)
-    ]
+    every = [(row.values["setting"], row.values[when]) for row in rows]
+    found = [r for s, r in every if (s["graph"], s["combination"]) == (graph, combination)]
     return [exp(sum(log(max(v, FLOOR)) for v in at) / len(at)) for at in zip(*found, strict=True)]
 
 
-def table(rows: list[dict]) -> Table:
+def table(rows: list[Measurement]) -> Table:
     """Residuals after 1, 2, 4 and 8 layers of every stack."""
     depths = (1, 2, 4, 8)
     lines = []
@@ -185,13 +185,13 @@ def table(rows: list[dict]) -> Table:
     )
 
 
-def line(rows: list[dict], name: str, graph: str, combination: str, when: str) -> Line:
+def line(rows: list[Measurement], name: str, graph: str, combination: str, when: str) -> Line:
     """A curve over depth; what went below float64's precision lies at its floor."""
     y = mean_residuals(rows, graph, combination, when)
     return Line(name, tuple(map(float, range(len(y)))), tuple(y))
 
 
-def curves(rows: list[dict], when: str) -> Lines:
+def curves(rows: list[Measurement], when: str) -> Lines:
     """The four combinations over the full graph."""
     drawn = [line(rows, name, "full", name, when) for name in COMBINATIONS]
     return Lines(
@@ -203,7 +203,7 @@ def curves(rows: list[dict], when: str) -> Lines:
     )
 
 
-def by_graph(rows: list[dict], when: str) -> Lines:
+def by_graph(rows: list[Measurement], when: str) -> Lines:
     """Attention alone over every graph."""
     drawn = [line(rows, graph, graph, "attention alone", when) for graph in GRAPHS]
     return Lines(
@@ -215,7 +215,7 @@ def by_graph(rows: list[dict], when: str) -> Lines:
     )
 
 
-def findings(rows: list[dict]) -> list[str]:
+def findings(rows: list[Measurement]) -> list[str]:
     """How fast each combination collapses, and whether a sparse graph slows it."""
     said = []
     for when in ("untrained", "trained"):

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from nearkin.answers import Answer, Bars, Table
 from nearkin.measure.statistics import Estimate
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.photographs import fine_tuning
 from nearkin.studies.shared.methods import FEW, METHODS, method, under
 from nearkin.studies.shared.reading import Scores, mean, scores
@@ -42,7 +43,7 @@ def recipes(
     seeds: int = 2,
     methods: str = FEW,
     epochs: int = 0,
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
 ) -> list[Recipe]:
     """The runs of the study fine-tuning, and as many heads on features of the same pictures.
 
@@ -61,10 +62,10 @@ def recipes(
     return tuned + [replace(recipe, seed=seed) for recipe in settled for seed in range(seeds)]
 
 
-def halves(rows: list[dict]) -> tuple[dict[str, Scores], dict[str, Scores]]:
+def halves(rows: list[Row]) -> tuple[dict[str, Scores], dict[str, Scores]]:
     """R@1 on features and fine-tuned: method -> seed -> share, of the methods that have both."""
-    stored = [r for r in rows if r["recipe"]["data"].startswith("features:")]
-    tuned = [r for r in rows if r not in stored and r["recipe"]["epochs"]]
+    stored = [r for r in rows if r.recipe.data.startswith("features:")]
+    tuned = [r for r in rows if r not in stored and r.recipe.epochs]
     on_features, after = (scores(part, method, "recall@1") for part in (stored, tuned))
     both = [name for name in METHODS if name in on_features and name in after]
     return {n: on_features[n] for n in both}, {n: after[n] for n in both}
@@ -92,7 +93,7 @@ def rank_correlation(a: dict[str, Scores], b: dict[str, Scores]) -> Estimate | N
     return Estimate(r, min(r, float(low)), max(r, float(high)), n)
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """Both rankings side by side, and their correlation."""
     on_features, tuned = halves(rows)
     variants = {f"{row['data']['name']}: {row['data']['variant']}" for row in rows}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nearkin.answers import Answer, Bars, Table
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Machine, Row
 from nearkin.studies.shared.methods import FEW, METHODS, UNTRAINED, method, under
 from nearkin.studies.shared.reading import Scores, against, best, mean, p_value, scores
 from nearkin.studies.shared.tuning import settle
@@ -101,7 +102,7 @@ def recipes(
     size: int = 0,
     backbone: str = "lite0",
     full: bool = False,
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
 ) -> list[Recipe]:
     """Every data set, method and seed; and every data set without any training.
 
@@ -125,14 +126,14 @@ def recipes(
     ]
 
 
-def named(row: dict) -> str | None:
+def named(row: Row) -> str | None:
     """The method's name in the table."""
-    return method(row) if row["recipe"]["epochs"] else UNTRAINED
+    return method(row) if row.recipe.epochs else UNTRAINED
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """A table for each data set, and the bars of R@1."""
-    sets = list(dict.fromkeys(row["data"]["name"] for row in rows))
+    sets = list(dict.fromkeys(row.data.name for row in rows))
     return Answer(
         title=TITLE,
         question=QUESTION,
@@ -142,24 +143,24 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def of(rows: list[dict], data: str) -> list[dict]:
+def of(rows: list[Row], data: str) -> list[Row]:
     """The rows of one data set."""
-    return [row for row in rows if row["data"]["name"] == data]
+    return [row for row in rows if row.data.name == data]
 
 
 HEADS = {"R@1": "recall@1", "R@2": "recall@2", "R@4": "recall@4", "R@8": "recall@8"}
 HEADS |= {"MAP@R": "map@r", "NMI": "nmi"}
 
 
-def comparison(rows: list[dict], data: str) -> Table:
+def comparison(rows: list[Row], data: str) -> Table:
     """Every method, whether it differs from the best one, and what a run took."""
     found = {head: scores(rows, named, metric) for head, metric in HEADS.items()}
     oracle = scores(rows, named, "recall@1", "best_on_test")
     trained = {name: values for name, values in found["R@1"].items() if name != UNTRAINED}
     reference = best(trained) if trained else None
     differ = against(reference, trained) if reference else {}
-    machines = [row["machine"] for row in rows]
-    places = dict.fromkeys(m["gpu"] or cores_of(m) for m in machines)
+    machines = [row.machine for row in rows]
+    places = dict.fromkeys(m.gpu or cores_of(m) for m in machines)
     sizes = dict.fromkeys(f"{row['recipe']['size']} px" for row in rows)
     return Table(
         title=f"{data}: fine-tuned",
@@ -187,28 +188,28 @@ def comparison(rows: list[dict], data: str) -> Table:
     )
 
 
-def cores_of(machine: dict) -> str:
+def cores_of(machine: Machine) -> str:
     """What a run without a GPU was done on.
 
-    >>> cores_of({"cores": 1, "cpu": "Abacus"})
+    >>> cores_of(Machine("Abacus", cores=1))
     'a core of Abacus a run'
     """
-    count = machine["cores"]
-    return f"{'a core' if count == 1 else f'{count} cores'} of {machine['cpu']} a run"
+    count = machine.cores
+    return f"{'a core' if count == 1 else f'{count} cores'} of {machine.cpu} a run"
 
 
-def epochs_of(rows: list[dict], name: str) -> Scores:
+def epochs_of(rows: list[Row], name: str) -> Scores:
     """Seed -> epochs of a method."""
-    return {r["recipe"]["seed"]: r["recipe"]["epochs"] for r in rows if named(r) == name}
+    return {r.recipe.seed: r.recipe.epochs for r in rows if named(r) == name}
 
 
-def minutes_of(rows: list[dict], name: str) -> Scores:
+def minutes_of(rows: list[Row], name: str) -> Scores:
     """Seed -> minutes of training of a method."""
-    trained = [r for r in rows if named(r) == name and r["recipe"]["epochs"]]
-    return {r["recipe"]["seed"]: r["cost"]["train_seconds"] / 60 for r in trained}
+    trained = [r for r in rows if named(r) == name and r.recipe.epochs]
+    return {r.recipe.seed: r.cost.train_seconds / 60 for r in trained if r.cost.train_seconds}
 
 
-def bars(rows: list[dict], sets: list[str]) -> Bars:
+def bars(rows: list[Row], sets: list[str]) -> Bars:
     """R@1 of every method on every data set."""
     found = {data: scores(of(rows, data), named, "recall@1") for data in sets}
     names = [n for n in (UNTRAINED, *METHODS) if any(n in values for values in found.values())]
@@ -222,7 +223,7 @@ def bars(rows: list[dict], sets: list[str]) -> Bars:
     )
 
 
-def findings(rows: list[dict], data: str) -> list[str]:
+def findings(rows: list[Row], data: str) -> list[str]:
     """Who is best, what training gains, and who is surely behind."""
     found = scores(rows, named, "recall@1")
     bare, trained = mean(found.get(UNTRAINED)), {k: v for k, v in found.items() if k != UNTRAINED}

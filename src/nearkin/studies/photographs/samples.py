@@ -13,6 +13,7 @@ from nearkin.answers import Answer, Line, Lines, Table
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, method, under
 from nearkin.studies.shared.reading import Scores, mean, scores
 from nearkin.studies.shared.sets import CUB
@@ -62,7 +63,7 @@ def recipes(
     methods: str = FEW,
     tune: bool = True,
     ways: str = "images,classes",
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
 ) -> list[Recipe]:
     """Every method, share of the images, share of the classes, and seed.
 
@@ -93,25 +94,25 @@ Curve = dict[float, Scores]
 """Share -> seed -> metric."""
 
 
-def curve(rows: list[dict], name: str, way: str) -> Curve:
+def curve(rows: list[Row], name: str, way: str) -> Curve:
     """A method's R@1 by the share of one way; the other way whole."""
     mine, other = (WAYS[way], *(field for w, field in WAYS.items() if w != way))
-    kept = [r for r in rows if method(r) == name and r["recipe"][other] == 1]
-    found = scores(kept, lambda row: row["recipe"][mine], "recall@1")
+    kept = [r for r in rows if method(r) == name and getattr(r.recipe, other) == 1]
+    found = scores(kept, lambda row: getattr(row.recipe, mine), "recall@1")
     return dict(sorted(found.items()))
 
 
-def counts(rows: list[dict], way: str) -> dict[float, float]:
+def counts(rows: list[Row], way: str) -> dict[float, float]:
     """Share -> how many images a class, or classes, that was on the average."""
     seen: dict[float, list[float]] = {}
     for row in rows:
-        data = row["data"]
-        many = data["train_classes"]
+        data = row.data
+        many = data.train_classes
         if way == "images per class":
-            many = data["train_images"] / data["train_classes"]
+            many = data.train_images / data.train_classes
         other = next(field for w, field in WAYS.items() if w != way)
-        if row["recipe"][other] == 1 and row["recipe"]["epochs"]:
-            seen.setdefault(row["recipe"][WAYS[way]], []).append(many)
+        if getattr(row.recipe, other) == 1 and row.recipe.epochs:
+            seen.setdefault(getattr(row.recipe, WAYS[way]), []).append(many)
     return {share: float(np.mean(found)) for share, found in seen.items()}
 
 
@@ -160,10 +161,10 @@ def reached(points: Curve) -> Estimate | None:
     return estimate([share_for(points, seed) for seed in sorted(seeds)])
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """A figure and a table for each of the two ways."""
     names = [name for name in METHODS if any(method(row) == name for row in rows)]
-    ways = [way for way, field in WAYS.items() if any(r["recipe"][field] < 1 for r in rows)]
+    ways = [way for way, field in WAYS.items() if any(getattr(r.recipe, field) < 1 for r in rows)]
     return Answer(
         title=TITLE,
         question=QUESTION,
@@ -173,13 +174,13 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def untrained(rows: list[dict]) -> float | None:
+def untrained(rows: list[Row]) -> float | None:
     """R@1 of the inputs as they are."""
-    found = (r["metrics"]["last"] for r in rows if r["recipe"]["backbone"] == "identity")
-    return next((last["recall@1"] for last in found), None)
+    found = (r.metrics.last for r in rows if r.recipe.backbone == "identity")
+    return next((last["recall@1"] for last in found if last), None)
 
 
-def figure(rows: list[dict], names: list[str], way: str) -> Lines:
+def figure(rows: list[Row], names: list[str], way: str) -> Lines:
     """R@1 against how much was learnt from, each method with its band and its law."""
     number, lines = counts(rows, way), []
     for name in names:
@@ -208,7 +209,7 @@ def figure(rows: list[dict], names: list[str], way: str) -> Lines:
     )
 
 
-def table(rows: list[dict], names: list[str], way: str) -> Table:
+def table(rows: list[Row], names: list[str], way: str) -> Table:
     """Every method by share, the share that is enough, and its law."""
     heads = tuple(f"{100 * share:g}" for share in SHARES)
     number, lines = counts(rows, way), []
@@ -239,7 +240,7 @@ def table(rows: list[dict], names: list[str], way: str) -> Table:
     )
 
 
-def findings(rows: list[dict], names: list[str], way: str) -> list[str]:
+def findings(rows: list[Row], names: list[str], way: str) -> list[str]:
     """Who gets by with least."""
     found = {n: share for n in names if (share := reached(curve(rows, n, way)))}
     if not found:

@@ -9,6 +9,7 @@ from itertools import permutations, takewhile
 from nearkin.answers import Answer, Matrix, Table
 from nearkin.measure.statistics import Difference, Estimate, paired
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.photographs.fine_tuning import photographs, untrained
 from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, method, picked, under
 from nearkin.studies.shared.reading import Scores, mean, p_value, scores
@@ -63,7 +64,7 @@ def recipes(
     epochs: int = 0,
     methods: str = FEW,
     tune: bool = True,
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
 ) -> list[Recipe]:
     """Every method, seed, data set and pair of data sets, by every protocol.
 
@@ -100,7 +101,7 @@ def after(source: Recipe, target: Recipe) -> list[Recipe]:
     return [tuned, replace(tuned, freeze=True), replace(tuned, epochs=0)]
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """A table for each pair, a matrix of every method, and what is lost from (1) to (3)."""
     found = cases(rows, "recall@1")
     pairs = list(dict.fromkeys((s, t) for _, _, s, t in found if s))
@@ -114,23 +115,23 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def cases(rows: Iterable[dict], metric: str) -> dict[Case, Scores]:
+def cases(rows: Iterable[Row], metric: str) -> dict[Case, Scores]:
     """Case -> seed -> metric."""
     rows = list(rows)
-    short = shortened({row["data"]["name"] for row in rows})
-    by_hash = {row["hash"]: row for row in rows}
+    short = shortened({row.data.name for row in rows})
+    by_hash = {row.hash: row for row in rows}
 
-    def case(row: dict) -> Case | None:
-        recipe, target = row["recipe"], short[row["data"]["name"]]
-        if not recipe["epochs"] and not recipe["start"]:
+    def case(row: Row) -> Case | None:
+        recipe, target = row.recipe, short[row.data.name]
+        if not recipe.epochs and not recipe.start:
             return UNTRAINED, TARGET, "", target
         name = method(row)
         if name is None:
             return None
-        if not recipe["start"]:
+        if not recipe.start:
             return name, TARGET, "", target
-        source = short[by_hash[recipe["start"]]["data"]["name"]]
-        protocol = FROZEN if recipe["freeze"] else TUNED if recipe["epochs"] else ZERO_SHOT
+        source = short[by_hash[recipe.start]["data"]["name"]]
+        protocol = FROZEN if recipe.freeze else TUNED if recipe.epochs else ZERO_SHOT
         return name, protocol, source, target
 
     return scores(rows, case, metric)
@@ -155,11 +156,11 @@ def lost(found: dict[Case, Scores], name: str, source: str, target: str) -> Diff
 
 
 def table(
-    rows: list[dict], found: dict[Case, Scores], names: list[str], source: str, target: str
+    rows: list[Row], found: dict[Case, Scores], names: list[str], source: str, target: str
 ) -> Table:
     """One pair: every method by every protocol."""
-    short = shortened({row["data"]["name"] for row in rows})
-    variants = {short[row["data"]["name"]]: row["data"]["variant"] for row in rows}
+    short = shortened({row.data.name for row in rows})
+    variants = {short[row.data.name]: row.data.variant for row in rows}
     bare = mean(found.get((UNTRAINED, TARGET, "", target)))
     lines = []
     for name in names:

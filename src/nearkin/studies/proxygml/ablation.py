@@ -8,6 +8,7 @@ from dataclasses import replace
 from nearkin.answers import Answer, Bars, Table
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Data, Row
 from nearkin.studies.shared.reading import Scores, against, last_said, mean, p_value, scores
 from nearkin.studies.shared.sets import CUB, fitted, proxygml, settings_of_full
 from nearkin.studies.shared.tuning import SETTLED, settle, trials, unsearched
@@ -77,7 +78,7 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
 ) -> list[Recipe]:
     """Every seed and row, under the settings of the full method and under its own."""
     shared = settings_of_full(data, epochs, searched)
@@ -87,19 +88,19 @@ def recipes(
     return [replace(r, seed=seed) for seed in range(seeds) for r in chosen]
 
 
-def row_name(row: dict) -> str | None:
+def row_name(row: Row) -> str | None:
     """The name of a run's row, or control."""
-    recipe, fit = row["recipe"], fitted(row["recipe"]["data"])
+    recipe, fit = row.recipe, fitted(row.recipe.data)
     named = (ROWS | CONTROLS).items()
-    return next((name for name, o in named if recipe["loss_options"] == fit | o), None)
+    return next((name for name, o in named if recipe.loss_options == fit | o), None)
 
 
-def settings(row: dict) -> tuple:
+def settings(row: Row) -> tuple:
     """What the search chose for a run."""
-    return tuple(row["recipe"][name] for name in sorted(SETTLED))
+    return tuple(getattr(row.recipe, name) for name in sorted(SETTLED))
 
 
-def split(rows: list[dict]) -> tuple[list[dict], list[dict]]:
+def split(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     """The rows under the settings of the full method; and those under their own, where these were
     searched and differ."""
     best = next((settings(row) for row in rows if row_name(row) == FULL), None)
@@ -112,7 +113,7 @@ def split(rows: list[dict]) -> tuple[list[dict], list[dict]]:
     return shared, own
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """The seed's table twice, the graph behind it, the controls, and what follows."""
     shared, own = split(rows)
     tables = [table(shared, "Every row under the settings of the full method", ROWS)]
@@ -127,13 +128,13 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def table(rows: list[dict], title: str, names: Iterable[str]) -> Table:
+def table(rows: list[Row], title: str, names: Iterable[str]) -> Table:
     """The eight rows, and whether each differs from the full method."""
     found = {head: scores(rows, row_name, metric) for head, metric in HEADS.items()}
     differ = against(FULL, found["R@1"])
-    data = rows[0]["data"] if rows else {"name": "", "variant": ""}
+    data = rows[0].data if rows else Data("")
     return Table(
-        title=f"{title}, {data['name']}",
+        title=f"{title}, {data.name}",
         columns=("row", *HEADS, "p", "published NMI / R@1, Cars196"),
         rows=tuple(
             (
@@ -148,14 +149,14 @@ def table(rows: list[dict], title: str, names: Iterable[str]) -> Table:
         percent=tuple(HEADS),
         best=tuple(HEADS),
         note=(
-            f"Ours: {data['variant']}. Mean ± half of the 95 % t-interval over seeds, last epoch. "
+            f"Ours: {data.variant}. Mean ± half of the 95 % t-interval over seeds, last epoch. "
             "p: paired t-test of R@1 against row 8, Holm-corrected. Published: a fine-tuned "
             "BN-Inception on full frames."
         ),
     )
 
 
-def graph(rows: list[dict]) -> Table:
+def graph(rows: list[Row]) -> Table:
     """What the k-NN graph of a training batch is like after training, and the controls' R@1."""
     names = [*ROWS, *CONTROLS]
     found = {head: last_said(rows, row_name, key) for head, key in GRAPH.items()}
@@ -184,7 +185,7 @@ def graph(rows: list[dict]) -> Table:
     )
 
 
-def bars(shared: list[dict], own: list[dict]) -> Bars:
+def bars(shared: list[Row], own: list[Row]) -> Bars:
     """R@1 of every row, under shared settings and, where there are any, under its own."""
     found = [scores(rows, row_name, "recall@1") for rows in (shared, own) if rows]
     names = [name for name in ROWS if name in found[0]]
@@ -198,7 +199,7 @@ def bars(shared: list[dict], own: list[dict]) -> Bars:
     )
 
 
-def findings(shared: list[dict], own: list[dict]) -> list[str]:
+def findings(shared: list[Row], own: list[Row]) -> list[str]:
     """How deep row 1 falls, whether tuning or a control lifts it, and what was never chosen."""
     recall = scores(shared, row_name, "recall@1")
     if FULL not in recall or NONE not in recall:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -19,6 +21,7 @@ from nearkin.runs.evaluate import watched_batch
 from nearkin.runs.executors import Measurements
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import Peak, machine
+from nearkin.runs.row import Measurement
 from nearkin.studies.shared.sets import CUB, proxygml
 
 TITLE = "What ProxyGML costs"
@@ -41,6 +44,10 @@ VARIANTS: dict[str, dict] = {
 
 DEMO = {"data": "mnist-5k", "epochs": 2, "classes": 100}
 """The options of a short form that needs no data set."""
+
+
+Values = Mapping[str, Any]
+"""What one measurement gave."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +126,10 @@ def cosines(asked: dict, place: Place) -> dict:
     return {**asked, "cosines": found, "machine": machine(run.device)}
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Measurement]) -> Answer:
     """Curves of time and memory over N, the cosines of kin proxies over epochs."""
-    costs = [row for row in rows if "setting" in row]
-    watched = [row for row in rows if "variant" in row]
+    costs = [row.values for row in rows if "setting" in row.values]
+    watched = [row.values for row in rows if "variant" in row.values]
     return Answer(
         title=TITLE,
         question=QUESTION,
@@ -145,7 +152,7 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def table(rows: list[dict]) -> Table:
+def table(rows: Sequence[Values]) -> Table:
     """Every setting with its cost."""
     return Table(
         title=f"One step, forward and backward: batch {BATCH}, {DIM}-D",
@@ -165,7 +172,7 @@ def table(rows: list[dict]) -> Table:
     )
 
 
-def over_counts(rows: list[dict], key: str, title: str) -> Lines:
+def over_counts(rows: Sequence[Values], key: str, title: str) -> Lines:
     """A line for each class count, ratio, and with or without the own term."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
@@ -180,7 +187,7 @@ def over_counts(rows: list[dict], key: str, title: str) -> Lines:
     return Lines(title, "proxies a class, N", key, lines, log_x=True, log_y=True)
 
 
-def findings(costs: list[dict], watched: list[dict]) -> list[str]:
+def findings(costs: Sequence[Values], watched: Sequence[Values]) -> list[str]:
     """How cost grows with N and r, and how near kin proxies end."""
     said = []
     by_setting = {Setting(**row["setting"]): row["seconds"] for row in costs}

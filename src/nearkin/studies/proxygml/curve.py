@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,11 +11,12 @@ from nearkin.answers import Answer, Line, Lines
 from nearkin.data import Split, Splits
 from nearkin.measure import recalls
 from nearkin.measure.statistics import estimate
-from nearkin.runs.engine import Place, splits_of
+from nearkin.runs.engine import Place, described, splits_of
 from nearkin.runs.executors import Measurements
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import machine
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Measurement
 from nearkin.studies.shared.sets import CUB, proxygml
 from nearkin.tensors import place_in_class
 
@@ -50,10 +51,10 @@ def row_of(recipe: Recipe, place: Place) -> dict:
     splits, held = hold_back(splits_of(recipe, place))
     run = Run(recipe, splits, place.device)
     return {
-        "recipe": asdict(recipe),
+        "recipe": recipe.plain(),
         "epochs": follow(run, held),
         "machine": machine(run.device),
-        "data": {"name": splits.name, "variant": splits.variant},
+        "data": described(splits),
     }
 
 
@@ -93,7 +94,7 @@ def held_loss(run: Run, held: Split) -> float:
     return sum(value * count for value, count in values) / len(labels)
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Measurement]) -> Answer:
     """Two figures, and where each curve has its best epoch."""
     return Answer(
         title=TITLE,
@@ -106,26 +107,26 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def over_epochs(rows: list[dict], key: str) -> list:
+def over_epochs(rows: list[Measurement], key: str) -> list:
     """The estimate over seeds of each epoch."""
     return [
         estimate([entry[key] for entry in epoch])
-        for epoch in zip(*(row["epochs"] for row in rows), strict=True)
+        for epoch in zip(*(row.values["epochs"] for row in rows), strict=True)
     ]
 
 
 def curves(
-    rows: list[dict], title: str, y: str, keys: dict[str, str], percent: bool = False
+    rows: list[Measurement], title: str, y: str, keys: dict[str, str], percent: bool = False
 ) -> Lines:
     """One line for each of the keys."""
     lines = []
     for name, key in keys.items():
         values = over_epochs(rows, key)
-        lines.append(Line.of(name, [entry["epoch"] for entry in rows[0]["epochs"]], values))
+        lines.append(Line.of(name, [entry["epoch"] for entry in rows[0].values["epochs"]], values))
     return Lines(title, "epoch", y, tuple(lines), percent=percent)
 
 
-def findings(rows: list[dict]) -> list[str]:
+def findings(rows: list[Measurement]) -> list[str]:
     """Whether the loss of held-back images is lowest where test retrieval is best."""
     retrieval = [value.mean for value in over_epochs(rows, "recall@1")]
     loss = [value.mean for value in over_epochs(rows, "held_loss")]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from nearkin.answers import Answer, Line, Lines
 from nearkin.measure.statistics import estimate, paired
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.shared.reading import last_said, mean, p_value, scores
 from nearkin.studies.shared.sets import CUB, fitted, proxygml, search, settings_of_full, teaches
 
@@ -30,7 +32,7 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
 ) -> list[Recipe]:
     """Every seed, N and ratio; then every N at the first ratio with logits as for N = 12."""
     usable = [ratio for ratio in RATIOS if teaches(data, ratio)]
@@ -45,14 +47,14 @@ def recipes(
     ]
 
 
-def point(row: dict) -> tuple[str, int]:
+def point(row: Row) -> tuple[str, int]:
     """The curve that a run belongs to, and its N."""
-    options = fitted(row["recipe"]["data"]) | row["recipe"]["loss_options"]
+    options: dict[str, Any] = {**fitted(row.recipe.data), **row.recipe.loss_options}
     curve = f"r = {options['ratio']:g}"
     return curve + (", s = 12 / N" if "scale" in options else ""), options["proxies"]
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """R@1 over N, with and without the growth of the logits; and do kin proxies stay apart?"""
     return Answer(
         title=TITLE,
@@ -65,7 +67,7 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def recall(rows: list[dict]) -> dict[tuple[str, int], dict[int, float]]:
+def recall(rows: list[Row]) -> dict[tuple[str, int], dict[int, float]]:
     """(curve, N) -> seed -> R@1; N = 12 has the logits of N = 12, so it stands in both curves."""
     found = dict(scores(rows, point, "recall@1"))
     for curve in {curve for curve, _ in found if "s = " in curve}:
@@ -75,13 +77,13 @@ def recall(rows: list[dict]) -> dict[tuple[str, int], dict[int, float]]:
     return found
 
 
-def together(rows: list[dict]) -> dict[tuple[str, int], dict[int, float]]:
+def together(rows: list[Row]) -> dict[tuple[str, int], dict[int, float]]:
     """(curve, N) -> seed -> mean cosine between two proxies of a class, after training."""
     several = [row for row in rows if point(row)[1] > 1]
     return last_said(several, point, "proxy_cosine")
 
 
-def curves(rows: list[dict], title: str, y: str, found: dict, percent: bool = False) -> Lines:
+def curves(rows: list[Row], title: str, y: str, found: dict, percent: bool = False) -> Lines:
     """One line for each ratio, N along it."""
     lines = []
     for curve in dict.fromkeys(point(row)[0] for row in rows):
@@ -91,7 +93,7 @@ def curves(rows: list[dict], title: str, y: str, found: dict, percent: bool = Fa
     return Lines(title, "proxies a class, N", y, tuple(lines), percent=percent)
 
 
-def findings(rows: list[dict]) -> list[str]:
+def findings(rows: list[Row]) -> list[str]:
     """Whether N helps, and whether it still does once the logits are kept."""
     found = recall(rows)
     said = []

@@ -7,6 +7,7 @@ from dataclasses import replace
 from nearkin.answers import Answer, Line, Lines
 from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.shared.reading import scores
 from nearkin.studies.shared.sets import CUB, classes, proxygml, search, settings_of_full, teaches
 
@@ -27,7 +28,7 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
 ) -> list[Recipe]:
     """Every seed and ratio at which there is something to learn."""
     shared = settings_of_full(data, epochs, searched)
@@ -39,12 +40,12 @@ def recipes(
     ]
 
 
-def ratio(row: dict) -> float:
+def ratio(row: Row) -> float:
     """r of a run."""
-    return row["recipe"]["loss_options"]["ratio"]
+    return float(row.recipe.loss_options["ratio"] or 0)
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """R@1 and NMI over r, the best r, and the ratios that were skipped."""
     lines = []
     best = {}
@@ -55,7 +56,7 @@ def answer(rows: list[dict]) -> Answer:
         lines.append(Line.of(name, ratios, values))
         best[name] = max(zip(values, ratios, strict=True), key=lambda pair: pair[0].mean)
     said = [f"{n} is best at r = {r:g}: {100 * v.mean:.1f} %." for n, (v, r) in best.items()]
-    data = rows[0]["recipe"]["data"]
+    data = rows[0].recipe.data
     skipped = [r for r in RATIOS if not teaches(data, r)]
     if skipped:
         said.append(

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from nearkin.answers import Answer, Bars, Table
 from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.shared.methods import BARE, UNTRAINED, sizes
 from nearkin.studies.shared.reading import Scores, against, mean, p_value, scores
 from nearkin.studies.shared.sets import CUB, classes, proxygml
@@ -109,7 +110,7 @@ def recipes(
     epochs: int = 0,
     dims: str = DIMS,
     tune: bool = True,
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
 ) -> list[Recipe]:
     """Every seed, dimension and method, under the settings that its trials chose.
 
@@ -131,17 +132,17 @@ def recipes(
     ]
 
 
-def method(row: dict) -> str:
+def method(row: Row) -> str:
     """The method's name in the table."""
-    if row["recipe"]["backbone"] == "identity":
+    if row.recipe.backbone == "identity":
         return UNTRAINED
     trained = (name for name in METHODS if name != UNTRAINED)
-    return next(name for name in trained if METHODS[name]["loss"] == row["recipe"]["loss"])
+    return next(name for name in trained if METHODS[name]["loss"] == row.recipe.loss)
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """A table for each dimension, the bars of R@1, and whether the seed's order holds."""
-    dims = sorted({row["recipe"]["dim"] for row in rows})
+    dims = sorted({row.recipe.dim for row in rows})
     return Answer(
         title=TITLE,
         question=QUESTION,
@@ -151,15 +152,15 @@ def answer(rows: list[dict]) -> Answer:
     )
 
 
-def of_dim(rows: list[dict], dim: int, metric: str, which: str = "last") -> dict[str, Scores]:
+def of_dim(rows: list[Row], dim: int, metric: str, which: str = "last") -> dict[str, Scores]:
     """Method -> seed -> metric, of one dimension."""
-    return scores((r for r in rows if r["recipe"]["dim"] == dim), method, metric, which)
+    return scores((r for r in rows if r.recipe.dim == dim), method, metric, which)
 
 
-def comparison(rows: list[dict], dim: int) -> Table:
+def comparison(rows: list[Row], dim: int) -> Table:
     """Every method, whether it differs from ProxyGML, and what was published."""
-    data = rows[0]["data"]
-    large = "Stanford_Online" in data["name"] or data["name"] in ("sop", "inshop")
+    data = rows[0].data
+    large = "Stanford_Online" in data.name or data.name in ("sop", "inshop")
     heads = {**HEADS, **(DEEPEST if large else DEEPER), "MAP@R": "map@r"}
     found = {head: of_dim(rows, dim, metric) for head, metric in heads.items()}
     oracle = of_dim(rows, dim, "recall@1", "best_on_test")
@@ -167,7 +168,7 @@ def comparison(rows: list[dict], dim: int) -> Table:
     published = PUBLISHED.get(family(rows), {})
     shares = (*heads, "best epoch on test")
     return Table(
-        title=f"{dim}-D embeddings, {data['name']}",
+        title=f"{dim}-D embeddings, {data.name}",
         columns=("method", *shares, "p", "published R@1"),
         rows=tuple(
             (
@@ -183,7 +184,7 @@ def comparison(rows: list[dict], dim: int) -> Table:
         percent=shares,
         best=tuple(heads),
         note=(
-            f"Ours: {data['variant']}. Mean ± half of the 95 % t-interval over seeds, last epoch; "
+            f"Ours: {data.variant}. Mean ± half of the 95 % t-interval over seeds, last epoch; "
             "beside it what choosing the epoch on test would have said. p: paired t-test of R@1 "
             f"against {OURS}, Holm-corrected. {UNTRAINED.capitalize()}: the inputs as they are, in "
             "all their dimensions. Published: fine-tuned backbones, full frames."
@@ -191,9 +192,9 @@ def comparison(rows: list[dict], dim: int) -> Table:
     )
 
 
-def family(rows: list[dict]) -> str:
+def family(rows: list[Row]) -> str:
     """Whose published numbers may stand beside these rows: "cub", "cars" or ""."""
-    name = rows[0]["data"]["name"].lower()
+    name = rows[0].data.name.lower()
     return next((known for known in PUBLISHED if known in name), "")
 
 
@@ -209,7 +210,7 @@ def beside(published: dict[str, float], dim: int) -> str:
     return f"{published[where]} ({where})"
 
 
-def bars(rows: list[dict], dims: list[int]) -> Bars:
+def bars(rows: list[Row], dims: list[int]) -> Bars:
     """R@1 of every method and dimension."""
     found = {dim: of_dim(rows, dim, "recall@1") for dim in dims}
     names = [name for name in METHODS if any(name in f for f in found.values())]
@@ -223,7 +224,7 @@ def bars(rows: list[dict], dims: list[int]) -> Bars:
     )
 
 
-def findings(rows: list[dict], dim: int) -> list[str]:
+def findings(rows: list[Row], dim: int) -> list[str]:
     """Who is best, whom ProxyGML beats, and whether the published order holds."""
     found = of_dim(rows, dim, "recall@1")
     if OURS not in found or len(found) < 3:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from nearkin.measure.statistics import Difference, Estimate, estimate, holm, paired
+from nearkin.runs.row import Row
 
 Key = TypeVar("Key", bound=Hashable)
 Scores = dict[int, float]  # by seed
 
 
 def scores(
-    rows: Iterable[dict], key: Callable[[dict], Key | None], metric: str, which: str = "last"
+    rows: Iterable[Row], key: Callable[[Row], Key | None], metric: str, which: str = "last"
 ) -> dict[Key, Scores]:
     """key(row) -> seed -> metric; rows whose key is None, or that diverged, are left out.
 
@@ -21,21 +22,21 @@ def scores(
     """
     found: dict[Key, Scores] = {}
     for row in rows:
-        name, metrics = key(row), row["metrics"][which] or {}
-        if row["status"] == "done" and name is not None and metrics.get(metric) is not None:
-            found.setdefault(name, {})[row["recipe"]["seed"]] = metrics[metric]
+        name, metrics = key(row), getattr(row.metrics, which) or {}
+        if row.status == "done" and name is not None and metrics.get(metric) is not None:
+            found.setdefault(name, {})[row.recipe.seed] = metrics[metric]
     return found
 
 
 def last_said(
-    rows: Iterable[dict], key: Callable[[dict], Key | None], what: str
+    rows: Iterable[Row], key: Callable[[Row], Key | None], what: str
 ) -> dict[Key, Scores]:
     """key(row) -> seed -> what the loss said of a training batch after the last epoch."""
     found: dict[Key, Scores] = {}
     for row in rows:
-        name, said = key(row), row["epochs"][-1].get("monitor") if row["epochs"] else None
+        name, said = key(row), row.epochs[-1].monitor if row.epochs else None
         if name is not None and said and what in said:
-            found.setdefault(name, {})[row["recipe"]["seed"]] = said[what]
+            found.setdefault(name, {})[row.recipe.seed] = said[what]
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from nearkin.answers import BatchGraphs, Line
 from nearkin.measure.statistics import Difference, Estimate, estimate
 from nearkin.runs.recipe import Plain, Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.shared.methods import BARE, UNTRAINED
 from nearkin.studies.shared.reading import Scores, p_value
 from nearkin.studies.shared.sets import CUB
@@ -67,7 +68,7 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
-    searched: list[dict] | None = None,
+    searched: list[Row] | None = None,
     sampler: str = "classes",
 ) -> list[Recipe]:
     """Every seed and method: graph refinement under the one setting that is best for the judges in
@@ -83,12 +84,12 @@ def recipes(
     ]
 
 
-def name_of(row: dict, methods: Mapping[str, Change]) -> str | None:
+def name_of(row: Row, methods: Mapping[str, Change]) -> str | None:
     """The name of a row's change among the methods; None where it is none of them."""
-    asked = row["recipe"]
+    asked = row.recipe
     for name, change in methods.items():
         wanted = {"loss": "graph-refinement", "loss_options": {}} | dict(change)
-        if all(asked[field] == value for field, value in wanted.items()):
+        if all(getattr(asked, field) == value for field, value in wanted.items()):
             return name
     return None
 
@@ -121,12 +122,12 @@ FOLDS = 5
 
 
 def batch_graphs(
-    rows: Iterable[dict], name: Callable[[dict], str | None], wanted: Iterable[str], title: str
+    rows: Iterable[Row], name: Callable[[Row], str | None], wanted: Iterable[str], title: str
 ) -> BatchGraphs:
     """The graph of a batch under these methods, of each the first seed that kept its pictures."""
-    kept: dict[str | None, dict] = {}
+    kept: dict[str | None, Row] = {}
     for row in rows:
-        if "attention" in row.get("files", {}):
+        if row.files.attention:
             kept.setdefault(name(row), row)
     return BatchGraphs(
         title,
@@ -137,17 +138,17 @@ def batch_graphs(
 
 
 def monitored(
-    rows: Iterable[dict], name: Callable[[dict], str | None], key: str
+    rows: Iterable[Row], name: Callable[[Row], str | None], key: str
 ) -> dict[str, dict[int, Scores]]:
     """Method -> epoch -> seed -> what the loss said of a training batch under this key."""
     found: dict[str, dict[int, Scores]] = {}
     for row in rows:
         method = name(row)
-        for epoch in row["epochs"]:
-            said = (epoch.get("monitor") or {}).get(key)
+        for epoch in row.epochs:
+            said = (epoch.monitor or {}).get(key)
             if method is not None and said is not None:
                 by_epoch = found.setdefault(method, {})
-                by_epoch.setdefault(epoch["epoch"], {})[row["recipe"]["seed"]] = said
+                by_epoch.setdefault(epoch.epoch, {})[row.recipe.seed] = said
     return found
 
 
@@ -158,13 +159,13 @@ def curve(name: str, by_epoch: dict[int, Scores], dashed: bool = False) -> Line:
 
 
 def costs(
-    rows: Iterable[dict], name: Callable[[dict], str | None], key: str, unit: float
+    rows: Iterable[Row], name: Callable[[Row], str | None], key: str, unit: float
 ) -> dict[str | None, float]:
     """Method -> the mean of a cost of its runs, in these units."""
     found: dict[str | None, list[float]] = {}
     for row in rows:
-        if row["cost"].get(key) is not None:
-            found.setdefault(name(row), []).append(row["cost"][key] / unit)
+        if (value := getattr(row.cost, key)) is not None:
+            found.setdefault(name(row), []).append(value / unit)
     return {method: sum(values) / len(values) for method, values in found.items()}
 
 
@@ -184,14 +185,14 @@ def verdict(difference: Difference) -> str:
     return f"{100 * difference.estimate.mean:+.1f} points{sure}"
 
 
-def data_name(rows: list[dict]) -> str:
+def data_name(rows: list[Row]) -> str:
     """The data set of the rows; nothing where there are none."""
-    return rows[0]["data"]["name"] if rows else ""
+    return rows[0].data.name if rows else ""
 
 
-def note(rows: list[dict], reference: str) -> str:
+def note(rows: list[Row], reference: str) -> str:
     """What stands under a table of differences."""
-    variant = rows[0]["data"]["variant"] if rows else ""
+    variant = rows[0].data.variant if rows else ""
     return (
         f"{variant}. Mean ± half of the 95 % t-interval over seeds, last epoch; one setting for "
         "all graph refinement, chosen on validation classes. Differences and p: paired t-tests of "

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nearkin.runs.recipe import Plain, Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.shared.tuning import SETTLED, common, settle, trials
 
 CUB = "features:CUB_200_2011_efficientnet_lite0_224px.npz"
@@ -42,7 +43,7 @@ def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
 
 
 def settings_of_full(
-    data: str, epochs: int, searched: Iterable[dict] | None
+    data: str, epochs: int, searched: Iterable[Row] | None
 ) -> dict[str, int | float]:
     """The learning rates and epochs that the trials of the full method chose."""
     best = settle(proxygml(data, epochs, {}), searched or [])

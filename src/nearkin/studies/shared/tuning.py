@@ -7,13 +7,14 @@ enough. The runs that are reported then train on all training classes, for that 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from inspect import signature
 from itertools import product
 
 from nearkin.names import look_up, resolve
 from nearkin.registry import LOSSES, RIVALS
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 
 RATES = (1e-4, 3e-4, 1e-3)
 LOSS_RATES = (1e-3, 1e-2)
@@ -51,22 +52,22 @@ def trials(recipe: Recipe, folds: Iterable[int] = (0, 1)) -> list[Recipe]:
     ]
 
 
-def settle(recipe: Recipe, searched: Iterable[dict], like: Iterable[Recipe] = ()) -> Recipe:
+def settle(recipe: Recipe, searched: Iterable[Row], like: Iterable[Recipe] = ()) -> Recipe:
     """The recipe with the learning rates and epochs of its best trial; as it is without any.
 
     The best has the highest R@1 on the validation classes, in the mean over folds, and over the
     recipes of `like` where these have been tried in its stead. A setting under which a trial
     diverged is none.
     """
-    wanted = [{k: v for k, v in asdict(r).items() if k not in FREE} for r in like or (recipe,)]
+    wanted = [{k: v for k, v in r.plain().items() if k not in FREE} for r in like or (recipe,)]
     found: dict[tuple, list[float]] = {}
     for row in searched:
-        tried = row["recipe"]
-        if tried["validate"] and any(all(tried[k] == v for k, v in w.items()) for w in wanted):
-            for epoch in row["epochs"]:
-                if "validation" in epoch:
-                    key = tried["lr"], tried["loss_lr"], epoch["epoch"]
-                    found.setdefault(key, []).append(epoch["validation"]["recall@1"])
+        tried, fields = row.recipe, row.recipe.plain()
+        if tried.validate and any(all(fields[k] == v for k, v in w.items()) for w in wanted):
+            for epoch in row.epochs:
+                if epoch.validation:
+                    key = tried.lr, tried.loss_lr, epoch.epoch
+                    found.setdefault(key, []).append(epoch.validation["recall@1"])
     if not found:
         return recipe
     most = max(map(len, found.values()))
@@ -75,10 +76,10 @@ def settle(recipe: Recipe, searched: Iterable[dict], like: Iterable[Recipe] = ()
     return replace(recipe, lr=lr, loss_lr=loss_lr, epochs=epochs)
 
 
-def unsearched(rows: Iterable[dict]) -> list[str]:
+def unsearched(rows: Iterable[Row]) -> list[str]:
     """A finding that says so, where the settings of these rows were not chosen by trials."""
-    given = [row["recipe"] for row in rows]
-    if not any(r["epochs"] and learns(r["loss"]) and not r["loss_lr"] for r in given):
+    given = [row.recipe for row in rows]
+    if not any(r.epochs and learns(r.loss) and not r.loss_lr for r in given):
         return []  # a trial gives every loss that learns a rate of its own
     return [
         "Settings were not searched here: all ran under one learning rate of the network and under "

@@ -13,6 +13,7 @@ from nearkin.answers import Answer, Bars, Figure, Gallery, Line, Lines, Maps, Ta
 from nearkin.measure import overlap
 from nearkin.measure.statistics import Estimate, estimate, paired
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Row
 from nearkin.studies.shared.methods import BARE, UNTRAINED, picked, sizes
 from nearkin.studies.shared.reading import Scores, against, best, mean, p_value, scores
 
@@ -132,30 +133,30 @@ DEMO = {"seeds": 2, "epochs": 3, "dims": "2", "sweep": False}
 """The options of `make demo`."""
 
 
-def method(row: dict) -> str | None:
+def method(row: Row) -> str | None:
     """The method's name in the table, None for a row of the sweep alone."""
-    recipe = row["recipe"]
+    recipe = row.recipe
     if sweep_setting(row):
         return None
     for name, change in METHODS.items():
-        if all(recipe[k] == v for k, v in ({"loss_options": {}} | change).items()):
+        if all(getattr(recipe, k) == v for k, v in ({"loss_options": {}} | change).items()):
             return name
     return None
 
 
-def main_rows(rows: list[dict]) -> list[dict]:
+def main_rows(rows: list[Row]) -> list[Row]:
     """The rows of the comparison: not those of the sweep, nor of mnist-5k beside a full set."""
     rows = [r for r in rows if not sweep_setting(r)]
-    data = {r["recipe"]["data"] for r in rows}
-    return [r for r in rows if len(data) == 1 or r["recipe"]["data"] != BASE.data]
+    data = {r.recipe.data for r in rows}
+    return [r for r in rows if len(data) == 1 or r.recipe.data != BASE.data]
 
 
-def answer(rows: list[dict]) -> Answer:
+def answer(rows: list[Row]) -> Answer:
     """Tables by dimension, the overlaps, the sweep, and seed 2's pictures with what they claim."""
     every, rows = rows, main_rows(rows)
-    dims = sorted({r["recipe"]["dim"] for r in rows})
-    flat = [r for r in rows if r["recipe"]["dim"] == 2 and r["recipe"]["seed"] == 0]
-    named = [(name, r) for r in flat if (name := method(r)) and r["status"] == "done"]
+    dims = sorted({r.recipe.dim for r in rows})
+    flat = [r for r in rows if r.recipe.dim == 2 and r.recipe.seed == 0]
+    named = [(name, r) for r in flat if (name := method(r)) and r.status == "done"]
     pictures = [(name, r) for name, r in named if name != UNTRAINED]  # which is not in 2-D
     figures: list[Figure] = [
         Maps("The embeddings of every method in 2-D", tuple(pictures)),
@@ -183,22 +184,22 @@ GARMENTS = {"pullover/coat/shirt": [2, 4, 6], "sandal/sneaker/boot": [5, 7, 9]}
 OVERLAPS = DIGITS | GARMENTS
 
 
-def look_alike(rows: list[dict]) -> dict[str, list[int]]:
+def look_alike(rows: list[Row]) -> dict[str, list[int]]:
     """The groups of classes of this data set that are mistaken for each other."""
-    return GARMENTS if any(r["recipe"]["data"] == "fashion-mnist" for r in rows) else DIGITS
+    return GARMENTS if any(r.recipe.data == "fashion-mnist" for r in rows) else DIGITS
 
 
-def of_dim(rows: list[dict], dim: int, head: str) -> dict[str, Scores]:
+def of_dim(rows: list[Row], dim: int, head: str) -> dict[str, Scores]:
     """Method -> seed -> what stands under this head, of the rows of one dimension."""
-    chosen = [r for r in rows if r["recipe"]["dim"] == dim]
+    chosen = [r for r in rows if r.recipe.dim == dim]
     if head not in OVERLAPS:
         return scores(chosen, method, (SHARES | SHAPES)[head])
     found: dict[str, Scores] = {}
     for row in chosen:
         name = method(row)
-        if name and row["confusion"]:
-            counts = torch.tensor(row["confusion"])
-            found.setdefault(name, {})[row["recipe"]["seed"]] = overlap(counts, OVERLAPS[head])
+        if name and row.confusion:
+            counts = torch.tensor(row.confusion)
+            found.setdefault(name, {})[row.recipe.seed] = overlap(counts, OVERLAPS[head])
     return found
 
 
@@ -207,7 +208,7 @@ def trained(by_method: dict[str, T]) -> dict[str, T]:
     return {name: value for name, value in by_method.items() if name != UNTRAINED}
 
 
-def comparison(rows: list[dict], dim: int) -> Table:
+def comparison(rows: list[Row], dim: int) -> Table:
     """Every method by how well it finds kin, and whether it differs from the best one."""
     accuracy = of_dim(rows, dim, "5-NN")
     learned = trained(accuracy)
@@ -233,7 +234,7 @@ def comparison(rows: list[dict], dim: int) -> Table:
     )
 
 
-def shapes(rows: list[dict], dim: int) -> Table:
+def shapes(rows: list[Row], dim: int) -> Table:
     """Every method by how its classes scatter, stand apart, and are mistaken for each other."""
     alike = look_alike(rows)
     heads = (*SHAPES, *alike)
@@ -257,7 +258,7 @@ def shapes(rows: list[dict], dim: int) -> Table:
     )
 
 
-def overlaps(rows: list[dict], dim: int) -> Bars:
+def overlaps(rows: list[Row], dim: int) -> Bars:
     """How often classes that look alike are mistaken for one another, by method."""
     alike = look_alike(rows)
     found = {head: of_dim(rows, dim, head) for head in alike}
@@ -272,24 +273,24 @@ def overlaps(rows: list[dict], dim: int) -> Bars:
     )
 
 
-def curves(rows: list[dict], dim: int) -> Lines:
+def curves(rows: list[Row], dim: int) -> Lines:
     """Errors of the 5 nearest neighbours on test, by evaluated epoch, mean over seeds."""
     lines = []
     for name in trained(METHODS):
         epochs: dict[int, list[float]] = {}
         for row in rows:
-            if method(row) == name and row["recipe"]["dim"] == dim:
-                for epoch in row["epochs"]:
-                    if "test" in epoch:
-                        error = 1 - epoch["test"]["knn_accuracy"]
-                        epochs.setdefault(epoch["epoch"], []).append(error)
+            if method(row) == name and row.recipe.dim == dim:
+                for epoch in row.epochs:
+                    if epoch.test:
+                        error = 1 - epoch.test["knn_accuracy"]
+                        epochs.setdefault(epoch.epoch, []).append(error)
         if epochs:
             lines.append(Line.of(name, epochs, [estimate(values) for values in epochs.values()]))
     title = f"Errors of 5-NN over epochs, {dim}-D"
     return Lines(title, "epoch", "errors of 5-NN", tuple(lines), log_y=True, percent=True)
 
 
-def sweep_table(rows: list[dict]) -> Table:
+def sweep_table(rows: list[Row]) -> Table:
     """n-pair (7) in 2-D over the weight of its L2 term: does it collapse?"""
     heads = {"5-NN": "knn_accuracy", "mean norm": "norm", "spread": "spread", "R@1": "recall@1"}
     found = {head: scores(rows, sweep_setting, metric) for head, metric in heads.items()}
@@ -316,14 +317,16 @@ def sweep_table(rows: list[dict]) -> Table:
     )
 
 
-def sweep_setting(row: dict) -> tuple[str, float] | None:
+def sweep_setting(row: Row) -> tuple[str, float] | None:
     """Form and L2 weight of a row of the sweep, None for any other row."""
-    given, seed = row["recipe"]["loss_options"], row["recipe"]["seed"]
+    given, seed = row.recipe.loss_options, row.recipe.seed
     swept = replace(SWEEP, seed=seed, loss_options=given)
-    return (given.get("form", "right"), given.get("l2", 0.0)) if swept.hash == row["hash"] else None
+    if swept.hash != row.hash:
+        return None
+    return str(given.get("form", "right")), float(given.get("l2", 0.0) or 0)
 
 
-def collapse(rows: list[dict], form: str) -> list[str]:
+def collapse(rows: list[Row], form: str) -> list[str]:
     """At which L2 weights n-pair (7) has collapsed, and whether it does so above 1 alone.
 
     All embeddings are then at zero, which the mean norm tells, or at another point, which 5-NN
@@ -350,14 +353,14 @@ def collapse(rows: list[dict], form: str) -> list[str]:
     ]
 
 
-def winner(rows: list[dict], dim: int) -> dict | None:
+def winner(rows: list[Row], dim: int) -> Row | None:
     """The first finished seed of the trained method with the highest 5-NN accuracy."""
     accuracy = trained(of_dim(rows, dim, "5-NN"))
     if not accuracy:
         return None
     name = best(accuracy)
-    wanted = (r for r in rows if method(r) == name and r["recipe"]["dim"] == dim)
-    return min((r for r in wanted if r["status"] == "done"), key=lambda r: r["recipe"]["seed"])
+    wanted = (r for r in rows if method(r) == name and r.recipe.dim == dim)
+    return min((r for r in wanted if r.status == "done"), key=lambda r: r.recipe.seed)
 
 
 CLAIMS = {
@@ -377,7 +380,7 @@ CLAIMS = {
 """What seed 2 says of its pictures: by what, and of whom against whom."""
 
 
-def findings(every: list[dict], dims: list[int]) -> list[str]:
+def findings(every: list[Row], dims: list[int]) -> list[str]:
     """What the numbers say of seed 2's sentences, of our own losses, and of the sweep."""
     rows, said = main_rows(every), []
     alike = next(iter(look_alike(rows)))
@@ -395,23 +398,23 @@ def findings(every: list[dict], dims: list[int]) -> list[str]:
                 said.append(f"{dim}-D, by {head}: {'; '.join(parts)}.")
     for form in ("right", "printed"):
         said += collapse(every, form)
-    gone = [in_words(r) for r in every if r["status"] != "done"]
+    gone = [in_words(r) for r in every if r.status != "done"]
     return said + ([f"Diverged: {'; '.join(gone)}."] if gone else [])
 
 
-def in_words(row: dict) -> str:
+def in_words(row: Row) -> str:
     """Which run this is, one of the sweep too."""
-    recipe = row["recipe"]
-    given = (f"{key}={value}" for key, value in recipe["loss_options"].items())
-    name = method(row) or " ".join([recipe["loss"], *given])
-    return f"{name} on {recipe['data']}, {recipe['dim']}-D, seed {recipe['seed']}"
+    recipe = row.recipe
+    given = (f"{key}={value}" for key, value in recipe.loss_options.items())
+    name = method(row) or " ".join([recipe.loss, *given])
+    return f"{name} on {recipe.data}, {recipe.dim}-D, seed {recipe.seed}"
 
 
 def lower_is_better(head: str) -> bool:
     return head == "anisotropy" or head in OVERLAPS
 
 
-def claim(rows: list[dict], dim: int, a: str, b: str, head: str) -> list[str]:
+def claim(rows: list[Row], dim: int, a: str, b: str, head: str) -> list[str]:
     """Whether method a does better than b in one column, in a few words."""
     found = of_dim(rows, dim, head)
     if a not in found or b not in found:
@@ -427,7 +430,7 @@ def claim(rows: list[dict], dim: int, a: str, b: str, head: str) -> list[str]:
     return [f"{a} is {word} {b} ({size}, p {p_value(difference)})".replace("(-", "(−")]
 
 
-def whom_ours_beats(rows: list[dict], dim: int, ours: str, head: str) -> list[str]:
+def whom_ours_beats(rows: list[Row], dim: int, ours: str, head: str) -> list[str]:
     """Which of the others' losses ours beats in one column, and which not; p Holm-corrected."""
     found = trained(of_dim(rows, dim, head))
     own = found.get(ours, {})

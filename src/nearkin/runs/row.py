@@ -1,0 +1,318 @@
+"""A Row is one finished run, a Measurement what a study measures without one; each a JSON line.
+
+The JSON form has the names and places of the fields below, and the number of its schema. Lines of
+schema 1, which had no number, are read as well, and so is a line that lacks a part with a default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import lru_cache
+from pathlib import PurePath
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from nearkin.data.sets.listings import LEFT_OUT
+from nearkin.data.sources import may_show
+from nearkin.names import unknown
+from nearkin.runs.recipe import DEFAULTS, Recipe
+
+SCHEMA = 2
+"""Of the lines that are written here. Raise it when a field gets another meaning or place."""
+
+Numbers = Mapping[str, float]
+"""Name of a metric -> its value, a share in 0..1 as a rule."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The test metrics of a run: {"epoch": 4, "recall@1": 0.57, "map@r": ..., ...} or None."""
+
+    last: Numbers | None
+    """of the last epoch: the result; None where the run diverged, and of a trial"""
+    validated: Numbers | None = None
+    """of the epoch that validation chose, where the run validates"""
+    best_on_test: Numbers | None = None
+    """of the best epoch on test: what choosing the epoch there would report"""
+    refined: Mapping[str, float | str] | None = None
+    """of the last epoch, test images refined by the loss's graph, and what `graph` came from"""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of training; what was not measured then is None."""
+
+    epoch: int
+    steps: int = 0
+    seconds: float = 0.0
+    """of training, since the start of the run"""
+    loss: float | None = None
+    """mean over the epoch's steps"""
+    test: Numbers | None = None
+    validation: Numbers | None = None
+    monitor: Numbers | None = None
+    """what the loss reports of a fixed batch"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The time, memory and parameters that a run took."""
+
+    seconds: float | None = None
+    train_seconds: float | None = None
+    """without evaluation and saving"""
+    images_per_second: float | None = None
+    peak_memory_mb: float | None = None
+    """that the first epoch of training adds to the process"""
+    parameters: int | None = None
+    """of the backbone"""
+    loss_parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data set of a run as it was loaded: which, of what form, and how large."""
+
+    name: str
+    variant: str = ""
+    """what the inputs are, as "full frames, short side 128 px" """
+    fingerprint: str = ""
+    """of the items themselves; "" in rows of schema 1, which do not know it"""
+    left_out: int = 0
+    """pictures that could not be read, and were left out as --skip-bad asked"""
+    showable: bool = False
+    """whether the data set's terms let its pictures be shown"""
+    shared_classes: bool = False
+    """whether test images are of the training classes"""
+    train_images: int = 0
+    train_classes: int = 0
+    query_images: int = 0
+    gallery_images: int = 0
+    test_classes: int = 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run was done on."""
+
+    cpu: str = ""
+    cores: int | None = None
+    """threads of the run's process"""
+    gpu: str | None = None
+    system: str = ""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that a run left, named within its folder, which is named within the store's."""
+
+    folder: str = ""
+    embeddings: str | None = None
+    """of the query set (report/kept.py describes the file)"""
+    attention: str | None = None
+    """of a batch, where the loss has any and its pictures may be shown"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finished run: what was asked for, on which data, what came of it, and at what cost.
+
+    row.metrics.last and the like read its JSON form.
+    """
+
+    hash: str
+    """of the recipe"""
+    recipe: Recipe
+    metrics: Metrics
+    data: Data
+    status: str = "done"
+    """"done", or "diverged": the loss or the embeddings were not finite"""
+    study: str = ""
+    """the study that asked for it first; "" of a single run"""
+    own_object: str = ""
+    """which parts were handed in as objects that no recipe can name; "" where none was"""
+    metric: str = "cosine"
+    """what near means: "cosine", "inner" or "euclidean" """
+    epochs: tuple[Epoch, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    """[i][j]: items of class i whose nearest other is of class j; of small data sets"""
+    cost: Cost = Cost()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """of Python and of the packages that numbers depend on"""
+    metric_versions: Mapping[str, int] = field(default_factory=dict)
+    """of metrics whose computation has changed; 1 where it does not say"""
+    machine: Machine = Machine()
+    files: Files = Files()
+
+    def __getitem__(self, part: str) -> Any:
+        return to_json(self)[part]
+
+    def keys(self) -> Iterator[str]:
+        """The names of the JSON form's parts; with them dict(row) is that form."""
+        return iter(to_json(self))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a study measured without a run of a recipe: `values` have the names that it chose."""
+
+    hash: str
+    """of what was measured"""
+    values: Mapping[str, Any]
+    data: Data | None = None
+    """the data set, where it was measured on one"""
+    study: str = ""
+    status: str = "done"
+    cost: Cost = Cost()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    machine: Machine = Machine()
+
+
+Stored = Row | Measurement
+
+
+def to_json(stored: Stored) -> dict[str, Any]:
+    """The JSON form: plain dictionaries, lists, strings and numbers."""
+    return {"schema": SCHEMA, **plain(stored)}
+
+
+ABSENT = {"test", "validation", "monitor", "embeddings", "attention"}
+"""Fields that the JSON form leaves out where they are None, as most are."""
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and mappings as dictionaries, sequences as lists."""
+    if is_dataclass(value):
+        named = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {k: plain(v) for k, v in named.items() if v is not None or k not in ABSENT}
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def from_json(raw: Any) -> Stored:
+    """The row or the measurement of this JSON form.
+
+    Raises: ValueError in one line, where a part is missing, unknown, or of another kind.
+    """
+    if not isinstance(raw, dict):
+        raise ValueError(f"wanted a row, got {raw!r:.60}")
+    schema = raw.get("schema", 1)
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
+        raise ValueError(f"wanted a row of schema {SCHEMA} or below, got schema {schema!r:.60}")
+    raw = {k: v for k, v in raw.items() if k != "schema"}
+    if schema == 1:
+        raw = upgraded(raw)
+    row = parsed(Measurement if "values" in raw else Row, raw, "row")
+    if not re.fullmatch(r"[\w-]+", row.hash):
+        raise ValueError(f"row: wanted a hash, which names a folder, got {row.hash!r:.60}")
+    if isinstance(row, Measurement):
+        return row
+    folder = PurePath(row.files.folder)
+    if folder.is_absolute() or ".." in folder.parts:
+        raise ValueError(f"row: files: folder must lie within the store's, got {str(folder)!r}")
+    if row.status not in ("done", "diverged"):
+        raise ValueError(f"row: status must be done or diverged, got {row.status!r}")
+    if row.metrics.last is not None and "recall@1" not in row.metrics.last:
+        raise ValueError("row: metrics: last holds no recall@1")
+    return row
+
+
+COMMON = {"hash", "study", "status", "cost", "versions", "machine", "data"}
+OF_RUNS = {"metric", "metrics", "confusion", "files"}
+
+
+def upgraded(raw: dict[str, Any]) -> dict[str, Any]:
+    """A line of schema 1 as one of schema 2: its flags stood in words or had to be concluded, and
+    the values of a measurement stood beside the common parts."""
+    recipe, data, found = raw.get("recipe"), raw.get("data"), dict(raw)
+    values = {k: v for k, v in raw.items() if k not in COMMON}
+    if values and not OF_RUNS & raw.keys():
+        found = {k: v for k, v in raw.items() if k in COMMON} | {"values": values}
+    elif isinstance(recipe, dict):
+        found.setdefault("data", {"name": recipe.get("data", DEFAULTS["data"])})
+    if isinstance(data, dict):
+        flags = {
+            "left_out": pictures_left_out(str(data.get("variant", ""))),
+            "showable": may_show(str(data.get("name", ""))),
+        }
+        found["data"] = flags | data
+    return found
+
+
+def pictures_left_out(variant: str) -> int:
+    """How many pictures a data set was loaded without, as its variant has it.
+
+    >>> pictures_left_out("full frames; bad pictures left out: 3")
+    3
+    """
+    found = re.search(re.escape(LEFT_OUT) + r" (\d+)", variant)
+    return int(found[1]) if found else 0
+
+
+def parsed(kind: Any, raw: Any, place: str) -> Any:
+    """A value of JSON as the kind that a field is annotated with; `place` is for the error."""
+    if isinstance(kind, UnionType):
+        kinds = get_args(kind)
+        if raw is None and NoneType in kinds:
+            return None
+        if not any(is_dataclass(k) or get_origin(k) for k in kinds):
+            return checked(raw, kinds, place)
+        kind = next(k for k in kinds if k is not NoneType)
+    if kind is Any:
+        return raw
+    if kind is Recipe:
+        return recipe_of(raw, place)
+    if is_dataclass(kind):
+        return part(kind, raw, place)
+    if get_origin(kind) is tuple:
+        listed = checked(raw, (list,), place)
+        return tuple(parsed(get_args(kind)[0], value, place) for value in listed)
+    if get_origin(kind) is Mapping:
+        named = checked(raw, (dict,), place)
+        return {k: parsed(get_args(kind)[1], v, f"{place}: {k}") for k, v in named.items()}
+    return checked(raw, (kind,), place)
+
+
+def checked(raw: Any, kinds: tuple[Any, ...], place: str) -> Any:
+    """The value where it is of one of these kinds; an int passes for a float."""
+    kinds = (*kinds, int) if float in kinds else kinds
+    if type(raw) not in kinds:
+        wanted = " or ".join("nothing" if k is NoneType else k.__name__ for k in kinds)
+        raise ValueError(f"{place}: wanted {wanted}, got {raw!r:.60}")
+    return raw
+
+
+def part(kind: Any, raw: Any, place: str) -> Any:
+    """A dataclass from its JSON form."""
+    hints, required = hints_of(kind)
+    for name in checked(raw, (dict,), place):
+        if name not in hints:
+            raise unknown(name, hints, f"part of {place}")
+    missing = [name for name in required if name not in raw]
+    if missing:
+        raise ValueError(f"{place}: {', '.join(missing)} missing")
+    at = "" if place == "row" else f"{place}: "
+    return kind(**{name: parsed(hints[name], value, f"{at}{name}") for name, value in raw.items()})
+
+
+@lru_cache
+def hints_of(kind: Any) -> tuple[dict[str, Any], list[str]]:
+    """The annotation of every field, and the names of those without a default."""
+    hints = get_type_hints(kind)
+    known = {f.name: hints[f.name] for f in fields(kind)}
+    bare = [f for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    return known, [f.name for f in bare]
+
+
+def recipe_of(raw: Any, place: str) -> Recipe:
+    """The recipe of a row: its fields, of which those that are missing are the defaults."""
+    for name in checked(raw, (dict,), place):
+        if name not in DEFAULTS:
+            raise unknown(name, DEFAULTS, f"field of {place}")
+    try:
+        return Recipe(**raw)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
