@@ -29,7 +29,7 @@ def recipe(tmp_path):
 
 
 def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe, tmp_path):
-    asked = [replace(recipe, validate=True), recipe]
+    asked = [replace(recipe, validate=True, trial=True), recipe]
     rows = [run(each, tmp_path / "out", place=CPU, study="any").row for each in asked]
     seen = []
     answer = lambda shown: seen.extend(shown) or Answer("t", "q", (), (), ())  # noqa: E731

@@ -27,6 +27,7 @@ from nearkin.report.views import (
     panels,
     tags,
 )
+from nearkin.runs.recipe import DEFAULTS
 from nearkin.runs.row import Row, Stored
 
 TILE = 96  # pixels of a picture in a gallery
@@ -151,7 +152,7 @@ def what_is_said(answer: Answer, rows: Sequence[Stored], command: str) -> dict:
         "cells": tables.cells(table),
         "recipes": [standard.own(row, common) for row in ordered],
         "commands": [standard.command(row.recipe) for row in ordered],
-        "common": common,
+        "common": {k: v for k, v in common.items() if v != DEFAULTS[k]},
         "facts": standard.facts(rows),
         "command": command,
     }

@@ -119,7 +119,8 @@ class Files:
 class Row:
     """A finished run: what was asked for, on which data, what came of it, and at what cost.
 
-    row.metrics.last and the like read its JSON form.
+    A trial, which only chose settings, is told by its recipe.
+    row["metrics"]["last"] and the like read its JSON form.
     """
 
     hash: str
