@@ -31,6 +31,14 @@ def test_each_image_alone_with_its_neighbours():
         torch.testing.assert_close(found, expected)
 
 
+def test_numpy_embeddings_are_taken():
+    query, gallery = points(3, 0), points(9, 1)
+    found, _ = refine_at_test(refiner(), query.numpy(), gallery.numpy(), source="gallery")
+    torch.testing.assert_close(
+        found, refine_at_test(refiner(), query, gallery, source="gallery")[0]
+    )
+
+
 def test_nobody_is_a_neighbour_of_itself():
     query = points(12, 0)
     refined, said = refine_at_test(refiner(), query, source="gallery", k=3)
