@@ -250,7 +250,7 @@ def test_the_metric_of_a_file_is_the_default(capsys, tmp_path, features):
 
 
 def test_every_kind_of_name_is_listed(capsys):
-    from nearkin.losses.borrowed import miner_from_pml
+    from nearkin.losses import make_miner
 
     main(["list"])
     lines = capsys.readouterr().out.splitlines()
@@ -260,7 +260,7 @@ def test_every_kind_of_name_is_listed(capsys):
     assert listed["refinements"] == ["gallery", "reciprocal"]
     assert "pml:CLASS" in listed["losses"]
     assert "pml:MultiSimilarityMiner" in listed["miners"]
-    assert all(miner_from_pml(name) for name in listed["miners"])
+    assert all(make_miner(name) for name in listed["miners"])
 
 
 def test_labels_beyond_a_loss_are_refused():

@@ -85,7 +85,7 @@ def test_group_loss_is_registered_and_strict():
         loss(torch.randn(2, 3), torch.tensor([0, 4]))
     with pytest.raises(ValueError, match="takes no miner"):
         loss(torch.randn(2, 3), torch.tensor([0, 1]), (torch.tensor([0]),) * 3)
-    with pytest.raises(ValueError, match="temperature above 0"):
+    with pytest.raises(ValueError, match="temperature must be a number above 0"):
         GroupLoss(4, 3, temperature=0.0)
 
 

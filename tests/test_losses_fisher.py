@@ -151,11 +151,11 @@ def test_all_are_active_at_collapse():
 
 
 def test_options_out_of_range_are_refused():
-    with pytest.raises(ValueError, match=r"got 0, 0\.1 and 0\.0"):
+    with pytest.raises(ValueError, match="sharpness must be a number above 0, got 0"):
         FisherNCA(sharpness=0)
-    with pytest.raises(ValueError, match=r"got 0\.5, -1 and 0"):
+    with pytest.raises(ValueError, match="roundness must be a number of 0 or more, got -1"):
         FisherNCA(roundness=-1)
-    with pytest.raises(ValueError, match="got nan"):
+    with pytest.raises(ValueError, match="sharpness must be a number above 0, got nan"):
         FisherNCA(sharpness=math.nan)
-    with pytest.raises(ValueError, match=r"0\.1 and -1"):
+    with pytest.raises(ValueError, match="compactness must be a number of 0 or more, got -1"):
         FisherNCA(compactness=-1)

@@ -57,4 +57,4 @@ def test_active_is_the_share_of_kin_that_still_attract():
     # class 0: log(4 e^(m - 1.41)) + 0, below 0 for m = 0; class 1: the same + 2
     assert LiftedStructure(0.0).active(x, y) == 0.5
     assert LiftedStructure(9.0).active(x, y) == 1.0
-    assert LiftedStructure(-9.0).active(x, y) == 0.0
+    assert LiftedStructure(0.0).active(x[:2].repeat(2, 1), torch.tensor([0, 0, 0, 0])) == 0.0

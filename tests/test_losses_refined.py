@@ -133,8 +133,8 @@ def test_options_reach_graph_and_layers():
         ({"layer": "gat", "aggregate": "sum"}, "unknown option of layer 'gat' 'aggregate'"),
         ({"layer": "graph-network", "heads": 2}, "unknown option of layer 'graph-network' 'heads'"),
         ({"without": "norm"}, "did you mean 'norms'"),
-        ({"layers": 0}, "wanted 1 layer"),
-        ({"temperature": 0.0}, "temperature above 0"),
+        ({"layers": 0}, "layers must be"),
+        ({"temperature": 0.0}, "temperature must be"),
         ({"concat": True, "every": True, "layers": 2}, "wanted concat or every"),
     ],
 )

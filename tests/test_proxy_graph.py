@@ -256,5 +256,5 @@ def test_errors_and_registration():
         ProxyGML(6, 8, positives="hard")
     with pytest.raises(ValueError, match="ratio must be in"):
         ProxyGML(6, 8, ratio=-0.1)
-    with pytest.raises(ValueError, match="2 classes"):
+    with pytest.raises(ValueError, match="classes must be a number of 2 or more"):
         ProxyGML(1, 8)

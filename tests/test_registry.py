@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from nearkin import registry
-from nearkin.losses.borrowed import offered
 from nearkin.names import look_up, resolve
 from nearkin.runs.engine import Place
 from nearkin.runs.executors import complete
@@ -34,10 +33,6 @@ def dataset(request):
 def test_every_entry_stands_for_something(table, key):
     found = look_up(key, registry.tables()[table], "entry")
     assert table == "PRECISIONS" or not isinstance(found, str)
-
-
-def test_the_miners_are_those_that_the_peer_offers():
-    assert {name: resolve(registry.MINERS[name]) for name in registry.MINERS} == offered("miners")
 
 
 def test_an_entry_that_stands_for_nothing_says_what_is_missing():

@@ -5,8 +5,8 @@ from nearkin import registry
 KINDS = {
     "data sets": registry.DATASETS,
     "backbones": registry.BACKBONES,
-    "losses": [*registry.LOSSES, *registry.RIVALS, "pml:CLASS"],
-    "miners": [f"pml:{name}" for name in registry.MINERS],
+    "losses": [*registry.LOSSES, "pml:CLASS"],
+    "miners": registry.MINERS,
     "graph builders": registry.BUILDERS,
     "graph layers": registry.LAYERS,
     "samplers": registry.SAMPLERS,

@@ -7,12 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nearkin.losses.inputs import Mined, checked_labels, refuse
+from nearkin.losses.inputs import (
+    Labels,
+    Mined,
+    above,
+    as_weights,
+    at_least,
+    checked_labels,
+    peer_names,
+    refuse,
+    within,
+)
 from nearkin.tensors import inner, unit
 
 
+@peer_names
 class CrossEntropy(nn.Module):
-    """A linear classifier on the embeddings as they are.
+    """The cross-entropy of a linear classifier on the embeddings as they are.
 
         loss = mean over i of  -log softmax(W x_i + b) at y_i
 
@@ -28,16 +39,25 @@ class CrossEntropy(nn.Module):
     torch.Size([10, 4])
     """
 
+    metric = "cosine"
+
     def __init__(self, classes: int, dim: int, smoothing: float = 0.0, rate: float = 0.01):
         super().__init__()
-        if not 0 <= smoothing <= 1:
-            raise ValueError(f"smoothing must be in [0, 1], got {smoothing}")
+        within(0, 1, smoothing=smoothing)
+        at_least(0, rate=rate)
         self.smoothing, self.rate = smoothing, rate
         self.weight = nn.Parameter(torch.randn(classes, dim) * dim**-0.5)
         self.bias = nn.Parameter(torch.zeros(classes))
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
         labels = checked_labels(labels, embeddings, len(self.weight))
         logits = self.logits(embeddings)
         total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.smoothing)
@@ -45,15 +65,16 @@ class CrossEntropy(nn.Module):
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(B, D) -> (B, C)."""
-        return inner(embeddings, self.weight) + self.bias
+        return inner(as_weights(embeddings, self.weight), self.weight) + self.bias
 
     def rates(self) -> dict[str, float]:
-        """Weight and bias."""
+        """That of weight and bias."""
         return {"": self.rate}
 
 
+@peer_names
 class NormalisedCrossEntropy(nn.Module):
-    """A classifier by cosines: one learnt direction a class.
+    """The cross-entropy of a classifier by cosines: one learnt direction a class.
 
         loss = mean over i of  -log softmax(cos(x_i, W) / T) at y_i
 
@@ -72,20 +93,29 @@ class NormalisedCrossEntropy(nn.Module):
     tensor(20., grad_fn=<DivBackward0>)
     """
 
+    metric = "cosine"
+
     def __init__(self, classes: int, dim: int, temperature: float = 0.05, rate: float = 0.01):
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        above(0, temperature=temperature)
+        at_least(0, rate=rate)
         self.temperature, self.rate = temperature, rate
         self.weight = nn.Parameter(torch.randn(classes, dim) * dim**-0.5)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
         labels = checked_labels(labels, embeddings, len(self.weight))
-        cosine = inner(unit(embeddings), unit(self.weight))  # (B, C)
+        cosine = inner(unit(as_weights(embeddings, self.weight)), unit(self.weight))  # (B, C)
         total = F.cross_entropy(cosine / self.temperature, labels, reduction="sum")
         return total / max(len(labels), 1)
 
     def rates(self) -> dict[str, float]:
-        """The directions."""
+        """That of the directions."""
         return {"weight": self.rate}

@@ -1,14 +1,12 @@
-"""Neighbourhood components in units of the within-class spread: our own answer to seed 2.
+"""Neighbourhood components in units of the within-class spread: Nearkin's own loss.
 
 Dimensions: B batch, D embedding.
 """
 
-from math import inf
-
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.inputs import Mined, checked_labels, refuse
+from nearkin.losses.inputs import Labels, Mined, above, at_least, checked_labels, refuse
 from nearkin.losses.triplets import share_within
 from nearkin.tensors import (
     at_least_float32,
@@ -21,7 +19,7 @@ from nearkin.tensors import (
 
 
 class FisherNCA(nn.Module):
-    """Kin nearest, others far in units of the within-class spread, each class a round cloud.
+    """Fisher NCA: kin nearest, others far in units of the within-class spread, classes round.
 
         v       =  mean over kin pairs of  d_ij^2                           (within-class spread)
         b       =  mean over pairs of two classes of  d_ij^2
@@ -56,19 +54,23 @@ class FisherNCA(nn.Module):
     tensor(0.0659)
     """
 
-    metric = "euclidean"  # what it makes near, and is evaluated by
+    metric = "euclidean"
 
     def __init__(self, sharpness: float = 0.5, roundness: float = 0.1, compactness: float = 0.0):
         super().__init__()
-        if not (0 < sharpness < inf and 0 <= roundness < inf and 0 <= compactness < inf):
-            raise ValueError(
-                "wanted finite options, sharpness above 0, roundness and compactness not below, "
-                f"got {sharpness}, {roundness} and {compactness}"
-            )
+        above(0, sharpness=sharpness)
+        at_least(0, roundness=roundness, compactness=compactness)
         self.sharpness, self.roundness, self.compactness = sharpness, roundness, compactness
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
         labels = checked_labels(labels, embeddings)
         embeddings = at_least_float32(embeddings)
         kin, others = pair_masks(labels)
@@ -85,7 +87,7 @@ class FisherNCA(nn.Module):
         return near + self.roundness * unevenness(embeddings, labels) + self.compactness * compact
 
     @torch.no_grad()
-    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of the triplets in the wrong order, the other as near as the kin or nearer."""
         return share_within(distances(embeddings), labels, margin=0.0, ties=True)
 

@@ -1,4 +1,4 @@
-"""Group loss: the samples of a batch settle their classes among themselves.
+"""The group loss: the samples of a batch settle their classes among themselves.
 
 Dimensions: B batch, D embedding, C classes.
 """
@@ -9,12 +9,22 @@ from torch import Tensor, nn
 
 from nearkin.graphs.build import correlation
 from nearkin.losses.classification import CrossEntropy
-from nearkin.losses.inputs import Mined, checked_labels, refuse
+from nearkin.losses.inputs import (
+    Labels,
+    Mined,
+    above,
+    as_weights,
+    at_least,
+    checked_labels,
+    peer_names,
+    refuse,
+)
 from nearkin.tensors import inner, place_in_class
 
 
+@peer_names
 class GroupLoss(nn.Module):
-    """Each sample believes a class as far as it did, and as far as those like it do.
+    """The group loss: each sample believes a class as far as it did, and as its likes do.
 
         W = ReLU(Pearson correlation of the embeddings)                          (B, B)
         P_i = softmax((V x_i + b) / T), or the onehot y_i for an anchor          (B, C)
@@ -36,6 +46,8 @@ class GroupLoss(nn.Module):
         rate: the learning rate that the classifier V, b asks for.
     """
 
+    metric = "cosine"
+
     def __init__(
         self,
         classes: int,
@@ -47,16 +59,24 @@ class GroupLoss(nn.Module):
         rate: float = 0.01,
     ):
         super().__init__()
-        if temperature <= 0 or anchors < 0 or iterations < 1:
-            wanted = "temperature above 0, no negative anchors, 1 iteration or more"
-            raise ValueError(f"wanted {wanted}; got {temperature}, {anchors} and {iterations}")
+        above(0, temperature=temperature)
+        at_least(0, anchors=anchors, weight=weight)
+        at_least(1, iterations=iterations)
         self.anchors, self.iterations = anchors, iterations
         self.temperature, self.weight = temperature, weight
         self.classifier = CrossEntropy(classes, dim, rate=rate)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
-        labels = checked_labels(labels, embeddings)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
+        labels = checked_labels(labels, embeddings, len(self.classifier.weight))
+        embeddings = as_weights(embeddings, self.classifier.weight)
         classification = self.classifier(embeddings, labels)
         logits = self.classifier.logits(embeddings)
         beliefs = (logits / self.temperature).softmax(1)  # (B, C)
@@ -68,12 +88,12 @@ class GroupLoss(nn.Module):
         return classification - self.weight * own.log().sum() / max(len(labels), 1)
 
     def rates(self) -> dict[str, float]:
-        """The classifier's."""
+        """That of the classifier."""
         return {"classifier.": self.classifier.rate}
 
 
 TINY = 1e-12
-"""Belief that nobody has to be given: keeps logarithms and divisions finite."""
+"""A belief too small to matter, which keeps logarithms and divisions finite."""
 
 
 def replicate(affinity: Tensor, beliefs: Tensor, iterations: int) -> Tensor:

@@ -6,15 +6,15 @@ Dimensions: B batch, D embedding.
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.inputs import Mined, checked_labels, refuse
+from nearkin.losses.inputs import Labels, Mined, at_least, checked_labels, refuse
 from nearkin.tensors import distances, pair_masks, unit
 
 NONE = -1e4
-"""The exponent of what is no term of a sum: finite, so that an empty sum has a gradient, 0"""
+"""The exponent of a pair that is no term of a sum; finite, so that an empty sum has gradient 0."""
 
 
 class LiftedStructure(nn.Module):
-    """Kin closer than the nearest others of both, softly.
+    """The lifted structure loss: kin closer than the nearest others of both, softly.
 
         J_ij = log( sum over n of exp(m - d_in)  +  sum over n of exp(m - d_jn) ) + d_ij
         loss = 1/2 mean over pairs of kin (i, j) of  [J_ij]+^2,
@@ -28,23 +28,30 @@ class LiftedStructure(nn.Module):
     all pairs of kin beside all pairs of others, O(B^3) numbers for a few images a class.
 
     Args:
-        margin: m.
+        margin: m, 0 or more.
 
     >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
     >>> LiftedStructure(margin=2.0)(x, torch.tensor([7, 7, 9]))  # (log(2 e^(2 - 2)) + 0)^2 / 2
     tensor(0.2402)
     """
 
-    metric = "cosine"  # what it makes near, and is evaluated by
+    metric = "cosine"
 
     def __init__(self, margin: float = 1.0):
         super().__init__()
+        at_least(0, margin=margin)
         self.margin = margin
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
-        labels = checked_labels(labels, embeddings)
-        lifted, kin = self.pairs(embeddings, labels)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
+        lifted, kin = self.pairs(embeddings, checked_labels(labels, embeddings))
         return (lifted.clamp_min(0) ** 2 * kin).sum() / 2 / kin.sum().clamp_min(1)
 
     def pairs(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +62,7 @@ class LiftedStructure(nn.Module):
         return torch.logaddexp(repulsion[:, None], repulsion[None, :]) + distance, kin
 
     @torch.no_grad()
-    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of the pairs of kin that still attract: J_ij > 0."""
-        lifted, kin = self.pairs(embeddings, labels)
+        lifted, kin = self.pairs(embeddings, checked_labels(labels, embeddings))
         return (kin & (lifted > 0)).sum() / kin.sum().clamp_min(1)

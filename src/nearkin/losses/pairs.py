@@ -1,18 +1,17 @@
-"""Siamese losses: kin close together, all others at least a margin apart.
+"""Siamese losses, over pairs: kin close together, all others at least a margin apart.
 
 Dimensions: B batch, M references (the batch itself, where none are given), D embedding.
 """
-
-from math import inf
 
 import torch
 from torch import Tensor, nn
 
 from nearkin.losses.inputs import (
+    Labels,
     Mined,
-    are_the_batch,
-    check_references,
+    above,
     checked_labels,
+    checked_references,
     pair_weights,
 )
 from nearkin.tensors import at_least_float32, distances, pair_masks, pulled, squared_distances
@@ -21,52 +20,51 @@ BLOCK = 2**18  # pairs at a time: 1 MB in float32, which stays in cache
 
 
 class Contrastive(nn.Module):
-    """Springs: kin attract, others repel until they are a margin away.
+    """The contrastive loss: kin attract as springs do, others repel until they are a margin away.
 
         loss = mean over pairs of   d^2 / 2            for kin
                                     [m - d]+^2 / 2     for others,     d Euclidean
 
     Source: Hadsell, Chopra & LeCun, Dimensionality reduction by learning an invariant mapping,
-    CVPR 2006, eqs. 2-4 (where Y = 1, and in seed 2's eqs. 1-3 S = 1, means *not* kin).
-    Differs: all pairs of the batch, not a list of drawn ones.
+    CVPR 2006, eqs. 2-4. There Y = 1, and in eqs. 1-3 of the n-tuple report S = 1, means *not* kin.
+    Differs: all pairs of the batch count, not a list of drawn ones.
 
     Args:
-        margin: m, the distance beyond which others do not matter.
+        margin: m, the distance beyond which others do not matter; above 0.
 
     >>> x = torch.tensor([[0.0], [0.5], [1.0]])
     >>> Contrastive(margin=1.0)(x, torch.tensor([7, 7, 9]))  # (1/8 + 0 + 1/8) / 3
     tensor(0.0833)
     """
 
-    metric = "euclidean"  # what it makes near, and is evaluated by
+    metric = "euclidean"
+    references = True
 
     def __init__(self, margin: float = 1.0):
         super().__init__()
-        if not 0 < margin < inf:
-            raise ValueError(f"margin must be a number above 0, got {margin}")
+        above(0, margin=margin)
         self.margin = margin
 
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Labels,
         indices_tuple: Mined = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Tensor:
-        check_references(ref_emb, ref_labels)
+        ref_emb, ref_labels = checked_references(ref_emb, ref_labels, embeddings, labels)
         labels = checked_labels(labels, embeddings)
         x = at_least_float32(embeddings)
-        y = x if ref_emb is None else at_least_float32(ref_emb)
-        same = are_the_batch(ref_emb, embeddings)
-        kin, others = pair_weights(labels, ref_labels, indices_tuple, x.dtype, same)
+        y = x if ref_emb is None else ref_emb
+        kin, others = pair_weights(labels, ref_labels, indices_tuple, x.dtype)
         total = Springs.apply(x, y, kin, others, self.margin)
         return total / (kin.sum() + others.sum()).clamp_min(1)
 
     @torch.no_grad()
-    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of the pairs of others that are nearer than the margin, and so still repel."""
-        _, others = pair_masks(labels)
+        _, others = pair_masks(checked_labels(labels, embeddings))
         near = others & (distances(embeddings) < self.margin)
         return near.sum() / others.sum().clamp_min(1)
 

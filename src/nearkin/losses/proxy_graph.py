@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from nearkin.losses.inputs import Mined, checked_labels, refuse
+from nearkin.losses.inputs import (
+    Labels,
+    Mined,
+    above,
+    as_weights,
+    at_least,
+    checked_labels,
+    peer_names,
+    refuse,
+)
 from nearkin.names import look_up
 from nearkin.tensors import largest, unit
 
@@ -32,8 +41,9 @@ ROWS = 256
 """Proxies whose votes are held at once: a block that stays in the cache."""
 
 
+@peer_names
 class ProxyGML(nn.Module):
-    """Each sample's k nearest proxies vote for their classes, each with its cosine.
+    """ProxyGML: each sample's k nearest proxies vote for their classes, each with its cosine.
 
         S = X P^T                        cosines of samples and proxies        (B, C N)
         I_i = k largest of S_i + S^pos_i     S^pos: a head start for the true class's proxies
@@ -74,6 +84,8 @@ class ProxyGML(nn.Module):
     (torch.Size([1200, 64]), 60)
     """
 
+    metric = "cosine"
+
     def __init__(
         self,
         classes: int,
@@ -88,10 +100,12 @@ class ProxyGML(nn.Module):
         rate: float = 0.03,
     ):
         super().__init__()
-        if classes < 2 or proxies < 1:
-            raise ValueError(f"wanted 2 classes, 1 proxy or more; got {classes} and {proxies}")
+        at_least(2, classes=classes)
+        at_least(1, proxies=proxies)
         if not 0 <= ratio <= 1:
             raise ValueError(f"ratio must be in (0, 1], or 0 for the usual one, got {ratio}")
+        at_least(0, weight=weight, rate=rate)
+        above(0, scale=scale)
         ratio = ratio or max(RATIO, 2 / classes)
         self.head_start = look_up(positives, HEAD_START, "positives")
         count = classes * proxies
@@ -107,11 +121,18 @@ class ProxyGML(nn.Module):
         bound = count**-0.5  # the released code's: Kaiming-uniform of a (D, C N) matrix
         self.proxies = nn.Parameter(torch.empty(count, dim).uniform_(-bound, bound))
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
         labels = checked_labels(labels, embeddings, self.classes)
         with torch.autocast(embeddings.device.type, enabled=False):
-            samples = unit(embeddings.to(self.proxies.dtype))
+            samples = unit(as_weights(embeddings, self.proxies))
             loss = self.subgraphs(samples, labels) / max(len(labels), 1)
             if self.weight:
                 loss = loss + self.weight * self.own_term()
@@ -148,13 +169,14 @@ class ProxyGML(nn.Module):
         return {"proxies": self.rate}
 
     @torch.no_grad()
-    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of the proxies of the samples' own classes that are chosen, and so are pulled."""
+        labels = checked_labels(labels, embeddings, self.classes)
         own = self.nearest(embeddings, labels) // self.per_class == labels[:, None]
         return own.sum() / max(len(labels) * self.per_class, 1)
 
     @torch.no_grad()
-    def monitor(self, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+    def monitor(self, embeddings: Tensor, labels: Labels) -> dict[str, float]:
         """What the graph of these samples is like, and whether a class's proxies stay apart.
 
         own_chosen      share of the proxies of a sample's class that are chosen
@@ -162,6 +184,7 @@ class ProxyGML(nn.Module):
         proxies_idle    share of the proxies that no sample chooses
         proxy_cosine    mean cosine between two proxies of a class; 1 where each has but one
         """
+        labels = checked_labels(labels, embeddings, self.classes)
         chosen = self.nearest(embeddings, labels)
         own = (chosen // self.per_class == labels[:, None]).sum(1).float()  # (B,)
         chosen_by = torch.bincount(chosen.flatten(), minlength=len(self.proxies))

@@ -11,13 +11,23 @@ from nearkin.graphs.build import make_builder
 from nearkin.graphs.edges import EDGE_START, edge_features
 from nearkin.graphs.graph import Graph
 from nearkin.graphs.refiner import Refiner, make_layers
-from nearkin.losses.inputs import Mined, checked_labels, refuse
+from nearkin.losses.inputs import (
+    Labels,
+    Mined,
+    above,
+    at_least,
+    checked_labels,
+    peer_names,
+    refuse,
+    within,
+)
 from nearkin.names import Plain, look_up
 from nearkin.tensors import masked_mean, pair_masks, unit
 
 
+@peer_names
 class GraphRefinement(nn.Module):
-    """The images of a batch hear one another before they are classified.
+    """Classification of embeddings that message passing over their batch has refined.
 
         h = Refiner(A f / |f|)                      message passing over the batch, (B, D')
         loss = auxiliary CE(W f / T) + refined CE(V BN(h) / T) + edge_loss BCE(w . e_ij, y_i = y_j)
@@ -53,6 +63,8 @@ class GraphRefinement(nn.Module):
         auxiliary, refined, edge_loss: weights of the three terms.
         rate: the learning rate that the classifiers ask for; 0 takes the run's.
     """
+
+    metric = "cosine"
 
     def __init__(
         self,
@@ -90,10 +102,10 @@ class GraphRefinement(nn.Module):
         rate: float = 0.01,
     ):
         super().__init__()
-        if layers < 1 or temperature <= 0:
-            raise ValueError(f"wanted 1 layer, temperature above 0; got {layers}, {temperature}")
-        if not 0 <= smoothing <= 1:
-            raise ValueError(f"smoothing must be in [0, 1], got {smoothing}")
+        at_least(1, layers=layers)
+        above(0, temperature=temperature)
+        within(0, 1, smoothing=smoothing)
+        at_least(0, auxiliary=auxiliary, refined=refined, edge_loss=edge_loss, rate=rate)
         if concat and every:
             raise ValueError("wanted concat or every: outputs side by side, or classified each")
         self.concat, self.every, self.rate = concat, every, rate
@@ -135,8 +147,15 @@ class GraphRefinement(nn.Module):
         if edge_loss:
             self.same_class = nn.Linear(stack[-1].edge_dim or EDGE_START, 1)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
         labels = checked_labels(labels, embeddings, self.classifier.out_features)
         embeddings = embeddings.to(self.classifier.weight.dtype)
         loss = self.weights["auxiliary"] * self.classify(self.classifier(embeddings), labels)
@@ -180,7 +199,7 @@ class GraphRefinement(nn.Module):
         return torch.cat(weights).mean(0) if weights else None
 
     @torch.no_grad()
-    def monitor(self, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+    def monitor(self, embeddings: Tensor, labels: Labels) -> dict[str, float]:
         """What the graph of a batch is like, and where attention goes.
 
         degree             others that an image listens to, in the mean
@@ -191,6 +210,7 @@ class GraphRefinement(nn.Module):
         """
         if not self.weights["refined"]:
             return {}
+        labels = checked_labels(labels, embeddings, self.classifier.out_features)
         graph = self.refiner.graph(unit(embeddings), labels)  # once: a random one is drawn
         connected = graph.matrix()
         kin, others = pair_masks(labels)

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.losses.inputs import (
+    Labels,
     Mined,
-    are_the_batch,
-    check_references,
+    at_least,
+    checked_choice,
     checked_labels,
+    checked_references,
     pair_weights,
 )
 from nearkin.tensors import at_least_float32, distances, pair_masks
@@ -24,7 +26,7 @@ BLOCK = 2**21  # numbers in the largest temporary: 8 MB in float32, which stays 
 
 
 class RatioTriplet(nn.Module):
-    """The share of its distance that an anchor spends on its positive, squared.
+    """The ratio triplet loss: an anchor's share of distance to its positive, squared.
 
         s = exp(d_ap) / (exp(d_ap) + exp(d_an)) = sigmoid(d_ap - d_an),    d Euclidean
         loss = mean of s^2 over the triplets,    in (0, 1)
@@ -32,8 +34,8 @@ class RatioTriplet(nn.Module):
     A collapsed network (all distances equal) scores 1/4.
 
     Source: Hoffer & Ailon, Deep metric learning using triplet network, 2014, arXiv:1412.6622,
-    section 3 (seed 2's eqs. 4-6). As printed, |(s, (1 - s) - 1)|^2 = 2 s^2: the same but for the
-    constant. Differs: all triplets of the batch, not one drawn for each anchor.
+    section 3 (eqs. 4-6 of the n-tuple report). As printed, |(s, (1 - s) - 1)|^2 = 2 s^2: the same
+    but for the constant. Differs: all triplets of the batch count, not one drawn for each anchor.
 
     Args:
         form: "right" for the mean of s^2, "printed" for twice that.
@@ -43,7 +45,8 @@ class RatioTriplet(nn.Module):
     tensor(0.0723)
     """
 
-    metric = "euclidean"  # what it makes near, and is evaluated by
+    metric = "euclidean"
+    references = True
 
     def __init__(self, form: str = "right"):
         super().__init__()
@@ -52,23 +55,22 @@ class RatioTriplet(nn.Module):
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Labels,
         indices_tuple: Mined = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Tensor:
-        check_references(ref_emb, ref_labels)
+        ref_emb, ref_labels = checked_references(ref_emb, ref_labels, embeddings, labels)
         labels = checked_labels(labels, embeddings)
         distance = distances(embeddings, ref_emb)  # (B, M)
         if indices_tuple is not None and len(indices_tuple) == 3:
             return self.constant * ratio(*chosen(distance, indices_tuple))
-        same = are_the_batch(ref_emb, embeddings)
-        kin, others = pair_weights(labels, ref_labels, indices_tuple, distance.dtype, same)
+        kin, others = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
         total = SumOfSquaredShares.apply(distance, kin, others)
         return self.constant * total / how_many(kin, others).clamp_min(1)
 
     def triples(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """The same on explicit triplets of embeddings, each (T, D): seed 2's three networks."""
+        """The same on explicit triplets of embeddings, each (T, D): three networks."""
         shapes = [tuple(x.shape) for x in (anchor, positive, negative)]
         if len(shapes[0]) != 2 or len(set(shapes)) > 1:
             raise ValueError(f"wanted anchors, positives and negatives (T, D) alike, got {shapes}")
@@ -77,7 +79,7 @@ class RatioTriplet(nn.Module):
         return self.constant * ratio(to_positive, (anchor - negative).norm(dim=1))
 
     @torch.no_grad()
-    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of the triplets in the wrong order, the negative as near as the positive or nearer.
 
         All triplets pull a little; these pull most.
@@ -86,7 +88,7 @@ class RatioTriplet(nn.Module):
 
 
 class Triplet(nn.Module):
-    """The hinge: every negative at least a margin farther than every positive.
+    """The triplet loss, a hinge: every negative at least a margin farther than every positive.
 
         loss = mean over triplets of   [d_ap - d_an + m]+,    d Euclidean
 
@@ -104,7 +106,7 @@ class Triplet(nn.Module):
     Differs: distances not squared, embeddings not normalised; the sort and the counts are ours.
 
     Args:
-        margin: m.
+        margin: m, 0 or more.
         mean: over the "active" triplets, or over "all".
 
     >>> x = torch.tensor([[0.0], [0.5], [1.0]])
@@ -112,23 +114,25 @@ class Triplet(nn.Module):
     tensor(0.4500)
     """
 
-    metric = "euclidean"  # what it makes near, and is evaluated by
+    metric = "euclidean"
+    references = True
 
     def __init__(self, margin: float = 0.2, mean: str = "active"):
         super().__init__()
         if mean not in ("active", "all"):
             raise ValueError(f"mean must be active or all, got {mean!r}")
+        at_least(0, margin=margin)
         self.margin, self.mean = margin, mean
 
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Labels,
         indices_tuple: Mined = None,
         ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
+        ref_labels: Labels | None = None,
     ) -> Tensor:
-        check_references(ref_emb, ref_labels)
+        ref_emb, ref_labels = checked_references(ref_emb, ref_labels, embeddings, labels)
         labels = checked_labels(labels, embeddings)
         distance = distances(embeddings, ref_emb)  # (B, M)
         if indices_tuple is not None and len(indices_tuple) == 3:
@@ -136,8 +140,7 @@ class Triplet(nn.Module):
             hinge = (to_positive - to_negative + self.margin).clamp_min(0)
             count = (hinge > 0).sum() if self.mean == "active" else len(hinge)
             return hinge.sum() / max(int(count), 1)
-        same = are_the_batch(ref_emb, embeddings)
-        kin, others = pair_weights(labels, ref_labels, indices_tuple, distance.dtype, same)
+        kin, others = pair_weights(labels, ref_labels, indices_tuple, distance.dtype)
         c, k = active_counts(distance.detach(), self.margin, kin, others)
         active = c.sum()
         count = active if self.mean == "active" else how_many(kin, others)
@@ -145,13 +148,13 @@ class Triplet(nn.Module):
         return total / count.clamp_min(1)
 
     @torch.no_grad()
-    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of the triplets whose hinge is not 0."""
         return share_within(distances(embeddings), labels, self.margin)
 
 
 def is_printed(form: str) -> bool:
-    """Whether the form asked for is the print's, not the right one."""
+    """Whether the form is "printed" (as the paper has it), not "right"."""
     if form not in ("right", "printed"):
         raise ValueError(f"form must be right or printed, got {form!r}")
     return form == "printed"
@@ -165,7 +168,7 @@ def ratio(to_positive: Tensor, to_negative: Tensor) -> Tensor:
 
 def chosen(distance: Tensor, triplets: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """Distances (T,) to the positive and to the negative of mined triplets (a, p, n)."""
-    anchor, positive, negative = triplets
+    anchor, positive, negative = checked_choice(triplets, len(distance), distance.shape[1])
     return distance[anchor, positive], distance[anchor, negative]
 
 
@@ -237,9 +240,9 @@ def active_counts(
     return c, k
 
 
-def share_within(distance: Tensor, labels: Tensor, margin: float, ties: bool = False) -> Tensor:
+def share_within(distance: Tensor, labels: Labels, margin: float, ties: bool = False) -> Tensor:
     """Share of all triplets of a batch with d_an < d_ap + margin (with ties: <=)."""
-    kin, others = pair_masks(labels)
+    kin, others = pair_masks(checked_labels(labels, distance))
     c, _ = active_counts(distance, margin, kin, others, ties)
     return c.sum() / how_many(kin, others).clamp_min(1)
 

@@ -1,34 +1,32 @@
 """Losses on n-tuples: one pair (y_i, y_i+) of each of N classes, the y_j+ of others as negatives.
 
 Any labelled batch is read as tuples: the images of each class are taken two by two in the order of
-the batch, the first of two as y and the second as y+; one left over is not used. A batch of N
-classes x 2 images is thus the papers' tuple, of N (N - 1) triplets; with more images of a class,
-the negatives of a pair are the second images of all pairs of other classes.
+the batch, the first of two as y and the second, its kin, as y+; one left over is not used. A batch
+of N classes x 2 images is thus the papers' tuple, of N (N - 1) triplets; with more images of a
+class, the others of a pair are the second images of all pairs of other classes.
 Dimensions: B batch, N pairs, D embedding. a_ij stands between y_i and y_j+, rows are anchors.
 """
-
-from math import inf
 
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.inputs import Mined, checked_labels, refuse
+from nearkin.losses.inputs import Labels, Mined, at_least, checked_labels, refuse
 from nearkin.losses.triplets import SumOfSquaredShares, is_printed
 from nearkin.tensors import at_least_float32, distances, inner, place_in_class
 
 
 class NPair(nn.Module):
-    """Cross-entropy of finding the partner y_i+ of y_i among the partners of all classes.
+    """The N-pair loss: cross-entropy of finding y_i+, the partner of y_i, among all partners.
 
         right:    mean over i of   log(1 + sum_j exp(y_i.y_j+ - y_i.y_i+)),      j of another class
         printed:  (1/N) log sum_i exp( sum_j (y_i.y_j+ - y_i.y_i+) )
         both:     + l2 / (2N) sum_i (|y_i|^2 + |y_i+|^2)
 
-    The printed form is that of seed 2's eq. 7, read as METHODS.md F's A; it has no lower bound.
-    For the right form zero is a saddle at l2 < 1 and a minimum at l2 > 1 (y = y+, centred).
+    "printed" is eq. 7 of the n-tuple report, misprint included; unlike "right" it has no lower
+    bound. For the right form zero is a saddle at l2 < 1 and a minimum at l2 > 1 (y = y+, centred).
 
     Source: Sohn, Improved deep metric learning with multi-class N-pair loss objective, NIPS 2016,
-    eq. 7 (N-pair-mc); its L2 term is that of section 3.2.2, seed 2's modified loss.
+    eq. 7 (N-pair-mc); its L2 term is that of section 3.2.2 and of the n-tuple report.
 
     Args:
         form: "right" or "printed".
@@ -39,66 +37,81 @@ class NPair(nn.Module):
     tensor(0.3133)
     """
 
+    metric = "cosine"
+
     def __init__(self, form: str = "right", l2: float = 0.0):
         super().__init__()
-        if not 0 <= l2 < inf:
-            raise ValueError(f"l2 must be a number of 0 or more, got {l2}")
+        at_least(0, l2=l2)
         self.printed, self.l2 = is_printed(form), l2
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
-        anchor, partner, other = tuples(embeddings, labels)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
+        anchor, partner, others = tuples(embeddings, labels)
         n = max(len(anchor), 1)
         score = inner(anchor, partner)  # (N, N)
         excess = score - score.diagonal()[:, None]
         if self.printed:
-            loss = log_sum_exp((excess * other).sum(1)) / n
+            loss = log_sum_exp((excess * others).sum(1)) / n
         else:
-            loss = log_one_plus(excess, other).sum() / n
+            loss = log_one_plus(excess, others).sum() / n
         squares = at_least_float32(anchor).square().sum() + at_least_float32(partner).square().sum()
         return loss + self.l2 / (2 * n) * squares
 
     @torch.no_grad()
-    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of (i, j), j of another class, with y_i.y_j+ no less than y_i.y_i+."""
-        anchor, partner, other = tuples(embeddings, labels)
+        anchor, partner, others = tuples(embeddings, labels)
         partner = at_least_float32(partner)
         partner = partner - partner[:1]  # changes no order; at collapse all are exactly 0
-        return share_as_near(inner(anchor, partner), other)
+        return share_as_near(inner(anchor, partner), others)
 
 
 class TupleTriplet(nn.Module):
-    """The ratio triplet on a tuple: seed 2's "n-tuple network with triplet loss".
+    """The ratio triplet loss on a tuple, the n-tuple report's "network with triplet loss".
 
         loss = mean over i and j of   sigmoid(d_ii - d_ij)^2,    j of another class, d Euclidean
 
     10 classes of 2 images are 10 x 9 = 90 triplets.
 
-    Source: seed 2, Results; the triplet's own is losses/triplets.py, RatioTriplet.
+    Source: the n-tuple report, Results; the triplet's own is losses/triplets.py, RatioTriplet.
 
     >>> x = torch.tensor([[0.0], [0.0], [1.0], [1.0]])
     >>> TupleTriplet()(x, torch.tensor([0, 0, 1, 1]))  # sigmoid(-1)^2
     tensor(0.0723)
     """
 
-    metric = "euclidean"  # what it makes near, and is evaluated by
+    metric = "euclidean"
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
-        anchor, partner, other = tuples(embeddings, labels)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
+        anchor, partner, others = tuples(embeddings, labels)
         distance = distances(anchor, partner)  # (N, N)
         own = torch.eye(len(anchor), dtype=distance.dtype, device=distance.device)
-        return SumOfSquaredShares.apply(distance, own, other) / other.sum().clamp_min(1)
+        return SumOfSquaredShares.apply(distance, own, others) / others.sum().clamp_min(1)
 
     @torch.no_grad()
-    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of (i, j), j of another class, with y_j+ as near to y_i as y_i+ is, or nearer."""
-        anchor, partner, other = tuples(embeddings, labels)
-        return share_as_near(-distances(anchor, partner), other)
+        anchor, partner, others = tuples(embeddings, labels)
+        return share_as_near(-distances(anchor, partner), others)
 
 
 class TupleRatio(nn.Module):
-    """The ratio triplet with all classes in one expression.
+    """The tuple ratio loss: the ratio triplet with all classes in one expression.
 
         right:    mean over i of   -log( exp(-d_ii) / (exp(-d_ii) + sum_j exp(-d_ij)) )
         printed:  mean over i of         exp( d_ii) / (exp( d_ii) + sum_j exp( d_ij)),
@@ -107,8 +120,8 @@ class TupleRatio(nn.Module):
     Printed, the farthest negative has the largest weight and takes nearly all of the gradient;
     right, the nearest one has it. A collapsed network scores log N and 1/N.
 
-    Source: seed 2, eq. 8; the right form is neighbourhood component analysis on a tuple, Goldberger
-    et al., NIPS 2004, with distances not squared.
+    Source: the n-tuple report, eq. 8; the right form is neighbourhood component analysis on a
+    tuple, Goldberger et al., NIPS 2004, with distances not squared.
 
     Args:
         form: "right" or "printed".
@@ -120,35 +133,42 @@ class TupleRatio(nn.Module):
     tensor(0.2689)
     """
 
-    metric = "euclidean"  # what it makes near, and is evaluated by
+    metric = "euclidean"
 
     def __init__(self, form: str = "right"):
         super().__init__()
         self.printed = is_printed(form)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        refuse(self, indices_tuple)
-        anchor, partner, other = tuples(embeddings, labels)
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
+        refuse(self, indices_tuple, ref_emb, ref_labels)
+        anchor, partner, others = tuples(embeddings, labels)
         distance = distances(anchor, partner)  # (N, N)
         excess = distance - distance.diagonal()[:, None]
         if self.printed:
-            each = torch.exp(-log_one_plus(excess, other))
+            each = torch.exp(-log_one_plus(excess, others))
         else:
-            each = log_one_plus(-excess, other)
+            each = log_one_plus(-excess, others)
         return each.sum() / max(len(anchor), 1)
 
     @torch.no_grad()
-    def active(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of (i, j), j of another class, with y_j+ as near to y_i as y_i+ is, or nearer."""
-        anchor, partner, other = tuples(embeddings, labels)
-        return share_as_near(-distances(anchor, partner), other)
+        anchor, partner, others = tuples(embeddings, labels)
+        return share_as_near(-distances(anchor, partner), others)
 
 
-def tuples(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def tuples(embeddings: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor]:
     """Read a batch as tuples.
 
     Returns:
-        y (N, D), y+ (N, D), and other (N, N): 1 where y_i and y_j+ differ in class, else 0.
+        y (N, D), y+ (N, D), and others (N, N): 1 where y_i and y_j+ differ in class, else 0.
         N is 0 unless two classes have two images each.
     """
     labels = checked_labels(labels, embeddings)
@@ -156,22 +176,22 @@ def tuples(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     kind, even = labels[order], place_in_class(labels)[order] % 2 == 0
     first = (even[:-1] & (kind[:-1] == kind[1:])).nonzero().squeeze(1)
     kind = kind[first]
-    other = kind[:, None] != kind[None, :]
-    if not other.any():
-        first, other = first[:0], other[:0, :0]
+    others = kind[:, None] != kind[None, :]
+    if not others.any():
+        first, others = first[:0], others[:0, :0]
     anchor, partner = embeddings[order[first]], embeddings[order[first + 1]]
-    return anchor, partner, other.to(at_least_float32(anchor).dtype)
+    return anchor, partner, others.to(at_least_float32(anchor).dtype)
 
 
-def share_as_near(nearness: Tensor, other: Tensor) -> Tensor:
-    """Share of the pairs `other` (N, N) whose j is as near to i as its own partner, or nearer."""
+def share_as_near(nearness: Tensor, others: Tensor) -> Tensor:
+    """Share of the pairs `others` (N, N) whose j is as near to i as its own partner, or nearer."""
     near = nearness >= nearness.diagonal()[:, None]
-    return (near * other).sum() / other.sum().clamp_min(1)
+    return (near * others).sum() / others.sum().clamp_min(1)
 
 
-def log_one_plus(excess: Tensor, other: Tensor) -> Tensor:
+def log_one_plus(excess: Tensor, others: Tensor) -> Tensor:
     """log(1 + sum over j of other_ij exp(excess_ij)): (N, N) -> (N,), without overflow."""
-    kept = excess.masked_fill(other == 0, -torch.inf)
+    kept = excess.masked_fill(others == 0, -torch.inf)
     return torch.cat([torch.zeros_like(kept[:, :1]), kept], dim=1).logsumexp(1)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nearkin import losses, models
 from nearkin.data import Splits, hold_out, subset
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
+from nearkin.losses.protocol import groups_of
 from nearkin.names import look_up
 from nearkin.registry import OPTIMIZERS, SCHEDULES
 from nearkin.runs.recipe import Recipe
@@ -66,15 +67,12 @@ def make_loss(recipe: Recipe, splits: Splits) -> nn.Module:
 
 def make_optimizer(recipe: Recipe, backbone: nn.Module, loss: Any) -> torch.optim.Optimizer:
     """One group for the head, one for the trunk, one for each rate that the loss asks for."""
-    rates = loss.rates() if hasattr(loss, "rates") else {}
     groups: dict[tuple[str, float], list[nn.Parameter]] = {("head", recipe.lr): []}
     for name, parameter in backbone.named_parameters():
         trunk = name.startswith("trunk.")
         rate = recipe.backbone_lr or recipe.lr if trunk else recipe.lr
         groups.setdefault(("trunk" if trunk else "head", rate), []).append(parameter)
-    for name, parameter in loss.named_parameters():
-        asked = next((rate for prefix, rate in rates.items() if name.startswith(prefix)), None)
-        rate = recipe.lr if asked is None else recipe.loss_lr or asked
+    for rate, parameter in groups_of(loss, recipe.lr, recipe.loss_lr):
         groups.setdefault(("loss", rate), []).append(parameter)
     optimizer = look_up(recipe.optimizer, OPTIMIZERS, "optimizer")
     known = signature(optimizer).parameters
@@ -99,6 +97,4 @@ def make_miner(recipe: Recipe) -> nn.Module | None:
     """The recipe's miner, or none."""
     if not recipe.miner:
         return None
-    from nearkin.losses.borrowed import miner_from_pml
-
-    return miner_from_pml(recipe.miner)
+    return losses.make_miner(recipe.miner)

@@ -15,6 +15,7 @@ import torch
 from nearkin.data import Splits, load
 from nearkin.data.sources import may_show
 from nearkin.files import write_whole
+from nearkin.losses.protocol import can_monitor
 from nearkin.measure import VERSIONS, confusion
 from nearkin.models import describe
 from nearkin.runs.evaluate import (
@@ -222,7 +223,7 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
     entry["loss"] = None if diverged or not steps else current.loss_sum.item() / steps
     current.loss_sum.zero_()
     last = current.step == current.total
-    if hasattr(current.loss, "monitor") and not diverged:
+    if can_monitor(current.loss) and not diverged:
         clock.outside(lambda: entry.update(monitor=watched_batch(current)))
 
     def measure() -> None:
@@ -330,7 +331,7 @@ def one_line(row: Row) -> str:
     found = row.metrics.last
     if row.recipe.trial and row.status == "done":
         found = row.epochs[-1].validation
-    named = {"in_train.recall@1": "R@1 in train", "recall@1": "R@1", "knn_accuracy": "5-NN"}
-    shares = [f"{name} {100 * found[k]:.1f} %" for k, name in named.items() if found and k in found]
-    score = "diverged" if found is None else ", ".join(shares)
+    score = "diverged" if found is None else f"R@1 {100 * found['recall@1']:.1f} %"
+    if found and "knn_accuracy" in found:
+        score += f", 5-NN {100 * found['knn_accuracy']:.2f} %"
     return f"{row.hash}  {title(row.recipe)}  {score}  {row.cost.seconds or 0:.0f} s"

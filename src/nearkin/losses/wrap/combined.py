@@ -1,4 +1,6 @@
-"""A weighted sum of losses, to balance what each does well."""
+"""A weighted sum of losses, which balances what each does well."""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,26 +11,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.inputs import Mined
+from nearkin.losses.inputs import Labels, Mined, peer_names
+from nearkin.losses.protocol import (
+    call,
+    metric_of,
+    rates_of,
+    start_epoch,
+    takes_references,
+    wants_of,
+)
 from nearkin.names import unknown
 
-BETWEEN = re.compile(r"(?<![\d.][eE])\+")  # a plus, but for that of 1e+3
+BETWEEN = re.compile(r"(?<![\d.][eE])\+")  # a plus that is no part of a number such as 1e+3
+
+TERMS = "tuple-triplet + tuple-ratio"
 
 
+@peer_names
 class Combined(nn.Module):
     """The sum of named losses, each times its weight.
 
         loss = sum over terms of   weight x loss_name(embeddings, labels)
 
-    Seed 2 proposes it for the n-tuple losses: the triplet on a tuple separates the classes, the
-    ratio over all classes scatters them.
+    The n-tuple report proposes it for its own losses: the triplet on a tuple separates the classes,
+    the ratio over all classes scatters them. The metric is that of the first term.
 
-    Source: seed 2, Future Research.
+    Source: the n-tuple report, Future Research.
 
     Args:
         terms: such as "tuple-triplet + 0.5 * tuple-ratio".
-        classes: of the training set, for terms that own proxies or classifiers.
-        dim: of the embeddings, likewise.
+        classes, dim, features: number of training classes, sizes of embeddings and of the trunk's
+            features, for the terms that want them.
         options: TERM.OPTION of each term's loss, such as contrastive.margin=0.5; of every term of
             that name, where there are more.
 
@@ -41,9 +54,10 @@ class Combined(nn.Module):
 
     def __init__(
         self,
-        terms: str = "tuple-triplet + tuple-ratio",
+        terms: str = TERMS,
         classes: int | None = None,
         dim: int | None = None,
+        features: int | None = None,
         **options: Any,
     ):
         from nearkin.losses import make
@@ -52,12 +66,29 @@ class Combined(nn.Module):
         names = names_of_terms(terms)
         self.weights = [weight_of(term) for term in BETWEEN.split(terms)]
         given = options_of_terms(names, options)
-        losses = [make(name, given[name], classes=classes, dim=dim) for name in names]
+        sizes = {"classes": classes, "dim": dim, "features": features}
+        losses = [make(name, given[name], **sizes) for name in names]
         self.losses = nn.ModuleList(losses)
-        self.metric = getattr(losses[0], "metric", "cosine")
+        self.metric = metric_of(losses[0])
+        self.references = all(takes_references(loss) for loss in losses)
+        self.wants = tuple(dict.fromkeys(want for loss in losses for want in wants_of(loss)))
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
-        terms = [loss(embeddings, labels, indices_tuple) for loss in self.losses]
+    @staticmethod
+    def names_within(options: Mapping[str, Any]) -> list[str]:
+        """The losses whose options are given as NAME.OPTION."""
+        return names_of_terms(str(options.get("terms", TERMS)))
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+        **asked: Any,
+    ) -> Tensor:
+        inputs = (embeddings, labels, indices_tuple, ref_emb, ref_labels)
+        terms = [call(loss, *inputs, **asked) for loss in self.losses]
         return torch.stack([w * term for w, term in zip(self.weights, terms, strict=True)]).sum()
 
     @property
@@ -65,7 +96,7 @@ class Combined(nn.Module):
         """Mean of the terms' shares of active pairs or triplets; absent where no term has one."""
         shares: list[Any] = [loss.active for loss in self.losses if hasattr(loss, "active")]
         if not shares:
-            raise AttributeError("wanted a term that says what share is active, got none")
+            raise AttributeError("no term says what share is active")
         return lambda x, labels: torch.stack([share(x, labels) for share in shares]).mean()
 
     def rates(self) -> dict[str, float]:
@@ -73,8 +104,13 @@ class Combined(nn.Module):
         return {
             f"losses.{i}.{prefix}": rate
             for i, loss in enumerate(self.losses)
-            for prefix, rate in getattr(loss, "rates", dict)().items()
+            for prefix, rate in rates_of(loss).items()
         }
+
+    def survey(self, embeddings: Tensor | None, labels: Tensor | None) -> None:
+        """Tell each term that an epoch begins."""
+        for loss in self.losses:
+            start_epoch(loss, embeddings, labels)
 
 
 def options_of_terms(names: list[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

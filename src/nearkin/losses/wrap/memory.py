@@ -3,31 +3,33 @@
 Dimensions: B batch, S size of the memory, M = B + up to S references, D embedding.
 """
 
-import inspect
+from __future__ import annotations
+
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nearkin.losses.borrowed import Borrowed
-from nearkin.losses.inputs import Mined, checked_labels
+from nearkin.losses.inputs import Labels, Mined, at_least, checked_labels
+from nearkin.losses.protocol import metric_of, rates_of, takes_references
 from nearkin.tensors import pair_masks
 
 
 class Memory(nn.Module):
-    """Anchors from the batch, references from the batch and the S embeddings before it.
+    """A loss whose references are the batch and the S embeddings before it.
 
         loss = L(anchors = batch; references = batch, then memory),    no item is its own reference
 
-    While the memory is empty this is L of the batch. What is remembered is a constant: it was
-    embedded by earlier weights and gets no gradient. All pairs of batch and references are used, so
-    a miner is refused; so are losses that do not search references: those on tuples, with proxies,
-    classifiers, graphs or a miner of their own.
+    While the memory is empty this is L of the batch. A remembered embedding is a constant: it was
+    made by earlier weights and gets no gradient. All pairs of batch and references are used, so a
+    miner is refused; so are losses that compare no references: those on tuples, with proxies,
+    classifiers, graphs or a miner of their own. In evaluation mode nothing is added to the memory.
 
     Source: Wang, Zhang, Huang & Scott, Cross-batch memory for embedding learning, CVPR 2020,
     algorithm 1. Differs: no warm-up; batch and memory are one set of references with one mean,
-    where algorithm 1 adds two losses, so that a positive of the batch meets negatives of the
-    memory. In pytorch-metric-learning's CrossBatchMemory the batch as reference gets no gradient.
+    where algorithm 1 adds two losses, so that kin in the batch meet others in the memory. In
+    pytorch-metric-learning's CrossBatchMemory the batch as reference gets no gradient.
 
     Args:
         loss: over pairs or triplets, ours or pytorch-metric-learning's.
@@ -41,30 +43,52 @@ class Memory(nn.Module):
     tensor(0.3125)
     """
 
+    past: Tensor
+    past_labels: Tensor
+
     def __init__(self, loss: nn.Module, size: int = 4096):
         super().__init__()
-        if size < 1:
-            raise ValueError(f"a memory needs a size of 1 or more, got {size}")
-        if not searches_references(loss):
-            name = type(loss.loss if isinstance(loss, Borrowed) else loss).__name__
+        at_least(1, size=size)
+        if not compares_references(loss):
+            name = type(getattr(loss, "loss", loss)).__name__
             raise ValueError(f"{name} has no use for a memory: it is not over any given pairs")
-        self.loss, self.size = loss, size
-        self.metric = getattr(loss, "metric", "cosine")
-        self.past: tuple[Tensor, Tensor] | None = None  # embeddings, labels; newest first
+        self.loss, self.size, self.metric = loss, size, metric_of(loss)
+        self.register_buffer("past", torch.empty(0, 0))  # (n, D), n <= S, the newest first
+        self.register_buffer("past_labels", torch.empty(0, dtype=torch.int64))
 
-    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Mined = None) -> Tensor:
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Mined = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+    ) -> Tensor:
         if indices_tuple is not None:
             raise ValueError("a memory takes no miner: it uses all pairs of batch and references")
+        if ref_emb is not None or ref_labels is not None:
+            raise ValueError("a memory takes no references: it brings its own")
         labels = checked_labels(labels, embeddings)
-        references, ref_labels = embeddings, labels
-        if self.past is not None:
-            references = torch.cat([embeddings, self.past[0].to(embeddings)])
-            ref_labels = torch.cat([labels, self.past[1].to(labels)])
-        self.past = references.detach()[: self.size], ref_labels[: self.size]
-        positive, negative = pair_masks(labels, ref_labels)  # (B, M)
-        positive.diagonal().fill_(False)
-        pairs = (*positive.nonzero(as_tuple=True), *negative.nonzero(as_tuple=True))
+        references, ref_labels = self.references_of(embeddings, labels)
+        if self.training:
+            self.past = references.detach()[: self.size].clone()
+            self.past_labels = ref_labels[: self.size].clone()
+        kin, others = pair_masks(labels, ref_labels)  # (B, M)
+        kin.diagonal().fill_(False)
+        pairs = (*kin.nonzero(as_tuple=True), *others.nonzero(as_tuple=True))
         return self.loss(embeddings, labels, pairs, references, ref_labels)
+
+    def references_of(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch and then the memory: (M, D) and (M,)."""
+        if not len(self.past):
+            return embeddings, labels
+        if self.past.shape[1] != embeddings.shape[1]:
+            raise ValueError(
+                f"the memory holds embeddings of {self.past.shape[1]} dimensions, "
+                f"got {embeddings.shape[1]}"
+            )
+        references = torch.cat([embeddings, self.past.to(embeddings)])
+        return references, torch.cat([labels, self.past_labels.to(labels)])
 
     @property
     def active(self) -> Any:
@@ -73,31 +97,26 @@ class Memory(nn.Module):
 
     def rates(self) -> dict[str, float]:
         """The learning rates that the loss asks for."""
-        asked = getattr(self.loss, "rates", dict)()
-        return {f"loss.{part}": rate for part, rate in asked.items()}
+        return {f"loss.{part}": rate for part, rate in rates_of(self.loss).items()}
 
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """What is remembered, for a checkpoint."""
-        if self.past is None:
-            return {}
-        return {"embeddings": self.past[0].clone(), "labels": self.past[1].clone()}
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
+    ) -> None:
+        """Take up a memory of any length: the buffers grow with what is remembered."""
+        for name in ("past", "past_labels"):
+            saved = state_dict.get(prefix + name)
+            if saved is not None:
+                setattr(self, name, torch.empty_like(saved, device=getattr(self, name).device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Take up what a checkpoint remembers."""
-        self.past = (state["embeddings"], state["labels"]) if state else None
 
+def compares_references(loss: nn.Module) -> bool:
+    """Whether a loss compares the batch with references, by exactly the pairs that it is handed.
 
-def searches_references(loss: nn.Module) -> bool:
-    """Whether a loss compares the batch with references given to it, by whatever pairs it is told.
-
-    One that brings its own miner chooses its own pairs, and then an item could meet itself.
+    A loss with a miner of its own chooses its own pairs, and then an item could meet itself.
     """
-    if isinstance(loss, Borrowed):
-        if loss.miner is not None:
-            return False
-        loss = loss.loss
     if type(loss).__module__.startswith("pytorch_metric_learning"):
         from pytorch_metric_learning.losses import CrossBatchMemory
 
         return type(loss).__name__ in CrossBatchMemory.supported_losses()
-    return "ref_emb" in inspect.signature(loss.forward).parameters
+    return takes_references(loss) and getattr(loss, "miner", None) is None

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from inspect import signature
 from itertools import product
 
-from nearkin.names import look_up, resolve
-from nearkin.registry import LOSSES, RIVALS
+from nearkin import losses
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
 
@@ -32,9 +30,7 @@ def learns(loss: str) -> bool:
     >>> learns("proxy-gml"), learns("triplet")
     (True, False)
     """
-    if loss in RIVALS:
-        return resolve(RIVALS[loss]).rate > 0
-    return "rate" in signature(look_up(loss, LOSSES, "loss")).parameters
+    return "rate" in losses.parameters(loss)
 
 
 def trials(recipe: Recipe, folds: Iterable[int] = (0, 1)) -> list[Recipe]:
