@@ -232,8 +232,6 @@ def test_discriminants_beyond_the_classes_are_of_the_largest_variance_left(point
     x, y = points
     few = y % 3
     fitted = ClosedForm("lda", dim=7, shrinkage=0.4).fit(x, few)
-    components = fitted.map_.components
-    np.testing.assert_allclose(components @ components.T, np.eye(7), atol=1e-9)
     z = fitted.transform(x).astype(float)
     np.testing.assert_allclose(Moments.of(z.copy(), few).between[2:], 0, atol=1e-8)
     rest = Moments.of(z, few).within[2:, 2:]
@@ -303,3 +301,16 @@ def test_the_set_is_left_as_it_is(points):
         ClosedForm(form, power=0.5).fit(x, y).transform(x)
         np.testing.assert_array_equal(x, before)
     assert moments.BLOCK > 0
+
+
+@pytest.mark.parametrize("form", ["whitened", "lda", "kissme", "nca"])
+def test_coordinates_make_the_shrunk_spread_of_classes_the_identity(form, points):
+    x, y = points
+    coordinates = ClosedForm(form, shrinkage=0.5).fit(x, y).map_.coordinates
+    within = Moments.of(x.copy(), y).within
+    shrunk = within + 0.5 * np.trace(within) / 7 * np.eye(7)
+    np.testing.assert_allclose(coordinates @ shrunk @ coordinates.T, np.eye(7), atol=1e-9)
+    if form in ("lda", "kissme"):
+        between = coordinates @ Moments.of(x.copy(), y).between @ coordinates.T
+        np.testing.assert_allclose(between, np.diag(np.diag(between)), atol=1e-9)
+        assert (np.diff(np.diag(between)) <= 1e-9).all()

@@ -1,12 +1,13 @@
 """The closed forms made of means and covariances: moments of a set in, a linear map out.
 
-All have one shape. Features are whitened by one matrix, and the embedding is made of chosen
-directions there:
+All have one shape. Features are whitened by one matrix, and turned so that the directions that the
+form chooses come first; the embedding is made of these:
 
     z = K A (x - m)         m (F,) the mean, A (F, F) the coordinates, K (D, F) the components
 
-With S = V diag(e) V^T, A = diag(e + λ)^(-1/2) V^T makes S + λ the identity. λ = s mean(e) is the
-shrinkage towards a sphere: s may also be "oas" or "ledoit-wolf", which choose it by formula.
+With S = V diag(e) V^T, R diag(e + λ)^(-1/2) V^T makes S + λ the identity, whatever the rotation R.
+λ = s mean(e) is the shrinkage towards a sphere: s may also be "oas" or "ledoit-wolf", which choose
+it by formula.
 
 Dimensions: N items, C classes, F features, D embedding.
 """
@@ -88,7 +89,7 @@ def whitened(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
     coordinates, seen = whitening(moments, shrinkage, of)
     offsets = moments.offsets @ coordinates.T
     _, vectors = spectrum(offsets.T @ offsets + np.diag(seen))
-    return LinearMap(moments.mean, coordinates, signed(vectors.T[:dim]))
+    return LinearMap(moments.mean, signed(vectors.T @ coordinates), np.eye(dim, moments.features))
 
 
 def lda(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
@@ -102,14 +103,8 @@ def lda(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
     to it; the two agree without shrinkage.
     """
     moments = labelled(of.moments, "lda")
-    coordinates, vectors, _, seen = discriminants(moments, shrinkage, of)
-    found = vectors.shape[1]
-    if dim > found:
-        _, rest = spectrum(np.eye(moments.features) - vectors @ vectors.T)  # of 1s, then of 0s
-        rest = rest[:, : moments.features - found]
-        _, order = spectrum(rest.T @ (seen[:, None] * rest))
-        vectors = np.concatenate([vectors, rest @ order], 1)
-    return LinearMap(moments.mean, coordinates, signed(vectors.T[:dim]))
+    coordinates, _ = discriminants(moments, shrinkage, of)
+    return LinearMap(moments.mean, coordinates, np.eye(dim, moments.features))
 
 
 def kissme(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
@@ -126,9 +121,8 @@ def kissme(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
     drawn from all, which needs no list of pairs, and leaves M no negative part to be clipped.
     """
     moments = labelled(of.moments, "kissme")
-    coordinates, vectors, values, _ = discriminants(moments, shrinkage, of)
-    components = scaled(vectors, values / (1 + values))
-    return LinearMap(moments.mean, coordinates, padded(components, dim))
+    coordinates, values = discriminants(moments, shrinkage, of)
+    return LinearMap(moments.mean, coordinates, np.diag(np.sqrt(values / (1 + values)))[:dim])
 
 
 def plda(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
@@ -139,12 +133,12 @@ def plda(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
     but the first C - 1 are 0.
     """
     latent, spread = plda_model(of, shrinkage)
-    components = latent.components * np.sqrt(spread / (1 + 2 * spread))[:, None]
-    return replace(latent, components=padded(components, dim))
+    return replace(latent, components=np.diag(np.sqrt(spread / (1 + 2 * spread)))[:dim])
 
 
 def plda_model(of: Set, shrinkage: Shrinkage) -> tuple[LinearMap, np.ndarray]:
-    """The map to the space where the noise is 1 in all directions, and ψ, the variance of classes.
+    """The map to the space where the noise is 1 in all directions, and ψ (F,), how classes vary in
+    each.
 
         x = m + class + noise,    class ~ N(0, B),   noise ~ N(0, W)
         W = S_w n / (n - 1),      B = S_b - S_w / (n - 1),     for n items a class
@@ -153,11 +147,10 @@ def plda_model(of: Set, shrinkage: Shrinkage) -> tuple[LinearMap, np.ndarray]:
     Differs: where classes differ in size, n is N / C; S_w is shrunk.
     """
     moments = labelled(of.moments, "plda")
-    coordinates, vectors, values, _ = discriminants(moments, shrinkage, of)
+    coordinates, values = discriminants(moments, shrinkage, of)
     share = len(moments.counts) / moments.items  # 1 / n
-    spread = values * (1 - share) - share
-    latent = LinearMap(moments.mean, coordinates * np.sqrt(1 - share), signed(vectors.T))
-    return latent, np.maximum(spread, 0)
+    latent = LinearMap(moments.mean, coordinates * np.sqrt(1 - share), np.eye(moments.features))
+    return latent, np.maximum(values * (1 - share) - share, 0)
 
 
 def regression(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
@@ -166,7 +159,7 @@ def regression(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
         R = argmin  mean |R (x - m) - (code(y) - mean code)|² + λ |R|²,     code(y): one-hot
 
     A whitens S_t + λ, where the rows of R are the class means times the share of the class. K: R
-    turned to the D leading principal components of its predictions, of which there are C - 1 at
+    rotated to the D leading principal components of its predictions, of which there are C - 1 at
     most; the rest are 0.
 
     Source: Hoerl & Kennard, 1970; as an embedding: Hastie, Buja & Tibshirani, Penalized
@@ -175,9 +168,10 @@ def regression(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
     moments = labelled(of.moments, "regression")
     coordinates, seen = whitening(moments.unlabelled, shrinkage, of)
     rows = moments.offsets @ coordinates.T * np.sqrt(moments.counts / moments.items)[:, None]
-    turned, roots, _ = np.linalg.svd(rows * np.sqrt(seen), full_matrices=False)
-    components = turned.T[roots > ROUNDING * roots[0]] @ rows
-    return LinearMap(moments.mean, coordinates, padded(signed(components), dim))
+    rotation, roots, _ = np.linalg.svd(rows * np.sqrt(seen), full_matrices=False)
+    components = np.zeros((max(dim, len(roots)), moments.features))
+    components[: len(roots)] = signed(rotation.T @ rows)
+    return LinearMap(moments.mean, coordinates, components[:dim])
 
 
 def labelled(moments: Moments, name: str) -> Moments:
@@ -237,15 +231,18 @@ FORMULAS = ("oas", "ledoit-wolf")
 """Kinds of shrinkage that choose its strength."""
 
 
-def discriminants(
-    moments: Moments, shrinkage: Shrinkage, of: Set
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A that whitens S_w + λ; the eigenvectors (F, r) and eigenvalues (r,) of S_b there, the
-    largest first and none that is 0; and the variances (F,) of S_w there."""
+def discriminants(moments: Moments, shrinkage: Shrinkage, of: Set) -> tuple[np.ndarray, np.ndarray]:
+    """A that whitens S_w + λ, turned so that S_b is diagonal, and its eigenvalues (F,) there, the
+    largest first; where they are 0, the directions are in the order of the variance of S_w."""
     coordinates, seen = whitening(moments, shrinkage, of)
-    _, roots, vectors = np.linalg.svd(moments.offsets @ coordinates.T, full_matrices=False)
-    keep = roots > ROUNDING * roots[0]
-    return coordinates, vectors[keep].T, roots[keep] ** 2, seen
+    offsets = np.linalg.qr(moments.offsets @ coordinates.T, mode="r")  # F rows, of many classes
+    _, roots, vectors = np.linalg.svd(offsets)
+    found = int((roots > ROUNDING * roots[0]).sum())
+    first, rest = vectors[:found], vectors[found:]
+    _, order = spectrum(rest * seen @ rest.T)
+    values = np.zeros(moments.features)
+    values[:found] = roots[:found] ** 2
+    return signed(np.concatenate([first, order.T @ rest]) @ coordinates), values
 
 
 def signed(rows: np.ndarray) -> np.ndarray:
@@ -253,13 +250,3 @@ def signed(rows: np.ndarray) -> np.ndarray:
     and so it does not depend on the library that finds them."""
     largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)
     return rows * np.where(largest < 0, -1, 1)
-
-
-def scaled(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Columns (F, r) as rows, times the root of their weights (r,)."""
-    return signed(vectors.T) * np.sqrt(weights)[:, None]
-
-
-def padded(rows: np.ndarray, dim: int) -> np.ndarray:
-    """The first `dim` rows, and rows of 0 where there are fewer."""
-    return np.pad(rows[:dim], ((0, max(0, dim - len(rows))), (0, 0)))

@@ -64,7 +64,8 @@ def lfda(of: Set, dim: int, shrinkage: Shrinkage = 1.0, neighbours: int = 7) -> 
     of_local = replace(moments, scatter=local)
     coordinates, _ = whitening(of_local, shrinkage, of)
     _, vectors = spectrum(coordinates @ far @ coordinates.T)
-    return LinearMap(moments.mean, coordinates, signed(vectors.T[:dim]))
+    coordinates = signed(vectors.T @ coordinates)
+    return LinearMap(moments.mean, coordinates, np.eye(dim, moments.features))
 
 
 def affinity(x: np.ndarray, neighbours: int) -> np.ndarray:
