@@ -56,8 +56,9 @@ class Splits:
 
     gallery is the same object as query where each item is searched among all the others.
     variant says what the pictures are ("full frames, short side 128 px"): it stands beside results.
-    shared_classes: training and test have the same classes (MNIST), which the code then expects;
-    otherwise no class name of query or gallery may stand in train.
+    shared_classes: training has every class of the test set (MNIST), in the same numbering.
+    mixed_classes: some test classes are those of training, and others new: both are reported apart.
+    Otherwise no class of query or gallery may stand in train.
     """
 
     name: str
@@ -66,9 +67,10 @@ class Splits:
     gallery: Split
     variant: str = ""
     shared_classes: bool = False
+    mixed_classes: bool = False
 
     def __post_init__(self) -> None:
-        if self.shared_classes:
+        if self.shared_classes or self.mixed_classes:
             return
         both = set(self.train.classes) & (set(self.query.classes) | set(self.gallery.classes))
         if both:
@@ -145,6 +147,24 @@ def subset(split: Split, keep_images: float, keep_classes: float, seed: int) -> 
 
     classes = max(2, round(keep_classes * len(split.classes)))
     return chosen_classes(part, np.flatnonzero(class_rank < classes).tolist())
+
+
+def places_in(query: Split, gallery: Split) -> Tensor:
+    """(B,) the place of each query's item in the gallery, -1 where it does not stand there.
+
+    An item is known by its name, and by its vector or pixels where these are in memory.
+    """
+    if query is gallery:
+        return torch.arange(len(query))
+    if not query.names:
+        return torch.full((len(query),), -1)
+    place = {name: i for i, name in enumerate(gallery.names)}
+    found = torch.tensor([place.get(name, -1) for name in query.names], dtype=torch.int64)
+    there = (found >= 0).nonzero()[:, 0]
+    if len(there) and isinstance(query.inputs, Tensor) and isinstance(gallery.inputs, Tensor):
+        same = query.inputs[there] == gallery.inputs[found[there]]
+        found[there[~same.flatten(1).all(1)]] = -1
+    return found
 
 
 def in_classes_of(query: Split, gallery: Split) -> Tensor:

@@ -1,6 +1,6 @@
 """How good an embedding is: exact neighbours, retrieval and clustering metrics, intervals."""
 
-from nearkin.measure.inputs import check_embeddings
+from nearkin.measure.inputs import check_embeddings, kin_counts
 from nearkin.measure.metrics import Retrieval, evaluate, knn_accuracy, recalls, retrieval
 from nearkin.measure.nearest.search import Neighbours, neighbours
 from nearkin.measure.propagation import label_propagation, propagation_accuracy
@@ -20,6 +20,7 @@ __all__ = [
     "check_embeddings",
     "confusion",
     "evaluate",
+    "kin_counts",
     "knn_accuracy",
     "label_propagation",
     "neighbours",

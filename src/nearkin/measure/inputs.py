@@ -83,13 +83,21 @@ class Sides:
 
     def kin(self) -> Tensor:
         """(B,) how many items of its class each query has in the gallery, itself left out."""
-        classes, counts = self.kinds.unique(return_counts=True)
-        place = torch.searchsorted(classes, self.labels).clamp_max(len(classes) - 1)
-        found = torch.where(classes[place] == self.labels, counts[place], 0)
-        if self.itself is None:
-            return found
-        there = self.itself >= 0
-        return found - (there & (self.kinds[self.itself.clamp_min(0)] == self.labels)).long()
+        return kin_counts(self.labels, self.kinds, self.itself)
+
+
+def kin_counts(labels: Tensor, kinds: Tensor, itself: Tensor | None) -> Tensor:
+    """(B,) how many of the gallery's classes `kinds` (M,) equal each query's, itself left out.
+
+    >>> kin_counts(torch.tensor([7, 8]), torch.tensor([7, 8, 7]), torch.tensor([-1, 1]))
+    tensor([2, 0])
+    """
+    classes, counts = kinds.unique(return_counts=True)
+    place = torch.searchsorted(classes, labels).clamp_max(len(classes) - 1)
+    found = torch.where(classes[place] == labels, counts[place], 0)
+    if itself is None:
+        return found
+    return found - ((itself >= 0) & (kinds[itself.clamp_min(0)] == labels)).long()
 
 
 def sides_of(

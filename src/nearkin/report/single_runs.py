@@ -8,7 +8,13 @@ from nearkin.runs.row import Row
 from nearkin.studies.shared.reading import mean, scores
 
 QUESTION = "The runs of nearkin train in this folder; those that differ in the seed alone are one."
-SHARES = {"R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi", "5-NN": "knn_accuracy"}
+SHARES = {
+    "R@1 in train": "in_train.recall@1",
+    "R@1": "recall@1",
+    "MAP@R": "map@r",
+    "NMI": "nmi",
+    "5-NN": "knn_accuracy",
+}
 
 
 def answer(rows: list[Row]) -> Answer:
@@ -33,6 +39,7 @@ def answer(rows: list[Row]) -> Answer:
         pictures = tuple((f"{names[r['hash']]}, seed {r['recipe']['seed']}", r) for r in flat)
         figures.append(Maps("The embeddings in 2-D", pictures))
     if finished:
-        top = max(finished, key=lambda row: (row.metrics.last or {}).get("recall@1", 0))
+        metric = standard.headline(finished)
+        top = max(finished, key=lambda row: metric.of(row) or 0.0)
         figures.append(Gallery(f"Neighbours by {names[top['hash']]}", top))
     return Answer("Single runs", QUESTION, tables=(table,), figures=tuple(figures))

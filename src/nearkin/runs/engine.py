@@ -331,7 +331,7 @@ def one_line(row: Row) -> str:
     found = row.metrics.last
     if row.recipe.trial and row.status == "done":
         found = row.epochs[-1].validation
-    score = "diverged" if found is None else f"R@1 {100 * found['recall@1']:.1f} %"
-    if found and "knn_accuracy" in found:
-        score += f", 5-NN {100 * found['knn_accuracy']:.2f} %"
+    named = {"in_train.recall@1": "R@1 in train", "recall@1": "R@1", "knn_accuracy": "5-NN"}
+    shares = [f"{name} {100 * found[k]:.1f} %" for k, name in named.items() if found and k in found]
+    score = "diverged" if found is None else ", ".join(shares)
     return f"{row.hash}  {title(row.recipe)}  {score}  {row.cost.seconds or 0:.0f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from nearkin.data import Splits
 from nearkin.data.sources import may_show
+from nearkin.data.splits import in_classes_of, places_in
 from nearkin.data.transforms import Pictures, centred
 from nearkin.files import write_whole
 from nearkin.graphs import refine_at_test
 from nearkin.losses.protocol import metric_of
-from nearkin.measure import evaluate, knn_accuracy, recalls, scattering
+from nearkin.measure import evaluate, kin_counts, knn_accuracy, recalls, scattering
 from nearkin.runs.loop import Run, refiner_of
 from nearkin.tensors import unit
 
@@ -32,7 +34,7 @@ class Diverged(ArithmeticError):
 
 def headline(splits: Splits) -> str:
     """The metric by which validation chooses an epoch."""
-    return "knn_accuracy" if splits.shared_classes else "recall@1"
+    return "in_train.recall@1" if splits.shared_classes else "recall@1"
 
 
 def nearness(run: Run) -> str:
@@ -43,34 +45,65 @@ def nearness(run: Run) -> str:
 def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     """Metrics of the query set of `splits`, embedded by the backbone alone.
 
-    Each query is searched among the gallery: all other queries, or a set of its own. R@1 to R@8,
-    and where classes are shared, also the accuracy of 5 nearest neighbours among all training
-    images. The final examination adds all other retrieval metrics, scattering and separation, and
-    clusters (NMI, AMI), which are slow, and nobody reads of a trial.
+    Each query is searched among the gallery: all other queries, or a set of its own. R@1 to R@8.
+    Where classes are shared, it is also searched among the training images (in_train.recall@1, ...,
+    and the accuracy of 5 nearest neighbours there), as a new picture is among those that are known;
+    where some classes are known and others new, the known ones in_train and the new ones as
+    new.recall@1, ... The final examination adds all other retrieval metrics, scattering and
+    separation, and clusters (NMI, AMI), which are slow, and nobody reads of a trial.
     """
     query = run.embed(splits.query)
     metric = nearness(run)
-    apart = splits.gallery is not splits.query
-    gallery = run.embed(splits.gallery) if apart else None
+    gallery = run.embed(splits.gallery) if splits.gallery is not splits.query else query
     for x in (query, gallery):
-        if x is not None and not (x.norm(dim=1) < LARGEST).all():
+        if not (x.norm(dim=1) < LARGEST).all():
             raise Diverged
-    sides = query, splits.query.labels, gallery, splits.gallery.labels if apart else None
-    size = len(splits.gallery) - (not apart)
-    ks = tuple(k for k in KS if k <= size)
-    if final:
-        metrics = evaluate(*sides, ks=ks, clusters=not run.recipe.trial, metric=metric)
-    else:
-        metrics = recalls(*sides, ks=ks[:4], metric=metric)
-    if splits.shared_classes:
+    labels, kinds = splits.query.labels, in_classes_of(splits.query, splits.gallery)
+    itself = places_in(splits.query, splits.gallery)
+    clusters = final and not run.recipe.trial
+    searched = partial(retrieval_metrics, metric=metric, final=final)
+    metrics = searched(query, labels, gallery, kinds, itself, clusters=clusters)
+    if splits.shared_classes or splits.mixed_classes:
         train = run.embed(splits.train)
-        metrics["knn_accuracy"] = knn_accuracy(
-            query, splits.query.labels, train, splits.train.labels, k=NEIGHBOURS, metric=metric
-        )
+        known = in_classes_of(splits.query, splits.train)
+        leaked = places_in(splits.query, splits.train)
+        found = searched(query, labels, train, known, leaked)
+        metrics |= {f"in_train.{name}": value for name, value in found.items()}
+        if splits.shared_classes:
+            sides = query, labels, train, known, NEIGHBOURS
+            metrics["knn_accuracy"] = knn_accuracy(*sides, itself=leaked, metric=metric)
+        new = (~torch.isin(labels, known)).nonzero()[:, 0]
+        if len(new):
+            found = searched(query[new], labels[new], gallery, kinds, itself[new])
+            metrics |= {f"new.{name}": value for name, value in found.items()}
     if final:
         metrics["norm"] = query.norm(dim=1).mean().item()
         metrics |= scattering(unit(query) if metric == "cosine" else query, splits.query.labels)
     return metrics
+
+
+def retrieval_metrics(
+    query: Tensor,
+    labels: Tensor,
+    gallery: Tensor,
+    kinds: Tensor,
+    itself: Tensor,
+    *,
+    metric: str,
+    final: bool,
+    clusters: bool = False,
+) -> dict[str, float]:
+    """R@1 to R@8 of queries in a gallery, and finally all metrics; none where no query has kin.
+
+    itself: (B,) the place of each query in the gallery, -1 where it does not stand there.
+    """
+    if not kin_counts(labels, kinds, itself).any():
+        return {}
+    ks = tuple(k for k in KS if k <= len(kinds) - bool((itself >= 0).any()))
+    sides = query, labels, gallery, kinds
+    if final:
+        return evaluate(*sides, itself=itself, ks=ks, clusters=clusters, metric=metric)
+    return recalls(*sides, itself=itself, ks=ks[:4], metric=metric)
 
 
 def refined(run: Run) -> dict[str, float | str]:

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from nearkin import models
 from nearkin.data import Split, Splits, structure, transforms
 from nearkin.data.samplers import OneImage
+from nearkin.data.splits import in_classes_of, places_in
 from nearkin.data.transforms import Pictures
 from nearkin.files import write_whole
 from nearkin.losses import cached_backward
 from nearkin.losses.protocol import active_share
+from nearkin.measure import kin_counts
 from nearkin.measure.metrics import NO_KIN
 from nearkin.names import look_up, unknown
 from nearkin.registry import AUGMENTS, METRICS, PRECISIONS, SAMPLERS, SOURCES
@@ -69,7 +71,7 @@ class Run:
             raise unknown(recipe.metric, METRICS, "metric")
         self.splits, self.validation = build.choose_data(recipe, splits)
         for examined in filter(None, (self.splits, self.validation)):
-            refuse_no_match(examined)
+            refuse_no_kin(examined)
         self.fabric = Fabric(accelerator=usable(device), devices=1, precision=precision)
         self.device = self.fabric.device
         torch.manual_seed(recipe.seed)
@@ -260,11 +262,12 @@ def refuse_nothing_to_learn(run: Run) -> None:
             )
 
 
-def refuse_no_match(splits: Splits) -> None:
-    """Of what is tested, someone must have kin to be found."""
-    apart = splits.gallery is not splits.query
-    kin = splits.gallery.labels.bincount(minlength=len(splits.query.classes))
-    if not (kin[splits.query.labels] > (0 if apart else 1)).any():
+def refuse_no_kin(splits: Splits) -> None:
+    """Of what is tested, someone must have kin to be found: in the gallery or, where classes are
+    shared, among the training images."""
+    query, gallery = splits.query, splits.gallery
+    kin = kin_counts(query.labels, in_classes_of(query, gallery), places_in(query, gallery))
+    if not (kin.any() or splits.shared_classes or splits.mixed_classes):
         raise ValueError(f"{splits.name}: {NO_KIN}")
 
 

@@ -125,7 +125,7 @@ def points_of(query: Tensor, gallery: Tensor | None, metric: str) -> tuple[Point
     """Both sets on the grid, checked; without a gallery the queries are searched themselves."""
     check_both(query, gallery, metric)
     asked = points(query, metric)
-    return asked, asked if gallery is None else points(gallery, metric)
+    return asked, asked if gallery is None or gallery is query else points(gallery, metric)
 
 
 def waiting_of(query: Tensor, gallery: Tensor | None, metric: str) -> tuple[Waiting, Waiting]:
@@ -143,7 +143,7 @@ def check_both(query: Tensor, gallery: Tensor | None, metric: str) -> None:
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     check_embeddings(query, "query", zero=True)
-    if gallery is None:
+    if gallery is None or gallery is query:
         return
     check_embeddings(gallery, "gallery", zero=True)
     if gallery.shape[1] != query.shape[1]:
