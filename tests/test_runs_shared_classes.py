@@ -17,6 +17,7 @@ from nearkin.runs.engine import one_line
 from nearkin.runs.evaluate import examine, headline
 from nearkin.runs.loop import Run
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Data, Metrics, Row
 
 evaluate = partial(measure.evaluate, metric="euclidean")  # as contrastive loss makes it
 RECIPE = Recipe(
@@ -76,13 +77,7 @@ def test_one_test_image_of_each_class_is_searched_among_the_training_images():
     found = measured(splits)
     assert "recall@1" not in found  # no other test image is of its class
     assert 0 <= found["in_train.recall@1"] <= 1
-    row = {
-        "hash": "0" * 12,
-        "status": "done",
-        "metrics": {"last": found},
-        "recipe": vars(RECIPE),
-        "cost": {"seconds": 1},
-    }
+    row = Row(RECIPE.hash, RECIPE, Metrics(found), Data("x", shared_classes=True))
     assert "R@1 in train" in one_line(row)
     assert standard.headline([row]).key == "in_train.recall@1"
     alone = vectors(6, 1, first=6, seed=1, names="test")
