@@ -9,7 +9,7 @@ FLOORS = [
     {"closed", "data", "graphs", "measure"},
     {"models"},
     {"losses"},
-    {"runs"},
+    {"runs", "search"},
     {"answers"},
     {"studies"},
     {"report"},

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from nearkin.runs.engine import Place, run
     from nearkin.runs.executors import complete
     from nearkin.runs.recipe import Recipe
+    from nearkin.search.index import Index
 
 __version__ = "0.1.0"
 
 WINGS = ("closed", "models", "data", "graphs", "losses", "measure", "report", "runs", "studies")
 NAMES = {
+    "Index": "nearkin.search.index",
     "Model": "nearkin.models.model",
     "Network": "nearkin.models",
     "Place": "nearkin.runs.engine",
@@ -41,6 +43,7 @@ NAMES = {
 }
 MODULES = {"verify": "nearkin.measure.verify"}
 __all__ = [
+    "Index",
     "Model",
     "Network",
     "Place",

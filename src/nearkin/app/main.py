@@ -23,6 +23,9 @@ COMMANDS = {
     "evaluate": "nearkin.app.evaluate:evaluate",
     "embed": "nearkin.app.embed:embed",
     "data": "nearkin.app.data:data",
+    "index": "nearkin.app.index:index",
+    "search": "nearkin.app.index:search",
+    "calibrate": "nearkin.app.index:calibrate",
 }
 
 

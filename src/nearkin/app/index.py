@@ -1,0 +1,218 @@
+"""`nearkin index`, `search` and `calibrate`: photographs that answer to photographs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from nearkin.names import Plain
+
+if TYPE_CHECKING:
+    from nearkin.search.index import Answer, Changes, Index
+
+WATCH_SECONDS = 2.0
+
+
+def index(
+    first: Positional[str],
+    photos: Positional[tuple[Path, ...]] = (),
+    output: Path | None = None,
+    labels: Literal["none", "parent", "top", "nested"] = "parent",
+    add: tuple[Path, ...] = (),
+    label: str = "",
+    remove: Mapping[str, Plain] | None = None,
+    watch: bool = False,
+) -> None:
+    """Embed photographs by a Model into an index that `search` asks; only what changed is embedded.
+
+    Example: nearkin index grocery photos/ --output shop
+
+    Example: nearkin index shop --add more/ --label Oat-Latte
+
+    Example: nearkin index shop --remove label=Sour-Milk
+
+    Args:
+        first: an index, or for a new one a Model: its folder, an --out folder with one finished
+            run, or a pretrained backbone (lite0, timm:NAME).
+        photos: folders of photographs; of an index by default those of before.
+        output: folder of a new index.
+        labels: what a photograph is called: none; parent, its folder's name; top, the first folder
+            below the one given; nested, all folders from there on.
+        add: files or folders to add, beside the folders that are kept up to date.
+        label: the label of all that is added.
+        remove: label=NAME or path=FILE, to be removed.
+        watch: stay, and follow the folders until interrupted.
+    """
+    from nearkin.search.index import CARD
+
+    held = (Path(first).expanduser() / CARD).is_file()
+    if held and output:
+        raise ValueError(f"{first} is an index already: leave out --output")
+    if not held and (add or remove or (watch and not output)):
+        raise ValueError(f"{first} holds no index: --add, --remove and --watch want one")
+    if not held and not (output and photos):
+        raise ValueError("a new index wants a Model, photographs, and --output FOLDER")
+    if label and not add:
+        raise ValueError("--label goes with --add")
+    opened = open_index(first) if held else new_index(first, Path(str(output)))
+    if remove:
+        print(f"{opened.path}: {removed(opened, remove)} removed")
+    if add:
+        found = with_bar(opened.add, *add, label=label or None, labels=labels)
+        say(opened, found)
+    if photos or not (add or remove):
+        say(opened, with_bar(opened.update, *photos, labels=labels))
+    while watch:
+        time.sleep(WATCH_SECONDS)
+        changes = opened.update()
+        if str(changes) != f"{changes.unchanged:,} unchanged":
+            say(opened, changes)
+
+
+def search(
+    index: Positional[Path],
+    photos: Positional[tuple[Path, ...]],
+    k: Annotated[int, arg(aliases=["-k"])] = 10,
+    label: str = "",
+    format: Literal["text", "csv", "json"] = "text",
+) -> None:
+    """Find the photographs of an index that are nearest to these: names, labels, similarities.
+
+    Example: nearkin search shop new.jpg -k 5
+
+    Example: nearkin search shop inbox/ --format csv
+
+    Args:
+        index: a folder that `nearkin index` made.
+        photos: photographs, or folders of them.
+        k: how many to find for each.
+        label: search among those with this label alone.
+        format: text for people, csv or json for programs.
+    """
+    from nearkin.search.photos import file_of, find
+
+    opened = open_index(index)
+    found = find(photos)
+    if not found.photos:
+        raise ValueError(f"no photograph to search with: {found}")
+    files = [file_of(photo.path) for photo in found.photos]
+    answers = opened.search(files, k, label=label or None, names=[p.path for p in found.photos])
+    match format:
+        case "json":
+            print(json.dumps([as_plain(answer) for answer in answers], indent=2))
+        case "csv":
+            write_csv(answers)
+        case _:
+            print("\n\n".join(in_words(answer, opened.similarity_name) for answer in answers))
+
+
+def calibrate(
+    index: Positional[Path], false_accept: float = 0.01, confidence: float = 0.95, seed: int = 0
+) -> None:
+    """Choose the similarity below which a photograph counts as unknown, and store it in the index.
+
+    Of photographs of classes that the index has never seen, at most a share of --false-accept is
+    then taken for one that it knows, with this confidence over draws of classes.
+
+    Example: nearkin calibrate shop --false-accept 0.05
+
+    Args:
+        index: a folder that `nearkin index` made, whose photographs have labels.
+        false_accept: the share that is promised.
+        confidence: of the promise.
+        seed: of the draws of classes.
+    """
+    print(open_index(index).calibrate(false_accept, confidence, seed))
+
+
+def open_index(path: str | Path) -> Index:
+    """The index of a folder."""
+    from nearkin.search.index import Index
+
+    return Index(path)
+
+
+def new_index(model: str, output: Path) -> Index:
+    """An empty index of a Model, or of a pretrained backbone by name."""
+    from nearkin.models.model import Model
+    from nearkin.search.index import Index
+
+    known = Path(model).expanduser().exists()
+    made = Model.load(model) if known else Model.pretrained(model)
+    if made.preprocessing is None:
+        raise ValueError(
+            f"{model} is a Model of vectors: an index of photographs wants one of them"
+        )
+    return Index.create(made, output)
+
+
+def removed(opened: Index, remove: Mapping[str, Plain]) -> int:
+    """Remove what label=NAME or path=FILE says; how many photographs that were."""
+    if len(remove) != 1 or not remove.keys() <= {"label", "path"}:
+        raise ValueError(f"--remove wanted label=NAME or path=FILE, got {dict(remove)}")
+    return opened.remove(**{name: str(value) for name, value in remove.items()})
+
+
+def with_bar(act: Any, *sources: Path, **options: Any) -> Changes:
+    """An update with a bar on the terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as shown:
+        task = shown.add_task("embedding", total=None)
+        return act(
+            *sources,
+            **options,
+            progress=lambda done, total: shown.update(task, completed=done, total=total),
+        )
+
+
+def say(opened: Index, changes: Changes) -> None:
+    """What an update did, in one line."""
+    labels = len({label for label in opened.labels() if label is not None})
+    print(f"{opened.path}: {changes}; holds {len(opened):,} photographs of {labels:,} labels")
+
+
+def as_plain(answer: Answer) -> dict:
+    """An answer as plain data."""
+    from dataclasses import asdict
+
+    return asdict(answer)
+
+
+def write_csv(answers: list[Answer]) -> None:
+    """A line for each photograph that was found."""
+    out = csv.writer(sys.stdout)
+    out.writerow(["query", "rank", "path", "label", "similarity", "vote", "share", "known"])
+    for answer in answers:
+        said = [
+            answer.label or "",
+            answer.share or "",
+            "" if answer.known is None else answer.known,
+        ]
+        for rank, hit in enumerate(answer.hits, 1):
+            out.writerow([answer.query, rank, hit.path, hit.label or "", hit.similarity, *said])
+
+
+def in_words(answer: Answer, similarity: str) -> str:
+    """An answer as a person reads it."""
+    verdict = answer.label or "no label"
+    if answer.share is not None:
+        verdict += f" ({100 * answer.share:.0f} % of the nearest labelled)"
+    if answer.known is not None:
+        verdict = verdict if answer.known else f"unknown; nearest would be {verdict}"
+    width = max(5, *(len(hit.label or "-") for hit in answer.hits))
+    lines = [f"{answer.query}: {verdict}", f"  {similarity}  {'label':<{width}}  photograph"]
+    lines += [
+        f"  {hit.similarity:>{len(similarity)}.4f}  {hit.label or '-':<{width}}  {hit.path}"
+        for hit in answer.hits
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,458 @@
+"""An index: photographs embedded by one Model, with labels, and the search in them.
+
+    shop/
+      index.json      the Model's identity, metric and dimension, the sources, the threshold
+      model/          the Model's folder, so that the index answers alone
+      images.lance/   the items (store.py)
+
+Dimensions: N items, B queries, D embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nearkin.files import write_whole
+from nearkin.search.photos import Found, Photo, composed, digest, file_of, find, stored
+from nearkin.search.store import PLAIN, LanceStore, Store, table_of, vectors_of
+
+FORMAT = 1
+CARD, MODEL = "index.json", "model"
+AT_ONCE = 128  # photographs between two commits
+THUMBNAIL = 96  # pixels of the longer side
+VOTERS = 5
+
+
+@dataclass(frozen=True)
+class Description:
+    """What index.json holds."""
+
+    format: int
+    identity: str
+    metric: str
+    dim: int
+    sources: tuple[tuple[str, str], ...] = ()
+    """(folder, how its labels are read) of what `update` looks at again"""
+    threshold: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Description:
+        """The description in a file, checked."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["format"] > FORMAT:
+                raise ValueError(f"{path}: written by a newer Nearkin (format {found['format']})")
+            known = {f.name for f in fields(cls)}
+            if set(found) - known:
+                raise KeyError(min(set(found) - known))
+            found["sources"] = tuple((str(a), str(b)) for a, b in found.get("sources", ()))
+            return cls(**found)
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not the description of an index ({error})") from None
+
+    def write(self, path: Path) -> None:
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        write_whole(path, lambda file: file.write(text.encode()))
+
+
+@dataclass
+class Changes:
+    """What an update did, in numbers of photographs."""
+
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    relabelled: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        """Counts that are not zero, in a sentence."""
+        counts = [
+            f"{getattr(self, f.name):,} {f.name}"
+            for f in fields(self)
+            if f.name != "left_out" and getattr(self, f.name)
+        ]
+        counts += [f"{n:,} {kind} left out" for kind, n in sorted(self.left_out.items())]
+        return ", ".join(counts) or "nothing to do"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A photograph that was found: its path, label, and similarity (the higher the nearer)."""
+
+    path: str
+    label: str | None
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found for one query.
+
+    label, share: what the nearest items with a label vote for, and by what share of the votes.
+    known: whether the nearest item is similar enough by the index's threshold; None without one.
+    recall: of an approximate search, measured on stored items; None of an exact one.
+    """
+
+    query: str
+    hits: tuple[Hit, ...]
+    label: str | None
+    share: float | None
+    known: bool | None
+    recall: str | None = None
+
+
+class Index:
+    """Photographs embedded by one Model, searchable.
+
+        index = nk.Index.create(model, "shop")
+        index.update("photos/", labels="parent")
+        for hit in index.search(["new.jpg"])[0].hits: ...
+
+    Args:
+        path: of an index that `create` made.
+
+    Raises:
+        ValueError: the folder holds no index, or one that is cut or newer.
+    """
+
+    def __init__(self, path: str | Path, store: Store | None = None):
+        self.path = Path(path).expanduser()
+        if not (self.path / CARD).is_file():
+            raise ValueError(f"{self.path} holds no index: `nearkin index MODEL PHOTOS` makes one")
+        self.description = Description.read(self.path / CARD)
+        self.store: Any = store or LanceStore(self.path)
+        self._model: Any = None
+        self._opened: tuple[int, Any] | None = None
+
+    @classmethod
+    def create(cls, model: Any, path: str | Path, store: Store | None = None) -> Index:
+        """An empty index of this Model's embeddings; the Model is saved into it.
+
+        Raises:
+            ValueError: there is something at the path already.
+        """
+        path = Path(path).expanduser()
+        if path.exists() and (path.is_file() or any(path.iterdir())):
+            raise ValueError(f"{path} exists: give the index a folder of its own")
+        model.save(path / MODEL)
+        if store is None:
+            LanceStore(path, model.dim)
+        Description(FORMAT, model.identity, model.metric, model.dim).write(path / CARD)
+        made = cls(path, store)
+        made._model = model
+        return made
+
+    @property
+    def model(self) -> Any:
+        """The Model of the index, loaded when it is first needed."""
+        if self._model is None:
+            from nearkin.models.model import Model
+
+            self._model = Model.load(self.path / MODEL)
+            refuse_other(self._model.identity, self.description, self.path)
+        return self._model
+
+    @property
+    def similarity_name(self) -> str:
+        """What the similarities of answers are, in words."""
+        from nearkin.search.exact import NAMES
+
+        return NAMES[self.description.metric]
+
+    def __len__(self) -> int:
+        return self.store.count()
+
+    def labels(self) -> dict[str | None, int]:
+        """How many photographs have each label."""
+        return dict(Counter(self.store.scan(["label"])["label"].to_pylist()))
+
+    def update(
+        self,
+        *sources: str | Path,
+        labels: str = "none",
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Changes:
+        """Bring the index up to date with these folders, or with those of before.
+
+        New and changed photographs are embedded, moved ones keep their vectors, and those that are
+        gone from a folder leave the index. Each 128 photographs are one commit, so that a killed
+        update goes on where it was.
+        """
+        remembered = dict(self.description.sources)
+        if sources:
+            remembered |= {stored(Path(s).expanduser().absolute()): labels for s in sources}
+        elif not remembered:
+            raise ValueError(f"{self.path} knows no folder yet: name one")
+        chosen = {
+            s: m
+            for s, m in remembered.items()
+            if not sources
+            or s in {composed(str(Path(each).expanduser().absolute())) for each in sources}
+        }
+        if any(file_of(source).is_file() for source in chosen):
+            raise ValueError("update wanted folders, got a file: `add` takes single files")
+        photos: dict[str, Photo] = {}
+        left_out: Counter[str] = Counter()
+        for source, mode in chosen.items():
+            found = find([file_of(source)], mode)
+            photos |= {photo.path: photo for photo in found.photos}
+            left_out += found.left_out
+        changes = self._take(list(photos.values()), progress)
+        changes.left_out += left_out
+        gone = [p for p in self._paths() if p not in photos and below(p, chosen)]
+        self.store.delete(gone)
+        changes.removed = max(0, len(gone) - changes.moved)
+        self._describe(sources=tuple(remembered.items()))
+        return changes
+
+    def add(
+        self,
+        *sources: str | Path,
+        label: str | None = None,
+        labels: str = "none",
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Changes:
+        """Add photographs, all with one label or labelled by their folders; none is removed."""
+        found: Found = find(sources, labels, label)
+        changes = self._take(found.photos, progress)
+        changes.left_out += found.left_out
+        return changes
+
+    def remove(self, *, label: str | None = None, path: str | None = None) -> int:
+        """Remove the photographs of a label, or one by its path; how many those were."""
+        if (label is None) == (path is None):
+            raise ValueError("remove wanted a label or a path")
+        wanted = composed(label) if label is not None else None
+        paths = self.store.scan(["path"], wanted)["path"].to_pylist()
+        if path is not None:
+            name = stored(Path(path).expanduser().absolute())
+            paths = [p for p in paths if p == name]
+        if not paths:
+            what = f"label {label!r}" if label is not None else str(path)
+            raise ValueError(f"{self.path} holds no photograph of {what}")
+        self.store.delete(paths)
+        return len(paths)
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        label: str | None = None,
+        names: Sequence[str] | None = None,
+    ) -> list[Answer]:
+        """The k nearest photographs of each query, exactly, ties by path.
+
+        Args:
+            queries: whatever `Model.embed` takes, or embeddings (B, D) of this index's Model.
+            label: search among the photographs with this label alone.
+            names: of the queries, for the answers.
+        """
+        embedded = isinstance(queries, np.ndarray) and queries.ndim == 2
+        vectors = queries if embedded else np.asarray(self.model.embed(queries))
+        if vectors.shape[1:] != (self.description.dim,):
+            raise ValueError(
+                f"{self.path} holds embeddings of {self.description.dim} numbers, got "
+                f"{vectors.shape[1:]}"
+            )
+        if names is None:
+            paths = isinstance(queries, list) and all(isinstance(q, str | Path) for q in queries)
+            names = [str(q) for q in queries] if paths else [str(i) for i in range(len(vectors))]
+        opened = self._open(composed(label) if label is not None else None)
+        similarities, places = opened.nearest(vectors, k)
+        return [
+            self._answer(name, opened, row.tolist(), place.tolist())
+            for name, row, place in zip(names, similarities, places, strict=True)
+        ]
+
+    def _answer(self, name: str, opened: Any, similarities: list, places: list) -> Answer:
+        hits = tuple(
+            Hit(opened.paths[i], opened.labels[i], s)
+            for s, i in zip(similarities, places, strict=True)
+        )
+        label, share = vote(hits)
+        threshold = (self.description.threshold or {}).get("value")
+        known = None if threshold is None else hits[0].similarity >= threshold
+        return Answer(name, hits, label, share, known)
+
+    def vectors(self) -> tuple[list[str], list[str | None], np.ndarray]:
+        """Paths, labels and embeddings (N, D) of all items, ordered by path."""
+        items = self.store.scan(["path", "label", "vector"])
+        return items["path"].to_pylist(), items["label"].to_pylist(), vectors_of(items)
+
+    def duplicates(self) -> list[list[str]]:
+        """Groups of paths whose files hold the same bytes."""
+        items = self.store.scan(["path", "sha256"])
+        groups = defaultdict(list)
+        for path, sha in zip(items["path"].to_pylist(), items["sha256"].to_pylist(), strict=True):
+            groups[sha].append(path)
+        return [group for group in groups.values() if len(group) > 1]
+
+    def calibrate(self, false_accept: float, confidence: float = 0.95, seed: int = 0) -> Any:
+        """A threshold below which a photograph counts as unknown, made on the labelled items.
+
+        It is stored with what it was made on, and used by every search from then on; where nothing
+        can be promised, an earlier one is forgotten.
+        """
+        from nearkin.measure.verify import threshold
+
+        _, labels, vectors = self.vectors()
+        labelled = np.array([label is not None for label in labels])
+        kinds = np.array([label for label in labels if label is not None], dtype=str)
+        if len(set(kinds.tolist())) < 2:
+            raise ValueError(f"{self.path}: a threshold takes photographs of two labels or more")
+        found = threshold(
+            vectors[labelled],
+            kinds,
+            over="nearest",
+            far=false_accept,
+            confidence=confidence,
+            metric=self.description.metric,
+            seed=seed,
+        )
+        kept = None
+        if found.value is not None:
+            kept = {**asdict(found), "identity": self.description.identity, "items": len(kinds)}
+        self._describe(threshold=kept)
+        return found
+
+    def _describe(self, **changes: Any) -> None:
+        self.description = replace(self.description, **changes)
+        self.description.write(self.path / CARD)
+
+    def _paths(self) -> list[str]:
+        return self.store.scan(["path"])["path"].to_pylist()
+
+    def _open(self, label: str | None) -> Any:
+        """What is searched, prepared once for each version of the table."""
+        from nearkin.search.exact import Opened
+
+        if label is not None:
+            return Opened(
+                self.store.scan(["path", "label", "vector"], label), self.description.metric
+            )
+        items = None
+        version = self.store.versions()[-1]
+        if self._opened is None or self._opened[0] != version:
+            items = self.store.scan(["path", "label", "vector"])
+            self._opened = (version, Opened(items, self.description.metric))
+        return self._opened[1]
+
+    def _take(self, photos: list[Photo], progress: Callable[[int, int], None]) -> Changes:
+        """Embed and store those that are new or changed."""
+        held = {row["path"]: row for row in self.store.scan(list(PLAIN)).to_pylist()}
+        changes, work = Changes(), []
+        for photo in photos:
+            old = held.get(photo.path)
+            if old and (old["size"], old["mtime"]) == (photo.size, photo.mtime):
+                if old["label"] == photo.label:
+                    changes.unchanged += 1
+                    continue
+                changes.relabelled += 1
+            work.append(photo)
+        by_digest = {row["sha256"]: path for path, row in held.items()}
+        for start in range(0, len(work), AT_ONCE):
+            progress(start, len(work))
+            self._store(work[start : start + AT_ONCE], held, by_digest, changes)
+        progress(len(work), len(work))
+        return changes
+
+    def _store(
+        self,
+        photos: list[Photo],
+        held: dict[str, dict],
+        by_digest: dict[str, str],
+        changes: Changes,
+    ) -> None:
+        """One commit: vectors of bytes that are known are taken over, others are embedded."""
+        from nearkin.data.pictures import BadPicture
+
+        digests = {photo.path: digest(photo.path) for photo in photos}
+        twins = {by_digest[sha] for sha in digests.values() if sha in by_digest}
+        known = {}
+        if twins:
+            items = self.store.scan(["path", "thumbnail", "vector"], paths=sorted(twins))
+            known = {row["path"]: row for row in items.to_pylist()}
+        rows, vectors, fresh = [], [], []
+        for photo in photos:
+            row = {**asdict(photo), "sha256": digests[photo.path], "thumbnail": None}
+            twin = by_digest.get(digests[photo.path])
+            if twin is not None and twin in known:
+                row["thumbnail"] = known[twin]["thumbnail"]
+                vectors.append(np.asarray(known[twin]["vector"], dtype=np.float32))
+                rows.append(row)
+                if photo.path not in held:
+                    moved = not file_of(twin).exists()
+                    changes.moved += moved
+                    changes.added += not moved
+                continue
+            try:
+                picture = self.model.preprocessing.prepare(file_of(photo.path))
+                row["thumbnail"] = thumbnail(file_of(photo.path))
+            except BadPicture:
+                changes.left_out["unreadable pictures"] += 1
+                continue
+            fresh.append((row, picture))
+            if photo.path in held:
+                changes.changed += 1
+            else:
+                changes.added += 1
+        if fresh:
+            import torch
+
+            embedded = self.model.embed(torch.stack([picture for _, picture in fresh]))
+            rows += [row for row, _ in fresh]
+            vectors += list(np.asarray(embedded))
+        if rows:
+            self.store.put(table_of(rows, np.stack(vectors)))
+
+
+def refuse_other(identity: str, description: Description, path: Path) -> None:
+    """An index answers for the Model that made it, and for no other."""
+    if identity != description.identity:
+        raise ValueError(
+            f"{path} is an index of Model {description.identity}, got one of identity {identity}"
+        )
+
+
+def below(path: str, folders: Any) -> bool:
+    """Whether a path lies in one of these folders."""
+    return any(file_of(path).is_relative_to(file_of(folder)) for folder in folders)
+
+
+def vote(hits: Sequence[Hit]) -> tuple[str | None, float | None]:
+    """The label of most of the five nearest labelled hits, and its share; ties to the nearest.
+
+    >>> vote([Hit("a", "x", 0.9), Hit("b", "y", 0.8), Hit("c", "y", 0.7)])
+    ('y', 0.6666666666666666)
+    """
+    labels = [hit.label for hit in hits if hit.label is not None][:VOTERS]
+    if not labels:
+        return None, None
+    counts = Counter(labels)  # in the order of nearness
+    label, count = max(counts.items(), key=lambda item: item[1])
+    return label, count / len(labels)
+
+
+def thumbnail(path: Path) -> bytes:
+    """A small JPEG of a photograph, as viewers show it."""
+    from PIL import Image
+
+    from nearkin.data.pictures import read
+
+    picture = Image.fromarray(read(path, short_side=2 * THUMBNAIL))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = BytesIO()
+    picture.save(out, "JPEG", quality=80)
+    return out.getvalue()

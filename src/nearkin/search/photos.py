@@ -1,0 +1,148 @@
+"""Photographs of folders: which files are pictures, their labels, and what was left out and why."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import file_digest
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+ENDINGS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"}
+ENDINGS |= {".webp"}
+MACHINES = {"__macosx", "@eadir", ".@__thumb", "#recycle", "$recycle.bin", "lost+found"}
+"""Folders that systems and storage boxes make, in lower case."""
+LABELS = ("none", "parent", "top", "nested")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One file: where it is, how large, when it was changed (ns since 1970), and its class."""
+
+    path: str
+    size: int
+    mtime: int
+    label: str | None = None
+
+
+@dataclass
+class Found:
+    """The photographs of some paths, ordered by path, and how many files of which kind were not."""
+
+    photos: list[Photo]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        """Counts in a sentence."""
+        rest = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.left_out.items()))
+        return f"{len(self.photos):,} photographs" + (f"; left out: {rest}" if rest else "")
+
+
+def find(sources: Iterable[str | Path], labels: str = "none", label: str | None = None) -> Found:
+    """The photographs of files and folders, deeper folders included.
+
+    Args:
+        sources: files, or folders that are searched to any depth; links to folders are followed
+            once.
+        labels: what a photograph of a folder is called: none; parent, its own folder's name; top,
+            the first folder below the source; nested, all folders from the source on (a/b).
+        label: the one class of all of them, whatever `labels` says.
+
+    Raises:
+        ValueError: a source does not exist.
+    """
+    if labels not in LABELS:
+        raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
+    found, left_out = {}, Counter()
+    for source in sources:
+        root = Path(source).expanduser().absolute()
+        if not root.exists():
+            raise ValueError(f"{root}: no such file or folder")
+        files = [root] if root.is_file() else walk(root, left_out)
+        for path in files:
+            kind = unusable(path)
+            if kind:
+                left_out[kind] += 1
+                continue
+            name = stored(path)
+            given = composed(label) if label else named(path, root, labels)
+            status = path.stat()
+            found[name] = Photo(name, status.st_size, status.st_mtime_ns, given)
+    return Found([found[name] for name in sorted(found)], left_out)
+
+
+def walk(root: Path, left_out: Counter[str]) -> Iterator[Path]:
+    """Every file below a folder; hidden folders and those of storage boxes are left out."""
+    seen = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # a link back to a folder above
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        ours = [name for name in below if name[0] != "." and name.lower() not in MACHINES]
+        left_out["hidden or system folders"] += len(below) - len(ours)
+        below[:] = sorted(ours)
+        yield from (Path(folder) / name for name in sorted(files))
+    left_out += Counter()  # no zeros
+    for kind in [kind for kind, count in left_out.items() if not count]:
+        del left_out[kind]
+
+
+def unusable(path: Path) -> str:
+    """Why a file is no photograph, as a kind to be counted; "" of one that may be."""
+    if path.name.startswith("."):
+        return "hidden files"
+    if path.suffix.lower() not in ENDINGS:
+        return f"{path.suffix.lower() or 'files without an ending'} files".replace(
+            "files files", "files"
+        )
+    if not path.is_file():
+        return "links to nothing and special files"
+    return "" if path.stat().st_size else "empty files"
+
+
+def named(path: Path, root: Path, labels: str) -> str | None:
+    """The class of a file, from the folders between it and the root."""
+    folders = path.relative_to(root).parts[:-1] if root.is_dir() else ()
+    match labels:
+        case "none":
+            return None
+        case "parent":
+            return composed(path.parent.name)
+        case "top":
+            return composed(folders[0]) if folders else composed(root.name)
+        case _:
+            return composed("/".join(folders) or root.name)
+
+
+def composed(name: str) -> str:
+    """A name in NFC, so that it is one name however a file system spells it; unreadable bytes as
+    \\xNN."""
+    plain = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", plain)
+
+
+def stored(path: Path) -> str:
+    """A path as text: as it is, or as file:///a/caf%E9.png where its bytes are no UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.as_uri()
+    return str(path)
+
+
+def file_of(name: str) -> Path:
+    """The path that `stored` made text of."""
+    if name.startswith("file://"):
+        return Path(os.fsdecode(unquote_to_bytes(name.removeprefix("file://"))))
+    return Path(name)
+
+
+def digest(name: str) -> str:
+    """SHA-256 of a stored path's bytes."""
+    with open(file_of(name), "rb") as file:
+        return file_digest(file, "sha256").hexdigest()

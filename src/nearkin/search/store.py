@@ -1,0 +1,192 @@
+"""Where an index's items are stored: six methods, whatever database is behind them.
+
+An item is a row of
+
+    path       of the photograph, absolute, in NFC: it names the item
+    sha256     of the file's bytes         size, mtime   bytes, and nanoseconds since 1970
+    label      the class's name, or null   thumbnail     a small JPEG
+    vector     D float32
+
+A store offers `put`, `delete`, `nearest`, `scan`, `count` and `versions`. Every change is one
+commit: a process that is killed leaves the version before or the version after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+TABLE = "images"
+PLAIN = ("path", "sha256", "size", "mtime", "label")
+"""The columns but those of the vector and the picture."""
+AT_ONCE = 500  # paths in one filter
+DISTANCES = {"cosine": "cosine", "inner": "dot", "euclidean": "l2"}
+"""Metric -> LanceDB's name of it."""
+
+
+def schema_of(dim: int) -> pa.Schema:
+    """The columns of an item whose vector has D = `dim` numbers."""
+    return pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("sha256", pa.string(), nullable=False),
+            pa.field("size", pa.int64(), nullable=False),
+            pa.field("mtime", pa.int64(), nullable=False),
+            pa.field("label", pa.string()),
+            pa.field("thumbnail", pa.binary()),
+            pa.field("vector", pa.list_(pa.float32(), dim), nullable=False),
+        ]
+    )
+
+
+class Store(Protocol):
+    """What an Index needs of a database."""
+
+    def put(self, items: pa.Table) -> None:
+        """Add items; one whose path is there already is replaced."""
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Remove the items of these paths."""
+
+    def nearest(
+        self, vectors: np.ndarray, k: int, metric: str, label: str | None, effort: int
+    ) -> list[list[str]]:
+        """Paths of the k nearest items of each vector (B, D), by an approximate search.
+
+        effort: 0 looks at every vector; more of it looks at more parts of the store.
+        """
+        ...
+
+    def scan(
+        self,
+        columns: Sequence[str],
+        label: str | None = None,
+        paths: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """These columns of all items, of those with a label or of these paths, ordered by path."""
+        ...
+
+    def count(self) -> int:
+        """How many items there are."""
+        ...
+
+    def versions(self) -> list[int]:
+        """Numbers of the versions that can still be read, the present one last."""
+        ...
+
+
+class LanceStore:
+    """Items in an embedded LanceDB table: readers may read beside a writer.
+
+    Source: LanceDB, https://lancedb.com. Filters are expressions, never text.
+    """
+
+    def __init__(self, folder: Path, dim: int | None = None):
+        """dim: of a table that is made if there is none."""
+        import lancedb
+
+        self.folder = folder
+        self.database = lancedb.connect(str(folder))
+        if TABLE in self.database.list_tables().tables:
+            self.table = self.database.open_table(TABLE)
+        elif dim is None:
+            raise ValueError(f"{folder}: there is no table {TABLE!r}")
+        else:
+            self.table = self.database.create_table(TABLE, schema=schema_of(dim))
+
+    def put(self, items: pa.Table) -> None:
+        merge = self.table.merge_insert("path")
+        merge.when_matched_update_all().when_not_matched_insert_all().execute(items)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        for start in range(0, len(paths), AT_ONCE):
+            self.table.delete(column("path").isin(list(paths[start : start + AT_ONCE])))
+
+    def nearest(
+        self, vectors: np.ndarray, k: int, metric: str, label: str | None, effort: int
+    ) -> list[list[str]]:
+        found = []
+        for vector in vectors:
+            query: Any = self.table.search(vector, vector_column_name="vector")
+            query = query.distance_type(DISTANCES[metric]).limit(k).select(["path", "_distance"])
+            query = query.nprobes(effort) if effort else query.bypass_vector_index()
+            if label is not None:
+                query = query.where(column("label") == literal(label), prefilter=True)
+            found.append(query.to_arrow()["path"].to_pylist())
+        return found
+
+    def scan(
+        self,
+        columns: Sequence[str],
+        label: str | None = None,
+        paths: Sequence[str] | None = None,
+    ) -> pa.Table:
+        self.table.checkout_latest()
+        query = self.table.search().select(list(dict.fromkeys(["path", *columns])))
+        if label is not None:
+            query = query.where(column("label") == literal(label))
+        if paths is not None:
+            query = query.where(column("path").isin(list(paths)))
+        return query.limit(max(1, self.count())).to_arrow().sort_by("path").select(list(columns))
+
+    def count(self) -> int:
+        return self.table.count_rows()
+
+    def versions(self) -> list[int]:
+        return [version["version"] for version in self.table.list_versions()]
+
+    def tidy(self, keep: timedelta = timedelta(days=7)) -> None:
+        """Compact the files, bring the approximate index up to date, forget old versions."""
+        self.table.optimize(cleanup_older_than=keep)
+
+    def build(self, metric: str) -> None:
+        """Make the approximate index anew: parts of similar vectors (IVF), stored in full."""
+        from lancedb.index import IvfFlat
+
+        kind: Any = DISTANCES[metric]
+        self.table.create_index("vector", config=IvfFlat(distance_type=kind), replace=True)
+        with contextlib.suppress(Exception):  # a server's table answers later
+            self.table.wait_for_index(["vector_idx"])
+
+
+def column(name: str) -> Any:
+    """A column in a filter."""
+    from lancedb.expr import col
+
+    return col(name)
+
+
+def literal(value: Any) -> Any:
+    """A value in a filter, which is compared and never read as text of a query."""
+    from lancedb.expr import lit
+
+    return lit(value)
+
+
+def vectors_of(items: pa.Table) -> np.ndarray:
+    """The vectors (N, D) of items, without a copy where they lie in one piece."""
+    kept = items["vector"].combine_chunks()
+    if isinstance(kept, pa.ChunkedArray):
+        kept = kept.chunk(0) if kept.num_chunks else pa.array([], kept.type)
+    dim = kept.type.list_size
+    return kept.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+
+
+def table_of(rows: Iterable[dict], vectors: np.ndarray) -> pa.Table:
+    """Items as a table: `rows` hold every column but the vector, `vectors` (N, D) those."""
+    rows = list(rows)
+    schema = schema_of(vectors.shape[1])
+    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
+    columns = {
+        name: pa.array([row[name] for row in rows], schema.field(name).type)
+        for name in schema.names
+        if name != "vector"
+    }
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    return pa.table([columns[name] for name in schema.names], schema=schema)

@@ -1,0 +1,87 @@
+"""`nearkin index`, `search` and `calibrate`, as they are typed."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from nearkin.app.main import main
+from test_index import COLOURS, folder, model, photograph  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def shop(folder, tmp_path, capsys):  # noqa: F811
+    model().save(tmp_path / "grocery")
+    words = [str(tmp_path / "grocery"), str(folder), "--output", str(tmp_path / "shop")]
+    main(["index", *words])
+    assert "shop: 15 added; holds 15 photographs of 3 labels" in capsys.readouterr().out
+    return str(tmp_path / "shop")
+
+
+def refused(capsys, *words: str | None) -> str:
+    """The one line on stderr of a command that is refused."""
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    captured = capsys.readouterr()
+    assert left.value.code == 2
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_the_way_from_photographs_to_answers(shop, tmp_path, capsys):
+    photograph(tmp_path / "new" / "green one.png", COLOURS["green"], 99)
+    main(["search", shop, str(tmp_path / "new"), "-k", "2"])
+    first, head, *hits = capsys.readouterr().out.splitlines()
+    assert first.endswith("green one.png: green (100 % of the nearest labelled)")
+    assert head.split() == ["cosine", "label", "photograph"]
+    assert len(hits) == 2
+    assert "/green/" in hits[0]
+
+    main(["search", shop, str(tmp_path / "new"), "-k", "3", "--format", "csv"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"]
+    assert {row["label"] for row in rows} == {"green"}
+
+    main(["search", shop, str(tmp_path / "new"), "--label", "red", "--format", "json"])
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert [hit["label"] for hit in answer["hits"]] == ["red"] * 5
+
+
+def test_adding_removing_and_keeping_up(shop, folder, tmp_path, capsys):  # noqa: F811
+    photograph(tmp_path / "more" / "a.png", (200, 200, 20), 1)
+    main(["index", shop, "--add", str(tmp_path / "more"), "--label", "Oat-Latte"])
+    assert "1 added; holds 16 photographs of 4 labels" in capsys.readouterr().out
+    main(["index", shop])
+    assert "15 unchanged; holds 16" in capsys.readouterr().out
+    main(["index", shop, "--remove", "label=Oat-Latte"])
+    assert "1 removed" in capsys.readouterr().out
+    main(["calibrate", shop, "--false-accept", "0.05"])
+    assert "takes about 97 more classes than these 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["index", "SHOP", "--output", "x"], "is an index already: leave out --output"),
+        (["index", "SHOP", "--label", "x"], "--label goes with --add"),
+        (["index", "SHOP", "--remove", "colour=red"], "--remove wanted label=NAME or path=FILE"),
+        (["index", "SHOP", "nowhere"], "nowhere: no such file or folder"),
+        (
+            ["index", "GROCERY", "--add", "x"],
+            "holds no index: --add, --remove and --watch want one",
+        ),
+        (["index", "GROCERY"], "a new index wants a Model, photographs, and --output FOLDER"),
+        (["index", "lite9", ".", "--output", "new"], "lite0"),
+        (["search", "GROCERY", "x.png"], "holds no index"),
+        (["search", "SHOP", "nowhere.png"], "nowhere.png: no such file or folder"),
+        (["search", "SHOP", "shop/images.lance"], "no photograph to search with"),
+        (["search", "SHOP"], "no photograph to search with: 0 photographs"),
+        (["calibrate", "SHOP", "--false-accept", "2"], "far must be between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(shop, tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    names = {"SHOP": "shop", "GROCERY": "grocery"}
+    assert message in refused(capsys, *(names.get(word, word) for word in words))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["grocery", "photos", "shop"]

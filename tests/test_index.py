@@ -1,0 +1,258 @@
+"""An index holds each photograph once, embeds only what is new, and answers as neighbours does."""
+
+import os
+import unicodedata
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import nearkin as nk
+from nearkin.models.preprocess import photographs_at
+from nearkin.search import exact, photos
+from nearkin.search import index as module
+from nearkin.search.index import Hit, vote
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
+
+
+def model(dim: int = 6, seed: int = 0, metric: str = "cosine") -> nk.Model:
+    """A small Model of photographs with random weights."""
+    torch.manual_seed(seed)
+    options = {"filters": "4", "units": ""}
+    backbone = nk.models.make("network", options, (3, 16, 16), dim)
+    return nk.Model(backbone, photographs_at(16), metric)
+
+
+def photograph(path, colour, seed):
+    """A noisy picture of a colour."""
+    noise = np.random.default_rng(seed).integers(0, 40, (24, 30, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.array(colour) * 0.8 + noise).clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five photographs of each of three colours, in a folder each."""
+    for name, colour in COLOURS.items():
+        for i in range(5):
+            photograph(tmp_path / "photos" / name / f"{i}.png", colour, i)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def shop(folder, tmp_path):
+    made = nk.Index.create(model(), tmp_path / "shop")
+    changes = made.update(folder, labels="parent")
+    assert (changes.added, changes.removed, str(changes)) == (15, 0, "15 added")
+    return made
+
+
+def test_it_answers_with_names_labels_and_similarities(shop, folder, tmp_path):
+    photograph(tmp_path / "new.png", COLOURS["green"], 99)
+    (answer,) = nk.Index(tmp_path / "shop").search([tmp_path / "new.png"], k=4)
+    assert answer.query == str(tmp_path / "new.png")
+    assert {hit.label for hit in answer.hits} == {"green"}
+    assert (answer.label, answer.share, answer.known) == ("green", 1.0, None)
+    paths, labels, vectors = shop.vectors()
+    assert labels.count("blue") == 5
+    query = shop.model.embed([tmp_path / "new.png"])
+    found = nk.neighbours(query, 4, torch.from_numpy(vectors.copy()))
+    assert [hit.path for hit in answer.hits] == [paths[i] for i in found.indices[0].tolist()]
+    assert [hit.similarity for hit in answer.hits] == found.similarities[0].tolist()
+
+
+def test_only_what_changed_is_embedded(shop, folder, monkeypatch):
+    embedded = []
+    plain = shop.model.embed
+    monkeypatch.setattr(shop.model, "embed", lambda x: (embedded.append(len(x)), plain(x))[1])
+    assert str(shop.update()) == "15 unchanged"
+    photograph(folder / "red" / "0.png", COLOURS["blue"], 77)
+    photograph(folder / "red" / "9.png", COLOURS["red"], 9)
+    (folder / "green" / "1.png").rename(folder / "green" / "moved.png")
+    (folder / "blue" / "2.png").unlink()
+    changes = shop.update()
+    assert (changes.changed, changes.added, changes.moved, changes.removed) == (1, 1, 1, 1)
+    assert embedded == [2]
+    assert len(shop) == 15
+    assert str(shop.update()) == "15 unchanged"
+
+
+def test_a_photograph_that_only_looks_new_keeps_its_vector(shop, folder):
+    before = shop.vectors()[2].copy()
+    os.utime(folder / "red" / "0.png", ns=(1, 1))
+    changes = shop.update()
+    assert changes.unchanged == 14
+    assert np.array_equal(before, shop.vectors()[2])
+
+
+def test_labels_follow_the_folders(shop, folder):
+    (folder / "crimson").mkdir()
+    (folder / "red" / "0.png").rename(folder / "crimson" / "0.png")
+    shop.update()
+    assert shop.labels() == {"crimson": 1, "red": 4, "green": 5, "blue": 5}
+
+
+def test_adding_and_removing_by_label(shop, tmp_path):
+    for i in range(3):
+        photograph(tmp_path / "more" / f"{i}.png", (200, 200, 20), i)
+    assert shop.add(tmp_path / "more", label="yellow").added == 3
+    assert shop.labels()["yellow"] == 3
+    assert shop.update().removed == 0  # what was added from elsewhere stays
+    assert shop.remove(label="yellow") == 3
+    assert shop.remove(path=shop.vectors()[0][0]) == 1
+    assert len(shop) == 14
+    with pytest.raises(ValueError, match="holds no photograph of label 'yellow'"):
+        shop.remove(label="yellow")
+
+
+def test_search_among_one_label(shop, folder):
+    (answer,) = shop.search([folder / "red" / "0.png"], k=3, label="blue")
+    assert {hit.label for hit in answer.hits} == {"blue"}
+    with pytest.raises(ValueError, match="wanted k of 1 or more, and an item"):
+        shop.search([folder / "red" / "0.png"], label="a' OR 1=1 --")
+
+
+def test_labels_are_one_name_however_they_are_spelt(shop, folder, tmp_path):
+    for i, form in enumerate(("NFC", "NFD")):
+        name = unicodedata.normalize(form, "Café")
+        photograph(tmp_path / f"{form}" / name / f"{i}.png", (9, 9, 9), i)
+        shop.add(tmp_path / form, labels="parent")
+    assert shop.labels()[unicodedata.normalize("NFC", "Café")] == 2
+
+
+def test_names_that_are_no_utf_8_are_kept(shop, folder, tmp_path):
+    odd = os.fsdecode(b"caf\xe9.png")
+    (folder / "red" / "0.png").rename(folder / "red" / odd)
+    changes = shop.update()
+    assert (changes.moved, changes.removed, len(shop)) == (1, 0, 15)
+    assert shop.update().unchanged == 15
+
+
+def test_what_is_no_photograph_is_left_out_by_kind(shop, folder):
+    (folder / "red" / ".hidden.png").write_bytes(b"x")
+    (folder / "red" / "@eaDir").mkdir()
+    (folder / "red" / "@eaDir" / "thumb.png").write_bytes(b"x")
+    (folder / "red" / "notes.txt").write_text("x")
+    (folder / "red" / "empty.png").touch()
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    os.mkfifo(folder / "red" / "pipe.png")
+    changes = shop.update()
+    assert changes.left_out == {
+        "hidden files": 1,
+        "hidden or system folders": 1,
+        ".txt files": 1,
+        "empty files": 1,
+        "links to nothing and special files": 1,
+        "unreadable pictures": 1,
+    }
+    assert len(shop) == 15
+
+
+def test_a_folder_that_links_to_itself_ends(folder):
+    (folder / "red" / "loop").symlink_to(folder, target_is_directory=True)
+    assert len(photos.find([folder]).photos) == 15
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"), [("none", None), ("parent", "b"), ("top", "a"), ("nested", "a/b")]
+)
+def test_labels_are_read_from_folders(tmp_path, labels, wanted):
+    photograph(tmp_path / "a" / "b" / "1.png", (1, 2, 3), 0)
+    assert photos.find([tmp_path], labels).photos[0].label == wanted
+
+
+def test_duplicates_are_those_of_equal_bytes(shop, folder):
+    copy = folder / "green" / "copy.png"
+    copy.write_bytes((folder / "red" / "0.png").read_bytes())
+    shop.update()
+    assert shop.duplicates() == [sorted(map(str, (copy, folder / "red" / "0.png")))]
+
+
+def test_an_index_refuses_vectors_and_models_of_others(shop, tmp_path):
+    with pytest.raises(ValueError, match="holds embeddings of 6 numbers, got"):
+        shop.search(np.ones((1, 7), dtype=np.float32))
+    model(seed=1).save(tmp_path / "shop" / "model")
+    with pytest.raises(ValueError, match=r"is an index of Model \w+, got one of identity"):
+        nk.Index(tmp_path / "shop").search([tmp_path / "photos" / "red" / "0.png"])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "strange": 2}', "\x00"]
+)
+def test_a_broken_description_is_one_line(shop, tmp_path, text):
+    (tmp_path / "shop" / "index.json").write_text(text)
+    with pytest.raises(ValueError, match="is not the description of an index"):
+        nk.Index(tmp_path / "shop")
+
+
+def test_a_newer_index_and_none_at_all_are_refused(shop, tmp_path):
+    card = tmp_path / "shop" / "index.json"
+    card.write_text(card.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(ValueError, match="written by a newer Nearkin"):
+        nk.Index(tmp_path / "shop")
+    with pytest.raises(ValueError, match="holds no index"):
+        nk.Index(tmp_path)
+    with pytest.raises(ValueError, match="exists: give the index a folder of its own"):
+        nk.Index.create(model(), tmp_path / "shop")
+
+
+def test_a_threshold_is_stored_and_tells_known_from_unknown(tmp_path):
+    """Sixty labels of their own colour: a new colour is unknown, a new photograph of one is not."""
+    made = nk.Index.create(model(), tmp_path / "shop")
+    random = np.random.default_rng(0)
+    kinds, rows = np.repeat([f"{i:02}" for i in range(60)], 4), random.standard_normal((60, 6))
+    vectors = (np.repeat(rows, 4, 0) + 0.02 * random.standard_normal((240, 6))).astype(np.float32)
+    items = [
+        {"path": f"/{i:03}", "sha256": "", "size": 1, "mtime": 1, "label": k, "thumbnail": b""}
+        for i, k in enumerate(kinds)
+    ]
+    made.store.put(module.table_of(items, vectors))
+    found = made.calibrate(0.1)
+    assert found.value is not None
+    (known, unknown) = nk.Index(tmp_path / "shop").search(
+        np.stack([vectors[0] * 2, np.cross(rows[0, :3], rows[1, :3]).repeat(2)]).astype(np.float32)
+    )
+    assert (known.known, known.label) == (True, "00")
+    assert unknown.known == (unknown.hits[0].similarity >= found.value)
+    few = made.calibrate(0.001)
+    assert few.value is None
+    assert "takes about" in str(few)
+    assert made.search(vectors[:1])[0].known is None
+
+
+def test_a_killed_update_goes_on(shop, folder, monkeypatch):
+    for i in range(6):
+        photograph(folder / "red" / f"more{i}.png", COLOURS["red"], 50 + i)
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+
+    def stop(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shop.update(progress=stop)
+    again = nk.Index(shop.path)
+    assert len(again) == 19
+    assert again.update().added == 2
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner", "euclidean"])
+def test_numpy_alone_finds_the_same(metric):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((400, 12)).astype(np.float32)
+    x[200:] = x[:200]  # ties
+    query = random.standard_normal((7, 12)).astype(np.float32)
+    got = exact.similarities(exact.points(query, metric), exact.points(x, metric), metric)
+    order = np.argsort(-got, axis=1, kind="stable")[:, :20]
+    wanted = nk.neighbours(query, 20, x, metric=metric)
+    assert np.array_equal(order, wanted.indices)
+    assert np.array_equal(np.take_along_axis(got, order, 1), wanted.similarities)
+
+
+def test_votes_go_to_the_most_and_ties_to_the_nearest():
+    hits = [Hit(str(i), label, 1 - i / 10) for i, label in enumerate("ab" + "x" * 9)]
+    assert vote(hits) == ("x", 0.6)
+    assert vote([Hit("1", "a", 1), Hit("2", "b", 0.9)]) == ("a", 0.5)
+    assert vote([Hit("1", None, 1)]) == (None, None)
