@@ -239,7 +239,7 @@ def test_a_machine_that_decodes_otherwise_is_found_out(tmp_path, monkeypatch):
     path = saved(tmp_path)
     from nearkin.data import pictures
 
-    monkeypatch.setattr(pictures, "upright", lambda image: image)
+    monkeypatch.setattr(pictures, "turn_of", lambda image: None)
     refused(path, r"golden/2-exif-orientation-6\.jpg at a cosine of 0\.\d+ .* wanted 0\.9999")
 
 

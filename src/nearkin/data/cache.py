@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,10 +33,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from nearkin.data.pictures import BadPicture, read
+from nearkin.data.pictures import BadPicture, UnreadableFile, read
 from nearkin.files import write_whole
 
-VERSION = 2  # 2: turned as the EXIF orientation says
+VERSION = 3  # 2: turned as the EXIF orientation says; 3: large pictures, floats, transparent grey
 CHUNK = 64
 
 
@@ -164,6 +163,8 @@ def photographs(
             sizes = opened(folder, len(files), channels)
             if len(sizes) < len(files):
                 sizes = grown(folder, sizes, files, decode, f"decoding {name}")
+    except UnreadableFile:  # it may be there the next time: nothing is noted of it
+        raise
     except OSError as error:
         raise OSError(
             f"{name}: cannot write the cache {folder} ({error.strerror or error}); "
@@ -221,7 +222,7 @@ def digest(root: Path, files: Sequence[str], short_side: int, channels: int) -> 
     def state(path: str) -> tuple[int, ...]:
         try:
             found = os.stat(path)
-        except FileNotFoundError:
+        except (OSError, ValueError):  # of a name that no file can have
             return (-1,)
         # a picture may give way to another of its length, as those without compression do, and of
         # its time, as archives hold it; but the time of the change itself nobody can choose
@@ -244,7 +245,9 @@ def opened(folder: Path, count: int, channels: int) -> np.ndarray:
         warnings.warn(f"{folder} is of another version, or not whole: decoding again", stacklevel=3)
         shutil.rmtree(folder)
     if not folder.exists():
-        fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+        fresh = folder.with_name(f".{folder.name}")  # of a killed run, too: the lock is ours
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
         shutil.copymode(folder.parent, fresh)  # who may use the cache may use this
         try:
             for file, content in zip(files, (header, "", ""), strict=True):

@@ -1,14 +1,40 @@
-"""Pictures as arrays of bytes, with the pixels that every viewer shows."""
+"""The one reader of picture files: pixels as every viewer shows them, in bounded memory.
+
+Only the formats of FORMATS are tried, whatever a file's name says, and only regular files are
+opened. Pictures of more than WHOLE pixels are reduced while they are decoded.
+"""
 
 from __future__ import annotations
 
+import errno
+import importlib.util
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")
+ENDINGS = {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm"}
+ENDINGS |= {".ppm", ".tif", ".tiff", ".webp"}
+HEIC = {".heic", ".heif", ".hif"}
+"""Phones' own format, which takes the package pi-heif: `pip install nearkin[heic]`."""
+WHOLE = 50_000_000
+"""Pixels up to which a picture is decoded as it is; a larger one, which is to be shrunk, is reduced
+on the way by a power of two, to no less than twice the short side that is asked for."""
+LARGEST = 400_000_000
+"""Pixels beyond which a picture is refused."""
+BYTES = 1_200_000_000
+"""The most that the decoded pixels of one picture may take."""
+BAND = 4_000_000  # pixels of a large picture that are converted at a time
+PASSING = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.ESTALE}
+PASSING |= {errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.EINTR, errno.ENODEV, errno.EBUSY}
+"""What the system says of a file that tells nothing about the picture in it."""
 
 ORIENTATION = 0x0112  # EXIF's tag
 TURNS = {
@@ -21,39 +47,107 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What each orientation but 1 (upright) asks a viewer to do."""
+LIMIT, LARGE = threading.Lock(), threading.Lock()
 
 
 class BadPicture(ValueError):
-    """A file that is missing, empty, truncated or no picture; the message names it."""
+    """A file that is missing, empty, truncated, too large or no picture; the message names it."""
+
+
+class UnreadableFile(OSError):
+    """A file that the system does not give now, whatever is in it; the message names it."""
+
+
+def readable_endings() -> set[str]:
+    """The endings of files that are taken for pictures here, with what optional packages read."""
+    return ENDINGS | (HEIC if importlib.util.find_spec("pi_heif") else set())
 
 
 def read(path: Path, channels: int = 3, short_side: int = 0) -> np.ndarray:
     """The picture of a file as (H, W, C) uint8, by `decoded`.
 
     Raises:
-        BadPicture: the file is missing, empty, truncated or no picture.
+        BadPicture: the file is missing, empty, truncated, too large, or no picture.
+        UnreadableFile: the system refuses to read it, which may pass.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return decoded(image, channels, short_side)
-    except FileNotFoundError:
-        raise BadPicture(f"{path}: missing") from None
+        with regular(path) as file, opened(file, path) as image:
+            if image.width * image.height > LARGEST:
+                raise BadPicture(f"{path}: too large, {image.width:,} x {image.height:,} pixels")
+            if image.width * image.height <= WHOLE:
+                return decoded(image, channels, short_side)
+            with LARGE:  # one at a time: its memory is that of all others together
+                return decoded(image, channels, short_side)
+    except BadPicture as error:
+        raise BadPicture(str(error)) from None
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
         raise BadPicture(f"{path}: {'empty' if empty else 'not a picture'}") from None
-    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
-        raise BadPicture(f"{path}: truncated or damaged ({error})") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadPicture(f"{path}: missing") from None
+    except TooManyPixels as error:
+        raise BadPicture(f"{path}: too large, {error}") from None
+    except Exception as error:  # a decoder raises what the bytes happen to lead to
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
+            reason = getattr(error, "strerror", None) or "out of memory"
+            raise UnreadableFile(getattr(error, "errno", None), reason, str(path)) from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadPicture(f"{path}: truncated or damaged ({reason})") from None
+
+
+class TooManyPixels(ValueError):
+    """A picture whose decoded pixels would take more memory than is allowed."""
+
+
+@contextmanager
+def regular(path: Path) -> Iterator[BinaryIO]:
+    """The file, opened; a pipe, device, socket or folder is a BadPicture and is not waited for."""
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise BadPicture(f"{path}: not a picture, but a folder, pipe or device")
+    with open(number, "rb") as file:
+        yield file
+
+
+@contextmanager
+def opened(file: BinaryIO, path: Path) -> Iterator[Image.Image]:
+    """The picture in an open file, its header read; none of PIL's other formats is tried."""
+    if path.suffix.lower() in HEIC and importlib.util.find_spec("pi_heif"):
+        import pi_heif
+
+        pi_heif.register_heif_opener()
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
+    with LIMIT:  # PIL's own limit, a value of the process: ours is LARGEST
+        kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(file, formats=known)
+        finally:
+            Image.MAX_IMAGE_PIXELS = kept
+    with image:
+        yield image
 
 
 def decoded(image: Image.Image, channels: int = 3, short_side: int = 0) -> np.ndarray:
     """A picture as (H, W, C) uint8, in colour (3 channels) or grey (1), as viewers show it.
 
     It is turned as its EXIF orientation says. Grey, palette and CMYK become what is asked for;
-    16-bit is scaled to 8; what is transparent lies on white. A short side longer than `short_side`
-    is shrunk to it, as torchvision's Resize does; 0 keeps the size.
+    16-bit is scaled to 8, and so are floats in 0..1; what is transparent lies on white. A short
+    side longer than `short_side` is shrunk to it, as torchvision's Resize does; 0 keeps the size.
     """
-    image = flat(upright(image)).convert("RGB" if channels == 3 else "L")
+    mode = "RGB" if channels == 3 else "L"
+    factor, whole = reduction(image, short_side), image.width
+    if factor > 1:  # a JPEG's decoder reduces by up to 8 itself
+        least = min(factor, 8)
+        image.draft(None, (-(-image.width // least), -(-image.height // least)))
+    factor = round(factor * image.width / whole)
+    refuse_too_many(image)
+    image.load()  # which turns a TIFF
+    turn = turn_of(image)
+    image = reduced(image, mode, factor) if factor > 1 else flat(image).convert(mode)
+    if turn is not None:
+        image = image.transpose(turn)
     short = min(image.size)
     if 0 < short_side < short:
         shrunk = [int(short_side * side / short) for side in image.size]
@@ -61,22 +155,56 @@ def decoded(image: Image.Image, channels: int = 3, short_side: int = 0) -> np.nd
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says; as it is where its EXIF data are broken."""
+def reduction(image: Image.Image, short_side: int) -> int:
+    """By how much a picture of more than WHOLE pixels is reduced before it is shrunk.
+
+    >>> [reduction(Image.new("1", size), 256) for size in ((4000, 3000), (16000, 12000))]
+    [1, 16]
+    """
+    if not short_side or image.width * image.height <= WHOLE:
+        return 1
+    return 2 ** max(0, (min(image.size) // (2 * short_side)).bit_length() - 1)
+
+
+def reduced(image: Image.Image, mode: str, factor: int) -> Image.Image:
+    """The picture in this mode, each factor x factor pixels made one, a band of rows at a time."""
+    width, height = image.size
+    small = Image.new(mode, (-(-width // factor), -(-height // factor)))
+    rows = max(1, BAND // width // factor) * factor
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        small.paste(flat(band).convert(mode).reduce(factor), (0, top // factor))
+    return small
+
+
+def refuse_too_many(image: Image.Image) -> None:
+    """The pixels of a picture must fit into memory, as PIL holds them."""
+    size = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
+    if image.width * image.height * size > BYTES:
+        raise TooManyPixels(f"{image.width:,} x {image.height:,} pixels of mode {image.mode}")
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What the picture's EXIF orientation asks for; None where it is upright, or EXIF is broken."""
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+        return TURNS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # PIL's parser raises what the broken bytes happen to lead to
-        return image
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
 def flat(image: Image.Image) -> Image.Image:
     """The picture in 8 bits and without transparency, still of its own mode otherwise."""
     if image.mode.startswith("I"):  # 16 bits, which PIL would clip at 255
         deep = np.asarray(image).astype(np.int64).clip(0, 65535)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):  # one value of grey is transparent
+            deep[deep == clear] = 65535
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("pixels are floats, of unknown range")
+        shares = np.asarray(image)
+        if not ((shares >= 0) & (shares <= 1)).all():
+            raise ValueError("pixels are floats outside 0..1, of unknown range")
+        return Image.fromarray((shares * 255).round().astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, "white")
