@@ -21,7 +21,8 @@ from torchvision.datasets.folder import default_loader
 
 from benchmarks.timing import Row, seconds
 from nearkin.data import load
-from nearkin.data.cache import Photographs, photographs
+from nearkin.data.cache import photographs
+from nearkin.data.photographs import Photographs
 from nearkin.data.sources import default_root
 from nearkin.data.transforms import batch
 

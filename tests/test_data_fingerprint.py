@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from nearkin.data import Split, Splits, load
-from nearkin.data.cache import Photographs, digests_of
 from nearkin.data.fingerprint import fingerprint, of_file, state_of
+from nearkin.data.photographs import Photographs, digests_of
 from nearkin.data.sets.catalogue import state
 
 NAMES = tuple("abcdef")

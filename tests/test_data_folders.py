@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from nearkin.data import load
-from nearkin.data.cache import Photographs
-from nearkin.data.check import check
+from nearkin.data.photographs import Photographs
+from nearkin.data.soundness import check
 
 
 @pytest.fixture(autouse=True)

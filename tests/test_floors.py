@@ -5,6 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
+    {"extras"},
     {"names", "labels", "registry", "tensors", "files"},
     {"closed", "data", "graphs", "measure"},
     {"models"},

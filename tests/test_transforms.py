@@ -8,8 +8,8 @@ import torchvision.transforms as T
 import torchvision.transforms.functional as TF
 from scipy.stats import ks_2samp
 
-from nearkin.data.cache import Photographs
 from nearkin.data.crops import centre_boxes, crop, crop_by_products, random_boxes
+from nearkin.data.photographs import Photographs
 from nearkin.data.transforms import AUGMENTS, batch, inverse_affine
 from nearkin.names import resolve
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nearkin.extras import optional
+
 if TYPE_CHECKING:
     from nearkin import closed, data, graphs, losses, measure, models, report, runs, studies
     from nearkin.data import load
@@ -67,12 +69,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in WINGS:
-        return import_module(f"nearkin.{name}")
-    if name in MODULES:
-        return import_module(MODULES[name])
-    if name in NAMES:
-        return getattr(import_module(NAMES[name]), name)
+    with optional():
+        if name in WINGS:
+            return import_module(f"nearkin.{name}")
+        if name in MODULES:
+            return import_module(MODULES[name])
+        if name in NAMES:
+            return getattr(import_module(NAMES[name]), name)
     raise AttributeError(f"nearkin has no {name!r}")
 
 

@@ -7,16 +7,22 @@ An interrupt is one line from the first moment on, and a reader who has seen eno
 import os
 import sys
 
+from nearkin.extras import MissingExtra, optional
+
 
 def main() -> None:
     """The command line, as a process of its own."""
     try:
         try:
-            from nearkin.app.main import main as carry_out
+            with optional():
+                from nearkin.app.main import main as carry_out
 
             carry_out()
         finally:
             sys.stdout.flush()
+    except MissingExtra as error:
+        print(f"nearkin: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("nearkin: stopped", file=sys.stderr)
         raise SystemExit(130) from None

@@ -16,6 +16,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeVar
 
+from nearkin.extras import optional
+
 T = TypeVar("T")
 Plain = str | int | float | bool | None  # what an option's value may be
 TOO_LARGE = "out of memory|can't allocate memory|[Oo]verflow|int too big"
@@ -70,7 +72,8 @@ def resolve(entry: Any) -> Any:
         return entry
     module, _, name = entry.partition(":")
     try:
-        found = import_module(module)
+        with optional():
+            found = import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # what the module itself imports is missing

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from nearkin.app.parse import parse
+from nearkin.extras import MissingExtra, optional
 from nearkin.names import TOO_LARGE
 
 COMMANDS = {
@@ -32,11 +33,11 @@ COMMANDS = {
 def main(words: Sequence[str] | None = None) -> None:
     """Carry out one command; bad input is one line and exit code 2."""
     try:
-        with one_line_warnings():
+        with one_line_warnings(), optional():
             parse(sys.argv[1:] if words is None else words, COMMANDS)()
     except BrokenPipeError:  # whoever reads has seen enough
         raise
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtra) as error:
         leave(str(error))
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
         if not (isinstance(error, MemoryError) or re.search(TOO_LARGE, str(error))):

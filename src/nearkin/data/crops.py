@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from nearkin.data.cache import Photographs
+from nearkin.data.photographs import Photographs
 
 
 def random_boxes(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nearkin.data.cache import digests_of
+from nearkin.data.photographs import digests_of
 from nearkin.data.splits import Split, Splits
 
 SETTLED = 2_000_000_000  # nanoseconds after which a file's times tell every later change of it

@@ -16,7 +16,7 @@ from torch import Tensor
 from nearkin.tensors import place_in_class
 
 if TYPE_CHECKING:
-    from nearkin.data.cache import Photographs
+    from nearkin.data.photographs import Photographs
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from nearkin.data.cache import Photographs
 from nearkin.data.crops import centre_boxes, crop, random_boxes
+from nearkin.data.photographs import Photographs
 from nearkin.names import look_up
 from nearkin.registry import AUGMENTS
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from nearkin.extras import optional
 from nearkin.measure.nearest.exact import blocks
 from nearkin.tensors import unit
 
@@ -33,7 +34,8 @@ def clustering(
     Source: scikit-learn's normalized_ and adjusted_mutual_info_score (arithmetic mean).
     Differs: pytorch-metric-learning clusters once, from a random start, by faiss.
     """
-    from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+    with optional():
+        from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
     found = k_means(unit(x) if metric == "cosine" else x, len(labels.unique()), seed)
     pair = (labels.cpu().numpy(), found.numpy())

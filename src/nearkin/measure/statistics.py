@@ -13,6 +13,8 @@ from math import inf, nan, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nearkin.extras import optional
+
 Bounds = tuple[float, float]
 SHARES: Bounds = (0.0, 1.0)
 """The bounds of recall@k, MAP@R and all other proportions."""
@@ -60,7 +62,8 @@ def estimate(values: Iterable[float], within: Bounds = FREE) -> Estimate:
 
 def interval(mean: float, error: float, n: int, within: Bounds = FREE) -> Estimate:
     """mean ± t(n - 1) · error, clipped: the 95 % t-interval of a mean with this standard error."""
-    from scipy.special import stdtrit  # imported here, so that nearkin.measure is light
+    with optional():  # imported here, so that nearkin.measure is light
+        from scipy.special import stdtrit
 
     half = float(stdtrit(n - 1, 0.975)) * error
     low, high = (min(max(bound, within[0]), within[1]) for bound in (mean - half, mean + half))
@@ -73,7 +76,8 @@ def two_sided(mean: float, error: float, n: int) -> float:
     >>> two_sided(2.0, 1.0, 11)
     0.073...
     """
-    from scipy.special import stdtr
+    with optional():
+        from scipy.special import stdtr
 
     if not error:
         return 1.0 if mean == 0 else 0.0

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from nearkin.extras import optional
 from nearkin.measure.inputs import matrix
 from nearkin.measure.nearest.exact import Array, Points, points_of, similarities
 from nearkin.measure.nearest.screen import plain_arithmetic
@@ -429,7 +430,8 @@ def upper_bounds(
     ends: the two classes (K,) of each event, of a pair or of a query and its nearest item;
     sizes: (C,) items of each class.
     """
-    from scipy import stats
+    with optional():
+        from scipy import stats
 
     classes = len(sizes)
     quantile = stats.t.ppf(confidence, classes - 1)

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from nearkin.extras import optional
 from nearkin.files import write_whole
 from nearkin.models import assembly, golden, timm_layout
 from nearkin.models.card import card
@@ -40,7 +41,8 @@ LARGEST = 2**26  # bytes of a config.json
 
 def save(model: Model, path: Path) -> Path:
     """Write the folder; config.json, which vouches for the other files, comes last."""
-    from safetensors.torch import save as packed
+    with optional():
+        from safetensors.torch import save as packed
 
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: wanted a folder for the Model, got a file")
@@ -250,7 +252,8 @@ def content(path: Path, name: str, hashes: Mapping[str, str]) -> bytes:
 
 
 def tensors(path: Path, name: str, contents: Mapping[str, bytes]) -> dict[str, Tensor]:
-    from safetensors.torch import load as unpacked
+    with optional():
+        from safetensors.torch import load as unpacked
 
     return read(lambda: unpacked(contents[name]), path, name)
 

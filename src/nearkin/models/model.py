@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearkin.data.cache import stored_side
+from nearkin.data.photographs import stored_side
 from nearkin.data.transforms import normalised
+from nearkin.extras import optional
 from nearkin.models import assembly, folder, inputs, precision
 from nearkin.models.features import Backbone
 from nearkin.models.network import Network
@@ -287,7 +288,8 @@ def memory_format(backbone: nn.Module) -> torch.memory_format:
 
 def pretraining_side(name: str) -> int:
     """The side in pixels of the pictures that a backbone was pretrained on."""
-    import timm
+    with optional():
+        import timm
 
     kind, _, model = name.partition(":")
     if kind not in ("lite0", "timm") or (kind == "timm") != bool(model):

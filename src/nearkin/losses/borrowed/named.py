@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from nearkin.extras import optional
 from nearkin.losses.borrowed import bridge
 from nearkin.losses.borrowed.bridge import PROXY_RATE, distance, errors_of
 from nearkin.losses.inputs import above, at_least
@@ -119,7 +120,8 @@ class Borrowed(nn.Module):
     @property
     def references(self) -> bool:
         """Whether PML's loss compares the batch with references, as its own memory has it."""
-        from pytorch_metric_learning.losses import CrossBatchMemory
+        with optional():
+            from pytorch_metric_learning.losses import CrossBatchMemory
 
         return type(self.loss).__name__ in CrossBatchMemory.supported_losses()
 
@@ -170,7 +172,8 @@ def check_options(name: str, options: Mapping[str, Any], defaults: Mapping[str, 
 
 def build(name: str, given: Mapping[str, Any]) -> nn.Module:
     """PML's loss; its distance and regularisers, which are objects there, from plain options."""
-    from pytorch_metric_learning import losses, regularizers
+    with optional():
+        from pytorch_metric_learning import losses, regularizers
 
     options = ", ".join(f"{option}={value}" for option, value in given.items())
     objects = dict(given)

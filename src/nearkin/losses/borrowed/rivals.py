@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from nearkin.extras import optional
 from nearkin.losses.borrowed import bridge
 from nearkin.losses.borrowed.bridge import PROXY_RATE, distance
 from nearkin.losses.inputs import above, at_least, peer_names, within
@@ -18,9 +19,10 @@ from nearkin.losses.inputs import above, at_least, peer_names, within
 
 def pml() -> Any:
     """PML's losses, miners and regularizers, imported when the first rival is built."""
-    import pytorch_metric_learning.miners
-    import pytorch_metric_learning.regularizers
-    from pytorch_metric_learning import losses as losses
+    with optional():
+        import pytorch_metric_learning.miners
+        import pytorch_metric_learning.regularizers
+        from pytorch_metric_learning import losses as losses
 
     return pytorch_metric_learning
 

