@@ -55,7 +55,7 @@ LOSSES: Registry = {  # nn.Module of the options, and of classes and dim where i
     "contrastive": "nearkin.losses.pairs:Contrastive",
     "cross-entropy": "nearkin.losses.classification:CrossEntropy",
     "fisher-nca": "nearkin.losses.fisher:FisherNCA",
-    "graph-refinement": "nearkin.losses.refined:GraphRefinement",
+    "graph-refinement": "nearkin.losses.refinement_options:refinement_from_options",
     "group": "nearkin.losses.group:GroupLoss",
     "lifted-structure": "nearkin.losses.lifted:LiftedStructure",
     "margin": "nearkin.losses.borrowed.rivals:Margin",

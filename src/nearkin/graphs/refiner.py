@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nearkin.graphs.attention import DotProduct
 from nearkin.graphs.build import full
-from nearkin.graphs.edges import edge_features
+from nearkin.graphs.edges import EDGE_START, edge_features
 from nearkin.graphs.graph import Graph, as_graph, as_nodes, neighbour_lists
 from nearkin.names import construct, look_up
 from nearkin.registry import LAYERS
@@ -78,10 +78,15 @@ class Refiner(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.input_linear = input_linear or nn.Identity()
         self.concat = concat
-        self.reads_edges = any(getattr(layer, "edge_dim", 0) for layer in self.layers)
+        edge_dims = [getattr(layer, "edge_dim", 0) for layer in self.layers]
+        self.reads_edges = any(edge_dims)
+        self.edge_dim = next(filter(None, reversed(edge_dims)), EDGE_START)  # E, of the last edges
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        nodes = self.refine(embeddings, labels).nodes
+        return self.output(self.refine(embeddings, labels).nodes)
+
+    def output(self, nodes: list[Tensor]) -> Tensor:
+        """The embedding that the nodes after each layer make: the last, or all side by side."""
         return torch.cat(nodes, 1) if self.concat else nodes[-1]
 
     def refine(self, embeddings: Tensor, labels: Tensor | None = None) -> Refined:

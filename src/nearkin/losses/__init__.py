@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from nearkin.losses.classification import CrossEntropy as CrossEntropy
     from nearkin.losses.classification import NormalisedCrossEntropy as NormalisedCrossEntropy
     from nearkin.losses.fisher import FisherNCA as FisherNCA
+    from nearkin.losses.graph_refinement import GraphRefinement as GraphRefinement
     from nearkin.losses.group import GroupLoss as GroupLoss
     from nearkin.losses.lifted import LiftedStructure as LiftedStructure
     from nearkin.losses.pairs import Contrastive as Contrastive
     from nearkin.losses.protocol import Loss as Loss
     from nearkin.losses.protocol import param_groups as param_groups
     from nearkin.losses.proxy_graph import ProxyGML as ProxyGML
-    from nearkin.losses.refined import GraphRefinement as GraphRefinement
     from nearkin.losses.triplets import RatioTriplet as RatioTriplet
     from nearkin.losses.triplets import Triplet as Triplet
     from nearkin.losses.tuples import NPair as NPair
@@ -55,12 +55,13 @@ OFFERED = (*KNOWN, "num_classes", "embedding_size", "descriptors_dim")
 
 OTHERS = (
     "nearkin.losses.borrowed.named:Borrowed",
+    "nearkin.losses.graph_refinement:GraphRefinement",
     "nearkin.losses.protocol:Loss",
     "nearkin.losses.protocol:param_groups",
     "nearkin.losses.wrap.gradient_cache:cached_backward",
     "nearkin.losses.wrap.memory:Memory",
 )
-"""Public names of `nearkin.losses` that no recipe calls."""
+"""Public names of `nearkin.losses` that no recipe calls by name."""
 
 
 def make(

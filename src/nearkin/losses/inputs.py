@@ -21,7 +21,7 @@ from nearkin.losses.protocol import Mined as Mined
 from nearkin.losses.protocol import renamed
 from nearkin.tensors import at_least_float32, pair_masks
 
-T = TypeVar("T", bound=type)
+T = TypeVar("T", bound=Callable)
 
 
 def checked_labels(labels: Any, embeddings: Tensor, classes: int | None = None) -> Tensor:
@@ -219,15 +219,17 @@ def within(low: float, high: float, **options: float) -> None:
 
 
 def peer_names(loss: T) -> T:
-    """A class decorator: the constructor takes num_classes and embedding_size, too.
+    """A decorator of classes and functions that make a loss: num_classes, embedding_size are taken.
 
     These are pytorch-metric-learning's names for what ours call classes and dim.
     """
-    build: Callable[..., None] = loss.__init__
+    build: Callable[..., Any] = loss.__init__ if isinstance(loss, type) else loss
 
     @wraps(build)
-    def __init__(self: Any, *args: Any, **options: Any) -> None:
-        build(self, *args, **renamed(options))
+    def renaming(*args: Any, **options: Any) -> Any:
+        return build(*args, **renamed(options))
 
-    loss.__init__ = __init__
-    return loss
+    if not isinstance(loss, type):
+        return renaming  # pyright: ignore[reportReturnType]
+    loss.__init__ = renaming
+    return loss  # pyright: ignore[reportReturnType]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nearkin.answers import Answer, Bars, Lines, Table
-from nearkin.losses.refined import as_published, as_released
+from nearkin.losses.refinement_options import as_published, as_released
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
 from nearkin.runs.row import Row

@@ -1,5 +1,6 @@
 """Graph refinement is its formula, term by term; its options reach graph and layers, or fail."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,13 @@ import torch.nn.functional as F
 from batches import batch
 from nearkin import graphs
 from nearkin.losses import make
-from nearkin.losses.refined import SETTINGS, GraphRefinement, as_published, as_released
+from nearkin.losses.graph_refinement import GraphRefinement
+from nearkin.losses.refinement_options import (
+    SETTINGS,
+    as_published,
+    as_released,
+    refinement_from_options,
+)
 from nearkin.tensors import unit
 
 SIZES = [3, 3, 2, 1]
@@ -17,7 +24,7 @@ SIZES = [3, 3, 2, 1]
 
 def built(**options) -> GraphRefinement:
     torch.manual_seed(0)
-    return GraphRefinement(5, 8, **options).double()
+    return refinement_from_options(5, 8, **options).double()
 
 
 def smoothed(logits, labels, smoothing, temperature):
@@ -49,7 +56,7 @@ def test_formula(options):
     x, labels = batch(SIZES, dim=8)
     smoothing, temperature = options.get("smoothing", 0.1), options.get("temperature", 1.0)
     nodes = loss.refiner.refine(unit(x)).nodes
-    outputs = nodes if loss.every else [torch.cat(nodes, 1) if loss.concat else nodes[-1]]
+    outputs = nodes if loss.every else [loss.refiner.output(nodes)]
     expected = options.get("auxiliary", 1.0) * smoothed(
         x @ loss.classifier.weight.T + loss.classifier.bias, labels, smoothing, temperature
     )
@@ -81,6 +88,51 @@ def test_the_edge_loss_tells_kin_from_others(layer, size):
     )
     expected = 0.7 * (terms[off & kin].mean() + terms[off & ~kin].mean()) / 2
     torch.testing.assert_close(found, expected)
+
+
+def test_any_refiner_serves():
+    x, labels = batch(SIZES, dim=8)
+    options: Any = {"layer": "gatv2", "layers": 2, "builder": "knn", "k": 3, "concat": True}
+    flat = built(**options, heads=2, dropout=0.0, input_linear=False, every=False)
+    layers = [graphs.GATv2(8, heads=2) for _ in range(2)]
+    refiner = graphs.Refiner(partial(graphs.knn, k=3), layers, concat=True)
+    loss = GraphRefinement(5, 8, refiner).double()
+    loss.load_state_dict(flat.state_dict())
+    assert loss.refiner is refiner
+    torch.testing.assert_close(loss(x, labels), flat(x, labels))
+
+
+def test_layers_of_many_kinds_follow_one_another():
+    x, labels = batch(SIZES, dim=8)
+    network = graphs.GraphNetwork(8, edge_dim=6)
+    layers = [network, graphs.GAT(8, edges="bias", edge_in=6), graphs.DotProduct(8)]
+    loss = GraphRefinement(5, 8, graphs.Refiner(graphs.full, layers), edge_loss=1.0).double()
+    assert loss.same_class.in_features == 6
+    assert loss(x, labels).isfinite()
+
+
+def test_by_default_the_refiner_is_that_of_the_options():
+    torch.manual_seed(0)
+    loss, flat = GraphRefinement(5, 8).double(), built()
+    loss.load_state_dict(flat.state_dict())
+    x, labels = batch(SIZES, dim=8)
+    torch.testing.assert_close(loss.eval()(x, labels), flat.eval()(x, labels))
+    assert [repr(layer) for layer in loss.refiner.layers] == ["DotProduct(8, dropout=0.1)"]
+    assert repr(loss.refiner.layers) == repr(flat.refiner.layers)
+
+
+def test_the_classifiers_of_refined_nodes_start_small_and_their_neck_has_no_bias():
+    torch.manual_seed(0)
+    loss = GraphRefinement(200, 64)
+    head: Any = loss.heads[0]
+    norm, classifier = head
+    assert classifier.bias is None
+    assert classifier.weight.std().item() == pytest.approx(0.001, rel=0.05)
+    assert not norm.bias.requires_grad
+    assert (norm.bias == 0).all()
+    loss(torch.randn(6, 64), torch.arange(6)).backward()
+    assert norm.bias.grad is None
+    assert norm.weight.grad is not None
 
 
 def test_without_its_graph_it_is_cross_entropy():
