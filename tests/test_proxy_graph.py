@@ -124,6 +124,23 @@ def test_any_sizes(classes, proxies, batch, ratio, positives, mask_proxies, seed
     torch.testing.assert_close(loss(embeddings, labels), expected)
 
 
+def test_released_positives_are_certain_wherever_the_sample_lies():
+    loss = ProxyGML(classes=3, dim=2, proxies=1, ratio=2 / 3).double()
+    with torch.no_grad():
+        loss.proxies.copy_(torch.tensor([[-1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]))
+    x, labels = torch.tensor([[1.0, 0.0]], dtype=torch.double), torch.tensor([0])
+    assert 0 in loss.nearest(x, labels)  # the cosine of its own class is -1, of the others 1
+    assert loss.monitor(x, labels)["class_missing"] == 0
+
+
+def test_proxies_start_uniform_as_in_the_released_code():
+    torch.manual_seed(0)
+    loss = ProxyGML(classes=100, dim=64)  # Kaiming-uniform of (D, C N): the fan is C N
+    bound = 1200**-0.5
+    assert loss.proxies.abs().max().item() == pytest.approx(bound, rel=1e-3)
+    assert loss.proxies.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
+
+
 def test_lengths_of_embeddings_and_proxies_do_not_matter():
     loss, embeddings, labels = example({})
     value = loss(embeddings, labels)

@@ -24,7 +24,7 @@ from nearkin.tensors import inner, place_in_class
 
 @peer_names
 class GroupLoss(nn.Module):
-    """The group loss: each sample believes a class as far as it did, and as its likes do.
+    """The group loss: a sample's belief in a class counts as far as samples like it share it.
 
         W = ReLU(Pearson correlation of the embeddings)                          (B, B)
         P_i = softmax((V x_i + b) / T), or the onehot y_i for an anchor          (B, C)

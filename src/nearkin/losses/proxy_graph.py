@@ -1,4 +1,4 @@
-"""ProxyGML: a few learnable proxies a class, and a k-NN graph that joins each sample to proxies.
+"""ProxyGML: a few learnable proxies for each class, and a k-NN graph from samples to proxies.
 
 Dimensions: B batch, D embedding, C classes, N proxies a class, k proxies that a sample is joined
 to. Proxies lie class by class: N consecutive rows of (C N, D) belong to one class.
@@ -25,8 +25,8 @@ from nearkin.losses.inputs import (
 from nearkin.names import look_up
 from nearkin.tensors import largest, unit
 
-HEAD_START = {"released": 3.0, "printed": 1.0, "none": 0.0}
-"""What similarities to proxies of the true class gain in the choice of k; cosines differ by 2."""
+BONUS = {"released": 3.0, "printed": 1.0, "none": 0.0}
+"""S^pos of each option: what cosines to the true class's proxies gain; cosines differ by 2."""
 
 RATIO = 0.05
 """The released code's share of the proxies that a sample is joined to."""
@@ -46,7 +46,7 @@ class ProxyGML(nn.Module):
     """ProxyGML: each sample's k nearest proxies vote for their classes, each with its cosine.
 
         S = X P^T                        cosines of samples and proxies        (B, C N)
-        I_i = k largest of S_i + S^pos_i     S^pos: a head start for the true class's proxies
+        I_i = k largest of S_i + S^pos_i     S^pos: a bonus for the true class's proxies
         Z_ic = sum of S_ij over proxies j of class c in I_i
         L^s = mean over i of  -log( exp(s Z_iy) / sum over c in M_i of exp(s Z_ic) )
         loss = L^s + weight L^p
@@ -62,8 +62,8 @@ class ProxyGML(nn.Module):
     and they part at exact zeros only. The warm-up, head and proxies alone, is the first epoch in
     print and the second in code.
     Differs, ours from both: embeddings are normalised here; s is new; the softmax has no 1e-8 in
-    its denominator; a ratio that leaves only the true class (as printed: but for cosines that are 1
-    apart, which do not occur at the start) is an error, not a loss of 0.
+    its denominator; a ratio by which only proxies of the true class are chosen, so that the loss
+    would be 0, is an error ("printed" too, where cosines 1 apart could save it).
 
     Args:
         classes: C.
@@ -73,10 +73,10 @@ class ProxyGML(nn.Module):
             released code's 0.05, or 2 / C where classes are few: twice as many as a class has.
         weight: of L^p, lambda; 0 leaves it out.
         positives: S^pos: "released" (certain), "printed" (1) or "none". Without it the true class
-            can be missing from the mask: then its sample costs -log(1e-20) and teaches nothing.
+            can be missing from the mask: then its sample costs -log(1e-20) and has no gradient.
         mask: whether only classes with a chosen proxy compete, or all (Z = 0 where none is).
         mask_proxies: whether L^p chooses k proxies (itself included) and masks as L^s does.
-        scale: s, an inverse temperature; Z lies in [-N, N], so that few proxies want a larger one.
+        scale: s, an inverse temperature; Z lies in [-N, N], so that few proxies need a larger one.
         rate: the learning rate that the proxies ask for (0.3 in the released run on SOP, N = 1).
 
     >>> loss = ProxyGML(classes=100, dim=64)
@@ -107,7 +107,7 @@ class ProxyGML(nn.Module):
         at_least(0, weight=weight, rate=rate)
         above(0, scale=scale)
         ratio = ratio or max(RATIO, 2 / classes)
-        self.head_start = look_up(positives, HEAD_START, "positives")
+        self.bonus = look_up(positives, BONUS, "positives")
         count = classes * proxies
         self.chosen = math.ceil(round(ratio * count, 9))  # 0.07 of 1,200 is 84 and no bit more
         if positives != "none" and mask and self.chosen <= proxies:
@@ -146,7 +146,7 @@ class ProxyGML(nn.Module):
             labels,
             self.per_class,
             self.chosen,
-            self.head_start,
+            self.bonus,
             self.mask,
             self.scale,
         )
@@ -165,7 +165,7 @@ class ProxyGML(nn.Module):
         return torch.stack(losses).sum() / len(proxies)
 
     def rates(self) -> dict[str, float]:
-        """Proxies learn faster than the network."""
+        """The learning rate of the proxies, which learn faster than the network."""
         return {"proxies": self.rate}
 
     @torch.no_grad()
@@ -177,7 +177,7 @@ class ProxyGML(nn.Module):
 
     @torch.no_grad()
     def monitor(self, embeddings: Tensor, labels: Labels) -> dict[str, float]:
-        """What the graph of these samples is like, and whether a class's proxies stay apart.
+        """Shares of the graph of these samples, and how near the proxies of a class lie.
 
         own_chosen      share of the proxies of a sample's class that are chosen
         class_missing   share of the samples with no proxy of their class chosen
@@ -200,11 +200,11 @@ class ProxyGML(nn.Module):
     def nearest(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The proxies (B, k) that samples (B, D) are joined to."""
         similarity = unit(embeddings.to(self.proxies.dtype)) @ unit(self.proxies).T
-        return choose(similarity, labels, self.per_class, self.chosen, self.head_start)
+        return choose(similarity, labels, self.per_class, self.chosen, self.bonus)
 
 
 class Subgraphs(torch.autograd.Function):
-    """ProxyGML.subgraphs, its gradient written out, so that proxies are passed over but 4 times.
+    """`ProxyGML.subgraphs` with its gradient written out, which passes 4 times over the proxies.
 
     With G = dL/dS, |p| the lengths of the raw proxies and P their directions,
         dL/dX = G P,    dL/dp_j = ( sum_i G_ij x_i - (sum_i G_ij S_ij) P_j ) / |p_j|
@@ -221,13 +221,13 @@ class Subgraphs(torch.autograd.Function):
         labels: Tensor,
         per_class: int,
         k: int,
-        head_start: float,
+        bonus: float,
         mask: bool,
         scale: float,
     ) -> Tensor:
         lengths = torch.linalg.vector_norm(proxies, dim=1).clamp_min(1e-12)  # (C N,)
         similarity = (samples @ proxies.T).div_(lengths)  # (B, C N)
-        chosen = choose(similarity, labels, per_class, k, head_start)  # (B, k)
+        chosen = choose(similarity, labels, per_class, k, bonus)  # (B, k)
         near = similarity.gather(1, chosen)
         kind = chosen // per_class  # (B, k): class of each chosen proxy
         own = kind == labels[:, None]
@@ -291,12 +291,12 @@ class OwnVotes(torch.autograd.Function):
         return grad_output * gradient, None, None
 
 
-def choose(similarity: Tensor, labels: Tensor, per_class: int, k: int, head_start: float) -> Tensor:
+def choose(similarity: Tensor, labels: Tensor, per_class: int, k: int, bonus: float) -> Tensor:
     """The k proxies (B, k) of largest similarity (B, C N), those of the true class ahead."""
     rows = torch.arange(len(labels), device=labels.device)
     of_class = similarity.unflatten(1, (-1, per_class))  # (B, C, N), a view
     before = of_class[rows, labels]
-    of_class[rows, labels] = before + head_start
+    of_class[rows, labels] = before + bonus
     chosen = largest(similarity, k)
     of_class[rows, labels] = before
     return chosen

@@ -1,4 +1,4 @@
-"""The builder of seed 2: a convolutional network for small pictures, in one line a layer.
+"""Network: a builder of convolutional networks for small pictures, one line a layer.
 
 Dimensions: B batch, C channels, H x W pixels, D embedding.
 """
@@ -21,7 +21,7 @@ STANDARD = "conv 5 5 2 2 32, conv 5 5 2 2 64, fc 1024, fc 256"  # what small_net
 
 
 class Network(nn.Module):
-    """Seed 2's builder: convolutions, then fully connected layers, then the embedding.
+    """The builder of the n-tuple report: convolutions, fully connected layers, the embedding.
 
         net = Network(28, 28, 1, 2)
         net.add_conv(5, 5, 2, 2, 32).add_conv(5, 5, 2, 2, 64).add_fc(1024).add_fc(256)
@@ -199,7 +199,7 @@ def small_network(
     stages: int = 1,
     levels: str = "each",
 ) -> Network:
-    """Seed 2's network on pictures (C, H, W), one convolution for each of the filters.
+    """The network of the n-tuple report on pictures (C, H, W), one convolution for each filter.
 
     Args:
         filters: of the convolutions in turn, separated by commas.
