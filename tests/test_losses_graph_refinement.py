@@ -222,6 +222,17 @@ def test_every_graph_goes_with_every_layer(builder, layer):
         assert weight.grad.abs().max() > 1e-9
 
 
+@pytest.mark.parametrize("builder", [*graphs.BUILDERS, "knn by a learned similarity"])
+@pytest.mark.parametrize("layer", ["gatv2", "graph-network"])
+def test_embeddings_that_diverged_give_nan_and_no_error(builder, layer):
+    x, labels = batch(SIZES, dim=8)
+    x[3] = torch.nan
+    similarity = "learned" if builder not in graphs.BUILDERS else None
+    loss = built(builder=builder.split()[0], similarity=similarity, layer=layer)
+    assert loss(x, labels).isnan()
+    assert loss(x * torch.nan, labels).isnan()
+
+
 def test_the_temperature_of_a_learned_graph_reaches_its_control():
     x, labels = batch([8] * 5, dim=8)
     degrees = []

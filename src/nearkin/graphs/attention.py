@@ -131,6 +131,7 @@ class AttentionBlock(nn.Module):
         )
 
     def forward(self, nodes: Any, graph: Any = None, edges: Any = None) -> Any:
+        """Nodes (B, D) and edges after the layer; called with nodes alone, the nodes alone."""
         nodes, checked, edges = self.inputs(nodes, graph, edges)
         value = self.value(nodes)
         weights = self.drop(self.weigh(nodes, value, checked, edges))
@@ -232,6 +233,7 @@ class NoEdges(nn.Module):
         self.text = call_text(self, dim, **options)
 
     def forward(self, nodes: Any, graph: Any = None, edges: Any = None) -> Any:
+        """Nodes (B, D) and edges after the layer; called with nodes alone, the nodes alone."""
         nodes, _, _ = self.block.inputs(nodes, graph, None)
         itself = Graph.from_lists(torch.arange(len(nodes), device=nodes.device)[:, None])
         after, _ = self.block(nodes, itself)

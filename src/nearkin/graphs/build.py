@@ -264,7 +264,7 @@ def sparsemax(scores: Tensor) -> Tensor:
     ordered = scores.sort(-1, descending=True).values
     rank = torch.arange(1, scores.shape[-1] + 1, dtype=scores.dtype, device=scores.device)
     excess = ordered.cumsum(-1) - 1
-    size = (rank * ordered > excess).sum(-1, keepdim=True)  # of the support
+    size = (rank * ordered > excess).sum(-1, keepdim=True).clamp_min(1)  # of the support; 0 of NaN
     return (scores - excess.gather(-1, size - 1) / size).clamp_min(0)
 
 

@@ -66,16 +66,16 @@ class Graph:
 
     @classmethod
     def weighted(cls, weights: Any) -> Graph:
-        """The graph of the weights (B, B) above 0, to which gradients flow.
+        """The graph of the weights (B, B) above 0, to which gradients flow; NaN stays NaN.
 
         >>> Graph.weighted([[1.0, 0.5], [0.0, 1.0]])
         Graph(2 nodes, 3 edges, weighted matrix)
         """
         weights = square(weights)
         weights = weights if weights.is_floating_point() else weights.float()
-        if not bool(((weights >= 0) & weights.isfinite()).all()):
+        if bool(((weights < 0) | weights.isinf()).any()):
             raise ValueError("the weights of a graph must be finite numbers of 0 or more")
-        graph = cls.from_matrix(weights.detach() > 0)
+        graph = cls.from_matrix(weights.detach() != 0)
         return replace(graph, weights=torch.where(torch.diag(graph.alone), 1, weights))
 
     @classmethod

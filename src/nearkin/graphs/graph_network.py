@@ -71,6 +71,7 @@ class GraphNetwork(nn.Module):
         )
 
     def forward(self, nodes: Any, graph: Any = None, edges: Any = None) -> Any:
+        """Nodes (B, D) and edges after the layer; called with nodes alone, the nodes alone."""
         nodes = as_nodes(nodes, self.listener.weight)
         checked = as_graph(graph, nodes)
         edges = as_edges(edges, nodes, checked, self.edge_start)
