@@ -7,7 +7,7 @@ import numpy as np
 
 from finished import finished
 from nearkin.answers import Bars, Line, Lines, Matrix
-from nearkin.data.sources import may_show
+from nearkin.data.terms import may_show
 from nearkin.measure.statistics import Estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Data, Epoch, Files, Machine, Metrics, Row

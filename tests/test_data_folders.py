@@ -1,5 +1,8 @@
 """Claim: class folders and Omniglot become class-disjoint splits, or one line says why not."""
 
+import os
+import unicodedata
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from PIL import Image
 
 from nearkin.data import load
 from nearkin.data.photographs import Photographs
+from nearkin.data.sets.catalogue import with_labels
 from nearkin.data.soundness import check
 
 
@@ -51,8 +55,15 @@ def test_train_and_test_folders(tmp_path):
     assert len(shared.train) == len(shared.query) == 6
 
     folders(tmp_path / "train", ["c", "d"])
-    with pytest.raises(ValueError, match="must be disjoint, but share 2"):
-        load(f"folder:{tmp_path}")
+    known = load(f"folder:{tmp_path}")  # a class may be missing from the test
+    assert known.shared_classes
+    assert (len(known.train.classes), known.query.classes) == (4, ("a", "b"))
+
+    folders(tmp_path / "test", ["new"])
+    mixed = load(f"folder:{tmp_path}")
+    assert mixed.mixed_classes
+    assert not mixed.shared_classes
+    assert mixed.variant.endswith("2 of 3 test classes are known")
 
 
 def test_what_is_beside_the_class_folders_is_said_not_to_be_used(tmp_path):
@@ -94,8 +105,8 @@ def test_a_validation_folder_without_test_is_tested_on(tmp_path, part):
 def test_parts_that_are_no_split_are_not_taken_for_classes(tmp_path, parts, got):
     for part in parts:
         folders(tmp_path / part, ["a", "b"])
-    wanted = r"wanted class folders, or train/ beside test/ or val/ \(one of each\)"
-    with pytest.raises(ValueError, match=rf"{wanted} with class folders, got {got}; "):
+    wanted = r"wanted class folders, or train/ beside test/, val/, or query/ with gallery/"
+    with pytest.raises(ValueError, match=rf"{wanted} .* with class folders, got {got}; "):
         load(f"folder:{tmp_path}")
 
 
@@ -104,10 +115,7 @@ def test_a_class_may_be_called_train_but_pictures_are_no_part(tmp_path):
     draw(tmp_path / "train" / "steam" / "0.png", 3)
     assert load(f"folder:{tmp_path}").query.classes == ("train",)
     folders(tmp_path, ["val"])
-    with (
-        pytest.warns(UserWarning, match="only train/ and val/ are used, not 2 beside"),
-        pytest.raises(ValueError, match=r"no class folders with pictures in .*val$"),
-    ):
+    with pytest.raises(ValueError, match=r"no class folders with pictures in .*val$"):
         load(f"folder:{tmp_path}")
 
 
@@ -204,3 +212,141 @@ def test_a_root_without_omniglot(tmp_path):
     draw(tmp_path / "images_background" / "Greek" / "character01" / "1.png", 0)
     with pytest.raises(ValueError, match="no images_evaluation"):
         load("omniglot", tmp_path)
+
+
+def groups(root):
+    """Two groups of four kinds each: birds/birds0, ..., fish/fish3."""
+    for group in ("birds", "fish"):
+        folders(root / group, [f"{group}{i}" for i in range(4)])
+    return root
+
+
+def test_folders_in_folders_are_an_error_that_shows_the_readings(tmp_path):
+    groups(tmp_path)
+    with pytest.raises(ValueError, match=r"pictures of birds/ lie in folders below it") as error:
+        load(f"folder:{tmp_path}")
+    assert f"top:{tmp_path} takes birds for a class (2 classes in" in str(error.value)
+    assert f"nested:{tmp_path} each folder inside (8 classes)" in str(error.value)
+    for reading, names in (
+        ("top", ("birds",)),
+        ("parent", ("birds0", "birds1", "birds2", "birds3")),
+        ("nested", tuple(f"birds/birds{i}" for i in range(4))),
+    ):
+        splits = load(f"{reading}:{tmp_path}")
+        assert splits.train.classes == names
+        assert splits.variant == f"all 12 x 10 px, classes by {reading} folders"
+        assert with_labels(str(tmp_path), reading) == f"{reading}:{tmp_path}"
+    parts = tmp_path / "parts"
+    groups(parts / "train")
+    groups(parts / "test")
+    with pytest.raises(ValueError, match="train/birds for a class|train"):
+        load(f"folder:{parts}")
+    shared = load(f"nested:{parts}")
+    assert shared.shared_classes
+    assert shared.query.classes[0] == "birds/birds0"
+
+
+def test_one_folder_more_on_the_way_leaves_no_doubt(tmp_path):
+    folders(tmp_path, ["a/images", "b/images"])
+    draw(tmp_path / "b" / "front.png", 3)
+    assert load(f"folder:{tmp_path}").train.classes == ("a",)
+
+
+@pytest.mark.parametrize(
+    "parts", [("training", "testing"), ("Train", "dev"), ("TRAINING", "Query", "Gallery")]
+)
+def test_parts_by_other_names(tmp_path, parts):
+    for part in parts:
+        folders(tmp_path / part, ["a", "b", "c"])
+    splits = load(f"folder:{tmp_path}")
+    assert len(splits.train.classes) == len(splits.query.classes) == 3
+    assert (splits.gallery is splits.query) == (len(parts) == 2)
+
+
+def test_links_to_folders_are_followed_and_circles_are_not(tmp_path):
+    root = folders(tmp_path / "d", ["a", "b"], count=2)
+    for name in ("a", "b"):
+        folders(tmp_path / "more", [name], count=5, size=(12, 10))
+        (root / name / "more").symlink_to(tmp_path / "more" / name)
+        (root / name / "again").symlink_to(root)
+    splits = load(f"folder:{root}")
+    assert len(splits.train) == len(splits.query) == 7
+    assert any("links in a circle" in line for line in splits.unused)
+
+
+def test_class_names_are_one_in_every_form_of_unicode(tmp_path):
+    for name in ("café", "naïve"):
+        folders(tmp_path / "train", [unicodedata.normalize("NFC", name)])
+        folders(tmp_path / "test", [unicodedata.normalize("NFD", name)])
+    splits = load(f"folder:{tmp_path}")
+    assert splits.shared_classes
+    assert splits.query.classes == ("café", "naïve")
+    odd = os.fsdecode(b"\xff\xfe")
+    folders(tmp_path / "odd", [odd, "plain"])
+    names = load(f"folder:{tmp_path / 'odd'}")
+    assert {*names.train.classes, *names.query.classes} == {"plain", r"\xff\xfe"}
+    assert str(names.query.names).isprintable()
+
+
+def test_what_systems_leave_is_neither_class_nor_picture(tmp_path):
+    folders(tmp_path, ["a", "b"])
+    for left in ("__MACOSX/a/._0.png", "@eaDir/a/0.png", "a/@eaDir/0.png/thumb.jpg", ".x/0.png"):
+        draw(tmp_path / left, 3, mode="RGB")
+    (tmp_path / "a" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "desktop.ini").write_bytes(b"x")
+    splits = load(f"folder:{tmp_path}")
+    assert len(splits.train) == len(splits.query) == 3
+    assert any("hidden" in line for line in splits.unused)
+
+
+def test_formats_that_are_not_read_are_told(tmp_path, monkeypatch):
+    folders(tmp_path, ["a", "b"])
+    for name in ("a/IMG_1.CR2", "b/film.MOV", "b/notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"left out 1 \.cr2, 1 \.mov$"):
+        splits = load(f"folder:{tmp_path}")
+    assert splits.unused == ("1 .cr2", "1 .mov", "1 .txt")
+    with pytest.warns(UserWarning):
+        assert "not used: 1 .txt" in str(check(f"folder:{tmp_path}"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    (tmp_path / "a" / "IMG_2.HEIC").write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"1 \.heic, .*pip install nearkin\[heic\]"):
+        load(f"folder:{tmp_path}")
+
+
+def test_a_class_without_a_readable_picture_is_told_and_not_counted(tmp_path):
+    folders(tmp_path, list("abcdef"))
+    for name in ("b", "f"):
+        for i in range(3):
+            (tmp_path / name / f"{i}.png").write_bytes(b"")
+    with pytest.warns(UserWarning) as told:
+        splits = load(f"folder:{tmp_path}", skip_bad=True)
+    assert splits.train.classes == ("a", "c")
+    assert splits.query.classes == ("d", "e")
+    assert splits.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    lost = [str(w.message) for w in told if "classes are left out" in str(w.message)]
+    assert ["1 of 3 classes" in text for text in lost] == [True, True]
+    assert "such as b" in lost[0]
+
+
+def test_a_persons_own_pictures_may_be_shown_unless_they_are_private(tmp_path):
+    folders(tmp_path, ["CUB_200_2011", "cars_train"])
+    assert load(f"folder:{tmp_path}").showable
+    assert not load(f"folder:{tmp_path}", private=True).showable
+    (tmp_path / "image_class_labels.txt").write_text("1 1")  # the lists of CUB lie there
+    with pytest.warns(UserWarning, match="not 1 beside"):
+        assert not load(f"folder:{tmp_path}").showable
+
+
+@pytest.mark.parametrize("name", ["{}", "{}/", "folder:{}"])
+def test_a_path_alone_is_a_data_set(tmp_path, monkeypatch, name):
+    folders(tmp_path / "photos", ["a", "b"])
+    assert len(load(name.format(tmp_path / "photos")).train) == 3
+    monkeypatch.chdir(tmp_path)
+    assert len(load(name.format("photos")).train) == 3
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(load(name.format("~/photos")).train) == 3
+    with pytest.raises(ValueError, match="did you mean"):
+        load("phootos")
+    with pytest.raises(ValueError, match="no such folder"):
+        load("absent/photos")

@@ -8,7 +8,7 @@ import pytest
 
 from finished import finished
 from nearkin.answers import BatchGraphs
-from nearkin.data.sources import may_show
+from nearkin.data.terms import may_show
 from nearkin.report import batch_graphs, pictures
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from nearkin.answers import Answer, BatchGraphs, Gallery, Maps
-from nearkin.data.sources import may_show
+from nearkin.data.terms import may_show
 from nearkin.report import batch_graphs, kept, views, write_page
 from nearkin.runs import evaluate
 from nearkin.runs.engine import Place, run
@@ -114,6 +114,7 @@ def test_large_pictures_of_one_size_are_kept_small_and_small_ones_as_they_are(tm
 def test_pictures_of_others_are_never_kept(photographs, tmp_path):
     theirs = tmp_path / "CUB_200_2011" / "images"
     shutil.copytree(photographs, theirs)
+    (theirs.parent / "image_class_labels.txt").write_text("1 1")  # as only CUB has it
     (tmp_path / "birds").symlink_to(theirs)
     below = Place(root=str(theirs.parent), device="cpu", threads=1)
     for data, place in ((theirs, CPU), (tmp_path / "birds", CPU), ("images", below)):

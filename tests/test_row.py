@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finished import finished, validated, watched
-from nearkin.data.sources import may_show
+from nearkin.data.terms import may_show
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import (
     SCHEMA,

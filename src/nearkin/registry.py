@@ -16,16 +16,20 @@ from typing import Any
 
 Registry = dict[str, Any]
 
-DATASETS: Registry = {  # (Request) -> Splits; folder and features take a path after a colon
+DATASETS: Registry = {  # (Request) -> Splits; the last ones take a path after a colon
     "mnist-5k": "nearkin.data.sets.digits:mnist_5k",
     "mnist": "nearkin.data.sets.digits:mnist",
     "fashion-mnist": "nearkin.data.sets.digits:fashion_mnist",
-    "omniglot": "nearkin.data.sets.folders:omniglot",
+    "omniglot": "nearkin.data.sets.omniglot:omniglot",
     "cub": "nearkin.data.sets.benchmarks:load_cub",
     "cars": "nearkin.data.sets.benchmarks:load_cars",
     "sop": "nearkin.data.sets.benchmarks:load_sop",
     "inshop": "nearkin.data.sets.benchmarks:load_inshop",
     "folder": "nearkin.data.sets.folders:folder",
+    "nested": "nearkin.data.sets.folders:nested",
+    "parent": "nearkin.data.sets.folders:parent",
+    "top": "nearkin.data.sets.folders:top",
+    "csv": "nearkin.data.sets.tables:table",
     "features": "nearkin.data.sets.features:features",
 }
 BACKBONES: Registry = {  # (input_shape, dim, **options) -> Backbone; timm takes a name too

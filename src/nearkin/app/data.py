@@ -12,6 +12,7 @@ def data(
     act: Positional[Literal["where", "unpack", "check"]],
     name: Positional[str],
     root: Path | None = None,
+    labels: Literal["", "nested", "parent", "top"] = "",
 ) -> None:
     """Say where to get a data set, unpack its archive, or check its files.
 
@@ -21,12 +22,18 @@ def data(
 
     Example: nearkin data check cub --root DIR
 
+    Example: nearkin data check photos/ --labels nested
+
     Args:
         act: where, unpack or check.
-        name: a data set from `nearkin list`; of unpack, a zip or tar archive.
+        name: a data set from `nearkin list`, or a folder, .csv or .npz file; of unpack, a zip or tar
+            archive.
         root: folder of the data sets; by default NEARKIN_DATA, else ./data.
+        labels: which folders on the way to a picture name its class: all (nested), the last
+            (parent) or the first (top); by default the first, and an error where that is in doubt.
     """
     from nearkin.data import check, default_root, unpack, where
+    from nearkin.data.sets.catalogue import with_labels
 
     if act == "where":
         print(where(name))
@@ -35,7 +42,7 @@ def data(
         unpack(Path(name), root or default_root())
         print(f"{name}: unpacked into {root or default_root()}")
         return
-    verdict = check(name, root)
+    verdict = check(with_labels(name, labels), root)
     print(verdict)
     if not verdict.sound:
         raise SystemExit(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,13 +26,16 @@ class Machine:
     """fetch a data set that is missing, where that can be done"""
     skip_bad: bool = False
     """leave out pictures that cannot be read, and count them"""
+    private: bool = False
+    """copy no picture of one's own folder into results and pages"""
 
     def place(self) -> Place:
         """The machine as the engine takes it."""
         from nearkin.runs.engine import Place
 
         root = str(self.root) if self.root else None
-        return Place(root, self.device, self.download, self.skip_bad, self.threads)
+        place = Place(root, self.device, self.download, self.skip_bad, self.threads)
+        return replace(place, private=self.private)
 
 
 @dataclass(frozen=True)

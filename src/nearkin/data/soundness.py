@@ -63,6 +63,7 @@ def loaded_facts(name: str, root: str | Path | None) -> list[tuple[bool, str]]:
         whole = WHOLE.get(name, {}).get(part, there)
         instead = "" if there == whole else f" instead of {whole[0]:,} of {whole[1]:,}"
         facts.append((not instead, f"{part}: {there[0]:,} items of {there[1]:,} classes{instead}"))
+    facts += [(True, f"not used: {line}") for line in splits.unused]
     return [*facts, (True, splits.variant)]
 
 

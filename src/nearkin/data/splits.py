@@ -56,9 +56,11 @@ class Splits:
 
     gallery is the same object as query where each item is searched among all the others.
     variant says what the pictures are ("full frames, short side 128 px"): it stands beside results.
-    shared_classes: training has every class of the test set (MNIST), in the same numbering.
+    shared_classes: training has every class of the test set (MNIST).
     mixed_classes: some test classes are those of training, and others new: both are reported apart.
     Otherwise no class of query or gallery may stand in train.
+    showable: pictures may be copied into results and shown there.
+    unused: what stands beside the data and is not used, a line each.
     """
 
     name: str
@@ -68,6 +70,8 @@ class Splits:
     variant: str = ""
     shared_classes: bool = False
     mixed_classes: bool = False
+    showable: bool = False
+    unused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.shared_classes or self.mixed_classes:

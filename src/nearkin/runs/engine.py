@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from nearkin.data import Splits, load
-from nearkin.data.sources import may_show
 from nearkin.files import write_whole
 from nearkin.losses.protocol import can_monitor
 from nearkin.measure import VERSIONS, confusion
@@ -53,6 +52,7 @@ class Place:
     skip_bad: bool = False
     threads: int = 0  # of each process; 0: torch's own choice
     save_seconds: float = SAVE_SECONDS
+    private: bool = False  # no picture of one's own is copied into results
 
     def __post_init__(self) -> None:
         if not 0 <= self.threads <= MOST_THREADS:
@@ -78,14 +78,16 @@ class Result:
 
 
 @lru_cache(maxsize=2)
-def data(name: str, root: str | None, download: bool, skip_bad: bool, size: int) -> Splits:
+def data(
+    name: str, root: str | None, download: bool, skip_bad: bool, size: int, private: bool = False
+) -> Splits:
     """A data set, kept for the next run that wants the same one."""
-    return load(name, root, download=download, skip_bad=skip_bad, size=size)
+    return load(name, root, download=download, skip_bad=skip_bad, size=size, private=private)
 
 
 def splits_of(recipe: Recipe, place: Place) -> Splits:
     """The data set of a recipe."""
-    return data(recipe.data, place.root, place.download, place.skip_bad, recipe.size)
+    return data(recipe.data, place.root, place.download, place.skip_bad, recipe.size, place.private)
 
 
 def run(
@@ -302,7 +304,7 @@ def described(splits: Splits) -> Data:
         name=splits.name,
         variant=splits.variant,
         left_out=pictures_left_out(splits.variant),
-        showable=may_show(splits.name),
+        showable=splits.showable,
         shared_classes=splits.shared_classes,
         train_images=len(splits.train),
         train_classes=len(splits.train.classes),

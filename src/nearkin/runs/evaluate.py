@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from nearkin.data import Splits
-from nearkin.data.sources import may_show
 from nearkin.data.splits import in_classes_of, places_in
 from nearkin.data.transforms import Pictures, centred
 from nearkin.files import write_whole
@@ -135,7 +134,7 @@ def keep_attention(path: Path, run: Run, classes: int = 6) -> bool:
     are no pictures, or none to be shown, or the loss has no attention.
     """
     inputs = run.splits.train.inputs
-    if not (may_show(run.splits.name) and hasattr(run.loss, "attention")):
+    if not (run.splits.showable and hasattr(run.loss, "attention")):
         return False
     labels = run.splits.train.labels[run.first_batch]
     attention = run.loss.attention(run.embed_first_batch(), labels.to(run.device))
@@ -166,7 +165,7 @@ def keep_embeddings(path: Path, run: Run, embeddings: Tensor) -> None:
         "names": np.array(query.names),
         "metric": np.array(nearness(run)),
     }
-    if may_show(run.splits.name):
+    if run.splits.showable:
         index = torch.arange(len(query))[:: max(1, -(-len(query) // PICTURES))]
         arrays |= {"pictures": thumbnails(query.inputs[index]), "picture_index": index.numpy()}
     # floats hardly shrink, and take as long as training to try

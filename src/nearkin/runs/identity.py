@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from nearkin.data.sets.catalogue import spelled
 from nearkin.names import Plain, without_defaults
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def named(data: str) -> str:
     >>> named("features:/a/x.npz"), named("folder:b/birds/"), named("cub")
     ('features:x.npz', 'folder:birds', 'cub')
     """
-    kind, colon, path = data.partition(":")
+    kind, colon, path = spelled(data).partition(":")
     if not colon:
         return data
     name = PurePath(path).name

@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nearkin.data.sets.listings import LEFT_OUT
-from nearkin.data.sources import may_show
+from nearkin.data.terms import may_show
 from nearkin.names import unknown
 from nearkin.runs.recipe import DEFAULTS, Recipe
 

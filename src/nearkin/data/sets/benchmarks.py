@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from nearkin.data.pictures import ENDINGS
-from nearkin.data.sets.listings import Listing, assembled
+from nearkin.data.request import Request, folder_with
+from nearkin.data.sets.listings import Listing, assembled, in_halves
 from nearkin.data.sets.manifests import differences
-from nearkin.data.sources import Request, folder_with
-from nearkin.data.splits import Split, Splits, halves
+from nearkin.data.splits import Split, Splits
 from nearkin.data.transforms import sides
 from nearkin.extras import optional
 
@@ -114,7 +114,7 @@ def cub(root: Path) -> Lists:
         sizes = {number: size for number, _, _, *size in table(marked, int, *kinds_of_box)}
         refuse_mismatch("image", marked, sizes, "images.txt", images)
         boxes = {images[number]: (width, height) for number, (width, height) in sizes.items()}
-    return Lists(base, "official", by_halves("cub", pairs, names), boxes)
+    return Lists(base, "official", in_halves("cub", Listing.of(pairs, names)), boxes)
 
 
 def cars(root: Path) -> Lists:
@@ -137,7 +137,7 @@ def cars(root: Path) -> Lists:
             for path in sorted(kind.iterdir())
             if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
         ]
-        return Lists(base, "class folders", by_halves("cars", pairs))
+        return Lists(base, "class folders", in_halves("cars", Listing.of(pairs)))
     if marker == "cars_annos.mat":
         layout, meta = "car_ims", base / marker
         entries = annotated(base / marker, "relative_im_path")
@@ -153,7 +153,7 @@ def cars(root: Path) -> Lists:
     boxes = {file: box for file, _, box in entries}
     names = {number: str(name) for number, name in enumerate(matlab(meta, "class_names"), 1)}
     refuse_mismatch("class", meta, names, "the annotations", {kind for _, kind in pairs})
-    return Lists(base, layout, by_halves("cars", pairs, names), boxes)
+    return Lists(base, layout, in_halves("cars", Listing.of(pairs, names)), boxes)
 
 
 def sop(root: Path) -> Lists:
@@ -203,15 +203,6 @@ load_cub = partial(retrieval, "cub")
 load_cars = partial(retrieval, "cars")
 load_sop = partial(retrieval, "sop")
 load_inshop = partial(retrieval, "inshop")
-
-
-def by_halves(
-    name: str, pairs: Iterable[tuple[str, Any]], names: Mapping[Any, str] | None = None
-) -> dict[str, Listing]:
-    """The first half of the classes to train on and the second to test on, as the field does."""
-    whole = Listing.of(pairs, names)
-    first, rest = halves(len(whole.classes), name)
-    return {"train": whole.of_classes(first), "query": whole.of_classes(rest)}
 
 
 def refuse_split_by_images(name: str, root: Path, *below: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.data.sources import Request
+from nearkin.data.request import Request
 from nearkin.data.splits import Split, Splits
 from nearkin.extras import optional
 
@@ -53,7 +53,8 @@ def mnist_5k(request: Request) -> Splits:
         return Split(pictures[indices], digits[indices], DIGITS, names)
 
     test = split(order[:, 400:])
-    return Splits("mnist-5k", split(order[:, :400]), test, test, "28 px, 4,000 + 1,000", True)
+    train, variant = split(order[:, :400]), "28 px, 4,000 + 1,000"
+    return Splits("mnist-5k", train, test, test, variant, shared_classes=True, showable=True)
 
 
 def mnist(request: Request) -> Splits:
@@ -88,7 +89,7 @@ def idx_splits(name: str, folder: str, classes: tuple[str, ...], request: Reques
             raise ValueError(f"{name}: could not be downloaded ({error})") from None
         return idx_splits(name, folder, classes, Request(request.root, size=request.size))
     train, test = (idx_split(images, labels, classes) for images, labels in files)  # type: ignore
-    return Splits(name, train, test, test, "28 px", True)
+    return Splits(name, train, test, test, "28 px", shared_classes=True, showable=True)
 
 
 def idx_file(raw: Path, name: str) -> Path | None:

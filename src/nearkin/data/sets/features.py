@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.data.sources import Request
+from nearkin.data.request import Request
 from nearkin.data.splits import Split, Splits, chosen_classes, halves
 
 PARTS = ("train", "query", "gallery")

@@ -1,140 +1,147 @@
-"""Pictures in folders: a person's own, folder:PATH, and Omniglot's alphabets."""
+"""folder:PATH: a person's own pictures in folders, whose names are their classes."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from dataclasses import replace
-from glob import glob
-from pathlib import Path
+from functools import partial
+from pathlib import PurePosixPath
 
-from torch import Tensor
+from nearkin.data.pictures import HEIC
+from nearkin.data.request import Request
+from nearkin.data.sets.listings import Listing, assembled, in_halves
+from nearkin.data.sets.tree import Tree, classes_of, doubt, hidden, walk
+from nearkin.data.splits import Splits
+from nearkin.data.terms import holds_others_pictures
 
-from nearkin.data.pictures import ENDINGS
-from nearkin.data.sets.listings import Listing, assembled
-from nearkin.data.sources import Request, folder_with
-from nearkin.data.splits import Split, Splits, halves
+PARTS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "query": ("query", "queries", "probe"),
+    "gallery": ("gallery",),
+    "val": ("val", "valid", "validation", "dev"),
+}
+"""Which part a folder of class folders is, by its name in any case."""
+PART_OF = {name: part for part, names in PARTS.items() for name in names}
+LAYOUT = (
+    "wanted class folders, or train/ beside test/, val/, or query/ with gallery/ (one of each) "
+    "with class folders"
+)
 
-PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-"""What a folder of class folders may be called, in any case, and which part it then is."""
-LAYOUT = "wanted class folders, or train/ beside test/ or val/ (one of each) with class folders"
 
-
-def folder(request: Request) -> Splits:
+def folder(request: Request, reading: str = "") -> Splits:
     """A folder of class folders, or one that holds train/ and test/ with class folders each.
 
-    Without train/ and test/ the first half of the sorted classes trains and the rest tests. With
-    them the two may have the same classes, or must have none in common. Where val/ (or valid/,
-    validation/) stands in place of test/, it is tested on; beside test/ it is not used. The variant
-    says so.
+    Without train/ and test/ the first half of the sorted classes trains and the rest tests. Where
+    val/ stands in place of test/, it is tested on; beside test/ it is not used. query/ and gallery/
+    stand in place of test/ as well. The variant says so.
+
+    Args:
+        reading: which folder on the way to a picture names its class: "top", the first; "parent",
+            the last; "nested", all of them, as fish/trout. By default the first, and an error
+            where folders in folders leave a doubt.
     """
     root = request.root
-    name = f"folder:{root}"
+    name = f"{reading or 'folder'}:{root}"
     if not root.is_dir():
         raise ValueError(f"{name}: no such folder")
-    entries = [path for path in sorted(root.iterdir()) if not path.name.startswith(".")]
-    parts = parts_among(entries, name)
-    used = [parts["train"], parts.get("test") or parts["val"]] if parts else []
-    beside = [p.name for p in entries if (p.name not in used if parts else not p.is_dir())]
-    if beside:
-        said = " and ".join(f"{part}/" for part in used) or "class folders"
-        warnings.warn(
-            f"{name}: only {said} are used, not {len(beside)} beside, such as {beside[0]}",
-            stacklevel=2,
-        )
-    if parts:
-        train, test = (listed(name, root, part) for part in used)
-        variant = f"{parts['val']}/ not used" if "val" in parts else ""
-        return assembled(
-            name,
-            root,
-            {"train": train, "query": test},
-            request,
-            variant=variant if "test" in parts else f"tested on {parts['val']}/",
-            shared_classes=train.classes == test.classes,
-        )
-    whole = listed(name, root)
-    first, rest = halves(len(whole.classes), name)
-    listings = {"train": whole.of_classes(first), "query": whole.of_classes(rest)}
-    return assembled(name, root, listings, request)
+    tree = walk(root)
+    if not tree.pictures:
+        raise ValueError(f"{name}: no class folders with pictures in {root}{unread(tree)}")
+    parts = parts_among(tree, name)
+    used = used_parts(parts)
+    if used:
+        listings = {split: listed(name, tree, reading, part) for split, part in used.items()}
+    else:
+        listings = in_halves(name, listed(name, tree, reading, ""))
+    unused = tell_unused(name, tree, used)
+    variants = [f"classes by {reading} folders"] if reading else []
+    variant = ", ".join([*variants, *variant_of(parts, used)])
+    showable = not (request.private or holds_others_pictures(root))
+    return assembled(
+        name, root, listings, request, variant=variant, unused=unused, showable=showable
+    )
 
 
-def parts_among(entries: list[Path], name: str) -> dict[str, str]:
-    """The folder of each part, train and at least one of test and val; none among class folders.
+nested, parent, top = (partial(folder, reading=reading) for reading in ("nested", "parent", "top"))
+
+
+def parts_among(tree: Tree, name: str) -> dict[str, str]:
+    """The folder of each part; none where the folders are classes.
 
     One alone is a class where it holds pictures, and an error where it holds folders.
     """
-    named = [path for path in entries if path.is_dir() and path.name.lower() in PARTS]
-    parts = {PARTS[path.name.lower()]: path.name for path in named}
-    apart = "train" in parts and len(parts) > 1
-    if not apart and not any(holds_only_folders(path) for path in named):
+    tops = dict.fromkeys(path.split("/")[0] for path in tree.pictures if "/" in path)
+    named = [top for top in tops if top.lower() in PART_OF]
+    parts = {PART_OF[top.lower()]: top for top in named}
+    tested = bool({"test", "val"} & set(parts)) or {"query", "gallery"} <= set(parts)
+    apart = "train" in parts and tested
+    flat = {PurePosixPath(path).parent.as_posix() for path in tree.pictures}
+    if not apart and all(top in flat for top in named):
         return {}
     if not apart or len(parts) < len(named):
-        got = " and ".join(f"{path.name}/" for path in named)
+        got = " and ".join(f"{top}/" for top in named)
         raise ValueError(f"{name}: {LAYOUT}, got {got}; a class of that name wants another")
     return parts
 
 
-def holds_only_folders(folder: Path) -> bool:
-    """Whether there are folders in it, and no pictures."""
-    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    pictures = any(path.suffix.lower() in ENDINGS for path in inside if path.is_file())
-    return any(path.is_dir() for path in inside) and not pictures
+def used_parts(parts: dict[str, str]) -> dict[str, str]:
+    """Split -> the folder that it is read from."""
+    if not parts:
+        return {}
+    if {"query", "gallery"} <= set(parts) and "test" not in parts:
+        return {split: parts[split] for split in ("train", "query", "gallery")}
+    return {"train": parts["train"], "query": parts.get("test") or parts["val"]}
 
 
-def listed(name: str, root: Path, below: str = "") -> Listing:
-    """The pictures in the class folders of root/below, sorted; class folders must not be empty."""
-    pairs = []
-    for kind in sorted(path for path in (root / below).iterdir() if path.is_dir()):
-        if kind.name.startswith("."):
-            continue
-        found = [
-            path
-            for path in sorted(kind.rglob("*"))
-            if path.suffix.lower() in ENDINGS and not hidden(path.relative_to(kind))
-        ]
-        if not found:
-            raise ValueError(f"{name}: no pictures in {kind}")
-        pairs += [(path.relative_to(root).as_posix(), kind.name) for path in found]
+def variant_of(parts: dict[str, str], used: dict[str, str]) -> list[str]:
+    """What the variant says of the parts: val/ tested on, or parts that are not used."""
+    if parts and used["query"] == parts.get("val"):
+        return [f"tested on {parts['val']}/"]
+    return [f"{part}/ not used" for part in parts.values() if part not in used.values()]
+
+
+def listed(name: str, tree: Tree, reading: str, below: str) -> Listing:
+    """The pictures of one part with their classes."""
+    here = [path for path in tree.pictures if not below or path.startswith(f"{below}/")]
+    where = tree.root / below
+    if not reading and (group := doubt(here, below)):
+        first, every = (
+            len({kind for _, kind in classes_of(here, way, below)}) for way in ("top", "nested")
+        )
+        at = f"{below}/{group}" if below else group
+        raise ValueError(
+            f"{name}: the pictures of {at}/ lie in folders below it: top:{tree.root} takes "
+            f"{group} for a class ({first} classes in {where}), nested:{tree.root} each folder "
+            f"inside ({every} classes), parent:{tree.root} each by its own name alone"
+        )
+    pairs = classes_of(here, reading or "top", below)
     if not pairs:
-        raise ValueError(f"{name}: no class folders with pictures in {root / below}")
+        raise ValueError(f"{name}: no class folders with pictures in {where}")
+    named = {PurePosixPath(path).relative_to(below).parts[0] for path, _ in pairs}
+    for path in sorted(where.iterdir()):
+        if path.is_dir() and not hidden(path.name) and path.name not in named:
+            raise ValueError(f"{name}: no pictures in {path}{unread(tree)}")
     return Listing.of(pairs)
 
 
-def hidden(path: Path) -> bool:
-    """Whether it, or a folder on its way, is none that a person put there: thumbnails and the like.
-
-    >>> hidden(Path("a/b.jpg")), hidden(Path("a/.thumbnails/b.jpg")), hidden(Path("._b.jpg"))
-    (False, True, True)
-    """
-    return any(part.startswith(".") for part in path.parts)
+def unread(tree: Tree) -> str:
+    """Which pictures are there in formats that are not read, in words; "" where there are none."""
+    found = ", ".join(f"{count:,} {kind}" for kind, count in sorted(tree.unread.items()))
+    advice = " (pip install nearkin[heic] reads those of phones)" if set(tree.unread) & HEIC else ""
+    return f"; not read: {found}{advice}" if found else ""
 
 
-def omniglot(request: Request) -> Splits:
-    """Omniglot: 964 characters of 30 alphabets train, 659 of 20 others test, 20 drawings of each.
-
-    105 x 105 pixels, or the size asked for. Differs: white on black, as MNIST's digits are, so
-    that what moves in from outside is background.
-    """
-    root, _ = folder_with(
-        request.root, ["images_background"], "omniglot", ["omniglot-py", "omniglot"]
-    )
-    listings = {}
-    for split, part in (("train", "images_background"), ("query", "images_evaluation")):
-        if not (root / part).is_dir():
-            raise ValueError(f"omniglot: no {part} in {root}; see `nearkin data where omniglot`")
-        drawings = sorted(glob("*/character*/*.png", root_dir=root / part))
-        pairs = [(f"{part}/{drawing}", os.path.dirname(drawing)) for drawing in drawings]
-        if not pairs:
-            raise ValueError(f"omniglot: no ALPHABET/characterNN/*.png in {root / part}")
-        listings[split] = Listing.of(pairs)
-    variant = "white on black"
-    splits = assembled("omniglot", root, listings, request, channels=1, variant=variant)
-    train, test = inverted(splits.train), inverted(splits.query)
-    return replace(splits, train=train, query=test, gallery=test)
-
-
-def inverted(split: Split) -> Split:
-    """Black and white exchanged."""
-    assert isinstance(split.inputs, Tensor)
-    return replace(split, inputs=255 - split.inputs)
+def tell_unused(name: str, tree: Tree, used: dict[str, str]) -> tuple[str, ...]:
+    """What stands in the folder and is not used, a line each; warned of where it may be meant."""
+    tops = used.values() or {path.split("/")[0] for path in tree.pictures if "/" in path}
+    names = sorted(path.name for path in tree.root.iterdir() if not hidden(path.name))
+    beside = [name for name in names if name not in tops]
+    lines = [f"{count:,} {kind}" for kind, count in sorted(tree.unused.items())]
+    if beside:
+        chosen = " and ".join(f"{part}/" for part in used.values()) or "class folders"
+        line = f"only {chosen} are used, not {len(beside)} beside, such as {beside[0]}"
+        lines.append(line)
+        warnings.warn(f"{name}: {line}", stacklevel=3)
+    if tree.unread:
+        warnings.warn(f"{name}: left out{unread(tree).replace('; not read:', '')}", stacklevel=3)
+    return tuple(lines)

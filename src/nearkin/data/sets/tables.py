@@ -1,0 +1,130 @@
+"""csv:FILE: a table of pictures, one a row, with the class of each."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from nearkin.data.request import Request
+from nearkin.data.sets.folders import PART_OF
+from nearkin.data.sets.listings import Listing, assembled, in_halves
+from nearkin.data.sets.tree import class_name
+from nearkin.data.splits import Splits
+from nearkin.data.terms import holds_others_pictures
+
+PATH, CLASS = ("path", "file", "filename", "image"), ("class", "label", "category")
+"""What the columns of a picture and of its class may be called, in any case."""
+YES = {"1", "1.0", "true", "yes"}
+
+
+def table(request: Request) -> Splits:
+    """The pictures of a CSV file: columns path, class and, if you like, split.
+
+    Paths are relative to the file's folder. split says train, test, val, query or gallery; without
+    that column the first half of the sorted classes trains, and the rest tests. The columns of
+    OML's tables are understood: label, and is_query and is_gallery of what split calls validation.
+    """
+    path = request.root
+    name = f"csv:{path}"
+    rows = read_table(path, name)
+    columns = list(rows[0])
+    where, kind = (column(columns, names, name) for names in (PATH, CLASS))
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    classes: dict[str, str] = {}
+    for number, row in enumerate(rows, 2):
+        at = f"{name}, line {number}"
+        file, label = (row[where] or "").strip(), class_name((row[kind] or "").strip())
+        if not file or not label:
+            raise ValueError(f"{at}: wanted a path and a class, got {file!r} and {label!r}")
+        if classes.setdefault(file, label) != label:
+            raise ValueError(f"{at}: {file} has two classes, {classes[file]!r} and {label!r}")
+        for part in parts_of(row, at):
+            pairs.setdefault(part, []).append((expanded(file), label))
+    listings, variant = splits_of(name, pairs)
+    absent = [file for file in classes if not (path.parent / expanded(file)).exists()]
+    if absent and not request.skip_bad:
+        raise ValueError(
+            f"{name}: {len(absent):,} of {len(classes):,} files are not there, such as {absent[0]}"
+        )
+    showable = not (request.private or holds_others_pictures(path.parent))
+    return assembled(name, path.parent, listings, request, variant=variant, showable=showable)
+
+
+def read_table(path: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a table by its head; columns stand between commas, semicolons or tabs."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(f"{name}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: wanted text in UTF-8 ({error})") from None
+    head = text.partition("\n")[0]
+    between = max(",;\t", key=head.count)
+    try:
+        reader = csv.DictReader(text.splitlines(), delimiter=between, strict=True)
+        rows = [row for row in reader if any(row.values())]
+    except csv.Error as error:
+        raise ValueError(f"{name}: not a whole table ({error})") from None
+    for number, row in enumerate(rows, 2):
+        if None in row:  # what stands beyond the head's columns
+            raise ValueError(f"{name}, line {number}: not a whole table, more cells than columns")
+    if not rows:
+        raise ValueError(f"{name}: wanted a line of column names and a row for each picture")
+    return rows
+
+
+def column(columns: list[str], names: tuple[str, ...], name: str) -> str:
+    """The column that has one of these names, the first of them that is there."""
+    by_name = {(each or "").strip().lower(): each for each in columns}
+    for wanted in names:
+        if wanted in by_name:
+            return by_name[wanted]
+    raise ValueError(
+        f"{name}: wanted a column {names[0]} (or {', '.join(names[1:])}), got {columns}"
+    )
+
+
+def parts_of(row: Mapping[str, str], at: str) -> list[str]:
+    """The parts that a row belongs to: one, or query and gallery both; "" where it does not say."""
+    by_name = {(key or "").strip().lower(): value for key, value in row.items()}
+    said = (by_name.get("split") or "").strip().lower()
+    if said and said not in PART_OF:
+        raise ValueError(f"{at}: split must be train, test, val, query or gallery, got {said!r}")
+    part = PART_OF.get(said, "")
+    flags = [
+        flag
+        for flag in ("query", "gallery")
+        if str(by_name.get(f"is_{flag}") or "").strip().lower() in YES
+    ]
+    return flags if part in ("val", "test") and flags else [part]
+
+
+def splits_of(
+    name: str, pairs: Mapping[str, list[tuple[str, str]]]
+) -> tuple[dict[str, Listing], str]:
+    """The listings of the splits, and what the variant says of them."""
+    found = {part: Listing.of(of) for part, of in pairs.items()}
+    if set(found) == {""}:
+        return in_halves(name, found[""]), ""
+    if "" in found:
+        raise ValueError(f"{name}: wanted split in every row, or in none")
+    if "train" not in found:
+        raise ValueError(f"{name}: wanted rows of split train, got {', '.join(sorted(found))}")
+    variant = "val not used" if "val" in found else ""
+    if "query" in found and "test" not in found:
+        listings = {"train": found["train"], "query": found["query"]}
+        if "gallery" in found and pairs["gallery"] != pairs["query"]:
+            listings["gallery"] = found["gallery"]
+        return listings, variant
+    if "test" in found:
+        return {"train": found["train"], "query": found["test"]}, variant
+    if "val" in found:
+        return {"train": found["train"], "query": found["val"]}, "tested on val"
+    raise ValueError(f"{name}: wanted rows to test on: split test, val, or query with gallery")
+
+
+def expanded(file: str) -> str:
+    """A path as it is typed, with ~ as the home folder and slashes of either kind."""
+    return os.path.expanduser(file if os.sep == "\\" else file.replace("\\", "/"))

@@ -1,0 +1,118 @@
+"""Claim: a table of pictures with classes is a data set, or one line says what is wrong with it."""
+
+import pytest
+from PIL import Image
+
+from nearkin.data import load
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("NEARKIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """img/0.png ... img/11.png, of twelve shades."""
+    (tmp_path / "img").mkdir()
+    for i in range(12):
+        Image.new("L", (12, 10), 20 * i).save(tmp_path / "img" / f"{i}.png")
+    return tmp_path
+
+
+def written(folder, lines, name="images.csv", encoding="utf-8"):
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+def rows(*splits):
+    """path, class: three pictures of each of four classes; and split, where it is asked for."""
+    for i in range(12):
+        part = [splits[i % len(splits)]] if splits else []
+        yield ",".join([f"img/{i}.png", "abcd"[i // 3], *part])
+
+
+@pytest.mark.parametrize("name", ["{}", "csv:{}"])
+def test_classes_come_from_the_table(pictures, name):
+    path = written(pictures, ["path,class", *rows()])
+    splits = load(name.format(path))
+    assert (splits.train.classes, splits.query.classes) == (("a", "b"), ("c", "d"))
+    assert splits.train.names == tuple(f"img/{i}.png" for i in range(6))
+    assert splits.query.tensor[:, 0, 0, 0].tolist() == [20 * i for i in range(6, 12)]
+    assert splits.showable
+    assert splits.query.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("splits", "variant"),
+    [
+        (["train", "train", "test"], ""),
+        (["Training", "train", "Validation"], ", tested on val"),
+        (["train", "val", "testing"], ", val not used"),
+    ],
+)
+def test_a_column_says_what_trains_and_what_is_tested(pictures, splits, variant):
+    path = written(pictures, ["path;label;split", *(r.replace(",", ";") for r in rows(*splits))])
+    found = load(str(path))
+    assert found.shared_classes
+    assert found.variant == "all 12 x 10 px" + variant
+    assert len(found.query) == 4
+    assert len(found.train) == (4 if "val" in splits else 8)
+
+
+def test_tables_of_oml_and_of_other_systems(pictures):
+    lines = ["\ufefflabel,path,split,is_query,is_gallery,x_1"]
+    for i in range(12):
+        part = "train" if i < 6 else "validation"
+        flags = "," if i < 6 else "True,False" if i % 2 else "False,True"
+        lines.append(f"{i // 3},img\\{i}.png,{part},{flags},7")
+    found = load(str(written(pictures, lines)))
+    assert found.train.classes == ("0", "1")
+    assert found.query.names == ("img/7.png", "img/9.png", "img/11.png")
+    assert found.gallery.names == ("img/6.png", "img/8.png", "img/10.png")
+    both = [line.replace("True,False", "1,1").replace("False,True", "1,1") for line in lines]
+    alike = load(str(written(pictures, both)))
+    assert alike.gallery is alike.query
+    assert len(alike.query) == 6
+
+
+def test_a_picture_may_lie_anywhere(pictures, monkeypatch):
+    monkeypatch.setenv("HOME", str(pictures))
+    (pictures / "tables").mkdir()
+    lines = ["path,class"]
+    for i, start in enumerate([f"{pictures}/img", "~/img", "../img"] * 4):
+        lines.append(f"{start}/{i}.png,{'ab'[i // 6]}")
+    assert len(load(str(written(pictures / "tables", lines))).train) == 6
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["path,klass", "img/0.png,a"], "wanted a column class .or label, category., got"),
+        (["picture,class", "img/0.png,a"], "wanted a column path"),
+        (["path,class"], "a row for each picture"),
+        ([], "a row for each picture"),
+        (["path,class", *rows(), "img/99.png,a", "img/98.png,b"], "2 of 14 files are not there, such as img/99"),
+        (["path,class", *rows(), "img/0.png,d"], "line 14: img/0.png has two classes, 'a' and 'd'"),
+        (["path,class", "img/0.png,", "img/1.png,b"], "line 2: wanted a path and a class"),
+        (["path,class,split", *rows("train", "tset")], "split must be train.* got 'tset'"),
+        (["path,class,split", *rows("train", "")], "wanted split in every row, or in none"),
+        (["path,class,split", *rows("train")], "wanted rows to test on"),
+        (["path,class,split", *rows("test")], "wanted rows of split train, got test"),
+        (["path,class", "img/0.png,a,b,c"], "not a whole table"),
+        (["path,class", "img/0.png,a", "img/1.png,a"], "two classes or more, got 1"),
+        (['path,class', '"img/0.png,a'], "not a whole table"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_table_is_one_line(pictures, lines, said):
+    with pytest.raises(ValueError, match=said) as error:
+        load(str(written(pictures, lines)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_that_is_none(pictures):
+    with pytest.raises(ValueError, match="no such file"):
+        load(f"csv:{pictures / 'absent.csv'}")
+    with pytest.raises(ValueError, match="text in UTF-8"):
+        load(str(written(pictures, ["path,class", "img/é.png,é"], encoding="latin-1")))
