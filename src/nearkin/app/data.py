@@ -26,8 +26,8 @@ def data(
 
     Args:
         act: where, unpack or check.
-        name: a data set from `nearkin list`, or a folder, .csv or .npz file; of unpack, a zip or tar
-            archive.
+        name: a data set from `nearkin list`, or a folder, .csv or .npz file; of unpack, a zip or
+            tar archive.
         root: folder of the data sets; by default NEARKIN_DATA, else ./data.
         labels: which folders on the way to a picture name its class: all (nested), the last
             (parent) or the first (top); by default the first, and an error where that is in doubt.
