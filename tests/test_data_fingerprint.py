@@ -130,7 +130,8 @@ def test_digests_are_made_once_and_made_again_where_they_are_not_whole(tmp_path)
     (path,) = tmp_path.glob("set/.nearkin-cache/*/digests.u1")
     made = path.read_bytes()
     pictures = whole.train.inputs
-    assert isinstance(pictures, Photographs) and pictures.digests is not None
+    assert isinstance(pictures, Photographs)
+    assert pictures.digests is not None
     assert torch.equal(pictures.digests, digests_of(pictures))
     path.write_bytes(made[:20])
     assert fingerprint(load(f"folder:{tmp_path}/set")) == fingerprint(whole)

@@ -69,6 +69,8 @@ def index(
         say(opened, found)
     if photos or not (add or remove):
         say(opened, with_bar(opened.update, *photos, labels=labels))
+    if not held:
+        opened.write_light()
     while watch:
         time.sleep(WATCH_SECONDS)
         changes = opened.update()
@@ -96,9 +98,12 @@ def search(
         label: search among those with this label alone.
         format: text for people, csv or json for programs.
     """
+    from nearkin.search.index import LIGHT
     from nearkin.search.photos import file_of, find
 
     opened = open_index(index)
+    if not (opened.path / LIGHT).is_file():
+        print("nearkin: no ONNX form beside this index: torch answers, slower", file=sys.stderr)
     found = find(photos)
     if not found.photos:
         raise ValueError(f"no photograph to search with: {found}")
@@ -141,11 +146,10 @@ def open_index(path: str | Path) -> Index:
 
 def new_index(model: str, output: Path) -> Index:
     """An empty index of a Model, or of a pretrained backbone by name."""
-    from nearkin.models.model import Model
+    from nearkin.app.export import open_model
     from nearkin.search.index import Index
 
-    known = Path(model).expanduser().exists()
-    made = Model.load(model) if known else Model.pretrained(model)
+    made = open_model(model)
     if made.preprocessing is None:
         raise ValueError(
             f"{model} is a Model of vectors: an index of photographs wants one of them"

@@ -27,6 +27,8 @@ COMMANDS = {
     "index": "nearkin.app.index:index",
     "search": "nearkin.app.index:search",
     "calibrate": "nearkin.app.index:calibrate",
+    "export": "nearkin.app.export:export",
+    "check": "nearkin.app.export:check",
 }
 
 

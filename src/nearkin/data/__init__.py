@@ -1,5 +1,6 @@
 """Data sets by name, and what batches are drawn from them.
 
+>>> from nearkin.data import load
 >>> load("mnist-5k").train.inputs.shape
 torch.Size([4000, 1, 28, 28])
 """
@@ -8,30 +9,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nearkin.data.archives import unpack as unpack
-from nearkin.data.request import default_root as default_root
-from nearkin.data.samplers import Batches as Batches
-from nearkin.data.samplers import structure as structure
-from nearkin.data.sets.catalogue import load as load
-from nearkin.data.splits import Split as Split
-from nearkin.data.splits import Splits as Splits
-from nearkin.data.splits import hold_out as hold_out
-from nearkin.data.splits import subset as subset
-from nearkin.data.terms import where as where
 from nearkin.extras import optional
+from nearkin.names import resolve
 from nearkin.registry import AUGMENTS as AUGMENTS
 from nearkin.registry import DATASETS as DATASETS
 from nearkin.registry import SAMPLERS as SAMPLERS
 
 if TYPE_CHECKING:
+    from nearkin.data.archives import unpack as unpack
+    from nearkin.data.request import default_root as default_root
+    from nearkin.data.samplers import Batches as Batches
+    from nearkin.data.samplers import structure as structure
+    from nearkin.data.sets.catalogue import load as load
     from nearkin.data.soundness import check as check
+    from nearkin.data.splits import Split as Split
+    from nearkin.data.splits import Splits as Splits
+    from nearkin.data.splits import hold_out as hold_out
+    from nearkin.data.splits import subset as subset
+    from nearkin.data.terms import where as where
+
+NAMES = {
+    "Batches": "nearkin.data.samplers:Batches",
+    "Split": "nearkin.data.splits:Split",
+    "Splits": "nearkin.data.splits:Splits",
+    "check": "nearkin.data.soundness:check",
+    "default_root": "nearkin.data.request:default_root",
+    "hold_out": "nearkin.data.splits:hold_out",
+    "load": "nearkin.data.sets.catalogue:load",
+    "structure": "nearkin.data.samplers:structure",
+    "subset": "nearkin.data.splits:subset",
+    "unpack": "nearkin.data.archives:unpack",
+    "where": "nearkin.data.terms:where",
+}
+"""Imported when they are first used, so that a picture can be read without torch."""
 
 
 def __getattr__(name: str) -> Any:
-    """`check`, which reads pictures and so needs more than torch."""
-    if name != "check":
-        raise AttributeError(f"nearkin.data has no {name!r}")
-    with optional():
-        from nearkin.data.soundness import check
-
-    return check
+    if name in NAMES:
+        with optional():
+            return resolve(NAMES[name])
+    raise AttributeError(f"nearkin.data has no {name!r}")

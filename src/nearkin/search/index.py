@@ -3,6 +3,7 @@
     shop/
       index.json      the Model's identity, metric and dimension, the sources, the threshold
       model/          the Model's folder, so that the index answers alone
+      model.onnx      the Model's ONNX form, which answers without torch (light.py)
       images.lance/   the items (store.py)
 
 Dimensions: N items, B queries, D embedding.
@@ -11,9 +12,11 @@ Dimensions: N items, B queries, D embedding.
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ from nearkin.search.photos import Found, Photo, composed, digest, file_of, find,
 from nearkin.search.store import PLAIN, LanceStore, Store, table_of, vectors_of
 
 FORMAT = 1
-CARD, MODEL = "index.json", "model"
+CARD, MODEL, LIGHT = "index.json", "model", "model.onnx"
 AT_ONCE = 128  # photographs between two commits
 THUMBNAIL = 96  # pixels of the longer side
 VOTERS = 5
@@ -260,7 +263,7 @@ class Index:
             names: of the queries, for the answers.
         """
         embedded = isinstance(queries, np.ndarray) and queries.ndim == 2
-        vectors = queries if embedded else np.asarray(self.model.embed(queries))
+        vectors = queries if embedded else self.embed(queries)
         if vectors.shape[1:] != (self.description.dim,):
             raise ValueError(
                 f"{self.path} holds embeddings of {self.description.dim} numbers, got "
@@ -275,6 +278,31 @@ class Index:
             self._answer(name, opened, row.tolist(), place.tolist())
             for name, row, place in zip(names, similarities, places, strict=True)
         ]
+
+    def embed(self, queries: Any) -> np.ndarray:
+        """Embeddings (B, D) of what `Model.embed` takes; of files without torch, where there is
+        an ONNX form and torch is not loaded yet, as its import takes longer than a search."""
+        files = isinstance(queries, list) and all(isinstance(q, str | Path) for q in queries)
+        if files and "torch" not in sys.modules:
+            from nearkin.search.light import light_model
+
+            light = light_model(self.path / LIGHT)
+            if light is not None:
+                refuse_other(light.identity, self.description, self.path / LIGHT)
+                return light.embed([Path(query) for query in queries])
+        return np.asarray(self.model.embed(queries))
+
+    def write_light(self) -> bool:
+        """Write the Model's ONNX form, checked on the golden pictures, where there is none yet and
+        its makers are installed; whether there is one now."""
+        if (self.path / LIGHT).is_file():
+            return True
+        if not all(find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
+            return False
+        from nearkin.search.export import export
+
+        export(self.model, self.path / LIGHT)
+        return True
 
     def _answer(self, name: str, opened: Any, similarities: list, places: list) -> Answer:
         hits = tuple(
