@@ -142,6 +142,13 @@ def test_layers_stand_in_a_sequence(name):
     torch.testing.assert_close(sequence(x), nodes)
 
 
+@pytest.mark.parametrize("name", sorted(set(LAYERS) - {"gatv2"}))  # whose weights' signs decide
+def test_layers_can_be_exported(name):
+    sequence, x = nn.Sequential(make(name)).eval(), batch()
+    exported = torch.export.export(sequence, (x,)).module()
+    torch.testing.assert_close(exported(x), sequence(x))
+
+
 @pytest.mark.parametrize("edges", ["none", "bias", "gate"])
 def test_edges_that_do_not_come_start_as_cosine_and_distance(edges):
     layer, x = make("gat", edges=edges), batch()

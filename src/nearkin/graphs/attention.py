@@ -235,8 +235,7 @@ class NoEdges(nn.Module):
     def forward(self, nodes: Any, graph: Any = None, edges: Any = None) -> Any:
         """Nodes (B, D) and edges after the layer; called with nodes alone, the nodes alone."""
         nodes, _, _ = self.block.inputs(nodes, graph, None)
-        itself = Graph.from_lists(torch.arange(len(nodes), device=nodes.device)[:, None])
-        after, _ = self.block(nodes, itself)
+        after, _ = self.block(nodes, Graph.loops(nodes))
         return after if graph is None else (after, edges)
 
     def attention(self, nodes: Any, graph: Any = None, edges: Any = None) -> Tensor:

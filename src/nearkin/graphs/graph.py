@@ -62,7 +62,21 @@ class Graph:
             check_binary(matrix)
             matrix = matrix == 1
         alone = ~matrix.any(1)
-        return cls(matrix | torch.diag(alone) if bool(alone.any()) else matrix, alone)
+        return cls(matrix | torch.diag(alone), alone)
+
+    @classmethod
+    def full(cls, nodes: Tensor) -> Graph:
+        """The graph in which each of the nodes (B, D) listens to all."""
+        size, device = len(nodes), nodes.device
+        connected = torch.ones(size, size, dtype=torch.bool, device=device)
+        return cls(connected, torch.zeros(size, dtype=torch.bool, device=device))
+
+    @classmethod
+    def loops(cls, nodes: Tensor) -> Graph:
+        """The graph in which each of the nodes (B, D) listens to itself alone, as lists."""
+        itself = torch.arange(len(nodes), device=nodes.device)[:, None]
+        connected = torch.ones_like(itself, dtype=torch.bool)
+        return cls(connected, ~connected[:, 0], itself)
 
     @classmethod
     def weighted(cls, weights: Any) -> Graph:
@@ -159,7 +173,7 @@ class Graph:
 def as_graph(graph: Any, nodes: Tensor) -> Graph:
     """The graph of these nodes, of a `Graph` or of a matrix; the full graph of None."""
     if graph is None:
-        graph = torch.ones(len(nodes), len(nodes), dtype=torch.bool, device=nodes.device)
+        return Graph.full(nodes)
     graph = graph if isinstance(graph, Graph) else Graph.from_matrix(graph)
     if len(graph) != len(nodes):
         raise ValueError(f"the graph must have the {len(nodes)} nodes that came, got {len(graph)}")

@@ -60,7 +60,7 @@ class Refiner(nn.Module):
             of the embeddings as they came.
         concat: give the outputs of all layers side by side, (B, L D), not the last alone.
 
-    >>> refiner = Refiner(full, [DotProduct(8), GAT(8)])
+    >>> refiner = Refiner(full, [DotProduct(8), DotProduct(8)])
     >>> refiner(torch.randn(5, 8)).shape
     torch.Size([5, 8])
     """
