@@ -427,7 +427,7 @@ def test_embeddings_of_a_run_become_features(capsys, tmp_path, features):
         "3",
     ]
     main(["train", "--data", features, *words, "--out", str(tmp_path / "out")])
-    (kept,) = tmp_path.glob("out/runs/*/backbone.pt")
+    (kept,) = tmp_path.glob("out/runs/*")
     output = tmp_path / "again.npz"
     capsys.readouterr()
     main(["embed", "--data", features, "--checkpoint", str(kept), "--output", str(output)])

@@ -9,7 +9,7 @@ import torch
 from finished import cells, figures, finished
 from nearkin import losses
 from nearkin.data import load
-from nearkin.models import read, rebuild
+from nearkin.models.model import Model
 from nearkin.runs.engine import Place
 from nearkin.runs.executors import complete, waves
 from nearkin.studies.photographs import transfer
@@ -170,7 +170,7 @@ def test_it_runs_as_it_says(carried_out):
     )
 
     def backbone(row):
-        return rebuild(read(folder / "runs" / row.hash / "backbone.pt")).eval()
+        return Model.load(folder / "runs" / row.hash).backbone
 
     by_hash = {row.hash: row for row in rows}
     started = [row for row in rows if row.recipe.start]

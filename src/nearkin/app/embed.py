@@ -21,15 +21,21 @@ class Embedding:
     output: Path
     """.npz file to write; features:FILE then reads it"""
     checkpoint: Path | None = None
-    """backbone.pt of a run; by default a backbone by name, as it is"""
+    """Model: a folder that `train` left (OUT/runs/HASH, or OUT where it holds one finished run), or
+    lite0 or timm:NAME; by default a backbone by name, as it is"""
     backbone: str = ""
     """a name from `nearkin list`, or timm:NAME, by default lite0; its features, without a head
     (those of network and mlp are of random weights)"""
     backbone_options: Mapping[str, Plain] = field(default_factory=dict)
     """key=value ... for the backbone's constructor"""
     size: int = 0
-    """side of the pictures in pixels; 0: as the checkpoint had it, else small sets as they are and
+    """side of the pictures in pixels; 0: as the Model has it, else small sets as they are and
     photographs at 128"""
+    made_by: str = ""
+    """backbone that made the features on which the checkpoint, a head, was trained, where its files
+    do not tell: lite0, timm:NAME or a Model's folder"""
+    made_size: int = 0
+    """side in pixels at which it made them; 0: its own"""
 
 
 def embed(
@@ -39,13 +45,15 @@ def embed(
 
     Example: nearkin embed --data cub --backbone lite0 --size 224 --output cub.npz
 
-    Example: nearkin embed --data mnist-5k --checkpoint out/runs/HASH/backbone.pt --output x.npz
+    Example: nearkin embed --data mnist-5k --checkpoint out/runs/HASH --output x.npz
     """
     from rich.console import Console
     from rich.progress import Progress
 
     from nearkin.runs.embedding import load_and_embed
+    from nearkin.runs.machine import keep_freed_memory
 
+    keep_freed_memory()
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as shown:
         task = shown.add_task(f"embedding {embedding.data}", total=None)

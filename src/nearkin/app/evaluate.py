@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +44,22 @@ def evaluate(
         memory: bytes that the search may use.
     """
     from nearkin import measure
-    from nearkin.data.sets.features import parts_of, read_arrays, read_features
+    from nearkin.data.sets.features import origin_of, parts_of, read_arrays, read_features
     from nearkin.data.splits import in_classes_of
 
     parts = parts_of(embeddings)
     query, searched = parts["query"], parts["gallery"]
-    metric = metric or str(read_arrays(embeddings, ["metric"]).get("metric", "cosine"))
+    named = str(read_arrays(embeddings, ["metric"]).get("metric", ""))
+    source = "as --metric says" if metric else "as the file says"
+    metric = metric or named or "cosine"
     if metric not in METRICS:
         raise unknown(metric, METRICS, f"metric of {embeddings}")
+    made_by = origin_of(embeddings)
+    if named:
+        maker = f", made by the Model {made_by['identity']}" if made_by else ""
+        print(f"nearkin: {embeddings}{maker}: compared by {metric}, {source}", file=sys.stderr)
+    if gallery:
+        refuse_another_model(made_by, origin_of(gallery), gallery)
     sides: dict[str, Any] = {
         "query": vectors_of(query, embeddings, metric),
         "query_labels": query.labels,
@@ -64,6 +73,15 @@ def evaluate(
         **sides, metric=metric, ks=ks, clusters=clusters, intervals=intervals, memory=memory
     )
     print(json.dumps({"metric": metric, **metrics}, indent=2))
+
+
+def refuse_another_model(query: dict | None, gallery: dict | None, path: Path) -> None:
+    """Embeddings of two Models cannot be compared, where both files say which made them."""
+    if query and gallery and query["identity"] != gallery["identity"]:
+        raise ValueError(
+            f"{path}: made by the Model {gallery['identity']}, but the queries by "
+            f"{query['identity']}: their embeddings cannot be compared"
+        )
 
 
 def vectors_of(split: Split, path: Path, metric: str) -> Tensor:

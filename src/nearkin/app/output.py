@@ -39,6 +39,18 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class MadeBy:
+    """What made the vectors of features:FILE, where the file does not tell: the Model that a run
+    leaves then takes photographs."""
+
+    made_by: str = ""
+    """backbone that made the stored features: lite0, timm:NAME or a Model's folder; checked on the
+    pictures that the items are named after, where these lie below --root"""
+    made_size: int = 0
+    """side in pixels at which it made them; 0: its own"""
+
+
+@dataclass(frozen=True)
 class Output:
     """Where results go, and the machine that makes them."""
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 from tyro.conf import OmitArgPrefixes
 
-from nearkin.app.output import Output
+from nearkin.app.output import MadeBy, Output
 from nearkin.runs.recipe import Recipe
 
 
-def train(recipe: OmitArgPrefixes[Recipe], output: OmitArgPrefixes[Output] = Output()) -> None:
-    """Train and evaluate one recipe, and store its row under --out.
+def train(
+    recipe: OmitArgPrefixes[Recipe],
+    output: OmitArgPrefixes[Output] = Output(),
+    features: OmitArgPrefixes[MadeBy] = MadeBy(),
+) -> None:
+    """Train and evaluate one recipe; store its row under --out, and its Model in OUT/runs/HASH.
 
     --recipe FILE reads one from JSON, a row's too; other flags change what it says.
 
@@ -29,5 +34,6 @@ def train(recipe: OmitArgPrefixes[Recipe], output: OmitArgPrefixes[Output] = Out
     if Store(output.out).find(recipe):
         print(f"nearkin: {recipe.hash} is stored in {output.out}: nothing was run", file=sys.stderr)
     with bar() as shown:
-        row = run(recipe, output.out, place=output.place(), bar=shown)
+        place = replace(output.place(), **vars(features))
+        row = run(recipe, output.out, place=place, bar=shown)
     print(json.dumps({"hash": row["hash"], "status": row["status"], **row["metrics"]}, indent=2))

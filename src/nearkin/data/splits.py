@@ -5,9 +5,9 @@ Dimensions: N items, C channels, H x W pixels, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class Splits:
     Otherwise no class of query or gallery may stand in train.
     showable: pictures may be copied into results and shown there.
     unused: what stands beside the data and is not used, a line each.
+    inverted: black and white are exchanged beside what the files show.
+    made_by: the origin of features (nearkin.models.origin), where their file tells it.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Splits:
     mixed_classes: bool = False
     showable: bool = False
     unused: tuple[str, ...] = ()
+    inverted: bool = False
+    made_by: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.shared_classes or self.mixed_classes:

@@ -75,9 +75,12 @@ def without_head(name: str, options: Mapping, shape: Sequence[int]) -> Any:
 
 
 def join(features: Any, head: Any) -> Backbone:
-    """One backbone of two: embedding = head(features(x)), both backbones with descriptions."""
-    joined = Backbone(features, head, features.mean, features.std)
-    joined.made = {"name": "joined", "features": features.made, "head": head.made}
+    """One backbone of two: embedding = head(features(x))."""
+    mean, std = getattr(features, "mean", (0.0,)), getattr(features, "std", (1.0,))
+    joined = Backbone(features, head, mean, std)
+    parts = {"features": description(features), "head": description(head)}
+    if all(parts.values()):
+        joined.made = {"name": "joined", **parts}
     return joined
 
 

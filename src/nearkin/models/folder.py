@@ -125,13 +125,18 @@ def refuse_changed_embeddings(model: Model, path: Path, contents: Mapping[str, b
     golden.refuse_others(found, saved["embeddings"], path)
 
 
-def load(path: Path, backbone: nn.Module | None = None) -> Model:
+def load(path: Path, backbone: nn.Module | None = None, depth: int = 0) -> Model:
     """The Model of a folder, of an --out folder with one finished run, or of a backbone.pt.
+
+    A head is joined to the Model that made its features, where that is found.
+
+    Args:
+        depth: of heads on features of heads, so that a circle ends.
 
     Raises:
         ValueError: see `Model.load`.
     """
-    from nearkin.models import earlier
+    from nearkin.models import earlier, origin
 
     path = folder_of(path)
     if path.suffix == ".pt":
@@ -145,7 +150,10 @@ def load(path: Path, backbone: nn.Module | None = None) -> Model:
     if model.identity != block["identity"]:
         raise ValueError(f"{path}: the weights, preprocessing or metric are not those saved")
     refuse_changed_embeddings(model, path, contents)
-    return model
+    made_by = model.provenance.get("made_by")
+    if model.preprocessing or not isinstance(made_by, dict):
+        return model
+    return origin.joined(model, made_by, depth=depth)
 
 
 def built(
@@ -201,6 +209,12 @@ def folder_of(path: Path) -> Path:
             f"{', '.join(names[:20])}{more}"
         )
     return finished[0]
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder holds a Model of Nearkin, be it whole or not."""
+    file = path / CONFIG
+    return file.is_file() and file.stat().st_size <= LARGEST and b'"nearkin"' in file.read_bytes()
 
 
 def own_model(path: Path) -> Path | None:

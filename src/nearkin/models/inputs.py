@@ -5,8 +5,7 @@ Dimensions: B batch, C channels, H x W pixels, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from numbers import Number
 from pathlib import Path
@@ -19,10 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from nearkin.data import Split, Splits
-from nearkin.models.preprocess import Preprocessing
+from nearkin.models.preprocess import Preprocessing, mapped
 
 WANTED = "paths, PIL images, arrays, tensors, a Dataset or a Split"
-AT_ONCE = 8  # pictures are decoded at a time: files and their decoders wait for each other
 
 
 def batches(source: Any, size: int, preprocessing: Preprocessing | None) -> Iterator[Tensor]:
@@ -57,7 +55,7 @@ def of_split(split: Split, size: int, preprocessing: Preprocessing | None) -> It
         if isinstance(inputs, Tensor) and inputs.is_floating_point():
             yield inputs[indices].float()
         elif preprocessing is None:
-            raise ValueError(f"{REFUSED}, got a split of pictures")
+            raise NoPictures(f"{REFUSED}, got a split of pictures")
         else:
             yield preprocessing.chosen(inputs, indices)
 
@@ -90,6 +88,10 @@ def is_one(source: Tensor | np.ndarray) -> bool:
     return source.ndim == 2 or (source.ndim == 3 and source.shape[channels] in (1, 2, 3, 4))
 
 
+class NoPictures(ValueError):
+    """A Model that takes vectors was given pictures."""
+
+
 REFUSED = "this Model takes vectors (N, F), as no backbone is known that makes them from pictures"
 
 
@@ -104,19 +106,11 @@ def stacked(items: Sequence[Any], preprocessing: Preprocessing | None) -> Tensor
     if any(vectors):
         raise ValueError("wanted vectors or pictures, got both")
     if preprocessing is None:
-        raise ValueError(f"{REFUSED}, got {described(items[0])}")
+        raise NoPictures(f"{REFUSED}, got {described(items[0])}")
     for item in items:
         if not isinstance(item, str | Path | Image.Image | Tensor | np.ndarray | list | tuple):
             raise ValueError(f"wanted {WANTED}, got {described(item)}")
     return torch.stack(mapped(preprocessing.prepare, items))
-
-
-def mapped(prepare: Callable[[Any], Tensor], items: Sequence[Any]) -> list[Tensor]:
-    """prepare of each item, several at a time where there are several."""
-    if len(items) < 2:
-        return [prepare(item) for item in items]
-    with ThreadPoolExecutor(min(AT_ONCE, torch.get_num_threads())) as pool:
-        return list(pool.map(prepare, items))
 
 
 def iterated(source: Any) -> Iterator[Any]:

@@ -65,6 +65,7 @@ class Model:
         self.recipe = dict(recipe or {})
         self.provenance = dict(provenance or {})
         self.limit = limit
+        self.refusal = ""  # why a Model that takes vectors takes no pictures, where that is known
         self._dim: int | None = None
 
     @classmethod
@@ -123,7 +124,11 @@ class Model:
         """
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch must be a whole number of 1 or more, got {batch!r}")
-        rows = list(self.stream(inputs.batches(source, batch, self.preprocessing), device))
+        try:
+            rows = list(self.stream(inputs.batches(source, batch, self.preprocessing), device))
+        except inputs.NoPictures as error:
+            more = f"; {self.refusal}" if self.refusal else ""
+            raise inputs.NoPictures(f"{error}{more}") from None
         x = torch.cat(rows) if rows else torch.empty(0, self.dim)
         return self.shortened(x, truncate, precision)
 
@@ -264,10 +269,27 @@ class Model:
         )
 
 
+def find(name: str | Path, size: int = 0) -> Model:
+    """The Model that a word means: a folder or file that `Model.load` takes, or lite0, timm:NAME.
+
+    Args:
+        size: side of the pictures in pixels; 0: the Model's own.
+    """
+    if Path(name).expanduser().exists():
+        model = Model.load(name)
+        return model.at_size(size) if size else model
+    kind = str(name).partition(":")[0]
+    if kind not in ("lite0", "timm"):
+        raise ValueError(
+            f"{name}: no such folder or file, and no pretrained backbone (lite0, timm:NAME)"
+        )
+    return Model.pretrained(str(name), size)
+
+
 def joined_head(backbone: Any) -> Any:
     """The head of a backbone that was joined of two; None of any other."""
-    made = getattr(backbone, "made", None) or {}
-    return backbone.head if made.get("name") == "joined" else None
+    two = isinstance(backbone, Backbone) and isinstance(backbone.trunk, Backbone)
+    return backbone.head if two else None
 
 
 def features_of(head: Any) -> int:

@@ -5,6 +5,8 @@ Dimensions: B batch, C channels, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from nearkin.data.crops import centre_boxes
 from nearkin.data.photographs import Photographs, stored_side
 from nearkin.data.transforms import PHOTOGRAPH_SIDE, Pictures
 
+AT_ONCE = 8  # pictures are decoded at a time: files and their decoders wait for each other
 CENTRE = 0.875  # of the short side, 224 of 256: what batches take of photographs
 
 
@@ -28,11 +31,12 @@ class Preprocessing:
     """Decode, shrink, crop, resize and normalise: the same pixels as in training, for one picture.
 
     1. decode: turned by EXIF orientation, transparent parts on white, 16 bits scaled to 8, in
-       colour (3 channels) or grey (1); black and white exchanged where `inverted`
+       colour (3 channels) or grey (1)
     2. shrink: a short side above `short_side` is shrunk to it (Pillow, bilinear)
     3. crop: the square in the centre whose side is `crop` of the short side; 0: the whole picture
     4. resize: to height x width (torch, bilinear with antialiasing, rounded to whole numbers)
-    5. normalise: (pixel / 255 - mean) / std
+    5. invert: black and white are exchanged where `inverted`
+    6. normalise: (pixel / 255 - mean) / std
 
     Arrays and tensors are taken as data sets hold them: already decoded, never inverted.
     """
@@ -49,9 +53,9 @@ class Preprocessing:
     def prepare(self, picture: Any) -> Tensor:
         """One picture (a path, a PIL image, an array or a tensor) as (C, H, W) uint8."""
         if isinstance(picture, str | Path):
-            return self.fitted(self.decoded(pictures.read(path_of(picture), *self.reading)))
+            return self.shown(self.fitted(pictures.read(path_of(picture), *self.reading)))
         if isinstance(picture, Image.Image):
-            return self.fitted(self.decoded(decoded(picture, *self.reading)))
+            return self.shown(self.fitted(decoded(picture, *self.reading)))
         if isinstance(picture, Tensor):
             picture = picture.detach().cpu()
             array = (picture.movedim(0, -1) if picture.ndim == 3 else picture).numpy()
@@ -64,9 +68,9 @@ class Preprocessing:
         """The channels and the short side that `nearkin.data.pictures` is asked for."""
         return self.channels, self.short_side
 
-    def decoded(self, array: np.ndarray) -> np.ndarray:
-        """A picture as its file shows it, with black and white exchanged where `inverted`."""
-        return 255 - array if self.inverted else array
+    def shown(self, pixels: Tensor) -> Tensor:
+        """The pixels of a file as the data set that was trained on has them."""
+        return 255 - pixels if self.inverted else pixels
 
     def fitted(self, array: np.ndarray) -> Tensor:
         """A decoded picture (h, w, C), cropped and resized: (C, H, W) uint8."""
@@ -88,19 +92,15 @@ class Preprocessing:
 
     def chosen(self, inputs: Pictures, indices: Tensor) -> Tensor:
         """The pictures of a split at these indices: (B, C, H, W) uint8."""
-        if isinstance(inputs, Photographs) and inputs.channels == self.channels:
-            some = inputs[indices]
+        some = inputs[indices]
+        if isinstance(some, Photographs):
             whole = torch.zeros(len(some), 4, dtype=torch.int64)
             whole[:, 2], whole[:, 3] = some.heights, some.widths
-            return torch.stack([self.resized(picture) for picture in some.cuts(whole)])
-        if isinstance(inputs, Photographs):
-            raise ValueError(
-                f"wanted pictures of {self.channels} channels, got photographs of {inputs.channels}"
-            )
-        some = inputs[indices]
+            fit = self.resized if some.channels == self.channels else self.prepare
+            return torch.stack(mapped(fit, some.cuts(whole)))
         if not self.crop and some.shape[1:] == (self.channels, self.height, self.width):
             return some
-        return torch.stack([self.prepare(picture) for picture in some])
+        return torch.stack(mapped(self.prepare, list(some)))
 
     def to_json(self) -> dict:
         """The preprocessing as plain data, each step by name: preprocess.json."""
@@ -110,7 +110,6 @@ class Preprocessing:
                 "transparent": "white",
                 "16 bit": "scaled",
                 "channels": self.channels,
-                "inverted": self.inverted,
             },
             "shrink": {"short_side": self.short_side, "by": "pillow bilinear"},
             "crop": {"centre": self.crop},
@@ -119,6 +118,7 @@ class Preprocessing:
                 "width": self.width,
                 "by": "torch bilinear antialias uint8",
             },
+            "invert": self.inverted,
             "mean": list(self.mean),
             "std": list(self.std),
         }
@@ -139,7 +139,7 @@ class Preprocessing:
                 found["crop"]["centre"],
                 tuple(map(float, found["mean"])),
                 tuple(map(float, found["std"])),
-                found["decode"]["inverted"],
+                found["invert"],
             )
             sound = made.to_json() == found and made.sound()
         except (KeyError, TypeError, ValueError):
@@ -161,6 +161,15 @@ class Preprocessing:
             and all(deviation > 0 for deviation in self.std)
             and isinstance(self.inverted, bool)
         )
+
+
+def mapped(prepare: Callable[[Any], Tensor], items: Sequence[Any]) -> list[Tensor]:
+    """prepare of each item, several at a time where there are several."""
+    at_once = min(AT_ONCE, len(items), torch.get_num_threads())
+    if at_once < 2:
+        return [prepare(item) for item in items]
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(prepare, items))
 
 
 def preprocessing_of(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from nearkin.losses.protocol import groups_of
 from nearkin.names import look_up
 from nearkin.registry import OPTIMIZERS, SCHEDULES
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.start import load_start, whole_start
 
 
 def choose_data(recipe: Recipe, splits: Splits) -> tuple[Splits, Splits | None]:
@@ -41,18 +41,12 @@ def make_backbone(recipe: Recipe, splits: Splits) -> nn.Module:
     shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, side, side)
     if len(shape) == 3 and recipe.size:
         shape = (shape[0], side, side)
-    start = models.read(Path(recipe.start)) if recipe.start else None
-    if start and not (recipe.epochs or recipe.steps):
-        whole = models.rebuild(start)  # with the last layer of `start`: nothing is trained
-        if whole.made["dim"] != recipe.dim:
-            raise ValueError(
-                f"dim is {recipe.dim}, but {recipe.start} embeds into {whole.made['dim']} "
-                "dimensions, and without training its last layer stays"
-            )
-        return whole
+    if recipe.start and not (recipe.epochs or recipe.steps):
+        # with the last layer of `start`: nothing is trained
+        return whole_start(recipe.start, recipe.dim, vectors=len(shape) == 1)
     backbone = models.make(recipe.backbone, recipe.backbone_options, shape, recipe.dim)
-    if start:
-        models.load_trunk(backbone, start)
+    if recipe.start:
+        load_start(backbone, recipe.start, vectors=len(shape) == 1)
     if recipe.freeze:
         backbone.trunk.requires_grad_(False)
     return backbone

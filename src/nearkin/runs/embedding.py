@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,16 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nearkin import models
-from nearkin.data import Split, Splits, load, transforms
+from nearkin.data import Splits, load
 from nearkin.data.fingerprint import fingerprint
+from nearkin.data.photographs import stored_side
 from nearkin.data.sets.catalogue import named
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.files import write_whole
+from nearkin.models import origin
+from nearkin.models.folder import folder_of
+from nearkin.models.model import Model, find
+from nearkin.models.preprocess import preprocessing_of
 from nearkin.runs.engine import Place
-from nearkin.runs.machine import keep_freed_memory, usable
+from nearkin.tensors import usable
 
 BATCH = 64
 SAVE_SECONDS = 30.0  # from one save of what is done to the next
@@ -37,19 +41,23 @@ class Progress:
 
 
 def embed(
-    backbone: Any, splits: Splits, path: Path, *, size: int = 0, key: str = "", device: str
+    model: Model,
+    splits: Splits,
+    path: Path,
+    *,
+    key: str = "",
+    folder: str = "",
+    device: str = "auto",
 ) -> Iterator[Progress]:
     """Write the embeddings of every split to an npz file that `features:FILE` reads.
 
         x (N, D) float32, y (N,) class names, names (N,), split (N,) of train, query and gallery,
-        variant
+        variant, metric, made_by: the Model, as nearkin.models.origin describes it
 
     What is done lies beside the file until it is whole, so that a killed call goes on; `key` says
     of which items and by what, and work done under another key, or of another number of items, or
     of which the file is broken, is begun anew.
     """
-    keep_freed_memory()  # and pixels innermost: lite0 at 224 px in 16 instead of 66 ms a picture
-    backbone = backbone.eval().to(device, memory_format=torch.channels_last)
     parts = [("train", splits.train), ("query", splits.query)]
     parts += [("gallery", splits.gallery)] if splits.gallery is not splits.query else []
     total = sum(len(split) for _, split in parts)
@@ -62,20 +70,23 @@ def embed(
         skip = min(start, len(split))
         start -= skip
         if skip == len(split):
-            continue  # arange(n, n) splits into one empty batch, which no crop can take
+            continue  # arange(n, n) splits into one empty batch
         for indices in torch.arange(skip, len(split)).split(BATCH):
-            done.append(vectors(backbone, split, indices, size, device))
+            done.append(model.embed(split.select(indices), batch=BATCH, device=device))
             position += len(indices)
             if perf_counter() - saved > SAVE_SECONDS:
                 write_whole(kept, lambda file: keep(file, done, key))
                 saved = perf_counter()
             yield Progress(position, total)
+    data = {"name": splits.name, "variant": splits.variant, "fingerprint": fingerprint(splits)}
     arrays: dict[str, Any] = {
         "x": torch.cat(done).numpy(),
         "y": np.concatenate([np.array(s.classes)[s.labels.numpy()] for _, s in parts]),
         "names": np.array([name for _, s in parts for name in s.names]),
         "split": np.concatenate([np.full(len(s), kind) for kind, s in parts]),
         "variant": np.array(splits.variant),
+        "metric": np.array(model.metric),
+        "made_by": np.array(json.dumps(origin.describe(model, folder, data))),
     }
     write_whole(path, lambda file: np.savez_compressed(file, **arrays))
     kept.unlink(missing_ok=True)
@@ -85,13 +96,15 @@ def embed(
 def load_and_embed(
     data: str,
     output: Path,
-    checkpoint: Path | None,
+    checkpoint: Path | str | None,
     backbone: str,
     backbone_options: Mapping,
     size: int,
     place: Place,
+    made_by: str = "",
+    made_size: int = 0,
 ) -> Iterator[Progress]:
-    """`embed` with the data set loaded, and the backbone read from a file or made by name.
+    """`embed` with the data set loaded, by a Model that is found or by a backbone made by name.
 
     One made by name (by default lite0) has no head: its features are the embeddings.
     """
@@ -103,24 +116,51 @@ def load_and_embed(
         raise ValueError(f"size must be 0 or more, got {size}")
     if place.threads:
         torch.set_num_threads(place.threads)
-    device = usable(place.device)
+    device, where = usable(place.device), ""
+    if made_by and not checkpoint:
+        raise ValueError("--made-by goes with --checkpoint, a head on the features it made")
     if checkpoint:
-        net = models.rebuild(models.read(checkpoint))
-        made_by: Any = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-        shape = net.made["input_shape"]
-        size = size or (shape[-1] if len(shape) == 3 else 0)
-    splits = load(data, place.root, download=place.download, skip_bad=place.skip_bad, size=size)
-    if not checkpoint:
-        torch.manual_seed(0)  # of a network without weights, so that a killed call goes on with it
-        inputs = splits.train.inputs
-        size = size or (0 if isinstance(inputs, Tensor) else PHOTOGRAPH_SIDE)
-        shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, size, size)
-        backbone = backbone or "lite0"
-        net = without_head(backbone, backbone_options, shape)
-        made_by = [backbone, dict(backbone_options)]
+        below = find(made_by, made_size) if made_by else None
+        model, where, loaded = found(str(checkpoint), data, size, below)
+    else:
+        model, loaded = None, size
+    splits = load(data, place.root, download=place.download, skip_bad=place.skip_bad, size=loaded)
+    if model is None:
+        model = by_name(backbone or "lite0", backbone_options, splits, size)
+    elif where.endswith(".pt") and model.preprocessing:  # the file does not tell it: the data do
+        p = model.preprocessing
+        model.preprocessing = preprocessing_of(
+            splits.train.inputs, size or p.width, p.mean, p.std, splits.inverted
+        )
     source = str(named(data, place.root)[1].resolve())
-    key = json.dumps([data, source, fingerprint(splits), place.skip_bad, made_by, size])
-    return embed(net, splits, output, size=size, key=key, device=device)
+    key = json.dumps([data, source, fingerprint(splits), place.skip_bad, model.identity])
+    return embed(model, splits, output, key=key, folder=where, device=device)
+
+
+def found(checkpoint: str, data: str, size: int, below: Model | None) -> tuple[Model, str, int]:
+    """The Model, the folder that it lies in (or ""), and the side to load the data at.
+
+    Args:
+        below: the Model that made the features on which the checkpoint, a head, was trained.
+    """
+    model, path = find(checkpoint, 0 if below else size), Path(checkpoint).expanduser()
+    where = str(folder_of(path).resolve()) if path.exists() else ""
+    if below:
+        model, where = (below.at_size(size) if size else below).join(model), ""
+    side = size or (model.preprocessing.width if model.preprocessing else 0)
+    enlarge = where.endswith(".pt") or stored_side(side) > stored_side(0)
+    return model, where, side if enlarge and not data.startswith("features:") else 0
+
+
+def by_name(name: str, options: Mapping, splits: Splits, size: int) -> Model:
+    """The features of a backbone by name, for the pictures (or vectors) of a data set."""
+    inputs = splits.train.inputs
+    size = size or (0 if isinstance(inputs, Tensor) else PHOTOGRAPH_SIDE)
+    shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, size, size)
+    model = origin.without_head(name, options, shape, None)
+    mean, std = model.backbone.mean, model.backbone.std
+    model.preprocessing = preprocessing_of(inputs, size, mean, std, splits.inverted)
+    return model
 
 
 def check_writable(output: Path) -> None:
@@ -135,30 +175,6 @@ def check_writable(output: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(f"the output {output} cannot be written: {error.strerror}") from None
-
-
-def without_head(name: str, options: Mapping, shape: Sequence[int]) -> Any:
-    """The backbone of this name, but for its last layer, which would be a random projection."""
-    backbone: Any = models.make(name, options, shape, dim=1)
-    if options.get("head", "none") != "none":
-        raise ValueError(f"wanted features, without a head, got head={options['head']}")
-    if isinstance(backbone.head, nn.Sequential):
-        backbone.head[-1] = nn.Identity()
-    else:
-        backbone.head = nn.Identity()
-    return backbone
-
-
-def vectors(backbone: Any, split: Split, indices: Tensor, size: int, device: str) -> Tensor:
-    """Embeddings (B, D) float32 of some items, on the CPU."""
-    x = transforms.batch(
-        split.inputs, indices, train=False, size=size, mean=backbone.mean, std=backbone.std
-    )
-    x = x.to(device)
-    if x.ndim == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        return backbone(x).float().cpu()
 
 
 def keep(file: Any, done: list[Tensor], key: str) -> None:

@@ -6,17 +6,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nearkin.data import Splits, load
-from nearkin.files import write_whole
 from nearkin.losses.protocol import can_monitor
 from nearkin.measure import VERSIONS, confusion
-from nearkin.models import describe
+from nearkin.models.folder import own_model
+from nearkin.models.model import Model
 from nearkin.runs.evaluate import (
     Diverged,
     examine,
@@ -30,6 +30,9 @@ from nearkin.runs.evaluate import (
 from nearkin.runs.log import Silent, StepLog
 from nearkin.runs.loop import Run, restore, save, train
 from nearkin.runs.machine import Peak, machine, usable, versions
+from nearkin.runs.made_by import declared
+from nearkin.runs.model import join_left, left_by
+from nearkin.runs.model import save as save_model
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Data, Epoch, Files, Metrics, Row, pictures_left_out
 from nearkin.runs.store import Store
@@ -53,6 +56,8 @@ class Place:
     threads: int = 0  # of each process; 0: torch's own choice
     save_seconds: float = SAVE_SECONDS
     private: bool = False  # no picture of one's own is copied into results
+    made_by: str = ""  # the backbone that made stored features whose file does not tell it
+    made_size: int = 0  # its side in pixels
 
     def __post_init__(self) -> None:
         if not 0 <= self.threads <= MOST_THREADS:
@@ -61,13 +66,28 @@ class Place:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its row, and the folder of the files that it left.
+    """A finished run: its row, its Model, and the folder of the files that it left.
 
     result["metrics"]["last"] and the like read the row's JSON form.
     """
 
     row: Row
     folder: Path
+
+    @cached_property
+    def model(self) -> Model:
+        """The Model that the run left, read when it is first asked for.
+
+        Raises:
+            ValueError: the run diverged, or its row came without its files.
+        """
+        if self.row.status == "diverged":
+            raise ValueError(f"run {self.row.hash} diverged, and left no Model")
+        if not own_model(self.folder):
+            raise ValueError(
+                f"the row of {self.row.hash} is stored, but its Model is not: run(..., anew=True)"
+            )
+        return Model.load(self.folder)
 
     def __getitem__(self, part: str) -> Any:
         return self.row[part]
@@ -109,6 +129,9 @@ def run(
         stored = store.find(recipe)
         if stored and not anew:
             refuse_left_out(stored, place)
+            if place.made_by:
+                splits = splits_of(recipe, place)
+                join_left(folder, splits, place.made_by, place.made_size, place.root)
             return Result(stored, folder)
         row = carry_out(recipe, store, folder, place, study, bar)
         if not stored:
@@ -133,7 +156,8 @@ def carry_out(
     """One run from its start, or from its last checkpoint, to its row."""
     if place.threads:
         torch.set_num_threads(place.threads)
-    splits, device = splits_of(recipe, place), usable(place.device)
+    splits = declared(splits_of(recipe, place), place.made_by, place.made_size, place.root)
+    device = usable(place.device)
     peak = Peak(torch.device(device))
     start, diverged = start_of(recipe, store)
     current = Run(recipe, splits, device, start)
@@ -162,14 +186,19 @@ def carry_out(
                 clock.outside(lambda: save(current, checkpoint))
     finally:
         log.close()
-    return conclude(current, folder, study, diverged, clock.memory)
+    if diverged:
+        return conclude(current, folder, study, None, clock.memory)
+    model = left_by(current, place.root, whole=not study)
+    row = conclude(current, folder, study, model, clock.memory)
+    save_model(model, row, folder)
+    return row
 
 
 def start_of(recipe: Recipe, store: Store) -> tuple[str, bool]:
     """The file that the recipe starts from, "" where it starts from none; and whether the run that
     should have left it diverged. `start` may also be the hash of a run in the same store."""
-    kept = store.run_folder(recipe.start) / "backbone.pt"
-    if not recipe.start or kept.exists():
+    kept = own_model(store.run_folder(recipe.start))
+    if not recipe.start or kept:
         return str(kept) if recipe.start else "", False
     lost = any(r.hash == recipe.start and r.status == "diverged" for r in store.rows())
     return "" if lost else recipe.start, lost
@@ -243,19 +272,19 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
     return diverged
 
 
-def conclude(current: Run, folder: Path, study: str, diverged: bool, memory: int | None) -> Row:
-    """The row of a finished run; its embeddings and its backbone are kept in the folder, of a trial
-    its backbone alone."""
-    recipe, splits = current.recipe, current.splits
+def conclude(
+    current: Run, folder: Path, study: str, model: Model | None, memory: int | None
+) -> Row:
+    """The row of a finished run, of one that diverged without a Model; its embeddings are kept in
+    the folder, but not of a trial."""
+    recipe, splits, diverged = current.recipe, current.splits, model is None
     last = mistaken = None
     files = Files(f"runs/{recipe.hash}")
-    if not diverged:
-        write_whole(folder / "backbone.pt", partial(torch.save, describe(current.backbone.module)))
-    if not (diverged or recipe.trial):
+    if model and not recipe.trial:
         last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
         query = splits.query
         embeddings = current.embed(query)
-        keep_embeddings(folder / "embeddings.npz", current, embeddings)
+        keep_embeddings(folder / "embeddings.npz", current, embeddings, model)
         files = replace(files, embeddings="embeddings.npz")
         if len(query.classes) <= CONFUSED:
             mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()

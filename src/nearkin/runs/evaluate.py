@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 
 from nearkin.data import Splits
+from nearkin.data.fingerprint import fingerprint
 from nearkin.data.splits import in_classes_of, places_in
 from nearkin.data.transforms import Pictures, centred
 from nearkin.files import write_whole
 from nearkin.graphs import refine_at_test
 from nearkin.losses.protocol import metric_of
 from nearkin.measure import evaluate, kin_counts, knn_accuracy, recalls, scattering
+from nearkin.models import origin
+from nearkin.models.model import Model
 from nearkin.runs.loop import Run, refiner_of
 from nearkin.tensors import unit
 
@@ -151,19 +155,22 @@ def keep_attention(path: Path, run: Run, classes: int = 6) -> bool:
     return True
 
 
-def keep_embeddings(path: Path, run: Run, embeddings: Tensor) -> None:
+def keep_embeddings(path: Path, run: Run, embeddings: Tensor, model: Model) -> None:
     """Write the query set's embeddings for the page (and for `nearkin evaluate`) as one .npz file.
 
-    x (N, D), y (N,), classes (C,), names (N or 0), metric (what near means), and, where the data
-    set's terms allow it, `pictures` of the items `picture_index`.
+    x (N, D), y (N,), classes (C,), names (N or 0), metric (what near means), made_by (the Model,
+    which lies beside the file, as nearkin.models.origin describes it), and, where the data set's
+    terms allow it, `pictures` of the items `picture_index`.
     """
-    query = run.splits.query
+    query, splits = run.splits.query, run.splits
+    data = {"name": splits.name, "variant": splits.variant, "fingerprint": fingerprint(splits)}
     arrays: dict[str, Any] = {
         "x": embeddings.numpy(),
         "y": query.labels.numpy(),
         "classes": np.array(query.classes),
         "names": np.array(query.names),
         "metric": np.array(nearness(run)),
+        "made_by": np.array(json.dumps(origin.describe(model, "", data))),
     }
     if run.splits.showable:
         index = torch.arange(len(query))[:: max(1, -(-len(query) // PICTURES))]

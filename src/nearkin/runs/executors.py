@@ -20,6 +20,7 @@ import torch
 
 from nearkin import registry
 from nearkin.data.sets.catalogue import there
+from nearkin.models.folder import own_model
 from nearkin.runs.engine import Place, one_line, refuse_left_out, run
 from nearkin.runs.log import Silent
 from nearkin.runs.machine import cores, keep_freed_memory, machine, versions
@@ -60,7 +61,7 @@ def complete(
         there(name, place.root)
     starts = {r.start for r in missing if r.start in stored}
     starts = {hash for hash in starts if stored[hash].status == "done"}
-    starts -= {hash for hash in starts if (store.run_folder(hash) / "backbone.pt").exists()}
+    starts -= {hash for hash in starts if own_model(store.run_folder(hash))}
     bar.expect(len(missing) + len(starts))
     for recipe in recipes:
         if recipe.hash in starts:  # of a row that came without its files, as published ones do

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -27,13 +29,13 @@ def features(request: Request) -> Splits:
     if request.size:
         raise ValueError(f"features:{path}: vectors have no size in pixels, got {request.size}")
     train, query, gallery = parts_of(path).values()
-    told = read_arrays(path, ("split", "variant"))
+    told, made_by = read_arrays(path, ("split", "variant")), origin_of(path)
     name, variant = f"features:{path.stem}", f"features, {query.tensor.shape[1]}-d"
     variant = f"{told['variant']}, {variant}" if "variant" in told else variant
     if "split" not in told:
         first, rest = halves(len(query.classes), f"features:{path}")
         train, test = chosen_classes(query, first), chosen_classes(query, rest)
-        return Splits(name, train, test, test, variant)
+        return Splits(name, train, test, test, variant, made_by=made_by)
     if not len(train):
         raise ValueError(f"features:{path}: `split` says train of none of {len(told['split'])}")
     taught, asked = train.labels.unique(), torch.cat([query.labels, gallery.labels]).unique()
@@ -47,7 +49,18 @@ def features(request: Request) -> Splits:
     shared = bool(known.any())
     train, asked = numbered(train, taught), taught if shared else asked
     query, gallery = numbered(query, asked), numbered(gallery, asked)
-    return Splits(name, train, query, gallery if len(gallery) else query, variant, shared)
+    gallery = gallery if len(gallery) else query
+    return Splits(name, train, query, gallery, variant, shared, made_by=made_by)
+
+
+def origin_of(path: Path) -> dict[str, Any] | None:
+    """What made the vectors of a file, as its array `made_by` tells (nearkin.models.origin)."""
+    try:
+        found = json.loads(str(read_arrays(path, ("made_by",)).get("made_by", "")))
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(found, dict) and isinstance(found.get("identity"), str)
+    return found if known else None
 
 
 def parts_of(path: Path) -> dict[str, Split]:

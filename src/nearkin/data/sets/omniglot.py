@@ -36,7 +36,7 @@ def omniglot(request: Request) -> Splits:
         "omniglot", root, listings, request, channels=1, variant=variant, showable=True
     )
     train, test = inverted(splits.train), inverted(splits.query)
-    return replace(splits, train=train, query=test, gallery=test)
+    return replace(splits, train=train, query=test, gallery=test, inverted=True)
 
 
 def inverted(split: Split) -> Split:

@@ -1,0 +1,77 @@
+"""The Model that a run leaves in its folder.
+
+A head that was trained on stored features joins the Model that made them, where the features' file
+tells which that was and it is found; the Model then takes photographs. Of a study's many heads only
+the heads are written, and joined when they are loaded.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nearkin.data import Splits
+from nearkin.data.sets.catalogue import named
+from nearkin.models import origin
+from nearkin.models.model import Model
+from nearkin.models.preprocess import preprocessing_of
+from nearkin.runs.evaluate import nearness
+from nearkin.runs.loop import Run
+from nearkin.runs.made_by import declared
+from nearkin.runs.row import Row, to_json
+
+KEPT = ("hash", "status", "metrics", "data", "cost", "versions", "machine")
+"""Fields of the row that a Model keeps."""
+HEADROOM = 2.0  # of int8's limit above the largest number seen in one batch of training images
+
+
+def left_by(run: Run, root: str | None, whole: bool) -> Model:
+    """The Model of a finished run; if `whole`, joined to the Model that made its features."""
+    model, made_by = model_of(run), run.splits.made_by
+    if not made_by:
+        return model
+    model.provenance["made_by"] = dict(made_by)
+    _, path = named(run.recipe.data, root)
+    return origin.joined(model, made_by, [path.parent]) if whole else model
+
+
+def join_left(folder: Path, splits: Splits, made_by: str, made_size: int, root: str | None) -> None:
+    """Join the head that a stored run has left to the backbone that a person says made its
+    features."""
+    known = declared(splits, made_by, made_size, root)
+    head = Model.load(folder)
+    if head.preprocessing is None and known.made_by:
+        joined = origin.find(known.made_by).join(head)
+        joined.provenance["made_by"] = dict(known.made_by)
+        joined.save(folder)
+
+
+def save(model: Model, row: Row, folder: Path) -> None:
+    """Write the Model of a run into its folder, with what its row says."""
+    told = to_json(row)
+    model.provenance |= {name: told[name] for name in KEPT}
+    model.save(folder)
+
+
+def model_of(run: Run) -> Model:
+    """A copy of the run's backbone as it stands, with its preprocessing and metric."""
+    net: Any = deepcopy(run.backbone.module)
+    net = net.to("cpu", memory_format=torch.contiguous_format)
+    metric = nearness(run)
+    steps = preprocessing_of(
+        run.splits.train.inputs, run.recipe.size, net.mean, net.std, run.splits.inverted
+    )
+    limit = None
+    if metric != "cosine":
+        limit = HEADROOM * run.embed_first_batch().abs().max().item()
+    return Model(
+        net,
+        steps,
+        metric,
+        classes=run.splits.train.classes,
+        recipe=run.recipe.plain(),
+        limit=limit,
+    )
