@@ -24,7 +24,7 @@ from nearkin.runs.evaluate import (
     keep_attention,
     keep_embeddings,
     nearness,
-    refined,
+    refined_metrics,
     watched_batch,
 )
 from nearkin.runs.log import Silent, StepLog
@@ -294,7 +294,7 @@ def conclude(
         last=last,
         validated=chosen(current.epochs, headline(splits), "validation"),
         best_on_test=chosen(current.epochs, headline(splits), "test"),
-        refined=refined(current) if recipe.refine and last else None,
+        refined=refined_metrics(current) if recipe.refine and last else None,
     )
     return Row(
         hash=recipe.hash,

@@ -109,7 +109,7 @@ def retrieval_metrics(
     return recalls(*sides, itself=itself, ks=ks[:4], metric=metric)
 
 
-def refined(run: Run) -> dict[str, float | str]:
+def refined_metrics(run: Run) -> dict[str, float | str]:
     """Metrics of the query set refined by the loss's graph layers, and what the graph came from."""
     refiner, splits, source = refiner_of(run), run.splits, run.recipe.refine
     apart = splits.gallery is not splits.query
