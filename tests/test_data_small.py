@@ -1,13 +1,22 @@
 """Claim: small data sets and stored features are read whole or refused in one line."""
 
 import gzip
+import io
+import os
 import struct
+import warnings
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nearkin.data import load
+from nearkin.data.arrays import read_arrays
+from nearkin.data.sets.features import read_features
 
 
 def write_idx(path, array, packed=False):
@@ -197,14 +206,16 @@ def test_a_class_of_features_has_one_number_wherever_it_stands(tmp_path, query, 
         ({"x": np.full((8, 3), np.nan)}, "row 0 of x is not finite"),
         ({"x": np.full((8, 3), 1e300)}, "row 0 of x is not finite in float32"),
         ({"x": np.full((8, 3), "a")}, "wanted numbers as x, got <U1"),
-        ({"split": np.array([object()] * 8)}, "f.npz: not a whole npz file"),
+        ({"split": np.array([object()] * 8)}, r"f.npz: split holds Python objects, .*astype.str"),
         ({"split": np.array(["train"] * 8)}, "says query of none of 8"),
         ({"split": np.array(["query"] * 8)}, "says train of none of 8"),
         ({"split": np.array(["train"] * 4 + ["query"] * 3 + ["val"])}, "gallery, got 'val'"),
         ({"split": np.array(["query"] * 7)}, r"`split` of 8, got \(7,\)"),
-        ({"split": np.array(["train"] * 3 + ["query"] * 5)}, "1 of 3, but not '2'"),
         ({"y": np.zeros(8)}, "two classes or more, got 1"),
-        ({"y": np.array([object()] * 8)}, "not a whole npz file"),
+        ({"y": np.array(["a", "b"] * 4, object)}, r"y holds Python objects, .*y.astype.str"),
+        ({"y": np.array([0.0, np.nan] * 4)}, "y must be 8 integers or texts, .* got nan"),
+        ({"y": np.array([0.5, 1] * 4)}, "y must be 8 integers or texts, .* got 0.5"),
+        ({"y": np.zeros(8, complex)}, "y must be 8 integers or texts, .* of complex128"),
         ({"names": np.array(["one"])}, "8 names, got 1"),
     ],
 )
@@ -217,7 +228,7 @@ def test_a_features_file_that_is_none(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         load(f"features:{tmp_path / 'f.npz'}")
     np.savez(tmp_path / "f.npz", z=np.zeros(3))
-    with pytest.raises(ValueError, match="wanted arrays x and y, got"):
+    with pytest.raises(ValueError, match=r"wanted arrays x and y, got \['z'\]"):
         load(f"features:{tmp_path / 'f.npz'}")
     np.save(tmp_path / "f.npy", np.zeros(3))
     with pytest.raises(ValueError, match="not a whole npz file"):
@@ -230,3 +241,95 @@ def test_a_features_file_that_is_none(tmp_path):
 def test_a_size_of_features_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no size in pixels, got 32"):
         load(write_features(tmp_path / "f.npz"), size=32)
+
+
+def test_labels_of_features_are_one_class_in_every_kind(tmp_path):
+    for y, kinds in (
+        (np.arange(8.0) // 2, ("0", "1", "2", "3")),
+        (np.array([b"a", b"b", "é".encode(), b"d"] * 2), ("a", "b", "d", "é")),
+        (np.array(["a", "b", "e\u0301", "é"] * 2), ("a", "b", "é")),
+        (np.arange(8) % 2 == 1, ("0", "1")),
+    ):
+        split = read_features(Path(write_features(tmp_path / "f.npz", y=y).partition(":")[2]))
+        assert split.classes == kinds
+    half = write_features(tmp_path / "f.npz", split=np.array([b"train"] * 4 + [b"query"] * 4))
+    assert len(load(half).query) == 4
+
+
+def test_known_and_new_classes_of_features(tmp_path):
+    splits = load(write_features(tmp_path / "f.npz", split=np.array(["train"] * 3 + ["query"] * 5)))
+    assert splits.mixed_classes
+    assert splits.variant.endswith("1 of 3 test classes are known")
+
+
+class Trap:
+    """What runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code was run",)
+
+
+def npz(path, **members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return path
+
+
+def header(shape, kind="<f4"):
+    held = io.BytesIO()
+    described = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(held, described)
+    return held.getvalue()
+
+
+def test_arrays_of_strangers_are_read_whole_or_refused_in_one_line(tmp_path):
+    path = tmp_path / "f.npz"
+    wanted = {"x": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "s": np.array("cosine")}
+    for save in (np.savez, np.savez_compressed):
+        save(path, **wanted)
+        found = read_arrays(path)
+        assert list(found) == ["x", "s"]
+        assert all(np.array_equal(found[k], v) for k, v in wanted.items())
+        assert all(found[k].flags.writeable for k in found)
+    np.savez(path, x=np.array([Trap()], object))
+    cases = {
+        "holds Python objects": path.read_bytes(),
+        "would take 4,000,000 GB": npz(path, x=header((10**15,))).read_bytes(),
+        "x is cut off": npz(path, x=header((1000,)) + b"\0" * 100).read_bytes(),
+        "not a whole": npz(path, x=b"no array").read_bytes(),
+        r"not a whole npz file \(": npz(path, x=header((-1,))).read_bytes(),
+        "not a whole npz": b"",
+    }
+    for said, content in cases.items():
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=said) as error:
+            read_arrays(path)
+        assert "\n" not in str(error.value)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="but a folder, pipe or device"):
+        read_arrays(path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_arrays(tmp_path / "absent.npz")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_arrays_with_changed_bytes_are_read_or_refused(tmp_path_factory, data):
+    held = io.BytesIO()
+    save = data.draw(st.sampled_from([np.savez, np.savez_compressed]))
+    save(held, x=np.arange(12.0).reshape(4, 3), y=np.array(["a", "b", "a", "b"]))
+    content = bytearray(held.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "changed.npz"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    found = ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            read_features(path)
+        except ValueError as error:
+            found = str(error)
+    assert "\n" not in found

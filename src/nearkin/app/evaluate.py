@@ -20,7 +20,7 @@ def evaluate(
     embeddings: Path,
     gallery: Path | None = None,
     metric: str = "",
-    ks: tuple[int, ...] = (1, 2, 4, 8),
+    ks: tuple[int, ...] = (),
     clusters: bool = True,
     intervals: bool = False,
     memory: float = 1e9,
@@ -35,16 +35,18 @@ def evaluate(
     Args:
         embeddings: .npz file of the queries; what `embed` writes has all splits, of which query and
             gallery count here.
-        gallery: .npz file of what they are searched in, all of it; by default each other.
+        gallery: .npz file of what they are searched in, all of it; by default each other. A query
+            that stands there, under its name and with its vector, is not its own answer.
         metric: what near means: cosine, inner or euclidean; by default what the file's array
             `metric` says, else cosine.
-        ks: the k of recall@k.
+        ks: the k of recall@k; by default 1 2 4 8, of which those that fit.
         clusters: whether to add NMI and AMI, by k-means.
         intervals: whether to add 95 % intervals, by a bootstrap over the classes.
         memory: bytes that the search may use.
     """
     from nearkin import measure
-    from nearkin.data.sets.features import origin_of, parts_of, read_arrays, read_features
+    from nearkin.data.arrays import read_arrays
+    from nearkin.data.sets.features import origin_of, parts_of, read_features
     from nearkin.data.splits import in_classes_of
 
     parts = parts_of(embeddings)
@@ -69,9 +71,12 @@ def evaluate(
     if len(searched):
         sides["gallery"] = vectors_of(searched, gallery or embeddings, metric)
         sides["gallery_labels"] = in_classes_of(query, searched)
-    metrics = measure.evaluate(
-        **sides, metric=metric, ks=ks, clusters=clusters, intervals=intervals, memory=memory
-    )
+        sides["itself"] = own_places(query, searched)
+    options: dict[str, Any] = {"clusters": clusters, "intervals": intervals, "memory": memory}
+    metrics = measure.evaluate(**sides, metric=metric, ks=ks or None, **options)
+    if without := metrics.get("queries_without_kin"):
+        told = f"{without:,} of {len(query):,} queries have no kin in the gallery: left out"
+        print(f"nearkin: {told} of retrieval", file=sys.stderr)
     print(json.dumps({"metric": metric, **metrics}, indent=2))
 
 
@@ -82,6 +87,23 @@ def refuse_another_model(query: dict | None, gallery: dict | None, path: Path) -
             f"{path}: made by the Model {gallery['identity']}, but the queries by "
             f"{query['identity']}: their embeddings cannot be compared"
         )
+
+
+def own_places(query: Split, gallery: Split) -> Tensor:
+    """Where each query stands in the gallery, as names tell; a line on stderr where any does."""
+    from nearkin.data.splits import copies_in, places_in
+
+    places = places_in(query, gallery)
+    if standing := int((places >= 0).sum()):
+        told = (
+            f"{standing:,} of {len(query):,} queries stand in the gallery: none is its own answer"
+        )
+        print(f"nearkin: {told}", file=sys.stderr)
+    elif copies := copies_in(query, gallery):
+        told = f"{copies:,} of {len(query):,} queries have an equal vector in the gallery"
+        advice = "they may find themselves; with `names` in both files none is its own answer"
+        print(f"nearkin: {told}: {advice}", file=sys.stderr)
+    return places
 
 
 def vectors_of(split: Split, path: Path, metric: str) -> Tensor:

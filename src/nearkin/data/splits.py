@@ -175,6 +175,17 @@ def places_in(query: Split, gallery: Split) -> Tensor:
     return found
 
 
+def copies_in(query: Split, gallery: Split) -> int:
+    """How many queries have, to the bit, the vector of an item of the gallery.
+
+    >>> some = Split(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 0]), ("a",))
+    >>> copies_in(some, Split(torch.tensor([[2.0], [3.0]]), torch.tensor([0, 0]), ("a",)))
+    1
+    """
+    held = {row.tobytes() for row in gallery.tensor.numpy()}
+    return sum(row.tobytes() in held for row in query.tensor.numpy())
+
+
 def in_classes_of(query: Split, gallery: Split) -> Tensor:
     """The gallery's labels in the query's numbering of classes; classes of its own come after."""
     number = {name: i for i, name in enumerate(query.classes)}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nearkin.answers import BatchGraphs
-from nearkin.data.sets.features import read_arrays
+from nearkin.data.arrays import read_arrays
 from nearkin.report.kept import file_of
 from nearkin.report.plots import Tips, as_svg, new
 from nearkin.report.views import CLASS_COLOURS, RIGHT

@@ -21,7 +21,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from nearkin.data.sets.features import read_arrays
+from nearkin.data.arrays import read_arrays
 from nearkin.runs.row import Row
 
 MOST = 2_000  # items of a set that a page draws

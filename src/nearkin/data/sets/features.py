@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nearkin.data.arrays import names_in, read_arrays
 from nearkin.data.request import Request
 from nearkin.data.splits import Split, Splits, chosen_classes, halves
+from nearkin.labels import decoded, plain_labels
+from nearkin.labels import numbered as numbered_labels
 
 PARTS = ("train", "query", "gallery")
 
@@ -40,17 +40,14 @@ def features(request: Request) -> Splits:
         raise ValueError(f"features:{path}: `split` says train of none of {len(told['split'])}")
     taught, asked = train.labels.unique(), torch.cat([query.labels, gallery.labels]).unique()
     known = torch.isin(asked, taught)
-    if known.any() and not known.all():
-        alone = query.classes[int(asked[~known][0])]
-        raise ValueError(
-            f"features:{path}: train must have all the classes of query and gallery, or none; "
-            f"it has {int(known.sum())} of {len(asked)}, but not {alone!r}"
-        )
-    shared = bool(known.any())
+    shared, mixed = bool(known.all()), bool(known.any() and not known.all())
+    if mixed:
+        variant += f", {int(known.sum())} of {len(asked)} test classes are known"
     train, asked = numbered(train, taught), taught if shared else asked
     query, gallery = numbered(query, asked), numbered(gallery, asked)
     gallery = gallery if len(gallery) else query
-    return Splits(name, train, query, gallery, variant, shared, made_by=made_by)
+    kinds: dict[str, Any] = {"shared_classes": shared, "mixed_classes": mixed}
+    return Splits(name, train, query, gallery, variant, made_by=made_by, **kinds)
 
 
 def origin_of(path: Path) -> dict[str, Any] | None:
@@ -69,7 +66,7 @@ def parts_of(path: Path) -> dict[str, Split]:
     Labels number the classes of the whole file.
     """
     whole, told = read_features(path), read_arrays(path, ("split",))
-    part = told.get("split", np.full(len(whole), "query"))
+    part = np.array(text_of(told["split"])) if "split" in told else np.full(len(whole), "query")
     if part.shape != whole.labels.shape:
         raise ValueError(f"features:{path}: wanted `split` of {len(whole)}, got {part.shape}")
     if odd := set(part.tolist()) - set(PARTS):
@@ -91,12 +88,12 @@ def numbered(split: Split, present: Tensor) -> Split:
 
 
 def read_features(path: Path) -> Split:
-    """x (N, D) floats and y (N,) integers or strings, names (N,) optional, of an npz file."""
-    if not path.is_file():
+    """x (N, D) numbers and y (N,) integers or text, names (N,) optional, of an npz file."""
+    if path.is_dir() or not path.exists():
         raise ValueError(f"features:{path}: no such file; `nearkin embed` writes one")
     arrays = read_arrays(path, ("x", "y", "names"))
     if "x" not in arrays or "y" not in arrays:
-        raise ValueError(f"features:{path}: wanted arrays x and y, got {sorted(arrays)}")
+        raise ValueError(f"features:{path}: wanted arrays x and y, got {names_in(path)}")
     x, y = arrays["x"], arrays["y"]
     if x.dtype.kind not in "fiub":
         raise ValueError(f"features:{path}: wanted numbers as x, got {x.dtype}")
@@ -106,30 +103,21 @@ def read_features(path: Path) -> Split:
         )
     if not x.size:
         raise ValueError(f"features:{path}: it holds no vectors, x is {x.shape}")
-    names = arrays.get("names", ())
+    wanted = f"features:{path}: y must be {len(x)} integers or texts, one a row"
+    (labels,), classes = numbered_labels([plain_labels(y, wanted)], ["y"])
+    names = text_of(arrays.get("names", np.array([], str)))
     if len(names) not in (0, len(x)):
         raise ValueError(f"features:{path}: wanted {len(x)} names, got {len(names)}")
     with np.errstate(over="ignore"):  # what float32 cannot hold is not finite in it
-        x = x.astype(np.float32)
+        x = np.ascontiguousarray(x, np.float32)
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
         raise ValueError(f"features:{path}: row {row} of x is not finite in float32")
-    classes, labels = np.unique(y, return_inverse=True)
     return Split(
-        torch.from_numpy(x),
-        torch.from_numpy(labels.astype(np.int64)),
-        tuple(str(name) for name in classes),
-        tuple(str(name) for name in names),
+        torch.from_numpy(x), torch.from_numpy(labels), tuple(map(str, classes)), tuple(names)
     )
 
 
-def read_arrays(path: Path, keys: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """An npz file's arrays, all or those with these names; no code in it is ever run."""
-    try:
-        with open(path, "rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
-            return {key: file[key] for key in keys or file.files if key in file}
-    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole npz file ({error})") from None
+def text_of(array: np.ndarray) -> list[str]:
+    """An array's entries as text, of bytes in UTF-8."""
+    return [str(decoded(e) if isinstance(e, bytes) else e) for e in array.flatten().tolist()]
