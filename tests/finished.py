@@ -1,11 +1,12 @@
 """Rows of runs that were never run, for tests of what studies and pages make of rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Data, Epoch, Machine, Metrics, Row
+from nearkin.studies.study import Case
 
 SHARES = ("recall@1", "recall@2", "recall@4", "recall@8", "map@r", "nmi")
 
@@ -48,6 +49,11 @@ def diverged(row: Row) -> Row:
     """The row, had its loss been no number in the first epoch."""
     gone = replace(row, status="diverged", metrics=Metrics(None), confusion=None)
     return replace(gone, epochs=(Epoch(1),))
+
+
+def rows_of(recipes: Mapping[Case, Recipe], make: Callable[[Recipe], Row]) -> dict[Case, Row]:
+    """The rows of the recipes under their cases, as make(recipe) gives them."""
+    return {case: make(recipe) for case, recipe in recipes.items()}
 
 
 def cells(table: Any, *heads: str) -> dict[str, Any]:

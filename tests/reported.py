@@ -11,6 +11,7 @@ from nearkin.data.terms import may_show
 from nearkin.measure.statistics import Estimate
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Data, Epoch, Files, Machine, Metrics, Row
+from nearkin.studies.study import Case
 
 EVIL = "<script>alert('1')</script> & \"$x$\" | *b*"
 FILE = '"><img src=x onerror=alert(2)>.png'
@@ -61,7 +62,7 @@ def write_embeddings(path: Path, recipe: Recipe, n: int = 30) -> None:
     )
 
 
-def make_rows(store: Path) -> list[Row]:
+def make_rows(store: Path) -> dict[Case, Row]:
     """Three methods with three seeds each, and one that diverged."""
     recipes = [
         Recipe(loss=loss, dim=dim, seed=seed)
@@ -69,8 +70,13 @@ def make_rows(store: Path) -> list[Row]:
         for seed in range(3)
     ]
     odd = Recipe(loss="n-pair", dim=5, seed=3)
-    found = [make_row(r, store) for r in recipes]
-    return [*found, make_row(odd, store, status="diverged", keep=False)]
+    found = {case_of(r): make_row(r, store) for r in recipes}
+    return found | {case_of(odd): make_row(odd, store, status="diverged", keep=False)}
+
+
+def case_of(recipe: Recipe) -> Case:
+    """Its loss as a method, in its dimension."""
+    return Case(recipe.loss, recipe.seed, dim=recipe.dim)
 
 
 LINES = Lines(

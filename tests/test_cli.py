@@ -15,7 +15,6 @@ import torch
 import nearkin.__main__
 from nearkin.app.main import COMMANDS, main
 from nearkin.app.parse import key_values, read_recipe
-from nearkin.app.study import Study
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 
@@ -341,23 +340,6 @@ def test_data_are_unpacked_where_they_are_looked_for(capsys, tmp_path, monkeypat
     )
 
 
-def test_a_study_knows_the_command_that_asks_for_it_again():
-    asked = Study("rivals", data="omniglot", seeds=3, options={"tune": False, "dims": 64})
-    command = "nearkin study rivals --data omniglot --seeds 3 --options tune=false dims=64"
-    assert asked.command() == command
-    assert Study("toolkit").command() == "nearkin study toolkit"
-    spaced = Study("samples", options={"methods": "ProxyGML,intra-batch dot-product"})
-    assert "'methods=ProxyGML,intra-batch dot-product'" in spaced.command()
-
-
-def test_what_is_published_is_named_by_its_data_sets():
-    assert Study("toolkit").published_name() == "toolkit"
-    two = Study("transfer", data="features:a/cub.npz,features:cars.npz")
-    assert two.published_name() == "transfer-cub-cars"
-    assert Study("toolkit", data="mnist", epochs=8).published_name() == "toolkit-mnist-epochs-8"
-    assert Study("toolkit", demo=True).published_name() == "toolkit-demo"
-
-
 def test_a_study_without_a_short_form_does_not_run_its_long_one(capsys):
     assert "'transfer' has no short form" in refused(capsys, "study", "transfer", "--demo")
 
@@ -492,7 +474,8 @@ def test_pages_are_made_anew_from_what_is_stored(capsys, tmp_path, monkeypatch):
     assert "graph-gain-two-epochs-1: 0 of 14 runs are done" in said
     note = Path("out/pages/edges-one-epochs-1.json")
     told = json.loads(note.read_text())
-    for spoilt in ({"name": "../../elsewhere"}, {"rows": 5}, {"rows": [5]}, {"more": 1}):
+    cases = ({"cases": 5}, {"cases": [5]}, {"cases": [{"case": {}, "run": "a"}]}, {"trials": 5})
+    for spoilt in ({"name": "../../elsewhere"}, *cases, {"trials": [5]}, {"more": 1}):
         note.write_text(json.dumps(told | spoilt))
         said = refused(capsys, "report", "out")
         assert "edges-one-epochs-1.json is not the note of a page" in said

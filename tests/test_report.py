@@ -13,6 +13,7 @@ from nearkin.answers import Answer, Gallery, Maps, Table
 from nearkin.report import pictures, standard, views, write_markdown, write_page
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Measurement, Row
+from nearkin.studies.study import Case
 from reported import BARS, CLASSES, EVIL, FILE, HALF, LINES, MATRIX, make_row, make_rows
 
 
@@ -22,15 +23,16 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(store) -> list[Row]:
+def rows(store) -> dict[Case, Row]:
     return make_rows(store)
 
 
 @pytest.fixture(scope="module")
 def answer(rows) -> Answer:
     table = Table("Scores", ("method", "R@1"), ((EVIL, HALF),), percent=("R@1",))
-    maps = Maps("Maps", ((EVIL, rows[0]), ("n-pair", rows[3]), ("5-D", rows[6]), ("no", rows[-1])))
-    gallery = Gallery("Neighbours", rows[0])
+    one, other, third, last = [*rows.values()][::3]
+    maps = Maps("Maps", ((EVIL, one), ("n-pair", other), ("5-D", third), ("no", last)))
+    gallery = Gallery("Neighbours", one)
     return Answer(
         f"Title {EVIL}",
         f"Question {EVIL}?",
@@ -121,14 +123,14 @@ def test_every_figure_is_there(read):
 
 
 def test_the_runs_are_all_there_with_recipe_command_machine_and_versions(read, rows):
-    for row in rows:
+    for row in rows.values():
         assert row.hash in read.text
         assert standard.command(row.recipe) in read.text
     for said in ("28 px, grey, 4,000 train images", "torch 2.9", "10 runs, 2 min 5 s in all"):
         assert said in read.text
     assert "nearkin study demo --x '<'" in read.text
     diverged = read.text[read.text.index("Diverged") :]
-    assert rows[-1].hash in diverged[:200]
+    assert [*rows.values()][-1].hash in diverged[:200]
 
 
 def test_writing_twice_gives_the_same_bytes(answer, rows, store, page, tmp_path):
@@ -143,8 +145,8 @@ def test_writing_twice_gives_the_same_bytes(answer, rows, store, page, tmp_path)
 
 def test_a_page_is_written_without_rows_and_from_rows_that_are_no_runs(tmp_path):
     empty = Answer("Nothing", "What?")
-    assert "Nothing" in write_page(empty, [], tmp_path, tmp_path).read_text()
-    measured = [Measurement("a", {"seconds": 1.0}), Measurement("b", {"seconds": 2.0})]
+    assert "Nothing" in write_page(empty, {}, tmp_path, tmp_path).read_text()
+    measured = {Case(name): Measurement(name, {"seconds": 1.0}) for name in "ab"}
     assert "What?" in write_page(empty, measured, tmp_path, tmp_path).read_text()
 
 
@@ -154,7 +156,7 @@ def test_markdown_holds_the_same_and_its_pictures_exist(page, rows):
     assert len(pictured) == 6
     for name in pictured:
         assert (page.parent / name).stat().st_size < 2_000_000
-    assert all(row.hash in text for row in rows)
+    assert all(row.hash in text for row in rows.values())
     assert "50.0 ± 1.0" in text
     assert "    nearkin study demo --x '<'" in text
     assert not re.search(r"<(?!/?details>|/?summary>)", text.replace("--x '<'", ""))
@@ -184,8 +186,9 @@ def test_pictures_of_an_earlier_longer_page_are_removed(answer, rows, store, tmp
 
 def test_a_picture_stays_where_the_files_of_its_runs_are_gone(tmp_path):
     store, (one, other, late) = tmp_path / "out", (Recipe(dim=2, seed=s) for s in range(3))
-    rows = [make_row(recipe, store) for recipe in (one, other)]
-    figures = (Maps("all", (("a", rows[0]), ("b", rows[1]))), Gallery("near", rows[0]))
+    first, second = (make_row(recipe, store) for recipe in (one, other))
+    rows = {Case("a"): first, Case("b"): second}
+    figures = (Maps("all", (("a", first), ("b", second))), Gallery("near", first))
 
     def page(*figures) -> list[Path]:
         write_markdown(Answer("t", "q", figures=figures), rows, tmp_path, store, name="page")
@@ -233,7 +236,7 @@ def test_maps_of_the_same_items_share_one_set(read):
 )
 def test_pictures_of_free_sets_and_own_folders_are_shown(data, tmp_path):
     row = make_row(Recipe(data=data, dim=2), tmp_path)
-    path = write_page(page_of(row), [row], tmp_path, tmp_path)
+    path = write_page(page_of(row), {Case("a"): row}, tmp_path, tmp_path)
     assert path.read_text().count("data:image/png") > 10
 
 
@@ -246,14 +249,14 @@ def test_pictures_of_free_sets_and_own_folders_are_shown(data, tmp_path):
 )
 def test_pictures_of_others_are_never_in_a_page(data, tmp_path):
     row = make_row(Recipe(data=data, dim=2), tmp_path)
-    path = write_page(page_of(row), [row], tmp_path, tmp_path)
+    path = write_page(page_of(row), {Case("a"): row}, tmp_path, tmp_path)
     assert "data:image" not in path.read_text()
     assert "Its pictures are not ours to show." in path.read_text()
 
 
 def test_features_have_no_pictures_to_show(tmp_path):
     row = make_row(Recipe(data="features:cub.npz", dim=2), tmp_path)
-    text = write_page(page_of(row), [row], tmp_path, tmp_path).read_text()
+    text = write_page(page_of(row), {Case("a"): row}, tmp_path, tmp_path).read_text()
     assert "data:image" not in text
     assert "This run kept no pictures." in text
 

@@ -25,7 +25,7 @@ def store(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(store) -> list[Row]:
-    return make_rows(store)
+    return [*make_rows(store).values()]
 
 
 @pytest.mark.parametrize("figure", [LINES, BARS, MATRIX])

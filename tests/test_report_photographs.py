@@ -14,6 +14,7 @@ from nearkin.runs import evaluate
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
+from nearkin.studies.study import Case
 from reported import make_row
 
 CPU = Place(device="cpu", threads=1)
@@ -43,7 +44,7 @@ def embedded(data: str, store: Path, place: Place = CPU, **changes) -> Row:
 
 def page_of(row: Row, folder: Path, store: Path) -> str:
     answer = Answer("t", "q", figures=(Maps("m", (("a", row),)), Gallery("g", row)))
-    return write_page(answer, [row], folder, store).read_text()
+    return write_page(answer, {Case("a"): row}, folder, store).read_text()
 
 
 @pytest.fixture(scope="module")

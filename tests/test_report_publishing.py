@@ -14,8 +14,11 @@ from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Metrics, to_json
 from nearkin.runs.store import Store
+from nearkin.studies.ask import Outcome
+from nearkin.studies.notes import Note
 from nearkin.studies.shared.reading import scores
 from nearkin.studies.shared.tuning import settle
+from nearkin.studies.study import Case
 
 CPU = Place(device="cpu", threads=1)
 
@@ -28,12 +31,18 @@ def recipe(tmp_path):
     return replace(base, batch=12, per_class=3, loss="graph-refinement")
 
 
+def outcome_of(rows, trials=(), read=lambda rows: Answer("t", "q")) -> Outcome:
+    """What came of a study named any; each row under a case of its own."""
+    cases = {Case("a", seed): row for seed, row in enumerate(rows)}
+    return Outcome(read, Note("any", "any", "nearkin study any"), cases, trials)
+
+
 def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe, tmp_path):
     asked = [replace(recipe, validate=True, trial=True), recipe]
-    rows = [run(each, tmp_path / "out", place=CPU, study="any").row for each in asked]
+    rows = [run(each, tmp_path / "out", place=CPU).row for each in asked]
     seen = []
-    answer = lambda shown: seen.extend(shown) or Answer("t", "q", (), (), ())  # noqa: E731
-    keep(answer, rows, tmp_path / "out", tmp_path / "published", "any", "nearkin study any")
+    read = lambda shown: seen.extend(shown.values()) or Answer("t", "q")  # noqa: E731
+    keep(outcome_of(rows[1:], rows[:1], read), tmp_path / "out", tmp_path / "published")
     (result,) = Store(tmp_path / "published", "any.jsonl").rows()
     (trial,) = Store(tmp_path / "published", "any-trials.jsonl").rows()
     assert [row.hash for row in seen] == [result.hash]
@@ -42,7 +51,8 @@ def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe,
     assert trial.metrics == Metrics(None)
     assert result.epochs[-1].test
     assert result.epochs[-1].monitor
-    assert settle(recipe, [trial]) == settle(recipe, rows[:1])
+    chosen = [settle(recipe, {Case("a"): one}, "a") for one in (trial, rows[0])]
+    assert chosen[0] == chosen[1] != recipe
     for row, whole in ((trial, rows[0]), (result, rows[1])):
         assert row.recipe == whole.recipe
     assert result.metrics.last == pytest.approx(rows[1].metrics.last, rel=1e-5)
@@ -50,7 +60,7 @@ def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe,
 
     take(tmp_path / "published", "any", tmp_path / "another")
     assert Store(tmp_path / "another").rows() == [result, trial]
-    keep(answer, [trial, result], tmp_path / "another", tmp_path / "published", "any", "")
+    keep(outcome_of([result], [trial]), tmp_path / "another", tmp_path / "published")
     assert len(Store(tmp_path / "published", "any-trials.jsonl").rows()) == 1
 
 
@@ -63,11 +73,11 @@ def test_a_single_run_that_validates_is_reported(recipe, tmp_path):
 
 
 def test_a_row_that_is_published_is_shown_as_it_is_published(recipe, tmp_path):
-    row, seen = run(recipe, tmp_path / "out", place=CPU, study="any").row, []
-    answer = lambda shown: seen.append(shown) or Answer("t", "q", (), (), ())  # noqa: E731
-    keep(answer, [row], tmp_path / "out", tmp_path / "published", "any", "")
+    row, seen = run(recipe, tmp_path / "out", place=CPU).row, []
+    read = lambda shown: seen.append([*shown.values()]) or Answer("t", "q")  # noqa: E731
+    keep(outcome_of([row], (), read), tmp_path / "out", tmp_path / "published")
     again = replace(row, cost=Cost(1e6))  # the same run, on another machine
-    keep(answer, [again], tmp_path / "out", tmp_path / "published", "any", "")
+    keep(outcome_of([again], (), read), tmp_path / "out", tmp_path / "published")
     assert seen[0] == seen[1]
 
 
@@ -75,4 +85,5 @@ def test_a_run_that_diverged_counts_in_no_column():
     done = finished(Recipe(seed=0), 0.5)
     gone = replace(finished(Recipe(seed=1), 0.5), status="diverged")
     for which in ("last", "best_on_test"):
-        assert set(scores([done, gone], lambda row: "a", "recall@1", which)["a"]) == {0}
+        found = scores({Case("a", 0): done, Case("a", 1): gone}, "recall@1", which)
+        assert set(found["a"]) == {0}

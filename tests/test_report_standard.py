@@ -11,51 +11,67 @@ from nearkin.answers import Answer, Line, Lines
 from nearkin.app.main import COMMANDS
 from nearkin.app.parse import parse
 from nearkin.measure.statistics import Estimate, estimate
-from nearkin.report import standard, write_markdown
+from nearkin.report import single_runs, standard, write_markdown
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Row
+from nearkin.studies.shared.reading import headline
+from nearkin.studies.study import Case
 from reported import make_row, make_rows
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory) -> list[Row]:
+def rows(tmp_path_factory) -> dict[Case, Row]:
     store: Path = tmp_path_factory.mktemp("store")
     return make_rows(store)
 
 
-def test_methods_are_named_by_as_little_as_tells_them_apart(rows):
-    named = standard.methods(rows)
+def test_runs_stand_under_the_labels_of_their_cases_each_once(rows):
+    labels = {"contrastive, dim 2": 3, "n-pair, dim 2": 3, "n-pair, dim 5": 4}
+    assert {name: len(group) for name, group in standard.labelled(rows).items()} == labels
+    again = rows | {Case("the same", 0): rows[Case("n-pair", dim=2)]}
+    assert standard.labelled(again).keys() == labels.keys()
+    assert dict(standard.facts(again.values()))["time"] == ["10 runs, 2 min 5 s in all"]
+
+
+def test_single_runs_are_named_by_as_little_as_tells_them_apart(rows):
+    named = single_runs.methods([*rows.values()])
     assert {name: len(group) for name, group in named.items()} == {
         "contrastive, dim 2": 3,
         "n-pair, dim 2": 3,
         "n-pair, dim 5": 4,
     }
-    assert list(standard.methods(rows[:3])) == ["contrastive"]
+    assert list(single_runs.methods([*rows.values()][:3])) == ["contrastive"]
 
 
-def test_a_run_that_starts_from_another_is_named_by_it(tmp_path):
+def test_a_single_run_that_starts_from_another_is_named_by_it(tmp_path):
     """So that seeds, which each start from a run of their own, are one method."""
     kinds = [Recipe(loss=loss, seed=seed) for loss in ("n-pair", "triplet") for seed in (0, 1)]
     alone = [replace(r, data="omniglot") for r in kinds]
     after = [replace(r, start=first.hash) for r, first in zip(alone, kinds, strict=True)]
     made = [make_row(r, tmp_path, keep=False) for r in (*after, *alone, *kinds)]
-    named = standard.methods(made)
+    named = single_runs.methods(made)
     assert [len(group) for group in named.values()] == [2] * 6
     assert named["n-pair, data omniglot, start (n-pair)"] == made[:2]
     assert named["n-pair, data omniglot"] == made[4:6]
 
-    gone = standard.methods(made[:4])  # what they started from is not among these rows
+    gone = single_runs.methods(made[:4])  # what they started from is not among these rows
     assert [len(group) for group in gone.values()] == [1] * 4
 
 
+def test_two_single_runs_of_one_recipe_on_different_data_are_two():
+    row = finished(Recipe(), 0.5)
+    other = replace(row, data=replace(row.data, fingerprint="f00d"))
+    assert len(single_runs.outcome([row, other]).rows) == 2
+
+
 def test_the_time_is_told_of_rows_that_know_it(rows):
-    assert dict(standard.facts(rows))["time"] == ["10 runs, 2 min 5 s in all"]
-    unknown = [replace(row, cost=Cost()) for row in rows]
+    assert dict(standard.facts(rows.values()))["time"] == ["10 runs, 2 min 5 s in all"]
+    unknown = [replace(row, cost=Cost()) for row in rows.values()]
     assert dict(standard.facts(unknown))["time"] == ["10 runs"]
 
 
 def test_the_bias_is_best_on_test_less_the_last_epoch(rows):
-    table = standard.selection(rows, standard.methods(rows))
+    table = standard.selection([*rows.values()], standard.labelled(rows))
     line = dict(zip(table.columns, table.rows[2], strict=True))
     assert (line["runs"], line["diverged"]) == (4, 1)
     assert line["last epoch"] == estimate([0.5, 0.51, 0.52])
@@ -65,9 +81,9 @@ def test_the_bias_is_best_on_test_less_the_last_epoch(rows):
 
 
 def test_curves_are_means_over_seeds(rows):
-    curves = standard.curves(rows, standard.methods(rows))
+    curves = standard.curves([*rows.values()], standard.labelled(rows))
     assert curves is not None
-    assert [line.name for line in curves.lines] == list(standard.methods(rows))
+    assert [line.name for line in curves.lines] == list(standard.labelled(rows))
     assert curves.lines[0].x == (1, 2, 3)
     assert curves.lines[0].y == pytest.approx((0.38, 0.45, 0.52))
     assert all(low < y for low, y in zip(curves.lines[0].low, curves.lines[0].y, strict=True))
@@ -80,9 +96,9 @@ def test_a_study_that_draws_its_own_curves_gets_no_others(rows, tmp_path):
 
 
 def test_accuracy_speaks_where_every_run_has_it(rows):
-    assert standard.headline(rows).name == "R@1"
+    assert headline(rows.values()).name == "R@1"
     row = with_last(finished(Recipe(), 0.8), knn_accuracy=0.9)
-    assert standard.headline([row]).name == "5-NN accuracy"
+    assert headline([row]).name == "5-NN accuracy"
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from finished import cells, figures, finished, validated, watched, with_last
 from nearkin import graphs
 from nearkin.answers import Answer
 from nearkin.losses import make
-from nearkin.names import resolve
+from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Files, Measurement, Row
 from nearkin.studies import STUDIES
 from nearkin.studies.graphlab import attention, edges, gain, graph, rank_collapse
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.sets import CARS
+from nearkin.studies.study import Case
 
 ASKED = ["attention", "edges", "graph", "graph-gain"]
 
@@ -29,16 +30,21 @@ def done(recipe: Recipe, recall: float, **monitor: float) -> Row:
     return watched(row, monitor, epochs=(1, 2))
 
 
-def rows_of(name: str, recall, **monitor: float) -> list[Row]:
+def study_of(name: str) -> Any:
+    """A study by its name, as one calls its functions."""
+    return look_up(name, STUDIES, "study")
+
+
+def rows_of(name: str, recall, **monitor: float) -> dict[Case, Row]:
     """Two seeds of every recipe of a study; recall(recipe) in the mean, a little apart by seed."""
-    asked = resolve(STUDIES[name]).recipes(seeds=2, tune=False)
-    return [done(r, recall(r) + 0.001 * r.seed, **monitor) for r in asked]
+    asked = study_of(name).recipes(seeds=2, tune=False)
+    return {c: done(r, recall(r) + 0.001 * r.seed, **monitor) for c, r in asked.items()}
 
 
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("data", ["", CARS, "omniglot", "mnist-5k"])
 def test_every_recipe_is_asked_for_once_and_can_be_built(name, data):
-    asked = resolve(STUDIES[name]).recipes(**({"data": data} if data else {}))
+    asked = study_of(name).recipes(**({"data": data} if data else {})).values()
     assert len({r.hash for r in asked}) == len(asked)
     assert {r.seed for r in asked} == set(range(5))
     assert not any(r.validate for r in asked)
@@ -48,40 +54,46 @@ def test_every_recipe_is_asked_for_once_and_can_be_built(name, data):
 
 @pytest.mark.parametrize("name", ASKED)
 def test_the_search_holds_classes_back_and_can_be_left_out(name):
-    study = resolve(STUDIES[name])
-    assert all(r.validate for r in study.search())
-    assert study.search(tune=False) == []
+    study = study_of(name)
+    assert all(r.trial for r in study.search().values())
+    assert study.search(tune=False) == {}
 
 
-@pytest.mark.parametrize("name", ["attention", "edges", "graph"])
-def test_every_method_has_a_name_of_its_own(name):
-    study = resolve(STUDIES[name])
-    assert {study.name(done(r, 0.5)) for r in study.recipes()} == set(study.METHODS)
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [("attention", attention.METHODS), ("edges", edges.METHODS), ("graph", graph.METHODS)],
+)
+def test_every_method_is_a_case_of_every_seed_and_what_is_not_trained_of_one(name, methods):
+    cases = study_of(name).recipes(seeds=2)
+    trained = [method for method in methods if method != "no training"]
+    assert list(cases) == [Case(m) for m in methods] + [Case(m, 1) for m in trained]
 
 
-@pytest.mark.parametrize("sampler", gain.SAMPLERS)
-def test_every_method_has_a_name_of_its_own_with_each_kind_of_batch(sampler):
-    named = {gain.of(done(r, 0.5), sampler) for r in gain.recipes()}
-    assert named - {None} == set(gain.asked_with(sampler))
+def test_the_gain_s_cases_name_the_kind_of_batch():
+    cases = gain.recipes(seeds=1)
+    for sampler in gain.SAMPLERS:
+        asked = {case.method: cases[case] for case in cases if case["sampler"] == sampler}
+        assert asked.keys() == gain.methods(sampler).keys()
+        assert {recipe.sampler for recipe in asked.values()} == {sampler}
 
 
 @pytest.mark.parametrize("name", ASKED)
 def test_answers_without_rows_and_with_one_seed(name):
-    study = resolve(STUDIES[name])
-    assert isinstance(study.answer([]), Answer)
-    rows = [done(r, 0.5) for r in study.recipes(seeds=1)]
+    study = study_of(name)
+    assert isinstance(study.answer({}), Answer)
+    rows = {case: done(recipe, 0.5) for case, recipe in study.recipes(seeds=1).items()}
     assert all(len(table.rows) > 3 for table in study.answer(rows).tables)
 
 
 @pytest.mark.parametrize("name", ASKED)
 def test_all_graph_refinement_runs_under_the_setting_that_is_best_for_the_judges_together(name):
     """GAT alone would choose another one, and so would the losses without a graph."""
-    searched = []
-    for trial in resolve(STUDIES[name]).search():
+    searched = {}
+    for case, trial in study_of(name).search().items():
         own = trial.loss != "graph-refinement" or trial.loss_options.get("layer") == "gat"
         score = 0.6 if trial.lr == (3e-4 if own else 1e-3) else 0.5
-        searched.append(validated(done(trial, score), {4: score}))
-    for recipe in resolve(STUDIES[name]).recipes(seeds=1, searched=searched):
+        searched[case] = validated(done(trial, score), {4: score})
+    for recipe in study_of(name).recipes(seeds=1, searched=searched).values():
         if not recipe.epochs:
             continue
         lone = recipe.loss == "group" or recipe.loss == "cross-entropy"
@@ -91,7 +103,7 @@ def test_all_graph_refinement_runs_under_the_setting_that_is_best_for_the_judges
 
 @pytest.mark.parametrize("data", [CARS, "omniglot"])
 def test_every_fold_of_the_classes_judges_each_setting_equally_often(data):
-    tried = refinement.search({}, data)
+    tried = refinement.search({}, data).values()
     seen = Counter((t.lr, t.loss_lr, t.seed) for t in tried)
     assert len(seen) == 6 * 5
     assert set(seen.values()) == {2}
@@ -111,7 +123,7 @@ def test_attention_compares_layers_and_their_parts():
     assert cells(whole, "dot-product")["p"] == ""
     assert cells(whole, "cross-entropy")["parameters of the loss, M"] == 2
     assert cells(parts, "GATv2 without residual")["to the whole"].mean == pytest.approx(-0.1)
-    assert "GAT without residual loses most of the parts: -10.0 points." in found.findings
+    assert "Of the parts, GAT without residual loses most: −10.0 points." in found.findings
     lines = {line.name: line.y for line in figures(found)[1].lines}
     assert len(lines) == 6
     assert lines["GAT, within classes"] == pytest.approx((2.0, 2.0))  # 0.2, equal: 1 of 10
@@ -213,29 +225,23 @@ def test_attention_alone_collapses_and_the_residual_prevents_it():
 
 
 def test_rank_collapse_is_answered_from_its_rows():
-    rows = [
-        Measurement(
-            "a",
-            {
-                "setting": {"graph": g, "combination": c, "seed": seed},
-                "untrained": [1.0, *(10.0 ** (-d - seed) for d in range(8))],
-                "trained": [1.0] * 9,
-            },
-        )
-        for g in rank_collapse.GRAPHS
-        for c in rank_collapse.COMBINATIONS
-        for seed in (0, 2)
-    ]
+    rows = {}
+    for case in rank_collapse.measure(seeds=2):
+        residuals = [1.0, *(10.0 ** (-d - 2 * case.seed) for d in range(8))]
+        rows[case] = Measurement("a", {"untrained": residuals, "trained": [1.0] * 9})
     found = rank_collapse.answer(rows)
     row = cells(found.tables[0], "full", "attention alone")
     assert (row["untrained, 1"], row["untrained, 8"], row["trained, 8"]) == ("0.1", "1e-08", "1")
     graphs = len(rank_collapse.GRAPHS)
     assert [len(figure.lines) for figure in figures(found)] == [4, 4, graphs, graphs]
-    assert isinstance(rank_collapse.answer([]), Answer)
+    assert isinstance(rank_collapse.answer({}), Answer)
 
 
 def test_a_picture_of_a_method_is_that_of_its_first_seed_that_kept_one():
-    bare, *kept = rows_of("graph", lambda _: 0.5)[:3]
-    kept = [replace(row, files=Files("runs", attention="attention.npz")) for row in kept]
-    drawn = refinement.batch_graphs([bare, *kept], lambda _: "full", ["no edges", "full"], "who")
-    assert drawn.rows == (("full", kept[0]),)
+    rows = rows_of("graph", lambda _: 0.5)
+    files = Files("runs", attention="attention.npz")
+    for seed in (0, 1):
+        case = Case("4 nearest", seed)
+        rows[case] = replace(rows[case], files=files if seed else Files("runs"))
+    drawn = refinement.batch_graphs(rows, ["no edges", "4 nearest"], "who")
+    assert drawn.rows == (("4 nearest", rows[Case("4 nearest", 1)]),)

@@ -1,5 +1,6 @@
 """The studies of ProxyGML and its rivals ask what they say, equally of all, and read rows right."""
 
+from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,22 +11,26 @@ from finished import cells, diverged, figures, finished, validated, watched, wit
 from nearkin import models
 from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
-from nearkin.names import resolve
+from nearkin.names import look_up
 from nearkin.report import write_markdown
-from nearkin.runs.engine import Place
-from nearkin.runs.executors import measured
-from nearkin.runs.log import Silent
 from nearkin.runs.loop import Run
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Data, Measurement, Row
 from nearkin.studies import STUDIES
+from nearkin.studies.ask import ask
 from nearkin.studies.photographs import samples
 from nearkin.studies.proxygml import ablation, cost, curve, proxies, ratio, rivals
 from nearkin.studies.shared.sets import CARS, CUB, classes, proxygml
 from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.study import Case
 
 NAMES = [name for name in STUDIES if name.startswith("proxygml") or name == "rivals"]
-ASKED = [name for name in NAMES if hasattr(resolve(STUDIES[name]), "recipes")]
+ASKED = [name for name in NAMES if look_up(name, STUDIES, "study").recipes]
+
+
+def study_of(name: str) -> Any:
+    """A study by its name, as one calls its functions."""
+    return look_up(name, STUDIES, "study")
 
 
 def done(recipe: Recipe, recall: float, monitor: dict | None = None, **metrics: float) -> Row:
@@ -38,8 +43,7 @@ def done(recipe: Recipe, recall: float, monitor: dict | None = None, **metrics: 
 
 @pytest.mark.parametrize("name", ASKED)
 def test_every_recipe_is_asked_for_once_and_can_be_built(name):
-    study = resolve(STUDIES[name])
-    asked = study.recipes()
+    asked = study_of(name).recipes().values()
     assert len({r.hash for r in asked}) == len(set(map(str, asked)))
     assert {r.seed for r in asked} == set(range(5))
     assert not any(r.validate for r in asked)
@@ -50,7 +54,7 @@ def test_every_recipe_is_asked_for_once_and_can_be_built(name):
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("data", [CARS, "omniglot", "mnist-5k"])
 def test_options_fit_the_classes_of_the_data_set(name, data):
-    asked = resolve(STUDIES[name]).recipes(data=data, seeds=1)
+    asked = study_of(name).recipes(data=data, seeds=1).values()
     assert {recipe.data for recipe in asked} == {data}
     for options in {tuple(r.loss_options.items()) for r in asked if r.loss == "proxy-gml"}:
         make("proxy-gml", dict(options), classes=classes(data), dim=4)
@@ -58,55 +62,65 @@ def test_options_fit_the_classes_of_the_data_set(name, data):
 
 @pytest.mark.parametrize("name", ASKED)
 def test_the_search_holds_classes_back_and_can_be_left_out(name):
-    study = resolve(STUDIES[name])
-    assert all(r.validate for r in study.search())
-    assert study.search(tune=False) == []
-    assert {r.data for r in study.search(data="omniglot", epochs=2)} == {"omniglot"}
+    study = study_of(name)
+    assert all(r.trial for r in study.search().values())
+    assert study.search(tune=False) == {}
+    assert {r.data for r in study.search(data="omniglot", epochs=2).values()} == {"omniglot"}
 
 
 def test_every_method_has_twelve_trials():
-    tried = rivals.search()
-    for name, change in rivals.METHODS.items():
-        count = sum(r.loss == change["loss"] for r in tried)
-        assert count == (0 if name == rivals.UNTRAINED else 12), name
+    found = rivals.search()
+    counts = Counter(case.method for case in found)
+    assert counts == {name: 12 for name in rivals.METHODS if name != rivals.UNTRAINED}
+    tried = found.values()
     assert {r.dim for r in tried} == {512}
     assert len({(r.loss, r.lr, r.loss_lr, r.seed) for r in tried}) == len(tried)
 
 
+def tried(name: str, recipe: Recipe, share: float = 0.5) -> dict[Case, Row]:
+    """The rows of a method's trials, all of which have this share on validation classes."""
+    return {case: done(trial, share) for case, trial in trials(name, recipe).items()}
+
+
 def test_settings_are_those_of_the_best_validation_epoch():
     recipe = replace(common(CUB), loss="proxy-anchor")
-    rows = [done(trial, 0.3) for trial in trials(recipe)]
-    for i in (4, 5):  # both folds of the third setting
-        rows[i] = validated(rows[i], {2: 0.4, 4: 0.6, 6: 0.5})
-    rows += [done(t, 0.9) for t in trials(replace(recipe, loss="proxy-nca"))]  # of another method
-    rows.append(done(replace(recipe, lr=0.5), 0.99))  # not a trial: trained on all classes
-    best = settle(replace(recipe, dim=64, seed=3), rows)
-    tried = rows[4].recipe
-    assert (best.lr, best.loss_lr, best.epochs) == (tried.lr, tried.loss_lr, 4)
+    rows = tried("proxy-anchor", recipe, 0.3)
+    third = list(rows)[4:6]  # both folds of the third setting
+    for case in third:
+        rows[case] = validated(rows[case], {2: 0.4, 4: 0.6, 6: 0.5})
+    rows |= tried("proxy-NCA", replace(recipe, loss="proxy-nca"), 0.9)  # of another method
+    best = settle(replace(recipe, dim=64, seed=3), rows, "proxy-anchor")
+    assert (best.lr, best.loss_lr, best.epochs) == (third[0]["lr"], third[0]["loss_lr"], 4)
     assert (best.dim, best.seed, best.validate) == (64, 3, False)
-    assert settle(recipe, []) == recipe
+    assert settle(recipe, {}, "proxy-anchor") == settle(recipe, None, "proxy-anchor") == recipe
+    assert settle(recipe, rows, "another") == recipe
+    together = settle(recipe, rows, ["proxy-anchor", "proxy-NCA"])  # of 1.2 on epoch 12
+    assert together.epochs == 12
 
 
 def test_two_folds_of_a_trial_are_averaged():
     recipe = replace(common(CUB), loss="supcon")
-    rows = [done(trial, 0.5) for trial in trials(recipe)]
-    rows[0] = done(trials(recipe)[0], 0.9)  # lucky once
-    rows[1] = done(trials(recipe)[1], 0.0)
-    lucky = rows[0].recipe.lr
-    assert settle(recipe, rows).lr != lucky
+    rows = tried("SupCon", recipe)
+    lucky, unlucky, *_ = rows  # one setting, of which one fold is lucky
+    rows[lucky] = validated(rows[lucky], {12: 0.9})
+    rows[unlucky] = validated(rows[unlucky], {12: 0.0})
+    assert lucky["lr"] == unlucky["lr"]
+    assert settle(recipe, rows, "SupCon").lr != lucky["lr"]
 
 
 def test_a_setting_under_which_a_trial_diverged_is_not_chosen():
     recipe = replace(common(CUB), loss="supcon")
-    rows = [done(trial, 0.9 if i < 2 else 0.5) for i, trial in enumerate(trials(recipe))]
-    assert settle(recipe, rows).lr == rows[0].recipe.lr
-    rows[1] = diverged(rows[1])
-    assert settle(recipe, rows).lr != rows[0].recipe.lr
+    rows = tried("SupCon", recipe)
+    first, second, *_ = rows
+    rows[first] = rows[second] = validated(rows[first], {12: 0.9})
+    assert settle(recipe, rows, "SupCon").lr == first["lr"]
+    rows[second] = diverged(rows[second])
+    assert settle(recipe, rows, "SupCon").lr != first["lr"]
 
 
 def test_the_final_runs_have_the_settings_of_the_search():
-    tried = [done(t, 0.7 if t.lr == 1e-4 else 0.5) for t in rivals.search()]
-    asked = rivals.recipes(searched=tried, seeds=2, dims="64,512")
+    searched = {c: done(t, 0.7 if t.lr == 1e-4 else 0.5) for c, t in rivals.search().items()}
+    asked = rivals.recipes(searched=searched, seeds=2, dims="64,512").values()
     trained = [r for r in asked if r.backbone != "identity"]
     assert {r.lr for r in trained} == {1e-4}
     assert len(trained) == 14 * 2 * 2
@@ -114,12 +128,11 @@ def test_the_final_runs_have_the_settings_of_the_search():
 
 
 def test_the_table_of_rivals():
-    asked = rivals.recipes(dims="512")
-    points = {"ProxyGML": 0.585, "multi-similarity": 0.59, "SoftTriple": 0.52}
-    rows = []
-    for recipe in asked:
-        name = rivals.method(done(recipe, 0))
-        rows.append(done(recipe, points.get(name, 0.5) + 0.0001 * (recipe.seed * 7 % 5)))
+    points = {"ProxyGML": 0.585, "multi-similarity": 0.59, "SoftTriple": 0.52, "no training": 0.6}
+    rows = {
+        case: done(recipe, points.get(case.method, 0.5) + 0.0001 * (recipe.seed * 7 % 5))
+        for case, recipe in rivals.recipes(dims="512").items()
+    }
     found = rivals.answer(rows)
     (table,) = found.tables
     assert [row[0] for row in table.rows] == list(rivals.METHODS)
@@ -130,38 +143,37 @@ def test_the_table_of_rivals():
     assert ours["p"] == ""
     assert cells(table, "SoftTriple")["p"] == "< 0.001"
     assert cells(table, "no training")["R@1"].n == 1
-    unsearched, best, order = found.findings
+    unsearched, leader, order = found.findings
     assert "Settings were not searched here" in unsearched
-    assert "multi-similarity is best" in best
-    assert "Surely better than ProxyGML: multi-similarity;" in best
+    assert leader == (
+        "512-D: multi-similarity is best, R@1 59.0 %, surely above all 13 others. ProxyGML has "
+        "58.5 %; surely better than it: multi-similarity; surely worse: 12 of the 13 others. The "
+        "inputs as they are: 60.0 %."
+    )
     assert "published as number 2" in order
-    chosen = [replace(row, recipe=replace(row.recipe, loss_lr=0.01)) for row in rows]
+    chosen = {c: replace(row, recipe=replace(row.recipe, loss_lr=0.01)) for c, row in rows.items()}
     assert "not searched" not in " ".join(rivals.answer(chosen).findings)
     assert figures(found)[0].groups == tuple(rivals.METHODS)
 
 
-def test_the_rows_of_the_ablation_keep_their_names():
-    for data in (CUB, "omniglot"):
-        for name, options in (ablation.ROWS | ablation.CONTROLS).items():
-            row = done(proxygml(data, 1, options), 0.5)
-            assert ablation.row_name(row) == name
-    assert len(ablation.search()) == 12 * 8
+def test_published_numbers_stand_beside_the_pictures_that_they_are_of_alone():
+    for data, known in ((CUB, True), ("cars", True), ("features:x/oscars.npz", False)):
+        rows = {case: done(r, 0.5) for case, r in rivals.recipes(data=data, dims="64").items()}
+        assert bool(rivals.published_of(rows)) == known
 
 
 def test_the_ablation_compares_under_shared_settings_and_under_own():
-    tried = []
-    for t in ablation.search():
-        name = ablation.row_name(done(t, 0))
-        wanted = 1e-4 if name == ablation.NONE else 1e-3
-        tried.append(done(t, 0.6 if t.lr == wanted else 0.5))
-    asked = ablation.recipes(searched=tried)
-    rows = []
-    for recipe in {r.hash: r for r in asked}.values():
-        name = ablation.row_name(done(recipe, 0))
-        recall = {ablation.NONE: 0.4, "1, all proxies chosen": 0.55}.get(str(name), 0.58)
-        recall = 0.5 if name == ablation.NONE and recipe.lr == 1e-4 else recall
-        said = {"own_chosen": 0.3, "class_missing": 0.02, "proxies_idle": 0.6, "proxy_cosine": 0.2}
-        rows.append(done(recipe, recall + 0.001 * recipe.seed, said))
+    searched = {}
+    for case, trial in ablation.search().items():
+        wanted = 1e-4 if case.method == ablation.NONE else 1e-3
+        searched[case] = done(trial, 0.6 if trial.lr == wanted else 0.5)
+    assert len(searched) == 12 * 8
+    monitor = {"own_chosen": 0.3, "class_missing": 0.02, "proxies_idle": 0.6, "proxy_cosine": 0.2}
+    rows = {}
+    for case, recipe in ablation.recipes(searched=searched).items():
+        recall = {ablation.NONE: 0.4, "1, all proxies chosen": 0.55}.get(case.method, 0.58)
+        recall = 0.5 if case.method == ablation.NONE and recipe.lr == 1e-4 else recall
+        rows[case] = done(recipe, recall + 0.001 * recipe.seed, monitor)
     found = ablation.answer(rows)
     shared, own, graph = found.tables
     assert [len(t.rows) for t in found.tables] == [8, 8, 8 + len(ablation.CONTROLS)]
@@ -169,34 +181,35 @@ def test_the_ablation_compares_under_shared_settings_and_under_own():
     assert cells(own, ablation.NONE)["R@1"].mean == pytest.approx(0.502)
     assert cells(own, "2: S^pos")["R@1"] == cells(shared, "2: S^pos")["R@1"]
     assert cells(graph, ablation.NONE)["own proxies chosen"].mean == pytest.approx(0.3)
-    said = " ".join(found.findings)
-    assert "Row 1 has 40.2 % R@1, the full method 58.2 %: 18.0 points apart" in said
-    assert "all proxies chosen: 55.2 %" in said
-    assert "joined to 30 % of its own class's proxies, and 2 % of the samples to none" in said
+    text = " ".join(found.findings)
+    assert "Row 1 has 40.2 % R@1, the full method 58.2 %: 18.0 points apart" in text
+    assert "all proxies chosen: 55.2 %" in text
+    assert "joined to 30 % of its own class's proxies, and 2 % of the samples to none" in text
+    assert {case["under"] for case in ablation.recipes()} == {ablation.SHARED}
 
 
 def test_ratios_that_teach_nothing_are_skipped_and_named():
     asked = ratio.recipes(seeds=1)
-    ratios: list[Any] = [r.loss_options["ratio"] for r in asked]
+    ratios: list[Any] = [r.loss_options["ratio"] for r in asked.values()]
     assert 0.01 not in ratios
     assert 0.02 in ratios
     for useless in set(ratio.RATIOS) - set(ratios):
         with pytest.raises(ValueError, match="the loss would be 0"):
             ProxyGML(100, 4, ratio=useless)
-    rows = [done(r, 0.6 if r.loss_options["ratio"] == 0.1 else 0.5) for r in asked]
+    rows = {c: done(r, 0.6 if c["ratio"] == 0.1 else 0.5) for c, r in asked.items()}
     found = ratio.answer(rows)
-    assert "R@1 is best at r = 0.1: 60.0 %." in found.findings
+    assert "r = 0.1 leads, R@1 60.0 %; one seed cannot tell methods apart." in found.findings
     assert "r = 0.005, 0.01. With 100 classes" in found.findings[-1]
     assert figures(found)[0].lines[0].x == tuple(sorted(ratios))
 
 
 def test_the_count_of_proxies_is_told_from_the_temperature():
-    rows = []
-    for recipe in proxies.recipes(seeds=3):
+    rows = {}
+    for case, recipe in proxies.recipes(seeds=3).items():
         growing = "scale" not in recipe.loss_options
         few = recipe.loss_options["proxies"] == 1
         recall = 0.5 if growing and few else 0.58
-        rows.append(done(recipe, recall + 0.001 * recipe.seed, {"proxy_cosine": 0.99}))
+        rows[case] = done(recipe, recall + 0.001 * recipe.seed, {"proxy_cosine": 0.99})
     found = proxies.answer(rows)
     recalls, cosines = figures(found)
     lines = {line.name: line for line in recalls.lines}
@@ -219,11 +232,12 @@ def test_the_cost_is_measured_and_read():
     assert megabytes >= 0
     settings = cost.settings(0)
     assert len(settings) == len(set(settings))
-    measured = [
-        {"setting": asdict(s), "seconds": s.proxies * s.ratio, "megabytes": 3.0} for s in settings
-    ]
-    measured.append({"variant": "as released", "cosines": [0.0, 0.8, 0.99]})
-    found = cost.answer([Measurement("a", values) for values in measured])
+    measured: dict[Case, Measurement] = {}
+    for s in settings:
+        values = {"seconds": s.proxies * s.ratio, "megabytes": 3.0}
+        measured[Case("cost", **asdict(s))] = Measurement("a", values)
+    measured[Case("as released")] = Measurement("a", {"cosines": [0.0, 0.8, 0.99]})
+    found = cost.answer(measured)
     assert len(found.tables[0].rows) == len(settings)
     assert "100 classes: 24 proxies a class instead of 1 take 24.0 times" in found.findings[0]
     assert "then takes 20.0 times as long" in found.findings[0]
@@ -233,16 +247,11 @@ def test_the_cost_is_measured_and_read():
 def test_what_was_measured_makes_a_page(tmp_path, monkeypatch):
     few = [cost.Setting(classes=20, proxies=2, ratio=0.2, weight=0.3)]
     monkeypatch.setattr(cost, "settings", lambda classes: few)
-    monkeypatch.setattr(cost, "cosines", lambda asked, place: {**asked, "cosines": [0.9]})
-
-    def measure() -> list[Measurement]:
-        asked = cost.measure()
-        return measured(asked, tmp_path, study="proxygml-cost", place=Place(), bar=Silent())
-
-    rows = measure()
+    monkeypatch.setattr(cost, "cosines", lambda asked, place: {"cosines": [0.9]})
+    found = ask("proxygml-cost", {}, out=tmp_path)
     monkeypatch.setattr(cost, "cost", lambda *asked: pytest.fail("measured again"))
-    assert measure() == rows
-    page = write_markdown(cost.answer(rows), rows, tmp_path, tmp_path, name="cost")
+    assert ask("proxygml-cost", {}, out=tmp_path).rows == found.rows
+    page = write_markdown(found.answer, found.rows, tmp_path, tmp_path, name="cost")
     assert "| 20 | 2 | 0.2 | yes |" in page.read_text()
 
 
@@ -276,28 +285,24 @@ def test_the_curve_follows_both_losses():
     assert epochs[-1]["loss"] < epochs[0]["loss"]
     assert epochs[-1]["held_loss"] < epochs[0]["held_loss"]
     assert epochs[-1]["recall@1"] > 0.5
-    found = curve.answer([Measurement("a", {"epochs": epochs})] * 2)
+    found = curve.answer({Case("a", s): Measurement("a", {"epochs": epochs}) for s in (0, 1)})
     assert [line.name for line in figures(found)[1].lines] == [
         "training images",
         "held-back images",
     ]
     assert figures(found)[1].lines[0].y == pytest.approx([e["loss"] for e in epochs])
-    assert "is best after epoch" in found.findings[0]
+    assert "is highest after epoch" in found.findings[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STUDIES)
 def test_the_short_form_has_options_that_the_study_knows(name):
-    study = resolve(STUDIES[name])
-    asked = getattr(study, "recipes", None) or study.measure
-    if name in ASKED:
-        assert asked(**study.DEMO)
-    else:
-        asked(**study.DEMO)  # a generator: its arguments are checked, nothing is measured
+    study = study_of(name)
+    assert study.demo is None or study.asks(**study.demo)
 
 
 @pytest.mark.parametrize("study", [rivals, samples])
 @pytest.mark.parametrize("data", [CUB, "omniglot"])
 def test_the_untrained_inputs_can_be_built(study, data):
-    bare = next(r for r in study.recipes(data=data) if not r.epochs)
+    bare = next(r for r in study.recipes(data=data).values() if not r.epochs)
     backbone = models.make(bare.backbone, bare.backbone_options, (1, 28, 28), bare.dim)
     assert backbone(torch.ones(3, 1, 28, 28)).shape == (3, 784)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nearkin.runs.executors import complete
     from nearkin.runs.recipe import Recipe
     from nearkin.search.index import Index
+    from nearkin.studies.ask import study
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ NAMES = {
     "load": "nearkin.data",
     "neighbours": "nearkin.measure",
     "run": "nearkin.runs.engine",
+    "study": "nearkin.studies.ask",
 }
 MODULES = {"verify": "nearkin.measure.verify"}
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "run",
     "runs",
     "studies",
+    "study",
     "verify",
 ]
 

@@ -24,30 +24,38 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
         publish: folder of published results, to write the rows and the Markdown pages to.
     """
     from nearkin.report import single_runs
-    from nearkin.report.publishing import keep, noted, results, show
+    from nearkin.report.publishing import keep, show
     from nearkin.runs.row import Row
     from nearkin.runs.store import Store
+    from nearkin.studies.ask import Outcome
+    from nearkin.studies.notes import notes
 
-    rows = Store(folder).stored()
-    if not rows:
+    stored = Store(folder).stored()
+    if not stored:
         raise ValueError(f"{folder} holds no rows: wanted the --out folder of a study or a run")
     if study:
         look_up(study, STUDIES, "study")
-    pages = [page for page in noted(folder) if study in ("", page.study)]
-    single = [r for r in rows.values() if isinstance(r, Row) and not r.study and not study]
-    if not pages and not single:
+    noted = notes(folder)
+    of_studies = {run for note in noted for run in (*note.cases.values(), *note.trials)}
+    single = [row for hash, row in stored.items() if hash not in of_studies]
+    runs = [row for row in single if isinstance(row, Row) and not (study or row.recipe.trial)]
+    noted = [note for note in noted if study in ("", note.study)]
+    if not noted and not runs:
         raise ValueError(f"{folder} holds no page of {f'study {study!r}' if study else 'a study'}")
-    for page in pages:
-        module = look_up(page.study, STUDIES, "study")
-        found = [rows[hash] for hash in page.rows if hash in rows]
-        if len(found) < len(page.rows):
-            print(f"{page.name}: {len(found)} of {len(page.rows)} runs are done")
-        if not results(found):
+    for note in noted:
+        rows = note.found(stored)
+        trials = [row for hash in note.trials if isinstance(row := stored.get(hash), Row)]
+        wanted, done = {*note.cases.values(), *note.trials}, {*stored}
+        if not wanted <= done:
+            print(f"{note.name}: {len(wanted & done)} of {len(wanted)} runs are done")
+        if not rows:
             continue
-        show(module.answer, found, folder, page.name, page.command)
+        outcome = Outcome(look_up(note.study, STUDIES, "study").answer, note, rows, trials)
+        show(outcome.answer, rows, folder, note)
         if publish:
-            keep(module.answer, found, folder, publish, page.name, page.command)
-    if single:
-        show(single_runs.answer, single, folder, "runs", "")
+            keep(outcome, folder, publish)
+    if runs:
+        outcome = single_runs.outcome(runs)
+        show(outcome.answer, outcome.rows, folder, outcome.note)
         if publish:
-            keep(single_runs.answer, single, folder, publish, "runs", "")
+            keep(outcome, folder, publish)

@@ -5,7 +5,7 @@ It reads an answer and rows, and trains nothing. What comes from file and class 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
@@ -28,7 +28,8 @@ from nearkin.report.views import (
     tags,
 )
 from nearkin.runs.recipe import DEFAULTS
-from nearkin.runs.row import Row, Stored
+from nearkin.runs.row import Stored
+from nearkin.studies.study import Case
 
 TILE = 96  # pixels of a picture in a gallery
 GRAIN = 4  # decimals of a point's place in its square
@@ -36,7 +37,7 @@ GRAIN = 4  # decimals of a point's place in its square
 
 def write_page(
     answer: Answer,
-    rows: Sequence[Stored],
+    rows: Mapping[Case, Stored],
     folder: Path | str,
     store_folder: Path | str,
     *,
@@ -47,7 +48,7 @@ def write_page(
 
     Args:
         answer: what the study's answer(rows) gave.
-        rows: every row that it was made from (runs/store.py).
+        rows: every row that it was made from, under its case.
         folder: where to write.
         store_folder: where the rows' files are.
         name: of the files; as a rule the study's.
@@ -69,7 +70,7 @@ def write_page(
 
 def write_markdown(
     answer: Answer,
-    rows: Sequence[Stored],
+    rows: Mapping[Case, Stored],
     folder: Path | str,
     store_folder: Path | str,
     *,
@@ -128,18 +129,17 @@ def plain(value: object) -> str:
     return tables.MISSING if value in ("", None) else str(value)
 
 
-def what_is_said(answer: Answer, rows: Sequence[Stored], command: str) -> dict:
+def what_is_said(answer: Answer, rows: Mapping[Case, Stored], command: str) -> dict:
     """What both templates print."""
-    runs = [row for row in rows if isinstance(row, Row)]
-    named = standard.methods(runs)
+    named = standard.labelled(rows)
     ordered = [row for group in named.values() for row in group]
-    common, table = standard.shared(runs), standard.runs(runs, named)
+    common, table = standard.shared(ordered), standard.runs(ordered, named)
     has_curves = any(isinstance(f, Lines) and f.x == "epoch" for f in answer.figures)
     return {
         "answer": answer,
         "rows": ordered,
-        "selection": standard.selection(runs, named),
-        "curves": None if has_curves else standard.curves(runs, named),
+        "selection": standard.selection(ordered, named),
+        "curves": None if has_curves else standard.curves(ordered, named),
         "diverged": [
             (name, row)
             for name, group in named.items()
@@ -153,7 +153,7 @@ def what_is_said(answer: Answer, rows: Sequence[Stored], command: str) -> dict:
         "recipes": [standard.own(row, common) for row in ordered],
         "commands": [standard.command(row.recipe) for row in ordered],
         "common": {k: v for k, v in common.items() if v != DEFAULTS[k]},
-        "facts": standard.facts(rows),
+        "facts": standard.facts(rows.values()),
         "command": command,
     }
 

@@ -2,66 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from nearkin.answers import Answer
-from nearkin.files import read_json
 from nearkin.report import tables
-from nearkin.report.page import write, write_markdown, write_page
+from nearkin.report.page import write_markdown, write_page
 from nearkin.runs.row import Metrics, Row, Stored, from_json, to_json
 from nearkin.runs.store import Store
+from nearkin.studies.ask import Outcome
+from nearkin.studies.notes import Note
+from nearkin.studies.study import Case
 
 WIDE = 160  # characters of a line where tables go to a file, which wraps nothing
 
 
-@dataclass(frozen=True)
-class Page:
-    """What a page is made of: a study, the command that asked for it, and the hashes of its rows,
-    some of which other studies have asked for before."""
-
-    name: str
-    study: str
-    command: str
-    rows: list[str]
-
-    def note(self, out: Path) -> None:
-        """Write it down in the folder of the rows, so that the page can be made anew."""
-        write(out / "pages" / f"{self.name}.json", json.dumps(asdict(self), indent=1))
-
-
-def noted(out: Path) -> list[Page]:
-    """The pages of a folder, by name; also of studies that are not finished."""
-    return [read_page(path) for path in sorted((out / "pages").glob("*.json"))]
-
-
-def read_page(path: Path) -> Page:
-    """The page that a note names; a note under another name would write over other files."""
-    try:
-        page = Page(**read_json(path))
-        texts = (page.study, page.command, *page.rows)
-        sound = page.name == path.stem and all(isinstance(text, str) for text in texts)
-    except (ValueError, TypeError):
-        sound = False
-    if not sound:
-        raise ValueError(f"{path} is not the note of a page; delete it")
-    return page
-
-
-def show(
-    answers: Callable[[list[Any]], Answer],
-    rows: Sequence[Stored],
-    out: Path,
-    name: str,
-    command: str,
-) -> None:
-    """Print a study's tables and write its page, as HTML, Markdown and LaTeX."""
-    answer = answers(results(rows))
+def show(answer: Answer, rows: Mapping[Case, Stored], out: Path, note: Note) -> None:
+    """Print an answer's tables and write its page, as HTML and Markdown."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDE
@@ -69,28 +30,26 @@ def show(
         console.print(tables.terminal(table))
     for finding in answer.findings:
         print(finding)
-    page = write_page(answer, results(rows), out / "report", out, name=name, command=command)
+    page = write_page(answer, rows, out / "report", out, name=note.name, command=note.command)
     print(f"\nReport: {page}")
 
 
-def keep(
-    answers: Callable[[list[Any]], Answer],
-    rows: Sequence[Stored],
-    out: Path,
-    folder: Path,
-    name: str,
-    command: str,
-) -> None:
+def keep(outcome: Outcome, out: Path, folder: Path) -> None:
     """Add the rows to folder/NAME.jsonl, and those of trials to NAME-trials.jsonl; and write their
     page as Markdown with its pictures: of a row that stands there already as it stands there."""
+    name = outcome.note.name
     reported, trials = stores(folder, name)
     known = reported.stored() | trials.stored()
-    for row in rows:
-        if row.hash not in known:
-            (trials if is_trial(row) else reported).append(published(row))
+    for store, rows in ((reported, outcome.rows.values()), (trials, outcome.trials)):
+        for row in rows:
+            if row.hash not in known:
+                known[row.hash] = published(row)
+                store.append(known[row.hash])
     # what stands there may answer another command, and the same run may have been done twice
-    shown = results([known.get(row.hash) or published(row) for row in rows])
-    page = write_markdown(answers(shown), shown, folder, out, name=name, command=command)
+    shown = replace(outcome, rows={case: known[row.hash] for case, row in outcome.rows.items()})
+    page = write_markdown(
+        shown.answer, shown.rows, folder, out, name=name, command=outcome.note.command
+    )
     print(f"Published: {page}")
 
 
@@ -107,16 +66,6 @@ def take(folder: Path, name: str, out: Path) -> None:
 def stores(folder: Path, name: str) -> tuple[Store, Store]:
     """The published rows of a page, and those of its trials."""
     return Store(folder, f"{name}.jsonl"), Store(folder, f"{name}-trials.jsonl")
-
-
-def results(rows: Sequence[Stored]) -> list[Any]:
-    """The rows that are reported: not the trials of a study, which only chose settings."""
-    return [row for row in rows if not is_trial(row)]
-
-
-def is_trial(row: Stored) -> bool:
-    """Whether a study's run only chose settings, on validation classes."""
-    return isinstance(row, Row) and row.recipe.trial
 
 
 def published(row: Stored) -> Stored:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+
 from nearkin.answers import Answer, Figure, Gallery, Maps, Table
-from nearkin.report import standard
+from nearkin.runs.recipe import DEFAULTS
 from nearkin.runs.row import Row
-from nearkin.studies.shared.reading import mean, scores
+from nearkin.studies.ask import Outcome
+from nearkin.studies.notes import Note
+from nearkin.studies.shared.reading import headline, mean, scores
+from nearkin.studies.study import Case, Rows
 
 QUESTION = "The runs of nearkin train in this folder; those that differ in the seed alone are one."
 SHARES = {
@@ -15,31 +21,87 @@ SHARES = {
     "NMI": "nmi",
     "5-NN": "knn_accuracy",
 }
+FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")
 
 
-def answer(rows: list[Row]) -> Answer:
-    """Every method's metrics, its 2-D pictures, and the neighbours that the best one finds."""
-    names = {row.hash: name for name, group in standard.methods(rows).items() for row in group}
-    measured = {head: scores(rows, lambda r: names[r.hash], k) for head, k in SHARES.items()}
-    found = {head: values for head, values in measured.items() if values}
+def outcome(rows: Sequence[Row]) -> Outcome:
+    """The rows as those of a study that nobody asked: each under the name that its recipe gives."""
+    cases: dict[Case, Row] = {}
+    for name, group in methods(rows).items():
+        for row in group:
+            case = Case(name, row.recipe.seed)
+            if case in cases:  # of other data under one name
+                case = Case(name, row.recipe.seed, fingerprint=row.data.fingerprint)
+            cases[case] = row
+    return Outcome(answer, Note("runs", "", ""), cases)
+
+
+def key(recipe: Mapping, names: Sequence[str]) -> str:
+    return json.dumps([recipe.get(name) for name in names], sort_keys=True)
+
+
+def methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows that differ in the seed alone, under a name that tells them from all others.
+
+    The name is the loss and as few other fields as will do; a run that starts from another one of
+    these rows is named by that one's name.
+    """
+    starts = {row.recipe.start for row in rows}
+    sources = methods([row for row in rows if row.hash in starts]) if starts - {""} else {}
+    names = {row.hash: f"({name})" for name, group in sources.items() for row in group}
+    recipes = [row.recipe.plain() for row in rows]
+    recipes = [r | {"start": names.get(r["start"], r["start"])} for r in recipes]
+    every = [name for name in dict.fromkeys([*FIRST_NAMED, *DEFAULTS]) if name != "seed"]
+
+    def kinds(names: Sequence[str]) -> int:
+        return len({key(recipe, names) for recipe in recipes})
+
+    named = ["loss"]
+    for name in every:
+        if kinds(named) < kinds([*named, name]):
+            named.append(name)
+    groups: dict[str, list[Row]] = {}
+    for row, recipe in zip(rows, recipes, strict=True):
+        parts = [spell(name, recipe.get(name)) for name in named]
+        groups.setdefault(", ".join(filter(None, parts)), []).append(row)
+    return groups
+
+
+def spell(name: str, value: object) -> str:
+    """A field in the name of a method: the loss by itself, options as k=v, others after their name.
+
+    >>> spell("loss", "n-pair"), spell("loss_options", {"l2": 0.1}), spell("dim", 2)
+    ('n-pair', 'l2=0.1', 'dim 2')
+    """
+    if isinstance(value, Mapping):
+        return " ".join(f"{k}={v}" for k, v in value.items())
+    return (
+        str(value) if name == "loss" else f"{name.replace('_', ' ')} {value}" if value != "" else ""
+    )
+
+
+def answer(rows: Rows) -> Answer:
+    """Every method's metrics, its 2-D pictures, and the neighbours that the leading one finds."""
+    found = {head: values for head, key in SHARES.items() if (values := scores(rows, key))}
+    data = {case.method: row.data.name for case, row in rows.items()}
     table = Table(
         title="Every method",
         columns=("method", "data", *found),
         rows=tuple(
-            (name, data, *(mean(found[head].get(name)) for head in found))
-            for name, data in {names[r.hash]: r.data.name for r in rows}.items()
+            (name, of, *(mean(found[head].get(name)) for head in found))
+            for name, of in data.items()
         ),
         percent=tuple(found),
         note="The last epoch, on test. Means over seeds with 95 % t-intervals.",
     )
-    finished = [row for row in rows if row.status == "done"]
+    finished = {case: row for case, row in rows.items() if row.status == "done"}
     figures: list[Figure] = []
-    flat = [row for row in finished if row.recipe.dim == 2]
+    flat = {case: row for case, row in finished.items() if row.recipe.dim == 2}
     if flat:
-        pictures = tuple((f"{names[r['hash']]}, seed {r['recipe']['seed']}", r) for r in flat)
+        pictures = tuple((f"{case.method}, seed {case.seed}", row) for case, row in flat.items())
         figures.append(Maps("The embeddings in 2-D", pictures))
     if finished:
-        metric = standard.headline(finished)
-        top = max(finished, key=lambda row: metric.of(row) or 0.0)
-        figures.append(Gallery(f"Neighbours by {names[top['hash']]}", top))
+        metric = headline(finished.values())
+        top = max(finished, key=lambda case: metric.of(finished[case]) or 0.0)
+        figures.append(Gallery(f"Neighbours by {top.method}", finished[top]))
     return Answer("Single runs", QUESTION, tables=(table,), figures=tuple(figures))

@@ -8,46 +8,19 @@ bias           best on test - last, of the same run: what that choice adds
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 from nearkin.answers import Line, Lines, Table
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.names import typed
-from nearkin.runs.recipe import DEFAULTS, Recipe
+from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Data, Machine, Row, Stored
+from nearkin.studies.shared.reading import Metric, headline
+from nearkin.studies.study import Case
 
 MOST_CURVES = 14
-FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric of rows: its key there, and its name here."""
-
-    key: str
-    name: str
-
-    def of(self, row: Row, which: str = "last") -> float | None:
-        """A row's number: last, validated or best_on_test; None where it has none."""
-        return (getattr(row.metrics, which) or {}).get(self.key)
-
-
-METRICS = (
-    Metric("in_train.recall@1", "R@1 among training images"),
-    Metric("knn_accuracy", "5-NN accuracy"),
-    Metric("recall@1", "R@1"),
-)
-
-
-def headline(rows: Sequence[Row]) -> Metric:
-    """The metric of the standard parts: the first that all finished runs have."""
-    finished = [row for row in rows if row.metrics.last]
-    found = (m for m in METRICS if finished and all(m.of(row) is not None for row in finished))
-    return next(found, METRICS[-1])
 
 
 def shared(rows: Sequence[Row]) -> dict:
@@ -62,48 +35,15 @@ def own(row: Row, common: Mapping) -> dict:
     return {k: v for k, v in row.recipe.plain().items() if k not in common}
 
 
-def key(recipe: Mapping, names: Sequence[str]) -> str:
-    return json.dumps([recipe.get(name) for name in names], sort_keys=True)
-
-
-def methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows that differ in the seed alone, under a name that tells them from all others.
-
-    The name is the loss and as few other fields as will do; a run that starts from another one of
-    these rows is named by that one's name.
-    """
-    starts = {row.recipe.start for row in rows}
-    sources = methods([row for row in rows if row.hash in starts]) if starts - {""} else {}
-    names = {row.hash: f"({name})" for name, group in sources.items() for row in group}
-    recipes = [row.recipe.plain() for row in rows]
-    recipes = [r | {"start": names.get(r["start"], r["start"])} for r in recipes]
-    every = [name for name in dict.fromkeys([*FIRST_NAMED, *DEFAULTS]) if name != "seed"]
-
-    def kinds(names: Sequence[str]) -> int:
-        return len({key(recipe, names) for recipe in recipes})
-
-    named = ["loss"]
-    for name in every:
-        if kinds(named) < kinds([*named, name]):
-            named.append(name)
-    groups: dict[str, list[Row]] = {}
-    for row, recipe in zip(rows, recipes, strict=True):
-        parts = [spell(name, recipe.get(name)) for name in named]
-        groups.setdefault(", ".join(filter(None, parts)), []).append(row)
-    return groups
-
-
-def spell(name: str, value: object) -> str:
-    """A field in the name of a method: the loss by itself, options as k=v, others after their name.
-
-    >>> spell("loss", "n-pair"), spell("loss_options", {"l2": 0.1}), spell("dim", 2)
-    ('n-pair', 'l2=0.1', 'dim 2')
-    """
-    if isinstance(value, Mapping):
-        return " ".join(f"{k}={v}" for k, v in value.items())
-    return (
-        str(value) if name == "loss" else f"{name.replace('_', ' ')} {value}" if value != "" else ""
-    )
+def labelled(rows: Mapping[Case, Stored]) -> dict[str, list[Row]]:
+    """Label -> runs, one a seed; a run of several cases under the first of them."""
+    found: dict[str, list[Row]] = {}
+    seen = set()
+    for case, row in rows.items():
+        if isinstance(row, Row) and id(row) not in seen:
+            seen.add(id(row))
+            found.setdefault(case.label, []).append(row)
+    return found
 
 
 def command(recipe: Recipe) -> str:
@@ -235,8 +175,9 @@ def count(n: int, thing: str) -> str:
     return f"{n:,} {thing}" + ("s" if n != 1 else "")
 
 
-def facts(rows: Sequence[Stored]) -> list[tuple[str, list[str]]]:
+def facts(rows: Iterable[Stored]) -> list[tuple[str, list[str]]]:
     """What the numbers were measured on and with: data, machine, versions, time."""
+    rows = list({id(row): row for row in rows}.values())  # some have several cases
     seconds = [row.cost.seconds for row in rows if row.cost.seconds]
     time = f", {duration(sum(seconds))} in all" if seconds else ""
     seeds = sorted({row.recipe.seed for row in rows if isinstance(row, Row)})
@@ -244,7 +185,7 @@ def facts(rows: Sequence[Stored]) -> list[tuple[str, list[str]]]:
     machines = [machine_words(row.machine) for row in rows]
     versions = [", ".join(f"{k} {v}" for k, v in row.versions.items()) for row in rows]
     return [
-        ("data", counted([data_words(row.data) for row in rows if row.data], kind)),
+        ("data", data_words([row.data for row in rows if row.data])),
         ("seeds", [", ".join(map(str, seeds))] if seeds else []),
         ("machine", counted(machines, kind)),
         ("versions", counted(versions, kind)),
@@ -258,11 +199,26 @@ def counted(texts: Sequence[str], kind: str) -> list[str]:
     return [f"{text} ({count(n, kind)})" if len(found) > 1 else text for text, n in found.items()]
 
 
-def data_words(data: Data) -> str:
-    """A data set in words: its name, what its inputs are, its sizes."""
-    kinds = "train_images", "train_classes", "query_images", "gallery_images", "test_classes"
-    counts = [f"{n:,} {k.replace('_', ' ')}" for k in kinds if (n := getattr(data, k))]
-    return ", ".join(filter(None, [data.name, data.variant, *counts]))
+COUNTS = ("train_images", "train_classes", "query_images", "gallery_images", "test_classes")
+
+
+def data_words(sets: Sequence[Data]) -> list[str]:
+    """Every data set in words: its name, what its inputs are, the least and the most of its counts.
+
+    >>> data_words([Data("x", train_images=5), Data("x", "grey"), Data("x", train_images=10)])
+    ['x, 5 to 10 train images', 'x, grey']
+    """
+    found = []
+    for name, variant in dict.fromkeys((data.name, data.variant) for data in sets):
+        same = [data for data in sets if (data.name, data.variant) == (name, variant)]
+        parts = [name, variant]
+        for kind in COUNTS:
+            numbers = sorted({getattr(data, kind) for data in same} - {0})
+            if numbers:
+                span = " to ".join(f"{n:,}" for n in dict.fromkeys((numbers[0], numbers[-1])))
+                parts.append(f"{span} {kind.replace('_', ' ')}")
+        found.append(", ".join(filter(None, parts)))
+    return found
 
 
 def machine_words(machine: Machine) -> str:

@@ -17,8 +17,8 @@ from nearkin.answers import Gallery, Maps
 from nearkin.measure import neighbours
 from nearkin.report.kept import Kept, plane, read
 from nearkin.report.plots import COLOURS
-from nearkin.report.standard import headline
 from nearkin.runs.row import Row
+from nearkin.studies.shared.reading import headline
 
 CLASS_COLOURS = (*COLOURS, "#A59B00", "#8A8A8A")
 """of the first ten classes of a map; all others are grey"""

@@ -14,7 +14,7 @@ from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 
@@ -28,25 +28,56 @@ from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Measurement, Row
 from nearkin.runs.store import Store
 
+Name = TypeVar("Name")
+
 Measurements = dict[str, Callable[[Place], dict[str, Any]]]
 """Hash -> function that measures it: its values, among them `data` and, if not this CPU, `machine`,
 which become fields of the measurement."""
 
 
+@overload
+def complete(
+    recipes: Mapping[Name, Recipe],
+    out: Path | str,
+    *,
+    study: str = ...,
+    jobs: int = ...,
+    place: Place = ...,
+    bar: Silent | None = ...,
+) -> dict[Name, Row]: ...
+
+
+@overload
 def complete(
     recipes: Iterable[Recipe],
+    out: Path | str,
+    *,
+    study: str = ...,
+    jobs: int = ...,
+    place: Place = ...,
+    bar: Silent | None = ...,
+) -> list[Row]: ...
+
+
+def complete(
+    recipes: Mapping[Any, Recipe] | Iterable[Recipe],
     out: Path | str,
     *,
     study: str = "",
     jobs: int = 1,
     place: Place = Place(),
     bar: Silent | None = None,
-) -> list[Row]:
+) -> dict[Any, Row] | list[Row]:
     """The rows of all recipes, in their order; only those that are not stored are run.
 
+    Of a mapping the rows have the names that the recipes had there.
     With several jobs each has its share of the cores. A worker that is killed costs at most the
     work since its last checkpoint: its run is tried again, twice at most without any progress.
     """
+    if isinstance(recipes, Mapping):
+        options: dict[str, Any] = {"study": study, "jobs": jobs, "place": place, "bar": bar}
+        rows = {row.hash: row for row in complete(recipes.values(), out, **options)}
+        return {name: rows[recipe.hash] for name, recipe in recipes.items()}
     recipes, store, bar = list({r.hash: r for r in recipes}.values()), Store(out), bar or Silent()
     shared = share(place, jobs)
     stored = {row.hash: row for row in store.rows()}

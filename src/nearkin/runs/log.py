@@ -92,8 +92,10 @@ class Bar(Silent):
         self.runs, self.done = 1, 0
 
     def expect(self, runs: int) -> None:
-        """So many runs are to be done, stored ones not counted."""
-        self.runs = runs
+        """So many runs are to be done now, stored ones not counted."""
+        if self.all is not None:
+            self.progress.remove_task(self.all)
+        self.runs, self.done = runs, 0
         named = {"description": f"{runs} runs", "note": ""}
         self.all = self.progress.add_task(total=runs, **named) if runs > 1 else None
 

@@ -8,11 +8,12 @@ from nearkin.answers import Answer, Bars, Lines, Table
 from nearkin.losses.refinement_options import as_published, as_released
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.runs.row import Row
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, mean, scores
-from nearkin.studies.shared.refinement import HEADS, Change, beside, options, verdict
+from nearkin.studies.shared.refinement import HEADS, Change, options
+from nearkin.studies.shared.words import difference_cells, difference_words, points
+from nearkin.studies.study import Rows, Study
 
 TITLE = "Attention in message passing over a batch"
 QUESTION = (
@@ -20,7 +21,7 @@ QUESTION = (
     "classified. Does it matter by which attention: dot product, GAT (static) or GATv2 (dynamic), "
     "with parameters matched? Does attention do anything that a plain mean of the batch, or no "
     "listening at all, does not? And which of projections, residual, feed-forward part and norms "
-    "is it that works? The seed's authors could not tell GATv2 from the dot product over 5 seeds."
+    "is it that works? The graph report could not tell GATv2 from the dot product over 5 seeds."
 )
 
 DOT, GAT, GATV2 = "dot-product", "GAT", "GATv2"
@@ -61,13 +62,9 @@ FORMS: dict[str, dict[str, Change]] = {
 
 VARIANTS = {name: FORMS[name] | LESS[name] for name in LAYERS}
 METHODS = WHOLE | VARIANTS[DOT] | VARIANTS[GAT] | VARIANTS[GATV2]
-DEMO = refinement.DEMO
-search = partial(refinement.search, METHODS)
-recipes = partial(refinement.recipes, METHODS)
-name = partial(refinement.name_of, methods=METHODS)
 
 
-def answer(rows: list[Row]) -> Answer:
+def answer(rows: Rows) -> Answer:
     """Every layer, every layer less a part, and where attention goes while it trains."""
     return Answer(
         title=TITLE,
@@ -77,25 +74,20 @@ def answer(rows: list[Row]) -> Answer:
         figures=(
             bars(rows),
             attention(rows),
-            refinement.batch_graphs(rows, name, LAYERS, "Who listens to whom in a batch"),
+            refinement.batch_graphs(rows, LAYERS, "Who listens to whom in a batch"),
         ),
     )
 
 
-def layers(rows: list[Row]) -> Table:
+def layers(rows: Rows) -> Table:
     """Every whole method and form, beside the dot product, with what it costs."""
-    found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
-    oracle = scores(rows, name, "recall@1", "best_on_test")
+    found = {head: scores(rows, metric) for head, metric in HEADS.items()}
+    oracle = scores(rows, "recall@1", "best_on_test")
     differ = whole_differences(found["R@1"])
     forms = [form for forms in FORMS.values() for form in forms]
-    parameters, seconds, memory = (
-        refinement.costs(rows, name, key, unit)
-        for key, unit in (
-            ("loss_parameters", 1e6),
-            ("train_seconds", 1.0),
-            ("peak_memory_mb", 1.0),
-        )
-    )
+    parameters = refinement.costs(rows, refinement.loss_parameters, 1e6)
+    seconds = refinement.costs(rows, refinement.train_seconds)
+    memory = refinement.costs(rows, lambda row: row.cost.peak_memory_mb)
     shares = (*HEADS, "best epoch on test", "to dot-product")
     return Table(
         title=f"Every layer, {refinement.data_name(rows)}",
@@ -105,7 +97,7 @@ def layers(rows: list[Row]) -> Table:
                 method,
                 *(mean(found[head].get(method)) for head in HEADS),
                 mean(oracle.get(method)),
-                *beside(differ.get(method)),
+                *difference_cells(differ.get(method)),
                 round(parameters[method], 2),
                 round(seconds[method], 1),
                 round(memory[method]),
@@ -128,16 +120,17 @@ def whole_differences(recall: dict[str, Scores]) -> dict[str, Difference]:
     return against(DOT, {m: recall[m] for m in trained})
 
 
-def parts(rows: list[Row]) -> Table:
+def parts(rows: Rows) -> Table:
     """Each layer whole and less one part, with the difference that the part makes."""
-    recall = scores(rows, name, "recall@1")
-    parameters = refinement.costs(rows, name, "loss_parameters", 1e6)
+    recall = scores(rows, "recall@1")
+    parameters = refinement.costs(rows, refinement.loss_parameters, 1e6)
     lines = []
     for layer in LAYERS:
         family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
         differ = against(layer, family)
         lines += [
-            (m, mean(s), *beside(differ.get(m)), round(parameters[m], 2)) for m, s in family.items()
+            (m, mean(s), *difference_cells(differ.get(m)), round(parameters[m], 2))
+            for m, s in family.items()
         ]
     return Table(
         title="One part of a layer left out",
@@ -148,9 +141,9 @@ def parts(rows: list[Row]) -> Table:
     )
 
 
-def bars(rows: list[Row]) -> Bars:
+def bars(rows: Rows) -> Bars:
     """R@1 of each layer, whole and less one part."""
-    recall = scores(rows, name, "recall@1")
+    recall = scores(rows, "recall@1")
     groups = [layer for layer in LAYERS if layer in recall]
     return Bars(
         title="R@1 by layer, whole and with one part left out",
@@ -162,22 +155,22 @@ def bars(rows: list[Row]) -> Bars:
     )
 
 
-def attention(rows: list[Row]) -> Lines:
+def attention(rows: Rows) -> Lines:
     """Where the attention of a training batch goes, epoch by epoch, beside equal attention."""
-    said = {
-        key: refinement.monitored(rows, name, key)
+    reports = {
+        key: refinement.monitored(rows, key)
         for key in ("attention_within", "attention_across", "degree", "kin_heard")
     }
     lines = []
     for where in ("within", "across"):
-        for layer, by_epoch in said[f"attention_{where}"].items():
+        for layer, by_epoch in reports[f"attention_{where}"].items():
             if layer not in LAYERS:
                 continue
             relative: dict[int, Scores] = {}
             for epoch, seeds in by_epoch.items():
                 for seed, share in seeds.items():
-                    degree = said["degree"][layer][epoch][seed]
-                    kin = said["kin_heard"][layer][epoch][seed]
+                    degree = reports["degree"][layer][epoch][seed]
+                    kin = reports["kin_heard"][layer][epoch][seed]
                     equal = degree * (kin if where == "within" else 1 - kin) / (degree + 1)
                     relative.setdefault(epoch, {})[seed] = share / equal if equal else 1.0
             line = f"{layer}, {where} classes"
@@ -192,16 +185,29 @@ def attention(rows: list[Row]) -> Lines:
     )
 
 
-def findings(rows: list[Row]) -> list[str]:
+def findings(rows: Rows) -> list[str]:
     """Whether layers differ, whether listening helps, and which part matters."""
-    recall = scores(rows, name, "recall@1")
+    recall = scores(rows, "recall@1")
     if DOT not in recall:
         return []
-    said = [f"{m} against {DOT}: {verdict(d)}." for m, d in whole_differences(recall).items()]
+    found = [
+        f"{method} against {DOT}: {difference_words(difference)}."
+        for method, difference in whole_differences(recall).items()
+    ]
     for layer in (layer for layer in LAYERS if layer in recall):
         family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
         drops = {m: d.estimate.mean for m, d in against(layer, family).items()}
         if drops:
             worst = min(drops, key=drops.__getitem__)
-            said.append(f"{worst} loses most of the parts: {100 * drops[worst]:+.1f} points.")
-    return said
+            found.append(f"Of the parts, {worst} loses most: {points(drops[worst])}.")
+    return found
+
+
+STUDY = Study(
+    title=TITLE,
+    question=QUESTION,
+    answer=answer,
+    recipes=partial(refinement.recipes, METHODS),
+    search=partial(refinement.search, METHODS),
+    demo=refinement.DEMO,
+)

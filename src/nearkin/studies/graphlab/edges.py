@@ -7,11 +7,12 @@ from functools import partial
 from nearkin.answers import Answer, Bars, Table
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.runs.row import Row
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, differences, mean, scores
-from nearkin.studies.shared.refinement import HEADS, Change, beside, options, verdict
+from nearkin.studies.shared.refinement import HEADS, Change, options
+from nearkin.studies.shared.words import difference_cells, difference_words
+from nearkin.studies.study import Rows, Study
 
 TITLE = "Edges that carry numbers"
 QUESTION = (
@@ -41,13 +42,8 @@ METHODS: dict[str, Change] = {
 }
 """Name -> what differs from the common recipe."""
 
-DEMO = refinement.DEMO
-search = partial(refinement.search, METHODS)
-recipes = partial(refinement.recipes, METHODS)
-name = partial(refinement.name_of, methods=METHODS)
 
-
-def answer(rows: list[Row]) -> Answer:
+def answer(rows: Rows) -> Answer:
     """Every use of edges beside none, and what the edge loss adds to each."""
     return Answer(
         title=TITLE,
@@ -58,14 +54,14 @@ def answer(rows: list[Row]) -> Answer:
     )
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: Rows) -> Table:
     """Every method, beside no edge features and no edge loss, and beside itself untaught."""
-    found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
+    found = {head: scores(rows, metric) for head, metric in HEADS.items()}
     recall = found["R@1"]
     to_none = differences_to_none(recall)
     untaught = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
-    parameters = refinement.costs(rows, name, "loss_parameters", 1e6)
-    seconds = refinement.costs(rows, name, "train_seconds", 1.0)
+    parameters = refinement.costs(rows, refinement.loss_parameters, 1e6)
+    seconds = refinement.costs(rows, refinement.train_seconds)
     shares = (*HEADS, "to none", "to no edge loss")
     return Table(
         title=f"Every use of edges, {refinement.data_name(rows)}",
@@ -77,8 +73,8 @@ def table(rows: list[Row]) -> Table:
             (
                 method,
                 *(mean(found[head].get(method)) for head in HEADS),
-                *beside(to_none.get(method)),
-                *beside(untaught.get(method)),
+                *difference_cells(to_none.get(method)),
+                *difference_cells(untaught.get(method)),
                 round(parameters[method], 2),
                 round(seconds[method], 1),
             )
@@ -97,9 +93,9 @@ def differences_to_none(recall: dict[str, Scores]) -> dict[str, Difference]:
     return against(NONE, trained)
 
 
-def bars(rows: list[Row]) -> Bars:
+def bars(rows: Rows) -> Bars:
     """R@1 of every use of edges, with and without the edge loss."""
-    recall = scores(rows, name, "recall@1")
+    recall = scores(rows, "recall@1")
     groups = [kind for kind in KINDS if kind in recall]
     return Bars(
         title="R@1 by use of edges",
@@ -111,13 +107,25 @@ def bars(rows: list[Row]) -> Bars:
     )
 
 
-def findings(rows: list[Row]) -> list[str]:
+def findings(rows: Rows) -> list[str]:
     """What each use of edges, and the edge loss, adds."""
-    recall = scores(rows, name, "recall@1")
+    recall = scores(rows, "recall@1")
     if NONE not in recall:
         return []
     to_none = differences_to_none(recall)
-    said = [f"{kind}: {verdict(to_none[kind])}." for kind in KINDS if kind in to_none]
+    found = [f"{kind}: {difference_words(to_none[kind])}." for kind in KINDS if kind in to_none]
     untaught = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
-    gains = "; ".join(f"{m.removesuffix(TAUGHT)} {verdict(d)}" for m, d in untaught.items())
-    return [*said, f"What the edge loss adds: {gains}."] if gains else said
+    gains = "; ".join(
+        f"{m.removesuffix(TAUGHT)} {difference_words(d)}" for m, d in untaught.items()
+    )
+    return [*found, f"What the edge loss adds: {gains}."] if gains else found
+
+
+STUDY = Study(
+    title=TITLE,
+    question=QUESTION,
+    answer=answer,
+    recipes=partial(refinement.recipes, METHODS),
+    search=partial(refinement.search, METHODS),
+    demo=refinement.DEMO,
+)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from nearkin.answers import Answer, Bars, Table
-from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.methods import UNTRAINED
-from nearkin.studies.shared.reading import differences, mean, scores
-from nearkin.studies.shared.refinement import Change, beside, options, verdict
+from nearkin.studies.shared.reading import Scores, differences, mean, scores
+from nearkin.studies.shared.refinement import Change, options
 from nearkin.studies.shared.sets import CUB
+from nearkin.studies.shared.words import difference_cells, difference_words
+from nearkin.studies.study import Recipes, Rows, Study
 
 TITLE = "What the graph adds"
 QUESTION = (
@@ -33,27 +31,19 @@ METHODS: dict[str, Change] = {
 """Name -> what differs from the common recipe."""
 
 SAMPLERS = {"classes": "P x K", "random": "random"}
-DEMO = refinement.DEMO
 
 
-def of(row: Row, sampler: str) -> str | None:
-    """The method of a row with these batches; None for others."""
-    known = row.recipe.sampler == sampler
-    return refinement.name_of(row, asked_with(sampler)) if known else None
-
-
-def asked_with(sampler: str) -> dict[str, Change]:
+def methods(sampler: str) -> dict[str, Change]:
     """The methods with batches of one kind; the controls with the usual one."""
     return (refinement.CONTROLS if sampler == "classes" else {}) | METHODS
 
 
-def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
+def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> Recipes:
     """The trials for each kind of batch."""
-    return [
-        trial
-        for sampler in SAMPLERS
-        for trial in refinement.search(asked_with(sampler), data, epochs, tune, sampler)
-    ]
+    found: Recipes = {}
+    for sampler in SAMPLERS:
+        found |= refinement.search(methods(sampler), data, epochs, tune, sampler)
+    return found
 
 
 def recipes(
@@ -61,18 +51,17 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
-    searched: list[Row] | None = None,
-) -> list[Recipe]:
+    searched: Rows | None = None,
+) -> Recipes:
     """Every kind of batch, seed and method; one setting for each kind."""
-    asked = (data, seeds, epochs, tune, searched)
-    return [
-        one
-        for sampler in SAMPLERS
-        for one in refinement.recipes(asked_with(sampler), *asked, sampler)
-    ]
+    found: Recipes = {}
+    for sampler in SAMPLERS:
+        asked = (data, seeds, epochs, tune, searched, sampler)
+        found |= refinement.recipes(methods(sampler), *asked)
+    return found
 
 
-def answer(rows: list[Row]) -> Answer:
+def answer(rows: Rows) -> Answer:
     """The one table, its bars, and the three gains in words."""
     return Answer(
         title=TITLE,
@@ -83,16 +72,12 @@ def answer(rows: list[Row]) -> Answer:
     )
 
 
-def recalls(rows: list[Row]) -> dict[tuple[str, str], dict[int, float]]:
+def recalls(rows: Rows) -> dict[tuple[str, str], Scores]:
     """(method, sampler) -> seed -> R@1."""
-    return {
-        (method, sampler): found
-        for sampler in SAMPLERS
-        for method, found in scores(rows, partial(of, sampler=sampler), "recall@1").items()
-    }
+    return scores(rows, "recall@1", by=lambda case: (case.method, case["sampler"]))
 
 
-def gains(rows: list[Row]) -> dict[str, dict]:
+def gains(rows: Rows) -> dict[str, dict]:
     """Over what -> (method, sampler) -> the paired difference; Holm-corrected in each column."""
     every = [(method, sampler) for sampler in SAMPLERS for method in METHODS]
     pairs = {
@@ -104,7 +89,7 @@ def gains(rows: list[Row]) -> dict[str, dict]:
     return {over: differences(recall, each) for over, each in pairs.items()}
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: Rows) -> Table:
     """Every method and kind of batch, and what it gains over each control."""
     recall, gained = recalls(rows), gains(rows)
     return Table(
@@ -118,7 +103,7 @@ def table(rows: list[Row]) -> Table:
                 method,
                 SAMPLERS[sampler] if method != UNTRAINED else "",
                 mean(found),
-                *(cell for g in gained.values() for cell in beside(g.get((method, sampler)))),
+                *(c for g in gained.values() for c in difference_cells(g.get((method, sampler)))),
             )
             for (method, sampler), found in recall.items()
         ),
@@ -128,7 +113,7 @@ def table(rows: list[Row]) -> Table:
     )
 
 
-def bars(rows: list[Row]) -> Bars:
+def bars(rows: Rows) -> Bars:
     """R@1 of every method, by kind of batch."""
     recall = recalls(rows)
     groups = [m for m in METHODS if any((m, s) in recall for s in SAMPLERS)]
@@ -142,11 +127,15 @@ def bars(rows: list[Row]) -> Bars:
     )
 
 
-def findings(rows: list[Row]) -> list[str]:
+def findings(rows: Rows) -> list[str]:
     """The three gains of attention over the full graph."""
     return [
-        f"Attention over the full graph, {over}, with {SAMPLERS[sampler]} batches: {verdict(d)}."
+        f"Attention over the full graph, {over}, with {SAMPLERS[sampler]} batches: "
+        f"{difference_words(d)}."
         for over, found in gains(rows).items()
         for (method, sampler), d in found.items()
         if method == "attention, full graph"
     ]
+
+
+STUDY = Study(TITLE, QUESTION, answer, recipes, search, demo=refinement.DEMO)

@@ -7,16 +7,17 @@ from functools import partial
 
 from nearkin.answers import Answer, Line, Lines, Table
 from nearkin.measure.statistics import Difference, Estimate, estimate, paired
-from nearkin.runs.row import Row
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.methods import UNTRAINED
-from nearkin.studies.shared.reading import Scores, differences, last_said, mean, scores
-from nearkin.studies.shared.refinement import HEADS, Change, beside, options, verdict
+from nearkin.studies.shared.reading import Scores, average, differences, final_monitor, mean, scores
+from nearkin.studies.shared.refinement import HEADS, Change, options
+from nearkin.studies.shared.words import SURE, difference_cells, difference_words
+from nearkin.studies.study import Rows, Study
 
 TITLE = "Graphs over a batch"
 QUESTION = (
-    "The seed wants to connect only images that are alike, instead of all of a batch. Does a "
-    "sparse graph train better embeddings than the full one, and if so, because of who is "
+    "The graph report wants to connect only images that are alike, instead of all of a batch. Does "
+    "a sparse graph train better embeddings than the full one, and if so, because of who is "
     "connected or only because fewer are? Each graph stands beside a random one in which every "
     "image listens to as many others; and beside a graph that is told the labels, the most that "
     "knowing whom to listen to could give."
@@ -54,13 +55,8 @@ METHODS = refinement.CONTROLS | GRAPHS | {CONTROL[g]: change for g, change in RA
 DRAWN = ("4 nearest", "8 nearest, mutual", "learned", "random, as 4 nearest")
 """The graphs whose pictures are shown: two of neighbours, one that is learned, and a control."""
 
-DEMO = refinement.DEMO
-search = partial(refinement.search, METHODS)
-recipes = partial(refinement.recipes, METHODS)
-name = partial(refinement.name_of, methods=METHODS)
 
-
-def answer(rows: list[Row]) -> Answer:
+def answer(rows: Rows) -> Answer:
     """Every graph beside the full one and beside its control, and degree against R@1."""
     return Answer(
         title=TITLE,
@@ -69,16 +65,16 @@ def answer(rows: list[Row]) -> Answer:
         tables=(table(rows),),
         figures=(
             by_degree(rows),
-            refinement.batch_graphs(rows, name, DRAWN, "Who is connected in a batch"),
+            refinement.batch_graphs(rows, DRAWN, "Who is connected in a batch"),
         ),
     )
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: Rows) -> Table:
     """Every graph: whom it connects, what came of it, and by how much it beats its control."""
-    found = {head: scores(rows, name, metric) for head, metric in HEADS.items()}
+    found = {head: scores(rows, metric) for head, metric in HEADS.items()}
     recall = found["R@1"]
-    degree, kin = (last_said(rows, name, key) for key in ("degree", "kin_heard"))
+    degree, kin = (final_monitor(rows, key) for key in ("degree", "kin_heard"))
     shares = ("kin among them", *HEADS, "to full", "to random")
     full, random = compared(recall)
     return Table(
@@ -87,11 +83,11 @@ def table(rows: list[Row]) -> Table:
         rows=tuple(
             (
                 graph,
-                rounded(mean(degree.get(graph))),
+                rounded(average(degree.get(graph))),
                 mean(kin.get(graph)),
                 *(mean(found[head].get(graph)) for head in HEADS),
-                *beside(full.get(graph)),
-                *beside(random.get(graph)),
+                *difference_cells(full.get(graph)),
+                *difference_cells(random.get(graph)),
             )
             for graph in METHODS
             if graph in recall
@@ -115,10 +111,10 @@ def rounded(value: Estimate | None) -> float | None:
     return None if value is None else round(value.mean, 1)
 
 
-def by_degree(rows: list[Row]) -> Lines:
+def by_degree(rows: Rows) -> Lines:
     """R@1 over the number of neighbours: nearest, and drawn at random."""
-    recall = scores(rows, name, "recall@1")
-    degree = last_said(rows, name, "degree")
+    recall = scores(rows, "recall@1")
+    degree = final_monitor(rows, "degree")
     lines = []
     for kind in ("", "random, as "):
         members = [f"{kind}{k} nearest" for k in (2, 4, 8, 16, 32)]
@@ -137,21 +133,21 @@ def by_degree(rows: list[Row]) -> Lines:
     )
 
 
-def findings(rows: list[Row]) -> list[str]:
+def findings(rows: Rows) -> list[str]:
     """Whether any graph beats the full one, and whether any beats its control."""
-    recall = scores(rows, name, "recall@1")
+    recall = scores(rows, "recall@1")
     full, random = compared(recall)
-    said = []
-    for what, differ in (("the full graph", full), ("its random control", random)):
-        sure = {g: d for g, d in differ.items() if d.p < 0.05 and g in GRAPHS}
-        listed = "; ".join(f"{g} {verdict(d)}" for g, d in sure.items())
-        said.append(f"Surely different from {what}: {listed or 'no graph'}.")
+    found = []
+    for reference, differ in (("the full graph", full), ("its random control", random)):
+        sure = {g: d for g, d in differ.items() if d.p < SURE and g in GRAPHS}
+        named = "; ".join(f"{g} {difference_words(d)}" for g, d in sure.items())
+        found.append(f"Surely different from {reference}: {named or 'no graph'}.")
     both = {graph: control for graph, control in CONTROL.items() if {graph, control} <= set(recall)}
     graphs, controls = together(recall, both), together(recall, both.values())
     if graphs:
-        differ = verdict(paired(graphs, controls))
-        said.append(f"All {len(both)} sparse graphs together against their controls: {differ}.")
-    return said
+        differ = difference_words(paired(graphs, controls))
+        found.append(f"All {len(both)} sparse graphs together against their controls: {differ}.")
+    return found
 
 
 def together(found: dict[str, Scores], methods: Iterable[str]) -> Scores:
@@ -163,3 +159,13 @@ def together(found: dict[str, Scores], methods: Iterable[str]) -> Scores:
     columns = [found[method] for method in methods]
     seeds = set.intersection(*(set(column) for column in columns)) if columns else set()
     return {seed: sum(column[seed] for column in columns) / len(columns) for seed in seeds}
+
+
+STUDY = Study(
+    title=TITLE,
+    question=QUESTION,
+    answer=answer,
+    recipes=partial(refinement.recipes, METHODS),
+    search=partial(refinement.search, METHODS),
+    demo=refinement.DEMO,
+)

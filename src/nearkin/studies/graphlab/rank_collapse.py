@@ -5,9 +5,8 @@ Dimensions: B batch, D features, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from itertools import product
@@ -20,13 +19,13 @@ from torch import Tensor
 
 from nearkin.answers import Answer, Line, Lines, Table
 from nearkin.graphs import Refiner
-from nearkin.runs.engine import Place, splits_of
-from nearkin.runs.executors import Measurements
+from nearkin.runs.engine import Place, described, splits_of
 from nearkin.runs.loop import Run, train
 from nearkin.runs.recipe import Plain, Recipe
-from nearkin.runs.row import Measurement
 from nearkin.studies.shared import refinement
+from nearkin.studies.shared.reading import where
 from nearkin.studies.shared.sets import CUB
+from nearkin.studies.study import Case, Measured, Study, Task
 from nearkin.tensors import unit
 
 TITLE = "Rank collapse"
@@ -56,8 +55,6 @@ GRAPHS: dict[str, dict[str, Plain]] = {
     "random, as 2 nearest": {"builder": "random", "like": "knn", "k": 2, "symmetry": "union"},
 }
 """Sparse ones beside random ones of the same degrees, for it could be the degree alone."""
-DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 1}
-"""The options of a short form that needs no data set."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Setting:
     seed: int
 
 
-def measure(data: str = CUB, seeds: int = 5, epochs: int = 0) -> Measurements:
+def measure(data: str = CUB, seeds: int = 5, epochs: int = 0) -> dict[Case, Task]:
     """The residuals of every stack, before and after training.
 
     Args:
@@ -80,14 +77,12 @@ def measure(data: str = CUB, seeds: int = 5, epochs: int = 0) -> Measurements:
         epochs: of training; 0: 4 on features, 2 on pictures, some 200 or 300 steps.
     """
     epochs = epochs or (4 if data.startswith("features:") else 2)
-    settings = [
-        Setting(graph, combination, data, epochs, seed)
-        for seed, graph, combination in product(range(seeds), GRAPHS, COMBINATIONS)
-    ]
-    return {
-        sha256(repr(setting).encode()).hexdigest()[:12]: partial(row_of, setting)
-        for setting in settings
-    }
+    found = {}
+    for seed, graph, combination in product(range(seeds), GRAPHS, COMBINATIONS):
+        setting = Setting(graph, combination, data, epochs, seed)
+        name = sha256(repr(setting).encode()).hexdigest()[:12]
+        found[Case(combination, seed, graph=graph)] = Task(name, partial(residuals_of, setting))
+    return found
 
 
 def recipe_of(setting: Setting) -> Recipe:
@@ -99,11 +94,11 @@ def recipe_of(setting: Setting) -> Recipe:
     return replace(base, dim=DIM, seed=setting.seed, lr=3e-4)
 
 
-def row_of(setting: Setting, place: Place) -> dict[str, Any]:
+def residuals_of(setting: Setting, place: Place) -> dict[str, Any]:
     """What `relative_residuals` says of one training batch, before and after training."""
     recipe = recipe_of(setting)
-    run = Run(recipe, splits_of(recipe, place), "cpu")
-    found: dict[str, Any] = {"setting": asdict(setting), "untrained": watched(run)}
+    run = Run(recipe, splits := splits_of(recipe, place), "cpu")
+    found: dict[str, Any] = {"data": described(splits), "untrained": watched(run)}
     for _ in train(run):
         pass
     return found | {"trained": watched(run)}
@@ -138,36 +133,33 @@ def norm(x: Tensor) -> Tensor:
     return (x.abs().sum(0).max() * x.abs().sum(1).max()).sqrt()
 
 
-def answer(rows: list[Measurement]) -> Answer:
+def answer(found: Measured) -> Answer:
     """The curves over depth, their numbers, and what they say."""
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(findings(rows)),
-        tables=(table(rows),),
+        findings=tuple(findings(found)),
+        tables=(table(found),),
         figures=(
-            *(curves(rows, when) for when in ("untrained", "trained")),
-            *(by_graph(rows, when) for when in ("untrained", "trained")),
+            *(curves(found, when) for when in ("untrained", "trained")),
+            *(by_graph(found, when) for when in ("untrained", "trained")),
         ),
     )
 
 
-def mean_residuals(
-    rows: Iterable[Measurement], graph: str, combination: str, when: str
-) -> list[float]:
-    """The geometric mean over seeds at each depth from 0; empty where there is no row."""
-    every = [(row.values["setting"], row.values[when]) for row in rows]
-    found = [r for s, r in every if (s["graph"], s["combination"]) == (graph, combination)]
-    return [exp(sum(log(max(v, FLOOR)) for v in at) / len(at)) for at in zip(*found, strict=True)]
+def mean_residuals(found: Measured, graph: str, combination: str, when: str) -> list[float]:
+    """The geometric mean over seeds at each depth from 0; empty where nothing was measured."""
+    chosen = [m.values[when] for m in where(found, method=combination, graph=graph).values()]
+    return [exp(sum(log(max(v, FLOOR)) for v in at) / len(at)) for at in zip(*chosen, strict=True)]
 
 
-def table(rows: list[Measurement]) -> Table:
+def table(found: Measured) -> Table:
     """Residuals after 1, 2, 4 and 8 layers of every stack."""
     depths = (1, 2, 4, 8)
     lines = []
     for graph in GRAPHS:
         for combination in COMBINATIONS:
-            both = [mean_residuals(rows, graph, combination, w) for w in ("untrained", "trained")]
+            both = [mean_residuals(found, graph, combination, w) for w in ("untrained", "trained")]
             if all(both):
                 lines.append((graph, combination, *(f"{r[d]:.2g}" for r in both for d in depths)))
     return Table(
@@ -185,15 +177,15 @@ def table(rows: list[Measurement]) -> Table:
     )
 
 
-def line(rows: list[Measurement], name: str, graph: str, combination: str, when: str) -> Line:
+def line(found: Measured, name: str, graph: str, combination: str, when: str) -> Line:
     """A curve over depth; what went below float64's precision lies at its floor."""
-    y = mean_residuals(rows, graph, combination, when)
+    y = mean_residuals(found, graph, combination, when)
     return Line(name, tuple(map(float, range(len(y)))), tuple(y))
 
 
-def curves(rows: list[Measurement], when: str) -> Lines:
+def curves(found: Measured, when: str) -> Lines:
     """The four combinations over the full graph."""
-    drawn = [line(rows, name, "full", name, when) for name in COMBINATIONS]
+    drawn = [line(found, name, "full", name, when) for name in COMBINATIONS]
     return Lines(
         title=f"Relative residual over depth, full graph, {when}",
         x="layers",
@@ -203,9 +195,9 @@ def curves(rows: list[Measurement], when: str) -> Lines:
     )
 
 
-def by_graph(rows: list[Measurement], when: str) -> Lines:
+def by_graph(found: Measured, when: str) -> Lines:
     """Attention alone over every graph."""
-    drawn = [line(rows, graph, graph, "attention alone", when) for graph in GRAPHS]
+    drawn = [line(found, graph, graph, "attention alone", when) for graph in GRAPHS]
     return Lines(
         title=f"Relative residual of attention alone, by graph, {when}",
         x="layers",
@@ -215,13 +207,17 @@ def by_graph(rows: list[Measurement], when: str) -> Lines:
     )
 
 
-def findings(rows: list[Measurement]) -> list[str]:
+def findings(found: Measured) -> list[str]:
     """How fast each combination collapses, and whether a sparse graph slows it."""
-    said = []
+    lines = []
     for when in ("untrained", "trained"):
-        last = {c: mean_residuals(rows, "full", c, when)[-1:] for c in COMBINATIONS}
-        listed = ", ".join(f"{c} {r[0]:.2g}" for c, r in last.items() if r)
-        said += [f"After {DEPTH} layers over the full graph, {when}: {listed}."] if listed else []
-    sparse = {g: mean_residuals(rows, g, "attention alone", "untrained")[-1:] for g in GRAPHS}
-    listed = ", ".join(f"{g} {r[0]:.2g}" for g, r in sparse.items() if r)
-    return [*said, f"Attention alone, untrained, by graph: {listed}."] if listed else said
+        last = {c: mean_residuals(found, "full", c, when)[-1:] for c in COMBINATIONS}
+        values = ", ".join(f"{c} {r[0]:.2g}" for c, r in last.items() if r)
+        lines += [f"After {DEPTH} layers over the full graph, {when}: {values}."] if values else []
+    sparse = {g: mean_residuals(found, g, "attention alone", "untrained")[-1:] for g in GRAPHS}
+    values = ", ".join(f"{g} {r[0]:.2g}" for g, r in sparse.items() if r)
+    return [*lines, f"Attention alone, untrained, by graph: {values}."] if values else lines
+
+
+DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 1}
+STUDY = Study(TITLE, QUESTION, answer, measure=measure, demo=DEMO)

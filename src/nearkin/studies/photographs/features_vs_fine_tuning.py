@@ -10,12 +10,12 @@ from scipy.stats import rankdata
 from nearkin.answers import Answer, Bars, Table
 from nearkin.measure.statistics import Estimate
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
 from nearkin.studies.photographs import fine_tuning
-from nearkin.studies.shared.methods import FEW, METHODS, method, under
-from nearkin.studies.shared.reading import Scores, mean, scores
+from nearkin.studies.shared.methods import FEW, METHODS, under
+from nearkin.studies.shared.reading import Scores, mean, scores, where
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Stored features against fine-tuning"
 QUESTION = (
@@ -24,17 +24,17 @@ QUESTION = (
 )
 
 
-def heads(features: str, methods: str) -> list[Recipe]:
+def heads(features: str, methods: str) -> dict[str, Recipe]:
     """A linear head on features by every method, its settings not chosen yet."""
-    return list(under(replace(common(features), dim=512), methods).values())
+    return under(replace(common(features), dim=512), methods)
 
 
-def search(
-    data: str = "cub", features: str = CUB, methods: str = FEW, epochs: int = 0
-) -> list[Recipe]:
+def search(data: str = "cub", features: str = CUB, methods: str = FEW, epochs: int = 0) -> Recipes:
     """The trials of fine-tuning, and those of every method on features."""
-    tuned = fine_tuning.search(data=data, epochs=epochs, methods=methods)
-    return tuned + [trial for recipe in heads(features, methods) for trial in trials(recipe)]
+    found = fine_tuning.search(data=data, epochs=epochs, methods=methods)
+    for name, recipe in heads(features, methods).items():
+        found |= trials(name, recipe, on="features")
+    return found
 
 
 def recipes(
@@ -43,8 +43,8 @@ def recipes(
     seeds: int = 2,
     methods: str = FEW,
     epochs: int = 0,
-    searched: list[Row] | None = None,
-) -> list[Recipe]:
+    searched: Rows | None = None,
+) -> Recipes:
     """The runs of the study fine-tuning, and as many heads on features of the same pictures.
 
     Args:
@@ -55,18 +55,20 @@ def recipes(
         epochs: the most that a fine-tuning may take.
         searched: the rows of `search`.
     """
-    tuned = fine_tuning.recipes(
+    found = fine_tuning.recipes(
         data=data, seeds=seeds, epochs=epochs, methods=methods, searched=searched
     )
-    settled = [settle(recipe, searched or []) for recipe in heads(features, methods)]
-    return tuned + [replace(recipe, seed=seed) for recipe in settled for seed in range(seeds)]
+    for name, recipe in heads(features, methods).items():
+        settled = settle(recipe, searched, name, on="features")
+        for seed in range(seeds):
+            found[Case(name, seed, on="features")] = replace(settled, seed=seed)
+    return found
 
 
-def halves(rows: list[Row]) -> tuple[dict[str, Scores], dict[str, Scores]]:
+def halves(rows: Rows) -> tuple[dict[str, Scores], dict[str, Scores]]:
     """R@1 on features and fine-tuned: method -> seed -> share, of the methods that have both."""
-    stored = [r for r in rows if r.recipe.data.startswith("features:")]
-    tuned = [r for r in rows if r not in stored and r.recipe.epochs]
-    on_features, after = (scores(part, method, "recall@1") for part in (stored, tuned))
+    on_features = scores(where(rows, on="features"), "recall@1")
+    after = scores({case: row for case, row in rows.items() if "data" in case}, "recall@1")
     both = [name for name in METHODS if name in on_features and name in after]
     return {n: on_features[n] for n in both}, {n: after[n] for n in both}
 
@@ -93,14 +95,14 @@ def rank_correlation(a: dict[str, Scores], b: dict[str, Scores]) -> Estimate | N
     return Estimate(r, min(r, float(low)), max(r, float(high)), n)
 
 
-def answer(rows: list[Row]) -> Answer:
+def answer(rows: Rows) -> Answer:
     """Both rankings side by side, and their correlation."""
     on_features, tuned = halves(rows)
-    variants = {f"{row['data']['name']}: {row['data']['variant']}" for row in rows}
+    variants = {f"{row.data.name}: {row.data.variant}" for row in rows.values()}
     rank = rank_correlation(on_features, tuned)
-    said = []
+    findings = []
     if rank:
-        said.append(
+        findings.append(
             f"Over {rank.n} methods the rank correlation is {rank.mean:.2f} (95 % interval "
             f"{rank.low:.2f} to {rank.high:.2f})."
         )
@@ -108,7 +110,7 @@ def answer(rows: list[Row]) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(said),
+        findings=tuple(findings),
         tables=(
             Table(
                 title="R@1 on stored features and after fine-tuning",
@@ -130,3 +132,6 @@ def answer(rows: list[Row]) -> Answer:
             ),
         ),
     )
+
+
+STUDY = Study(TITLE, QUESTION, answer, recipes, search)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from nearkin.answers import Answer, Bars, Table
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Machine, Row
-from nearkin.studies.shared.methods import FEW, METHODS, UNTRAINED, method, under
-from nearkin.studies.shared.reading import Scores, against, best, mean, p_value, scores
+from nearkin.studies.shared.methods import FEW, METHODS, UNTRAINED, under
+from nearkin.studies.shared.reading import (
+    Scores,
+    against,
+    average,
+    gathered,
+    highest,
+    mean,
+    method,
+    scores,
+    where,
+)
 from nearkin.studies.shared.tuning import settle
+from nearkin.studies.shared.words import leader_words, p_value, percent
+from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Fine-tuning"
 QUESTION = (
@@ -67,18 +80,18 @@ def untrained(recipe: Recipe) -> Recipe:
     return replace(bare, loss="contrastive", loss_options={}, metric="cosine")
 
 
-def settings(full: bool, backbone: str, **given) -> list[Recipe]:
-    """A recipe for each data set and method, its number of epochs not chosen yet."""
+def settings(full: bool, backbone: str, **given) -> dict[tuple[str, str], Recipe]:
+    """(method, data set) -> recipe, its number of epochs not chosen yet."""
     chosen = (FULL if full else SHORT) | {k: v for k, v in given.items() if v}
     shared = {"backbone": backbone, "precision": chosen["precision"]}
-    return [
-        recipe
+    return {
+        (name, data): recipe
         for data in chosen["data"].split(",")
-        for recipe in under(
+        for name, recipe in under(
             replace(photographs(data, chosen["epochs"], chosen["size"]), **shared),
             chosen["methods"],
-        ).values()
-    ]
+        ).items()
+    }
 
 
 def search(
@@ -88,10 +101,13 @@ def search(
     size: int = 0,
     backbone: str = "lite0",
     full: bool = False,
-) -> list[Recipe]:
+) -> Recipes:
     """One trial of every method, which shows how many epochs are enough."""
     found = settings(full, backbone, data=data, epochs=epochs, methods=methods, size=size)
-    return [replace(recipe, validate=True, trial=True) for recipe in found]
+    return {
+        Case(name, data=target): replace(recipe, validate=True, trial=True)
+        for (name, target), recipe in found.items()
+    }
 
 
 def recipes(
@@ -102,8 +118,8 @@ def recipes(
     size: int = 0,
     backbone: str = "lite0",
     full: bool = False,
-    searched: list[Row] | None = None,
-) -> list[Recipe]:
+    searched: Rows | None = None,
+) -> Recipes:
     """Every data set, method and seed; and every data set without any training.
 
     Args:
@@ -118,50 +134,50 @@ def recipes(
     """
     found = settings(full, backbone, data=data, epochs=epochs, methods=methods, size=size)
     count = seeds or (FULL if full else SHORT)["seeds"]
-    bare = {recipe.data: untrained(recipe) for recipe in found}
-    return list(bare.values()) + [
-        replace(settle(recipe, searched or []), seed=seed)
-        for recipe in found
-        for seed in range(count)
-    ]
+    runs = {Case(UNTRAINED, data=t): untrained(recipe) for (_, t), recipe in found.items()}
+    for (name, target), recipe in found.items():
+        settled = settle(recipe, searched, name, data=target)
+        for seed in range(count):
+            runs[Case(name, seed, data=target)] = replace(settled, seed=seed)
+    return runs
 
 
-def named(row: Row) -> str | None:
-    """The method's name in the table."""
-    return method(row) if row.recipe.epochs else UNTRAINED
-
-
-def answer(rows: list[Row]) -> Answer:
+def answer(rows: Rows) -> Answer:
     """A table for each data set, and the bars of R@1."""
-    sets = list(dict.fromkeys(row.data.name for row in rows))
+    sets = list(dict.fromkeys(case["data"] for case in rows))
+    by_set = {data: where(rows, data=data) for data in sets}
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(said for data in sets for said in findings(of(rows, data), data)),
-        tables=tuple(comparison(of(rows, data), data) for data in sets),
-        figures=(bars(rows, sets),),
+        findings=tuple(line for data, found in by_set.items() for line in findings(found, data)),
+        tables=tuple(comparison(found, data) for data, found in by_set.items()),
+        figures=(bars(by_set),),
     )
-
-
-def of(rows: list[Row], data: str) -> list[Row]:
-    """The rows of one data set."""
-    return [row for row in rows if row.data.name == data]
 
 
 HEADS = {"R@1": "recall@1", "R@2": "recall@2", "R@4": "recall@4", "R@8": "recall@8"}
 HEADS |= {"MAP@R": "map@r", "NMI": "nmi"}
 
 
-def comparison(rows: list[Row], data: str) -> Table:
-    """Every method, whether it differs from the best one, and what a run took."""
-    found = {head: scores(rows, named, metric) for head, metric in HEADS.items()}
-    oracle = scores(rows, named, "recall@1", "best_on_test")
-    trained = {name: values for name, values in found["R@1"].items() if name != UNTRAINED}
-    reference = best(trained) if trained else None
-    differ = against(reference, trained) if reference else {}
-    machines = [row.machine for row in rows]
-    places = dict.fromkeys(m.gpu or cores_of(m) for m in machines)
-    sizes = dict.fromkeys(f"{row['recipe']['size']} px" for row in rows)
+def comparison(rows: Rows, data: str) -> Table:
+    """Every method, whether it differs from the leading one, and what a run took."""
+    found = {head: scores(rows, metric) for head, metric in HEADS.items()}
+    oracle = scores(rows, "recall@1", "best_on_test")
+    learned = trained(found["R@1"])
+    reference = highest(learned) if learned else None
+    differ = against(reference, learned) if reference else {}
+    epochs = gathered(rows, lambda row: row.recipe.epochs, method)
+    minutes = gathered(rows, minutes_of, method)
+    machines = dict.fromkeys(row.machine.gpu or cores_of(row.machine) for row in rows.values())
+    sizes = dict.fromkeys(f"{row.recipe.size} px" for row in rows.values())
+    one = next(iter(rows.values()))
+    note = (
+        f"{one.data.variant}, {', '.join(sizes)}; {one.recipe.backbone}; {', '.join(machines)}. "
+        "Mean ± half of the 95 % t-interval over seeds, last epoch; beside it what choosing the "
+        "epoch on test would have said."
+    )
+    if reference:
+        note += f" p: paired t-test of R@1 against {reference}, Holm-corrected."
     return Table(
         title=f"{data}: fine-tuned",
         columns=("method", *HEADS, "best epoch on test", "epochs", "minutes", "p"),
@@ -170,8 +186,8 @@ def comparison(rows: list[Row], data: str) -> Table:
                 name,
                 *(mean(found[head].get(name)) for head in HEADS),
                 mean(oracle.get(name)),
-                mean(epochs_of(rows, name)),
-                mean(minutes_of(rows, name)),
+                average(epochs.get(name)),
+                average(minutes.get(name)),
                 p_value(differ.get(name)),
             )
             for name in (UNTRAINED, *METHODS)
@@ -179,13 +195,13 @@ def comparison(rows: list[Row], data: str) -> Table:
         ),
         percent=(*HEADS, "best epoch on test"),
         best=tuple(HEADS),
-        note=(
-            f"{rows[0]['data']['variant']}, {', '.join(sizes)}; "
-            f"{rows[0]['recipe']['backbone']}; {', '.join(places)}. Mean ± half of the 95 % "
-            "t-interval over seeds, last epoch; beside it what choosing the epoch on test would "
-            f"have said. p: paired t-test of R@1 against {reference}, Holm-corrected."
-        ),
+        note=note,
     )
+
+
+def trained(recall: dict[str, Scores]) -> dict[str, Scores]:
+    """Without the network as it comes."""
+    return {name: values for name, values in recall.items() if name != UNTRAINED}
 
 
 def cores_of(machine: Machine) -> str:
@@ -198,42 +214,36 @@ def cores_of(machine: Machine) -> str:
     return f"{'a core' if count == 1 else f'{count} cores'} of {machine.cpu} a run"
 
 
-def epochs_of(rows: list[Row], name: str) -> Scores:
-    """Seed -> epochs of a method."""
-    return {r.recipe.seed: r.recipe.epochs for r in rows if named(r) == name}
+def minutes_of(row: Row) -> float | None:
+    """Minutes of training; None where nothing was trained."""
+    seconds = row.cost.train_seconds
+    return seconds / 60 if seconds and row.recipe.epochs else None
 
 
-def minutes_of(rows: list[Row], name: str) -> Scores:
-    """Seed -> minutes of training of a method."""
-    trained = [r for r in rows if named(r) == name and r.recipe.epochs]
-    return {r.recipe.seed: r.cost.train_seconds / 60 for r in trained if r.cost.train_seconds}
-
-
-def bars(rows: list[Row], sets: list[str]) -> Bars:
+def bars(by_set: Mapping[str, Rows]) -> Bars:
     """R@1 of every method on every data set."""
-    found = {data: scores(of(rows, data), named, "recall@1") for data in sets}
+    found = {data: scores(rows, "recall@1") for data, rows in by_set.items()}
     names = [n for n in (UNTRAINED, *METHODS) if any(n in values for values in found.values())]
     return Bars(
         title="R@1 after fine-tuning",
         y="R@1",
         groups=tuple(names),
-        series=tuple(sets),
-        values=tuple(tuple(mean(found[data].get(name)) for data in sets) for name in names),
+        series=tuple(found),
+        values=tuple(tuple(mean(values.get(name)) for values in found.values()) for name in names),
         percent=True,
     )
 
 
-def findings(rows: list[Row], data: str) -> list[str]:
-    """Who is best, what training gains, and who is surely behind."""
-    found = scores(rows, named, "recall@1")
-    bare, trained = mean(found.get(UNTRAINED)), {k: v for k, v in found.items() if k != UNTRAINED}
-    if not trained:
+def findings(rows: Rows, data: str) -> list[str]:
+    """Who leads, and what training gains."""
+    recall = scores(rows, "recall@1")
+    bare, learned = mean(recall.get(UNTRAINED)), trained(recall)
+    if not learned:
         return []
-    leader = best(trained)
-    top = mean(trained[leader])
-    behind = [n for n, d in against(leader, trained).items() if d.p < 0.05]
-    gain = f", {100 * (top.mean - bare.mean):.1f} points above no training" if bare and top else ""
-    return [
-        f"{data}: {leader} has the highest R@1, {100 * top.mean if top else 0:.1f} %{gain}; "
-        f"surely behind it: {', '.join(behind) or 'no other method'}."
-    ]
+    top = mean(learned[highest(learned)])
+    gain = f" Without training: {percent(bare.mean)}" if bare else ""
+    gain += f", {100 * (top.mean - bare.mean):.1f} points less." if bare and top else ""
+    return [f"{data}: {leader_words(learned, 'R@1')}{gain}"]
+
+
+STUDY = Study(TITLE, QUESTION, answer, recipes, search)

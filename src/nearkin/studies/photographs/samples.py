@@ -10,14 +10,16 @@ import numpy as np
 from scipy.optimize import curve_fit
 
 from nearkin.answers import Answer, Line, Lines, Table
+from nearkin.measure.statistics import SHARES as BOUNDS
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
-from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, method, under
-from nearkin.studies.shared.reading import Scores, mean, scores
+from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, under
+from nearkin.studies.shared.reading import Scores, against, mean, scores, where
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.shared.words import percent, undecided
+from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Sample efficiency"
 QUESTION = (
@@ -27,33 +29,23 @@ QUESTION = (
 )
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
-KEPT = {"images": "keep_images", "classes": "keep_classes"}
-WAYS = {"images per class": KEPT["images"], "classes": KEPT["classes"]}
+WAYS = {"images": "keep_images", "classes": "keep_classes"}
+UNITS = {"images": "images per class", "classes": "classes"}
 PARTS = 6  # of a run; validation chooses how many of them are taken
 ENOUGH = 0.95
 
-DEMO = {
-    "data": "mnist-5k",  # tested on the classes that it is trained on, so none can be left out
-    "seeds": 2,
-    "steps": 60,
-    "methods": "contrastive",
-    "tune": False,
-    "ways": "images",
-}
-"""The options of a short form that needs no data set."""
 
-
-def settings(data: str, steps: int, methods: str) -> list[Recipe]:
+def settings(data: str, steps: int, methods: str) -> dict[str, Recipe]:
     """A recipe on all data for each method, its settings not chosen yet."""
-    base = replace(common(data), steps=steps, epochs=PARTS, evaluate_every=1)
-    return list(under(base, methods).values())
+    return under(replace(common(data), steps=steps, epochs=PARTS, evaluate_every=1), methods)
 
 
-def search(
-    data: str = CUB, steps: int = 600, methods: str = FEW, tune: bool = True
-) -> list[Recipe]:
+def search(data: str = CUB, steps: int = 600, methods: str = FEW, tune: bool = True) -> Recipes:
     """The trials of every method, on all data."""
-    return [t for r in settings(data, steps, methods) for t in trials(r)] if tune else []
+    found: Recipes = {}
+    for name, recipe in settings(data, steps, methods).items():
+        found |= trials(name, recipe) if tune else {}
+    return found
 
 
 def recipes(
@@ -63,8 +55,8 @@ def recipes(
     methods: str = FEW,
     tune: bool = True,
     ways: str = "images,classes",
-    searched: list[Row] | None = None,
-) -> list[Recipe]:
+    searched: Rows | None = None,
+) -> Recipes:
     """Every method, share of the images, share of the classes, and seed.
 
     Args:
@@ -76,17 +68,16 @@ def recipes(
         ways: shares of what: images, classes, or both, separated by a comma.
         searched: the rows of `search`.
     """
-    runs = [replace(common(data), **BARE)]
-    for recipe in settings(data, steps, methods):
-        settled = settle(recipe, searched or [])
+    kept = {way: look_up(way, WAYS, "way") for way in ways.split(",")}
+    runs = {Case(UNTRAINED): replace(common(data), **BARE)}
+    for name, recipe in settings(data, steps, methods).items():
+        settled = settle(recipe, searched, name)
         settled = replace(
             settled, steps=steps * settled.epochs // PARTS, evaluate_every=settled.epochs
         )
-        for seed in range(seeds):
-            whole = replace(settled, seed=seed)
-            runs.append(whole)
-            for way, share in product(ways.split(","), SHARES[:-1]):
-                runs.append(replace(whole, **{look_up(way, KEPT, "way"): share}))
+        for seed, (way, field), share in product(range(seeds), kept.items(), SHARES):
+            case = Case(name, seed, of=way, share=share)
+            runs[case] = replace(settled, seed=seed, **{field: share})
     return runs
 
 
@@ -94,25 +85,24 @@ Curve = dict[float, Scores]
 """Share -> seed -> metric."""
 
 
-def curve(rows: list[Row], name: str, way: str) -> Curve:
-    """A method's R@1 by the share of one way; the other way whole."""
-    mine, other = (WAYS[way], *(field for w, field in WAYS.items() if w != way))
-    kept = [r for r in rows if method(r) == name and getattr(r.recipe, other) == 1]
-    found = scores(kept, lambda row: getattr(row.recipe, mine), "recall@1")
-    return dict(sorted(found.items()))
+def curves_of(rows: Rows) -> dict[str, Curve]:
+    """Method -> its R@1 by share, of the rows of one way."""
+    found = scores(rows, "recall@1", by=lambda case: (case.method, case["share"]))
+    return {
+        name: dict(sorted((share, found[m, share]) for m, share in found if m == name))
+        for name in METHODS
+        if any(m == name for m, _ in found)
+    }
 
 
-def counts(rows: list[Row], way: str) -> dict[float, float]:
+def counts(rows: Rows) -> dict[float, float]:
     """Share -> how many images a class, or classes, that was on the average."""
     seen: dict[float, list[float]] = {}
-    for row in rows:
-        data = row.data
-        many = data.train_classes
-        if way == "images per class":
-            many = data.train_images / data.train_classes
-        other = next(field for w, field in WAYS.items() if w != way)
-        if getattr(row.recipe, other) == 1 and row.recipe.epochs:
-            seen.setdefault(getattr(row.recipe, WAYS[way]), []).append(many)
+    for case, row in rows.items():
+        many = row.data.train_classes
+        if case["of"] == "images":
+            many = row.data.train_images / row.data.train_classes
+        seen.setdefault(case["share"], []).append(many)
     return {share: float(np.mean(found)) for share, found in seen.items()}
 
 
@@ -153,40 +143,31 @@ def share_for(points: Curve, seed: int) -> float:
     return float(np.exp(below + step * (above - below)))
 
 
-def reached(points: Curve) -> Estimate | None:
-    """The smallest share for 95 % of the full score, over the seeds that have all shares."""
+def enough(points: Curve) -> Scores:
+    """Seed -> the smallest share for 95 % of the full score, of seeds that have all shares."""
     seeds = set.intersection(*(set(s) for s in points.values())) if points else set()
-    if len(points) < 2 or not seeds:
-        return None
-    return estimate([share_for(points, seed) for seed in sorted(seeds)])
+    return {seed: share_for(points, seed) for seed in sorted(seeds)} if len(points) > 1 else {}
 
 
-def answer(rows: list[Row]) -> Answer:
+def answer(rows: Rows) -> Answer:
     """A figure and a table for each of the two ways."""
-    names = [name for name in METHODS if any(method(row) == name for row in rows)]
-    ways = [way for way, field in WAYS.items() if any(getattr(r.recipe, field) < 1 for r in rows)]
+    by_way = {way: found for way in WAYS if (found := where(rows, of=way))}
+    bare = mean(scores(rows, "recall@1").get(UNTRAINED))
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(said for way in ways for said in findings(rows, names, way)),
-        tables=tuple(table(rows, names, way) for way in ways),
-        figures=tuple(figure(rows, names, way) for way in ways),
+        findings=tuple(line for way, found in by_way.items() for line in findings(found, way)),
+        tables=tuple(table(found, way, bare) for way, found in by_way.items()),
+        figures=tuple(figure(found, way, bare) for way, found in by_way.items()),
     )
 
 
-def untrained(rows: list[Row]) -> float | None:
-    """R@1 of the inputs as they are."""
-    found = (r.metrics.last for r in rows if r.recipe.backbone == "identity")
-    return next((last["recall@1"] for last in found if last), None)
-
-
-def figure(rows: list[Row], names: list[str], way: str) -> Lines:
+def figure(rows: Rows, way: str, bare: Estimate | None) -> Lines:
     """R@1 against how much was learnt from, each method with its band and its law."""
-    number, lines = counts(rows, way), []
-    for name in names:
-        points = curve(rows, name, way)
+    number, lines = counts(rows), []
+    for name, points in curves_of(rows).items():
         n = [number[share] for share in points]
-        means = [estimate(s.values()) for s in points.values()]
+        means = [estimate(s.values(), within=BOUNDS) for s in points.values()]
         lines.append(Line.of(name, n, means))
         fitted = law(n, [m.mean for m in means])
         if fitted:
@@ -194,13 +175,12 @@ def figure(rows: list[Row], names: list[str], way: str) -> Lines:
             x = np.geomspace(min(n), max(n), 30)
             y = a - b * x**-c
             lines.append(Line(f"{name}, law", tuple(x.tolist()), tuple(y.tolist()), dashed=True))
-    bare = untrained(rows)
-    if bare is not None and number:
+    if bare and number:
         ends = (min(number.values()), max(number.values()))
-        lines.append(Line(UNTRAINED, ends, (bare, bare), dashed=True))
+        lines.append(Line(UNTRAINED, ends, (bare.mean, bare.mean), dashed=True))
     return Lines(
-        title=f"R@1 by the number of {way}",
-        x=way,
+        title=f"R@1 by the number of {UNITS[way]}",
+        x=UNITS[way],
         y="R@1",
         lines=tuple(lines),
         log_x=True,
@@ -209,45 +189,58 @@ def figure(rows: list[Row], names: list[str], way: str) -> Lines:
     )
 
 
-def table(rows: list[Row], names: list[str], way: str) -> Table:
+def table(rows: Rows, way: str, bare: Estimate | None) -> Table:
     """Every method by share, the share that is enough, and its law."""
     heads = tuple(f"{100 * share:g}" for share in SHARES)
-    number, lines = counts(rows, way), []
-    for name in names:
-        points = curve(rows, name, way)
+    number, lines = counts(rows), []
+    for name, points in curves_of(rows).items():
         means = [mean(points.get(share)) for share in SHARES]
         fitted = law(
             [number[share] for share in points],
             [estimate(s.values()).mean for s in points.values()],
         )
-        lines.append((name, *means, reached(points), *(fitted or (None, None, None))))
-    bare = untrained(rows)
-    if bare is not None:
-        lines.append((UNTRAINED, *(bare for _ in SHARES), None, None, None, None))
+        lines.append((name, *means, mean(enough(points)), *(fitted or (None, None, None))))
+    if bare:
+        lines.append((UNTRAINED, *(bare.mean for _ in SHARES), None, None, None, None))
+    data = next(iter(rows.values())).data
     return Table(
-        title=f"R@1 by share of the {way}",
+        title=f"R@1 by share of the {UNITS[way]}",
         columns=("method", *heads, "enough", "a", "b", "c"),
         rows=tuple(lines),
         percent=(*heads, "enough", "a"),
         best=heads,
         lowest=("enough",),
         note=(
-            f"{rows[0]['data']['name']}, {rows[0]['data']['variant']}. Equal steps at every share, "
+            f"{data.name}, {data.variant}. Equal steps at every share, "
             "settings chosen once, on all training classes but those that validate. Mean ± half of "
             "the 95 % t-interval over seeds. Enough: what reaches 95 % of the full score. "
-            f"Law: R@1 = a - b n^-c, a 100 % at most, n the number of {way}."
+            f"Law: R@1 = a - b n^-c, a 100 % at most, n the number of {UNITS[way]}."
         ),
     )
 
 
-def findings(rows: list[Row], names: list[str], way: str) -> list[str]:
-    """Who gets by with least."""
-    found = {n: share for n in names if (share := reached(curve(rows, n, way)))}
+def findings(rows: Rows, way: str) -> list[str]:
+    """Who gets by with least, and of whom that is sure."""
+    found = {name: shares for name, p in curves_of(rows).items() if (shares := enough(p))}
     if not found:
         return []
-    least = min(found, key=lambda name: found[name].mean)
-    most = max(found, key=lambda name: found[name].mean)
-    return [
-        f"95 % of the full R@1 takes {least} {100 * found[least].mean:.0f} % of the {way}, "
-        f"and {most} {100 * found[most].mean:.0f} %."
-    ]
+    means = {name: estimate(shares.values()).mean for name, shares in found.items()}
+    order = sorted(means, key=means.__getitem__)
+    least, most = order[0], order[-1]
+    line = f"95 % of the full R@1 takes {percent(means[least], 0)} of the {UNITS[way]} by {least}"
+    if len(means) < 2:
+        return [f"{line}."]
+    unsure = undecided(against(least, found))
+    line += f", and {percent(means[most], 0)} by {most}; {least} needs least"
+    return [f"{line}, but {unsure}." if unsure else f"{line}, surely less than every other."]
+
+
+DEMO = {
+    "data": "mnist-5k",  # tested on the classes that it is trained on, so none can be left out
+    "seeds": 2,
+    "steps": 60,
+    "methods": "contrastive",
+    "tune": False,
+    "ways": "images",
+}
+STUDY = Study(TITLE, QUESTION, answer, recipes, search, demo=DEMO)

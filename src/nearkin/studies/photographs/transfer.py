@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import permutations, takewhile
+from itertools import permutations, product, takewhile
+from pathlib import PurePath
 
 from nearkin.answers import Answer, Matrix, Table
 from nearkin.measure.statistics import Difference, Estimate, paired
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
 from nearkin.studies.photographs.fine_tuning import photographs, untrained
-from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, method, picked, under
-from nearkin.studies.shared.reading import Scores, mean, p_value, scores
+from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, picked, under
+from nearkin.studies.shared.reading import Scores, mean, scores
 from nearkin.studies.shared.sets import CARS, CUB, OMNIGLOT
 from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.shared.words import p_value
+from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Transfer"
 QUESTION = (
@@ -26,9 +28,6 @@ QUESTION = (
 
 TARGET, TUNED, FROZEN, ZERO_SHOT = "(1) target", "(2) fine-tuned", "(3) frozen", "zero-shot"
 AFTER_SOURCE = (TUNED, FROZEN, ZERO_SHOT)
-
-Case = tuple[str, str, str, str]
-"""Method, protocol, source ("" where there is none), target."""
 
 
 def base(data: str, epochs: int) -> Recipe:
@@ -53,9 +52,12 @@ def search(
     epochs: int = 0,
     methods: str = FEW,
     tune: bool = True,
-) -> list[Recipe]:
+) -> Recipes:
     """The trials of every method on every data set."""
-    return [t for r in settings(data, epochs, methods).values() for t in trials(r)] if tune else []
+    found: Recipes = {}
+    for (name, target), recipe in settings(data, epochs, methods).items():
+        found |= trials(name, recipe, target=target) if tune else {}
+    return found
 
 
 def recipes(
@@ -64,8 +66,8 @@ def recipes(
     epochs: int = 0,
     methods: str = FEW,
     tune: bool = True,
-    searched: list[Row] | None = None,
-) -> list[Recipe]:
+    searched: Rows | None = None,
+) -> Recipes:
     """Every method, seed, data set and pair of data sets, by every protocol.
 
     Args:
@@ -82,30 +84,50 @@ def recipes(
         raise ValueError(f"transfer wanted two different data sets or more, got {data}")
     if len({name.startswith("features:") for name in names}) > 1:
         raise ValueError(f"transfer goes between features, or between pictures; got {data}")
-    found = settings(data, epochs, methods)
-    settled = {key: settle(recipe, searched or []) for key, recipe in found.items()}
-    bare = [base(target, epochs) for target in names]
-    runs = [replace(b, **BARE) if b.backbone == "mlp" else untrained(b) for b in bare]
-    for seed in range(seeds):
-        for name in picked(methods):
-            own = {target: replace(settled[name, target], seed=seed) for target in names}
-            runs += own.values()
-            for source, target in permutations(names, 2):
-                runs += after(own[source], own[target])
+    settled = {
+        (name, target): settle(recipe, searched, name, target=target)
+        for (name, target), recipe in settings(data, epochs, methods).items()
+    }
+    short, runs = shortened(names), {}
+    for name in names:
+        bare = base(name, epochs)
+        bare = replace(bare, **BARE) if bare.backbone == "mlp" else untrained(bare)
+        runs[Case(UNTRAINED, protocol=TARGET, target=short[name])] = bare
+    for seed, method in product(range(seeds), picked(methods)):
+        own = {name: replace(settled[method, name], seed=seed) for name in names}
+        for target, recipe in own.items():
+            runs[Case(method, seed, protocol=TARGET, target=short[target])] = recipe
+        for source, target in permutations(names, 2):
+            pair = {"source": short[source], "target": short[target]}
+            for protocol, recipe in after(own[source], own[target]).items():
+                runs[Case(method, seed, protocol=protocol, **pair)] = recipe
     return runs
 
 
-def after(source: Recipe, target: Recipe) -> list[Recipe]:
+def after(source: Recipe, target: Recipe) -> dict[str, Recipe]:
     """Fine-tuned, frozen and zero-shot, by a recipe of the source and one of the target."""
     tuned = replace(target, start=source.hash)
-    return [tuned, replace(tuned, freeze=True), replace(tuned, epochs=0)]
+    return {
+        TUNED: tuned,
+        FROZEN: replace(tuned, freeze=True),
+        ZERO_SHOT: replace(tuned, epochs=0),
+    }
 
 
-def answer(rows: list[Row]) -> Answer:
+Key = tuple[str, str, str, str]
+"""Method, protocol, source ("" where there is none), target."""
+
+
+def key_of(case: Case) -> Key:
+    """What scores are gathered by."""
+    return case.method, case["protocol"], case.get("source", ""), case["target"]
+
+
+def answer(rows: Rows) -> Answer:
     """A table for each pair, a matrix of every method, and what is lost from (1) to (3)."""
-    found = cases(rows, "recall@1")
+    found = scores(rows, "recall@1", by=key_of)
     pairs = list(dict.fromkeys((s, t) for _, _, s, t in found if s))
-    names = [name for name in METHODS if any(case[0] == name for case in found)]
+    names = [name for name in METHODS if any(key[0] == name for key in found)]
     return Answer(
         title=TITLE,
         question=QUESTION,
@@ -115,52 +137,32 @@ def answer(rows: list[Row]) -> Answer:
     )
 
 
-def cases(rows: Iterable[Row], metric: str) -> dict[Case, Scores]:
-    """Case -> seed -> metric."""
-    rows = list(rows)
-    short = shortened({row.data.name for row in rows})
-    by_hash = {row.hash: row for row in rows}
-
-    def case(row: Row) -> Case | None:
-        recipe, target = row.recipe, short[row.data.name]
-        if not recipe.epochs and not recipe.start:
-            return UNTRAINED, TARGET, "", target
-        name = method(row)
-        if name is None:
-            return None
-        if not recipe.start:
-            return name, TARGET, "", target
-        source = short[by_hash[recipe.start]["data"]["name"]]
-        protocol = FROZEN if recipe.freeze else TUNED if recipe.epochs else ZERO_SHOT
-        return name, protocol, source, target
-
-    return scores(rows, case, metric)
-
-
 def shortened(names: Iterable[str]) -> dict[str, str]:
     """Names without the words, parted by "_", with which they all end.
 
-    >>> shortened(["features:cub_lite0_224px", "features:cars_lite0_224px"])
-    {'features:cub_lite0_224px': 'cub', 'features:cars_lite0_224px': 'cars'}
+    >>> list(shortened(["features:here/cub_224px.npz", "features:cars_224px.npz"]).values())
+    ['cub', 'cars']
     """
-    words = {name: name.removeprefix("features:").split("_") for name in names}
+    files = {name: PurePath(name.rpartition(":")[2]).name.removesuffix(".npz") for name in names}
+    if len(set(files.values())) < len(files):  # of one name in several folders
+        return {name: name for name in files}
+    words = {name: file.split("_") for name, file in files.items()}
     ends = zip(*(reversed(parts[1:]) for parts in words.values()), strict=False)
     shared = len(list(takewhile(lambda same: len(set(same)) == 1, ends)))
     return {name: "_".join(parts[: len(parts) - shared]) for name, parts in words.items()}
 
 
-def lost(found: dict[Case, Scores], name: str, source: str, target: str) -> Difference | None:
+def lost(found: dict[Key, Scores], name: str, source: str, target: str) -> Difference | None:
     """(1) minus (3), paired over seeds; None where one of them is missing."""
     first, third = found.get((name, TARGET, "", target)), found.get((name, FROZEN, source, target))
     return paired(first, third) if first and third else None
 
 
 def table(
-    rows: list[Row], found: dict[Case, Scores], names: list[str], source: str, target: str
+    rows: Rows, found: dict[Key, Scores], names: list[str], source: str, target: str
 ) -> Table:
     """One pair: every method by every protocol."""
-    short = shortened({row.data.name for row in rows})
-    variants = {short[row.data.name]: row.data.variant for row in rows}
+    variants = {case["target"]: row.data.variant for case, row in rows.items()}
     bare = mean(found.get((UNTRAINED, TARGET, "", target)))
     lines = []
     for name in names:
@@ -188,7 +190,7 @@ def table(
     )
 
 
-def losses(found: dict[Case, Scores], names: list[str], pairs: list[tuple[str, str]]) -> Matrix:
+def losses(found: dict[Key, Scores], names: list[str], pairs: list[tuple[str, str]]) -> Matrix:
     """What every method loses from (1) to (3) on every pair."""
 
     def cell(pair: tuple[str, str], name: str) -> Estimate | None:
@@ -206,7 +208,7 @@ def losses(found: dict[Case, Scores], names: list[str], pairs: list[tuple[str, s
     )
 
 
-def matrix(found: dict[Case, Scores], name: str, pairs: list[tuple[str, str]]) -> Matrix:
+def matrix(found: dict[Key, Scores], name: str, pairs: list[tuple[str, str]]) -> Matrix:
     """One method: from where, and how, against the target."""
     targets = list(dict.fromkeys(source for source, _ in pairs))
     origins = [(TARGET, "")] + [(p, source) for p in AFTER_SOURCE for source in targets]
@@ -224,33 +226,33 @@ def matrix(found: dict[Case, Scores], name: str, pairs: list[tuple[str, str]]) -
     )
 
 
-def findings(
-    found: dict[Case, Scores], names: list[str], pairs: list[tuple[str, str]]
-) -> list[str]:
+def findings(found: dict[Key, Scores], names: list[str], pairs: list[tuple[str, str]]) -> list[str]:
     """What is lost on the average, who loses least, and where zero-shot is worth anything."""
-    said, gained = [], []
+    lines, gained = [], []
     for source, target in pairs:
-        losses = {n: loss.estimate.mean for n in names if (loss := lost(found, n, source, target))}
+        losses = {n: loss for n in names if (loss := lost(found, n, source, target))}
         if not losses:
             continue
-        order = sorted(losses, key=losses.__getitem__)
-        least, most = (f"{name}, {points(losses[name])}" for name in (order[0], order[-1]))
-        said.append(
-            f"{source} to {target}: lost from (1) to (3): least by {least}"
-            + (f"; most by {most}." if len(order) > 1 else ".")
-        )
+        means = {n: loss.estimate.mean for n, loss in losses.items()}
+        least, *others = sorted(means, key=means.__getitem__)
+        line = f"{source} to {target}: lost from (1) to (3): {drop(means[least])} by {least}"
+        line += f", up to {drop(means[others[-1]])} by {others[-1]}" if others else ""
+        lines.append(f"{line}.")
         bare = mean(found.get((UNTRAINED, TARGET, "", target)))
         shots = {n: mean(found.get((n, ZERO_SHOT, source, target))) for n in names}
-        sure = {n: shot for n, shot in shots.items() if shot and shot.n > 1}
+        sure = {n: shot for n, shot in shots.items() if shot and shot.n > 2}
         better = [n for n, shot in sure.items() if bare and shot.low > bare.mean]
         gained += [f"{', '.join(better)} from {source} to {target}"] if better else []
-    return [*said, f"Zero-shot, surely better than no training: {'; '.join(gained) or 'nothing'}."]
+    return [*lines, f"Zero-shot, surely better than no training: {'; '.join(gained) or 'nothing'}."]
 
 
-def points(share: float) -> str:
-    """A difference of shares in points.
+def drop(share: float) -> str:
+    """A loss of shares in points.
 
-    >>> points(0.0312)
+    >>> drop(0.0312)
     '3.1 points'
     """
-    return f"{100 * share:.1f} points"
+    return f"{100 * share:z.1f} points".replace("-", "−")
+
+
+STUDY = Study(TITLE, QUESTION, answer, recipes, search)

@@ -1,4 +1,4 @@
-"""The seed's ablation of ProxyGML: its three modules, on and off; and what makes row 1 collapse."""
+"""The ProxyGML poster's ablation: its three modules, on and off; and what makes row 1 collapse."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from nearkin.answers import Answer, Bars, Table
-from nearkin.measure.statistics import Estimate, estimate
-from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Data, Row
-from nearkin.studies.shared.reading import Scores, against, last_said, mean, p_value, scores
-from nearkin.studies.shared.sets import CUB, fitted, proxygml, settings_of_full
-from nearkin.studies.shared.tuning import SETTLED, settle, trials, unsearched
+from nearkin.measure.statistics import estimate
+from nearkin.runs.row import Data
+from nearkin.studies.shared.reading import against, average, final_monitor, mean, scores, where
+from nearkin.studies.shared.sets import CUB, proxygml, settings_of_full
+from nearkin.studies.shared.tuning import settle, trials, unsearched
+from nearkin.studies.shared.words import p_value, percent
+from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML's three modules"
 QUESTION = (
     "What do the positive mask S^pos, the mask softmax M and the proxies' own term L^p each do? "
-    "The seed reports R@1 47.3 with none of them and 85.5 with all on Cars196, from which a "
+    "The poster reports R@1 47.3 with none of them and 85.5 with all on Cars196, from which a "
     "collapse of the method without them follows. Is it the proxies, which are never chosen, the "
     "true class, which is missing, or the softmax? The controls below change one thing each."
 )
@@ -36,7 +37,7 @@ ROWS: dict[str, dict] = {
     "7: S^pos, M": NO_OWN_TERM,
     FULL: {},
 }
-"""Row of the seed's table -> ProxyGML's options."""
+"""Row of the poster's table -> ProxyGML's options."""
 
 CONTROLS: dict[str, dict] = {
     "1, all proxies chosen": ROWS[NONE] | {"ratio": 1.0},
@@ -55,7 +56,7 @@ PUBLISHED = {
     "7: S^pos, M": "70.7 / 84.0",
     FULL: "72.4 / 85.5",
 }
-"""NMI and R@1 on Cars196, in per cent: seed 1's poster (BN-Inception, 512-D, full frames)."""
+"""NMI and R@1 on Cars196, in per cent: the poster (BN-Inception, 512-D, full frames)."""
 
 HEADS = {"NMI": "nmi", "R@1": "recall@1", "MAP@R": "map@r"}
 GRAPH = {
@@ -63,14 +64,15 @@ GRAPH = {
     "true class missing": "class_missing",
     "proxies idle": "proxies_idle",
 }
-DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "tune": False}
-"""The options of a short form that needs no data set."""
+SHARED, OWN = "settings of the full method", "settings of its own"
 
 
-def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
+def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> Recipes:
     """The trials of every row."""
-    rows = ROWS.values() if tune else ()
-    return [trial for options in rows for trial in trials(proxygml(data, epochs, options))]
+    found: Recipes = {}
+    for name, options in ROWS.items():
+        found |= trials(name, proxygml(data, epochs, options)) if tune else {}
+    return found
 
 
 def recipes(
@@ -78,44 +80,25 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
-    searched: list[Row] | None = None,
-) -> list[Recipe]:
-    """Every seed and row, under the settings of the full method and under its own."""
-    shared = settings_of_full(data, epochs, searched)
-    everything = [proxygml(data, epochs, options) for options in (ROWS | CONTROLS).values()]
-    chosen = [replace(r, **shared) for r in everything]
-    chosen += [settle(r, searched or []) for r in everything[: len(ROWS)]]
-    return [replace(r, seed=seed) for seed in range(seeds) for r in chosen]
+    searched: Rows | None = None,
+) -> Recipes:
+    """Every seed and row, under the settings of the full method; and, where these were searched,
+    under its own."""
+    shared = settings_of_full(data, epochs, searched, FULL)
+    found: Recipes = {}
+    for seed in range(seeds):
+        for name, options in (ROWS | CONTROLS).items():
+            one = replace(proxygml(data, epochs, options), **shared)
+            found[Case(name, seed, under=SHARED)] = replace(one, seed=seed)
+        for name, options in ROWS.items() if searched else ():
+            one = settle(proxygml(data, epochs, options), searched, name)
+            found[Case(name, seed, under=OWN)] = replace(one, seed=seed)
+    return found
 
 
-def row_name(row: Row) -> str | None:
-    """The name of a run's row, or control."""
-    recipe, fit = row.recipe, fitted(row.recipe.data)
-    named = (ROWS | CONTROLS).items()
-    return next((name for name, o in named if recipe.loss_options == fit | o), None)
-
-
-def settings(row: Row) -> tuple:
-    """What the search chose for a run."""
-    return tuple(getattr(row.recipe, name) for name in sorted(SETTLED))
-
-
-def split(rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    """The rows under the settings of the full method; and those under their own, where these were
-    searched and differ."""
-    best = next((settings(row) for row in rows if row_name(row) == FULL), None)
-    shared = [row for row in rows if settings(row) == best]
-    apart = [row for row in rows if settings(row) != best]
-    if not apart:
-        return shared, []
-    differ = {row_name(row) for row in apart}
-    own = apart + [r for r in shared if row_name(r) in ROWS and row_name(r) not in differ]
-    return shared, own
-
-
-def answer(rows: list[Row]) -> Answer:
-    """The seed's table twice, the graph behind it, the controls, and what follows."""
-    shared, own = split(rows)
+def answer(rows: Rows) -> Answer:
+    """The poster's table twice, the graph behind it, the controls, and what follows."""
+    shared, own = where(rows, under=SHARED), where(rows, under=OWN)
     tables = [table(shared, "Every row under the settings of the full method", ROWS)]
     tables += [table(own, "Every row under settings of its own", ROWS)] if own else []
     tables.append(graph(shared))
@@ -128,11 +111,11 @@ def answer(rows: list[Row]) -> Answer:
     )
 
 
-def table(rows: list[Row], title: str, names: Iterable[str]) -> Table:
+def table(rows: Rows, title: str, names: Iterable[str]) -> Table:
     """The eight rows, and whether each differs from the full method."""
-    found = {head: scores(rows, row_name, metric) for head, metric in HEADS.items()}
+    found = {head: scores(rows, metric) for head, metric in HEADS.items()}
     differ = against(FULL, found["R@1"])
-    data = rows[0].data if rows else Data("")
+    data = next((row.data for row in rows.values()), Data(""))
     return Table(
         title=f"{title}, {data.name}",
         columns=("row", *HEADS, "p", "published NMI / R@1, Cars196"),
@@ -156,12 +139,12 @@ def table(rows: list[Row], title: str, names: Iterable[str]) -> Table:
     )
 
 
-def graph(rows: list[Row]) -> Table:
+def graph(rows: Rows) -> Table:
     """What the k-NN graph of a training batch is like after training, and the controls' R@1."""
     names = [*ROWS, *CONTROLS]
-    found = {head: last_said(rows, row_name, key) for head, key in GRAPH.items()}
-    cosine = last_said(rows, row_name, "proxy_cosine")
-    recall = scores(rows, row_name, "recall@1")
+    found = {head: final_monitor(rows, key) for head, key in GRAPH.items()}
+    cosine = final_monitor(rows, "proxy_cosine")
+    recall = scores(rows, "recall@1")
     return Table(
         title="The graph behind each row, and what mends row 1",
         columns=("row", "R@1", *GRAPH, "cosine of kin proxies"),
@@ -170,7 +153,7 @@ def graph(rows: list[Row]) -> Table:
                 name,
                 mean(recall.get(name)),
                 *(mean(found[head].get(name)) for head in GRAPH),
-                mean(cosine.get(name)),
+                average(cosine.get(name)),
             )
             for name in names
             if name in recall
@@ -185,53 +168,49 @@ def graph(rows: list[Row]) -> Table:
     )
 
 
-def bars(shared: list[Row], own: list[Row]) -> Bars:
+def bars(shared: Rows, own: Rows) -> Bars:
     """R@1 of every row, under shared settings and, where there are any, under its own."""
-    found = [scores(rows, row_name, "recall@1") for rows in (shared, own) if rows]
-    names = [name for name in ROWS if name in found[0]]
+    found = {SHARED: scores(shared, "recall@1"), OWN: scores(own, "recall@1")}
+    found = {series: values for series, values in found.items() if values}
+    names = [name for name in ROWS if any(name in values for values in found.values())]
     return Bars(
         title="R@1 by row of the ablation",
         y="R@1",
         groups=tuple(names),
-        series=("settings of the full method", "settings of its own")[: len(found)],
-        values=tuple(tuple(mean(f.get(name)) for f in found) for name in names),
+        series=tuple(found),
+        values=tuple(tuple(mean(f.get(name)) for f in found.values()) for name in names),
         percent=True,
     )
 
 
-def findings(shared: list[Row], own: list[Row]) -> list[str]:
+def findings(shared: Rows, own: Rows) -> list[str]:
     """How deep row 1 falls, whether tuning or a control lifts it, and what was never chosen."""
-    recall = scores(shared, row_name, "recall@1")
+    recall = scores(shared, "recall@1")
     if FULL not in recall or NONE not in recall:
         return []
-    fall = points(recall[FULL]) - points(recall[NONE])
-    tuned = scores(own, row_name, "recall@1").get(NONE)
-    said = [
-        f"Row 1 has {points(recall[NONE]):.1f} % R@1, the full method {points(recall[FULL]):.1f} %:"
-        f" {fall:.1f} points apart; the seed has 38.2 on Cars196."
+    share = {name: estimate(values.values()).mean for name, values in recall.items()}
+    fall = share[FULL] - share[NONE]
+    found = [
+        f"Row 1 has {percent(share[NONE])} R@1, the full method {percent(share[FULL])}: "
+        f"{100 * fall:.1f} points apart; the poster has 38.2 on Cars196."
     ]
+    tuned = mean(scores(own, "recall@1").get(NONE))
     if tuned:
-        said.append(f"Under settings of its own row 1 has {points(tuned):.1f} %.")
+        found.append(f"Under settings of its own row 1 has {percent(tuned.mean)}.")
     for name in CONTROLS:
         if name in recall:
-            back = (points(recall[name]) - points(recall[NONE])) / fall if fall > 0 else 0.0
-            share = f", {100 * back:.0f} % of the gap" if name.startswith("1,") and back else ""
-            said.append(f"{name}: {points(recall[name]):.1f} %{share}.")
-    chosen = mean(last_said(shared, row_name, "own_chosen").get(NONE))
-    missing = mean(last_said(shared, row_name, "class_missing").get(NONE))
+            back = (share[name] - share[NONE]) / fall if fall > 0 else 0.0
+            part = f", {percent(back, 0)} of the gap" if name.startswith("1,") and back else ""
+            found.append(f"{name}: {percent(share[name])}{part}.")
+    chosen = mean(final_monitor(shared, "own_chosen").get(NONE))
+    missing = mean(final_monitor(shared, "class_missing").get(NONE))
     if chosen and missing:
-        said.append(
-            f"In row 1 a sample is joined to {percent(chosen)} of its own class's proxies, and "
-            f"{percent(missing)} of the samples to none."
+        found.append(
+            f"In row 1 a sample is joined to {percent(chosen.mean, 0)} of its own class's proxies, "
+            f"and {percent(missing.mean, 0)} of the samples to none."
         )
-    return said
+    return found
 
 
-def points(values: Scores) -> float:
-    """The mean over seeds, in per cent."""
-    return 100 * estimate(values.values()).mean
-
-
-def percent(value: Estimate) -> str:
-    """A mean in per cent."""
-    return f"{100 * value.mean:.0f} %"
+DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "tune": False}
+STUDY = Study(TITLE, QUESTION, answer, recipes, search, demo=DEMO)

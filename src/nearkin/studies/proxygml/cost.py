@@ -10,19 +10,17 @@ from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
 from statistics import median
-from typing import Any
 
 import torch
 
 from nearkin.answers import Answer, Line, Lines, Table
 from nearkin.losses import ProxyGML
-from nearkin.runs.engine import Place, splits_of
+from nearkin.runs.engine import Place, described, splits_of
 from nearkin.runs.evaluate import watched_batch
-from nearkin.runs.executors import Measurements
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import Peak, machine
-from nearkin.runs.row import Measurement
 from nearkin.studies.shared.sets import CUB, proxygml
+from nearkin.studies.study import Case, Measured, Study, Task
 
 TITLE = "What ProxyGML costs"
 QUESTION = (
@@ -42,13 +40,6 @@ VARIANTS: dict[str, dict] = {
 }
 """Whose proxies are watched while they train: 12 a class."""
 
-DEMO = {"data": "mnist-5k", "epochs": 2, "classes": 100}
-"""The options of a short form that needs no data set."""
-
-
-Values = Mapping[str, Any]
-"""What one measurement gave."""
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -60,7 +51,7 @@ class Setting:
     weight: float = 0.0
 
 
-def measure(data: str = CUB, epochs: int = 0, classes: int = 0) -> Measurements:
+def measure(data: str = CUB, epochs: int = 0, classes: int = 0) -> dict[Case, Task]:
     """Time and memory of one step, each in a fresh process; then proxies that are watched.
 
     Args:
@@ -68,10 +59,13 @@ def measure(data: str = CUB, epochs: int = 0, classes: int = 0) -> Measurements:
         epochs: for so long; 0 takes the common number.
         classes: the class count to measure at; 0 takes both.
     """
-    found: Measurements = {name_of(asdict(s)): partial(cost, s) for s in settings(classes)}
+    found = {
+        Case("cost", **asdict(s)): Task(name_of(asdict(s)), partial(cost, s))
+        for s in settings(classes)
+    }
     for name in VARIANTS:
         asked = {"variant": name, "watched": data, "most_epochs": epochs}
-        found[name_of(asked)] = partial(cosines, asked)
+        found[Case(name)] = Task(name_of(asked), partial(cosines, asked))
     return found
 
 
@@ -96,7 +90,7 @@ def cost(setting: Setting, place: Place) -> dict:
     spawn = get_context("spawn")
     with ProcessPoolExecutor(1, spawn, torch.set_num_threads, threads) as fresh:
         seconds, megabytes = fresh.submit(step_cost, setting).result()
-    return {"setting": asdict(setting), "seconds": seconds, "megabytes": megabytes}
+    return {"seconds": seconds, "megabytes": megabytes}
 
 
 def step_cost(setting: Setting) -> tuple[float, float]:
@@ -118,18 +112,18 @@ def cosines(asked: dict, place: Place) -> dict:
     """The mean cosine between two proxies of a class: at the start, and after each epoch."""
     recipe = proxygml(asked["watched"], asked["most_epochs"], VARIANTS[asked["variant"]])
     recipe = replace(recipe, lr=3e-4)
-    run = Run(recipe, splits_of(recipe, place), place.device)
+    run = Run(recipe, splits := splits_of(recipe, place), place.device)
     found = [watched_batch(run)["proxy_cosine"]]
     for _ in train(run):
         if run.epoch_ends:
             found.append(watched_batch(run)["proxy_cosine"])
-    return {**asked, "cosines": found, "machine": machine(run.device)}
+    return {"cosines": found, "data": described(splits), "machine": machine(run.device)}
 
 
-def answer(rows: list[Measurement]) -> Answer:
+def answer(found: Measured) -> Answer:
     """Curves of time and memory over N, the cosines of kin proxies over epochs."""
-    costs = [row.values for row in rows if "setting" in row.values]
-    watched = [row.values for row in rows if "variant" in row.values]
+    costs = {Setting(**dict(case.axes)): m.values for case, m in found.items() if case.axes}
+    watched = {case.method: m.values["cosines"] for case, m in found.items() if not case.axes}
     return Answer(
         title=TITLE,
         question=QUESTION,
@@ -143,66 +137,71 @@ def answer(rows: list[Measurement]) -> Answer:
                 "epoch",
                 "mean cosine of two proxies of a class",
                 tuple(
-                    Line(row["variant"], tuple(map(float, range(len(c)))), tuple(c))
-                    for row in watched
-                    for c in [row["cosines"]]
+                    Line(name, tuple(map(float, range(len(cosines)))), tuple(cosines))
+                    for name, cosines in watched.items()
                 ),
             ),
         ),
     )
 
 
-def table(rows: Sequence[Values]) -> Table:
+Costs = Mapping[Setting, Mapping[str, float]]
+
+
+def table(costs: Costs) -> Table:
     """Every setting with its cost."""
     return Table(
         title=f"One step, forward and backward: batch {BATCH}, {DIM}-D",
         columns=("classes", "N", "r", "own term", "ms", "MB"),
         rows=tuple(
             (
-                row["setting"]["classes"],
-                row["setting"]["proxies"],
-                f"{row['setting']['ratio']:g}",
-                "yes" if row["setting"]["weight"] else "no",
-                round(1000 * row["seconds"], 1),
-                round(row["megabytes"], 1),
+                setting.classes,
+                setting.proxies,
+                f"{setting.ratio:g}",
+                "yes" if setting.weight else "no",
+                round(1000 * values["seconds"], 1),
+                round(values["megabytes"], 1),
             )
-            for row in rows
+            for setting, values in costs.items()
         ),
         note="Medians of 5 steps; memory: growth of a fresh process, gradients included.",
     )
 
 
-def over_counts(rows: Sequence[Values], key: str, title: str) -> Lines:
+def over_counts(costs: Costs, value: str, title: str) -> Lines:
     """A line for each class count, ratio, and with or without the own term."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        s = row["setting"]
-        name = f"{s['classes']:,} classes, r = {s['ratio']:g}"
-        name += ", own term" if s["weight"] else ""
-        curves.setdefault(name, []).append((s["proxies"], row[key]))
+    for setting, values in costs.items():
+        name = f"{setting.classes:,} classes, r = {setting.ratio:g}"
+        name += ", own term" if setting.weight else ""
+        curves.setdefault(name, []).append((setting.proxies, values[value]))
     lines = tuple(
         Line(name, tuple(float(n) for n, _ in sorted(found)), tuple(y for _, y in sorted(found)))
         for name, found in curves.items()
     )
-    return Lines(title, "proxies a class, N", key, lines, log_x=True, log_y=True)
+    return Lines(title, "proxies a class, N", value, lines, log_x=True, log_y=True)
 
 
-def findings(costs: Sequence[Values], watched: Sequence[Values]) -> list[str]:
+def findings(costs: Costs, watched: Mapping[str, Sequence[float]]) -> list[str]:
     """How cost grows with N and r, and how near kin proxies end."""
-    said = []
-    by_setting = {Setting(**row["setting"]): row["seconds"] for row in costs}
+    found = []
+    seconds = {setting: values["seconds"] for setting, values in costs.items()}
     for classes, counts in COUNTS.items():
-        few, many = (by_setting.get(Setting(classes, n, 0.05)) for n in (counts[0], counts[-1]))
-        whole = by_setting.get(Setting(classes, counts[-1], 1.0))
+        few, many = (seconds.get(Setting(classes, n, 0.05)) for n in (counts[0], counts[-1]))
+        whole = seconds.get(Setting(classes, counts[-1], 1.0))
         if few and many and whole:
-            said.append(
+            found.append(
                 f"{classes:,} classes: {counts[-1]} proxies a class instead of 1 take "
                 f"{many / few:.1f} times as long at r = 0.05; r = 1 instead of 0.05 then takes "
                 f"{whole / many:.1f} times as long."
             )
-    said += [
-        f"{row['variant']}: two proxies of a class have a cosine of {row['cosines'][0]:z.2f} at "
-        f"the start and of {row['cosines'][-1]:z.2f} after {len(row['cosines']) - 1} epochs."
-        for row in watched
+    found += [
+        f"{name}: two proxies of a class have a cosine of {cosines[0]:z.2f} at the start and of "
+        f"{cosines[-1]:z.2f} after {len(cosines) - 1} epochs."
+        for name, cosines in watched.items()
     ]
-    return said
+    return found
+
+
+DEMO = {"data": "mnist-5k", "epochs": 2, "classes": 100}
+STUDY = Study(TITLE, QUESTION, answer, measure=measure, demo=DEMO)

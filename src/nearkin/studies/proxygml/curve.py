@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
 from nearkin.answers import Answer, Line, Lines
 from nearkin.data import Split, Splits
 from nearkin.measure import recalls
-from nearkin.measure.statistics import estimate
+from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate
 from nearkin.runs.engine import Place, described, splits_of
-from nearkin.runs.executors import Measurements
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import machine
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Measurement
 from nearkin.studies.shared.sets import CUB, proxygml
+from nearkin.studies.shared.words import percent
+from nearkin.studies.study import Case, Measured, Study, Task
 from nearkin.tensors import place_in_class
 
 TITLE = "ProxyGML over epochs"
 QUESTION = (
-    "How fast does ProxyGML converge, and does its loss tell when to stop? The seed shows R@1 over "
-    "epochs on Cars196. Beside it here: the loss of the training images, and of a fifth of the "
-    "images of each training class that are held back. New classes have no proxies, and no loss."
+    "How fast does ProxyGML converge, and does its loss tell when to stop? The poster shows R@1 "
+    "over epochs on Cars196. Beside it here: the loss of the training images, and of a fifth of "
+    "the images of each training class that are held back. New classes have no proxies, no loss."
 )
 EPOCHS = 30
 CURVES = {"R@1, test classes": "recall@1", "R@1, held-back images": "held_recall@1"}
 LOSSES = {"training images": "loss", "held-back images": "held_loss"}
-DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 2}
-"""The options of a short form that needs no data set."""
 
 
-def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> Measurements:
-    """A row for each seed: R@1 and losses, epoch by epoch.
+def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> dict[Case, Task]:
+    """For each seed R@1 and losses, epoch by epoch.
 
     Args:
         data: the data set.
@@ -42,19 +42,22 @@ def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> Measuremen
         epochs: of each run.
     """
     base = replace(proxygml(data, epochs, {}), lr=3e-4)
-    recipes = [replace(base, seed=seed) for seed in range(seeds)]
-    return {f"curve-{recipe.hash}": partial(row_of, recipe) for recipe in recipes}
+    found = {}
+    for seed in range(seeds):
+        recipe = replace(base, seed=seed)
+        found[Case("ProxyGML", seed)] = Task(f"curve-{recipe.hash}", partial(followed, recipe))
+    return found
 
 
-def row_of(recipe: Recipe, place: Place) -> dict:
-    """One run, followed."""
-    splits, held = hold_back(splits_of(recipe, place))
+def followed(recipe: Recipe, place: Place) -> dict[str, Any]:
+    """One run, epoch by epoch."""
+    whole = splits_of(recipe, place)
+    splits, held = hold_back(whole)
     run = Run(recipe, splits, place.device)
     return {
-        "recipe": recipe.plain(),
         "epochs": follow(run, held),
         "machine": machine(run.device),
-        "data": described(splits),
+        "data": described(whole),
     }
 
 
@@ -94,47 +97,52 @@ def held_loss(run: Run, held: Split) -> float:
     return sum(value * count for value, count in values) / len(labels)
 
 
-def answer(rows: list[Measurement]) -> Answer:
+def answer(found: Measured) -> Answer:
     """Two figures, and where each curve has its best epoch."""
+    runs = [measured.values["epochs"] for measured in found.values()]
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(findings(rows)),
+        findings=tuple(findings(runs) if runs else ()),
         figures=(
-            curves(rows, "R@1 over epochs", "R@1", CURVES, percent=True),
-            curves(rows, "Loss over epochs", "loss", LOSSES),
+            curves(runs, "R@1 over epochs", "R@1", CURVES, shares=True),
+            curves(runs, "Loss over epochs", "loss", LOSSES),
         ),
     )
 
 
-def over_epochs(rows: list[Measurement], key: str) -> list:
+Followed = Sequence[Sequence[Mapping[str, float]]]
+"""Seed by seed, epoch by epoch, what `follow` noted."""
+
+
+def over_epochs(runs: Followed, value: str, within: Bounds = FREE) -> list[Estimate]:
     """The estimate over seeds of each epoch."""
-    return [
-        estimate([entry[key] for entry in epoch])
-        for epoch in zip(*(row.values["epochs"] for row in rows), strict=True)
-    ]
+    return [estimate([e[value] for e in epoch], within) for epoch in zip(*runs, strict=True)]
 
 
 def curves(
-    rows: list[Measurement], title: str, y: str, keys: dict[str, str], percent: bool = False
+    runs: Followed, title: str, y: str, values: dict[str, str], shares: bool = False
 ) -> Lines:
-    """One line for each of the keys."""
-    lines = []
-    for name, key in keys.items():
-        values = over_epochs(rows, key)
-        lines.append(Line.of(name, [entry["epoch"] for entry in rows[0].values["epochs"]], values))
-    return Lines(title, "epoch", y, tuple(lines), percent=percent)
+    """One line for each of the values."""
+    epochs = [entry["epoch"] for entry in runs[0]] if runs else []
+    within = SHARES if shares else FREE
+    lines = [Line.of(name, epochs, over_epochs(runs, v, within)) for name, v in values.items()]
+    return Lines(title, "epoch", y, tuple(lines) if runs else (), percent=shares)
 
 
-def findings(rows: list[Measurement]) -> list[str]:
-    """Whether the loss of held-back images is lowest where test retrieval is best."""
-    retrieval = [value.mean for value in over_epochs(rows, "recall@1")]
-    loss = [value.mean for value in over_epochs(rows, "held_loss")]
+def findings(runs: Followed) -> list[str]:
+    """Whether the loss of held-back images is lowest where test retrieval is highest."""
+    retrieval = [value.mean for value in over_epochs(runs, "recall@1")]
+    loss = [value.mean for value in over_epochs(runs, "held_loss")]
     best = max(range(len(retrieval)), key=retrieval.__getitem__)
     lowest = min(range(len(loss)), key=loss.__getitem__)
     return [
-        f"R@1 on the test classes is best after epoch {best + 1}, {100 * retrieval[best]:.1f} %, "
-        f"and {100 * retrieval[-1]:.1f} % after the last, {len(retrieval)}.",
+        f"R@1 on the test classes is highest after epoch {best + 1}, {percent(retrieval[best])}, "
+        f"and {percent(retrieval[-1])} after the last, {len(retrieval)}.",
         f"The loss of the held-back images is lowest after epoch {lowest + 1}, where R@1 is "
-        f"{100 * retrieval[lowest]:.1f} %.",
+        f"{percent(retrieval[lowest])}.",
     ]
+
+
+DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 2}
+STUDY = Study(TITLE, QUESTION, answer, measure=measure, demo=DEMO)

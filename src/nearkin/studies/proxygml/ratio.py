@@ -1,17 +1,15 @@
-"""How many proxies a sample is joined to: the seed's study of the ratio r."""
+"""How many proxies a sample is joined to: the ProxyGML poster's study of the ratio r."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from nearkin.answers import Answer, Line, Lines
-from nearkin.measure.statistics import estimate
-from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
-from nearkin.studies.shared.reading import scores
+from nearkin.measure.statistics import SHARES, estimate
+from nearkin.studies.shared.reading import Scores, scores
 from nearkin.studies.shared.sets import CUB, classes, proxygml, search, settings_of_full, teaches
-
-__all__ = ["answer", "recipes", "search"]
+from nearkin.studies.shared.words import leader_words
+from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML: the scale of the graph"
 QUESTION = (
@@ -19,8 +17,6 @@ QUESTION = (
     "neighbourhood, and r = 1 is a softmax over all classes."
 )
 RATIOS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
-DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 1, "tune": False}
-"""The options of a short form that needs no data set."""
 
 
 def recipes(
@@ -28,48 +24,52 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
-    searched: list[Row] | None = None,
-) -> list[Recipe]:
+    searched: Rows | None = None,
+) -> Recipes:
     """Every seed and ratio at which there is something to learn."""
     shared = settings_of_full(data, epochs, searched)
-    return [
-        replace(proxygml(data, epochs, {"ratio": ratio}), seed=seed, **shared)
+    return {
+        Case("ProxyGML", seed, ratio=ratio): replace(
+            proxygml(data, epochs, {"ratio": ratio}), seed=seed, **shared
+        )
         for seed in range(seeds)
         for ratio in RATIOS
         if teaches(data, ratio)
-    ]
+    }
 
 
-def ratio(row: Row) -> float:
-    """r of a run."""
-    return float(row.recipe.loss_options["ratio"] or 0)
+def by_ratio(rows: Rows, metric: str) -> dict[float, Scores]:
+    """r -> seed -> metric, r ascending."""
+    return dict(sorted(scores(rows, metric, by=lambda case: case["ratio"]).items()))
 
 
-def answer(rows: list[Row]) -> Answer:
+def answer(rows: Rows) -> Answer:
     """R@1 and NMI over r, the best r, and the ratios that were skipped."""
-    lines = []
-    best = {}
+    lines, found = [], []
     for name, metric in {"R@1": "recall@1", "NMI": "nmi"}.items():
-        found = scores(rows, ratio, metric)
-        ratios = sorted(found)
-        values = [estimate(found[r].values()) for r in ratios]
-        lines.append(Line.of(name, ratios, values))
-        best[name] = max(zip(values, ratios, strict=True), key=lambda pair: pair[0].mean)
-    said = [f"{n} is best at r = {r:g}: {100 * v.mean:.1f} %." for n, (v, r) in best.items()]
-    data = rows[0].recipe.data
+        values = by_ratio(rows, metric)
+        means = [estimate(v.values(), within=SHARES) for v in values.values()]
+        lines.append(Line.of(name, values, means))
+        if values:
+            found.append(leader_words({f"r = {r:g}": v for r, v in values.items()}, name))
+    data = next((row.recipe.data for row in rows.values()), "")
     skipped = [r for r in RATIOS if not teaches(data, r)]
     if skipped:
-        said.append(
+        found.append(
             f"Skipped: r = {', '.join(f'{r:g}' for r in skipped)}. With {classes(data)} classes "
             "they choose the proxies of the true class alone, and the loss is 0."
         )
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(said),
+        findings=tuple(found),
         figures=(
             Lines(
                 "R@1 and NMI over the ratio", "r", "share", tuple(lines), log_x=True, percent=True
             ),
         ),
     )
+
+
+DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 1, "tune": False}
+STUDY = Study(TITLE, QUESTION, answer, recipes, search, demo=DEMO)

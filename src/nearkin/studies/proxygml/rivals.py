@@ -1,4 +1,4 @@
-"""The seed's table of rivals: every method under one budget, beside what was published."""
+"""The ProxyGML poster's table of rivals: all under one budget, beside what was published."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from scipy.stats import rankdata
 from nearkin.answers import Answer, Bars, Table
 from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
 from nearkin.studies.shared.methods import BARE, UNTRAINED, sizes
-from nearkin.studies.shared.reading import Scores, against, mean, p_value, scores
-from nearkin.studies.shared.sets import CUB, classes, proxygml
+from nearkin.studies.shared.reading import Scores, against, mean, scores, where
+from nearkin.studies.shared.sets import CUB, classes, pictures_of, proxygml
 from nearkin.studies.shared.tuning import common, settle, trials, unsearched
+from nearkin.studies.shared.words import leader_words, or_none, p_value, percent, surely
+from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML and its rivals"
 QUESTION = (
@@ -73,7 +74,7 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
         },
     },
 }
-"""R@1 in per cent: seed 1's poster; proxy-anchor and contrastive: METHODS.md G's sources."""
+"""R@1 in per cent: the ProxyGML poster; proxy-anchor and contrastive: METHODS.md G's sources."""
 
 DIMS = "64,384,512"
 
@@ -85,9 +86,6 @@ DEEPER = {"R@2": "recall@2", "R@4": "recall@4", "R@8": "recall@8"}
 DEEPEST = {"R@10": "recall@10", "R@100": "recall@100", "R@1000": "recall@1000"}
 """Of small and of large data sets, as their papers have it."""
 
-DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "dims": "64", "tune": False}
-"""The options of a short form that needs no data set."""
-
 
 def methods(data: str, epochs: int, dim: int) -> dict[str, Recipe]:
     """Name -> recipe, its settings not chosen yet."""
@@ -98,10 +96,12 @@ def methods(data: str, epochs: int, dim: int) -> dict[str, Recipe]:
     return {**found, OURS: replace(proxygml(data, epochs, {}), dim=dim)}
 
 
-def search(data: str = CUB, epochs: int = 0, dims: str = DIMS, tune: bool = True) -> list[Recipe]:
+def search(data: str = CUB, epochs: int = 0, dims: str = DIMS, tune: bool = True) -> Recipes:
     """The trials of every method, at the largest dimension."""
-    found = methods(data, epochs, max(sizes(dims))) if tune else {}
-    return [trial for name, r in found.items() if name != UNTRAINED for trial in trials(r)]
+    found: Recipes = {}
+    for name, recipe in methods(data, epochs, max(sizes(dims))).items():
+        found |= trials(name, recipe) if tune and name != UNTRAINED else {}
+    return found
 
 
 def recipes(
@@ -110,62 +110,49 @@ def recipes(
     epochs: int = 0,
     dims: str = DIMS,
     tune: bool = True,
-    searched: list[Row] | None = None,
-) -> list[Recipe]:
+    searched: Rows | None = None,
+) -> Recipes:
     """Every seed, dimension and method, under the settings that its trials chose.
 
     Args:
         dims: embedding dimensions, separated by commas.
         the others: those of every study.
     """
-    searched = searched or []
-    settled = [
-        (name, settle(recipe, searched))
+    settled = {
+        (name, dim): settle(recipe, searched, name)
         for dim in sizes(dims)
         for name, recipe in methods(data, epochs, dim).items()
-    ]
-    return [
-        replace(recipe, seed=seed)
+    }
+    return {
+        Case(name, seed, dim=dim): replace(recipe, seed=seed)
         for seed in range(seeds)
-        for name, recipe in settled
+        for (name, dim), recipe in settled.items()
         if name != UNTRAINED or seed == 0
-    ]
+    }
 
 
-def method(row: Row) -> str:
-    """The method's name in the table."""
-    if row.recipe.backbone == "identity":
-        return UNTRAINED
-    trained = (name for name in METHODS if name != UNTRAINED)
-    return next(name for name in trained if METHODS[name]["loss"] == row.recipe.loss)
-
-
-def answer(rows: list[Row]) -> Answer:
-    """A table for each dimension, the bars of R@1, and whether the seed's order holds."""
-    dims = sorted({row.recipe.dim for row in rows})
+def answer(rows: Rows) -> Answer:
+    """A table for each dimension, the bars of R@1, and whether the poster's order holds."""
+    dims = sorted({case["dim"] for case in rows})
+    every = (finding for dim in dims for finding in findings(where(rows, dim=dim), dim))
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=(*unsearched(rows), *(said for dim in dims for said in findings(rows, dim))),
-        tables=tuple(comparison(rows, dim) for dim in dims),
+        findings=(*unsearched(rows), *every),
+        tables=tuple(comparison(where(rows, dim=dim), dim) for dim in dims),
         figures=(bars(rows, dims),),
     )
 
 
-def of_dim(rows: list[Row], dim: int, metric: str, which: str = "last") -> dict[str, Scores]:
-    """Method -> seed -> metric, of one dimension."""
-    return scores((r for r in rows if r.recipe.dim == dim), method, metric, which)
-
-
-def comparison(rows: list[Row], dim: int) -> Table:
+def comparison(rows: Rows, dim: int) -> Table:
     """Every method, whether it differs from ProxyGML, and what was published."""
-    data = rows[0].data
+    data = next(iter(rows.values())).data
     large = "Stanford_Online" in data.name or data.name in ("sop", "inshop")
     heads = {**HEADS, **(DEEPEST if large else DEEPER), "MAP@R": "map@r"}
-    found = {head: of_dim(rows, dim, metric) for head, metric in heads.items()}
-    oracle = of_dim(rows, dim, "recall@1", "best_on_test")
-    differ = against(OURS, found["R@1"])
-    published = PUBLISHED.get(family(rows), {})
+    found = {head: scores(rows, metric) for head, metric in heads.items()}
+    oracle = scores(rows, "recall@1", "best_on_test")
+    differ = against(OURS, trained(found["R@1"]))
+    published = published_of(rows)
     shares = (*heads, "best epoch on test")
     return Table(
         title=f"{dim}-D embeddings, {data.name}",
@@ -176,7 +163,7 @@ def comparison(rows: list[Row], dim: int) -> Table:
                 *(mean(found[head].get(name)) for head in heads),
                 mean(oracle.get(name)),
                 p_value(differ.get(name)),
-                beside(published.get(name, {}), dim),
+                published_cell(published.get(name, {}), dim),
             )
             for name in METHODS
             if name in found["R@1"]
@@ -192,27 +179,32 @@ def comparison(rows: list[Row], dim: int) -> Table:
     )
 
 
-def family(rows: list[Row]) -> str:
-    """Whose published numbers may stand beside these rows: "cub", "cars" or ""."""
-    name = rows[0].data.name.lower()
-    return next((known for known in PUBLISHED if known in name), "")
+def trained(recall: dict[str, Scores]) -> dict[str, Scores]:
+    """Without the inputs as they are."""
+    return {name: values for name, values in recall.items() if name != UNTRAINED}
 
 
-def beside(published: dict[str, float], dim: int) -> str:
+def published_of(rows: Rows) -> dict[str, dict[str, float]]:
+    """The published numbers that may stand beside these rows: of CUB's and of Cars's pictures."""
+    data = next(iter(rows.values())).recipe.data
+    return PUBLISHED.get(pictures_of(data), {})
+
+
+def published_cell(published: dict[str, float], dim: int) -> str:
     """The published number of this dimension, else the last, with its backbone.
 
-    >>> beside({"BN-Inception, 64-D": 59.4, "BN-Inception, 512-D": 66.6}, 64)
+    >>> published_cell({"BN-Inception, 64-D": 59.4, "BN-Inception, 512-D": 66.6}, 64)
     '59.4 (BN-Inception, 64-D)'
     """
     if not published:
         return ""
-    where = next((key for key in published if key.endswith(f" {dim}-D")), list(published)[-1])
-    return f"{published[where]} ({where})"
+    chosen = next((key for key in published if key.endswith(f" {dim}-D")), list(published)[-1])
+    return f"{published[chosen]} ({chosen})"
 
 
-def bars(rows: list[Row], dims: list[int]) -> Bars:
+def bars(rows: Rows, dims: list[int]) -> Bars:
     """R@1 of every method and dimension."""
-    found = {dim: of_dim(rows, dim, "recall@1") for dim in dims}
+    found = {dim: scores(where(rows, dim=dim), "recall@1") for dim in dims}
     names = [name for name in METHODS if any(name in f for f in found.values())]
     return Bars(
         title="R@1 by method and dimension",
@@ -224,33 +216,34 @@ def bars(rows: list[Row], dims: list[int]) -> Bars:
     )
 
 
-def findings(rows: list[Row], dim: int) -> list[str]:
-    """Who is best, whom ProxyGML beats, and whether the published order holds."""
-    found = of_dim(rows, dim, "recall@1")
-    if OURS not in found or len(found) < 3:
+def findings(rows: Rows, dim: int) -> list[str]:
+    """Who leads, whom ProxyGML beats, and whether the published order holds."""
+    recall = scores(rows, "recall@1")
+    if OURS not in recall or len(recall) < 3:
         return []
-    points = {name: 100 * estimate(s.values()).mean for name, s in found.items()}
-    differ = {name: d for name, d in against(OURS, found).items() if d.p < 0.05}
-    better = [name for name, d in differ.items() if d.estimate.mean > 0]
-    worse = [name for name, d in differ.items() if d.estimate.mean < 0]
-    leader = max(points, key=points.__getitem__)
-    said = [
-        f"{dim}-D: {leader} is best, R@1 {points[leader]:.1f} %; {OURS} has {points[OURS]:.1f} %. "
-        f"Surely better than {OURS}: {', '.join(better) or 'none'}; surely worse: "
-        f"{', '.join(worse) or 'none'}."
+    learned = trained(recall)
+    shares = {name: estimate(values.values()).mean for name, values in recall.items()}
+    differ, others = against(OURS, learned), len(learned) - 1
+    better, worse = (or_none(surely(differ, sign), others) for sign in (1, -1))
+    found = [
+        f"{dim}-D: {leader_words(learned, 'R@1')} {OURS} has {percent(shares[OURS])}; surely "
+        f"better than it: {better}; surely worse: {worse}."
     ]
-    both = [name for name in PUBLISHED.get(family(rows), {}) if name in points]
+    if UNTRAINED in shares:
+        found[0] += f" The inputs as they are: {percent(shares[UNTRAINED])}."
+    published = published_of(rows)
+    both = [name for name in published if name in shares]
     if len(both) > 3:
-        theirs = [list(PUBLISHED[family(rows)][name].values())[-1] for name in both]
-        ours = [points[name] for name in both]
+        theirs = [list(published[name].values())[-1] for name in both]
+        ours = [shares[name] for name in both]
         order = np.corrcoef(rankdata(theirs), rankdata(ours))[0, 1]
-        said.append(
+        found.append(
             f"{dim}-D: the published order of {len(both)} methods and ours have a rank "
             f"correlation of {order:.2f}; {OURS} is published as "
             f"number {rank(theirs, both.index(OURS))} of them, and is our number "
             f"{rank(ours, both.index(OURS))}."
         )
-    return said
+    return found
 
 
 def rank(values: list[float], place: int) -> int:
@@ -260,3 +253,7 @@ def rank(values: list[float], place: int) -> int:
     2
     """
     return 1 + sum(value > values[place] for value in values)
+
+
+DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "dims": "64", "tune": False}
+STUDY = Study(TITLE, QUESTION, answer, recipes, search, demo=DEMO)

@@ -7,7 +7,6 @@ from typing import Any
 
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
 from nearkin.studies.shared.sets import fitted
 
 METHODS: dict[str, dict] = {
@@ -75,13 +74,3 @@ def sizes(dims: str) -> list[int]:
     if not all(dim.isdecimal() for dim in dims.split(",")):
         raise ValueError(f"dims: wanted numbers separated by commas, got {dims!r}")
     return [int(dim) for dim in dims.split(",")]
-
-
-def method(row: Row) -> str | None:
-    """The name in METHODS of a row's loss; None for another loss, and where nothing was trained."""
-    recipe = row.recipe
-    asked = recipe.loss, recipe.loss_options
-    for name, change in METHODS.items():
-        if asked == (change["loss"], options(change, recipe.data)):
-            return name if recipe.backbone != "identity" else None
-    return None

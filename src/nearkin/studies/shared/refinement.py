@@ -1,7 +1,4 @@
-"""What the studies of the graph lab share: their recipe, its settings, and how rows are read.
-
-Each question has a file of its own: attention, graph, edges, graph_gain and rank_collapse.
-"""
+"""What the studies of the graph report share: their recipe, its settings, and how rows are read."""
 
 from __future__ import annotations
 
@@ -10,17 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from nearkin.answers import BatchGraphs, Line
-from nearkin.measure.statistics import Difference, Estimate, estimate
+from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.runs.row import Row
 from nearkin.studies.shared.methods import BARE, UNTRAINED
-from nearkin.studies.shared.reading import Scores, p_value
+from nearkin.studies.shared.reading import Scores, gathered
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.study import Case, Recipes, Rows
 
 HEADS = {"R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi"}
 DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "tune": False}
-"""The options of a short form that needs no data set."""
 
 Change = Mapping[str, Any]
 """What differs from the common recipe: its fields, and loss_options of graph refinement."""
@@ -40,26 +37,28 @@ def search(
     data: str = CUB,
     epochs: int = 0,
     tune: bool = True,
-    sampler: str = "classes",
-) -> list[Recipe]:
+    sampler: str = "",
+) -> Recipes:
     """The trials of graph refinement: five judges, of which each has two of the five folds. And
     those of each other loss among the methods, on all folds.
 
     So every training class validates twice. On CUB two folds alone, 40 classes, cannot tell
     settings apart that differ by 1.7 points on new classes.
+
+    sampler: of the batches; "" takes classes, and is then no axis of the cases.
     """
     if not tune:
-        return []
-    alone = [recipe(data, epochs, change) for change in methods.values() if "loss" in change]
-    found = [t for one in alone if one.epochs for t in trials(one, range(FOLDS))]
-    for i, judge in enumerate(judges(data, epochs, sampler)):
-        found += trials(judge, (i, (i + 1) % FOLDS))
+        return {}
+    found: Recipes = {}
+    axes = {"sampler": sampler} if sampler else {}
+    for name, change in methods.items():
+        one = recipe(data, epochs, change)
+        if "loss" in change and one.epochs:
+            found |= trials(name, one, range(FOLDS), **axes)
+    for i, (name, change) in enumerate(JUDGES.items()):
+        judge = replace(recipe(data, epochs, change), sampler=sampler or "classes")
+        found |= trials(name, judge, (i, (i + 1) % FOLDS), **axes)
     return found
-
-
-def judges(data: str, epochs: int, sampler: str) -> list[Recipe]:
-    """The recipes of JUDGES, with batches of one kind."""
-    return [replace(recipe(data, epochs, c), sampler=sampler) for c in JUDGES.values()]
 
 
 def recipes(
@@ -68,30 +67,22 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
-    searched: list[Row] | None = None,
-    sampler: str = "classes",
-) -> list[Recipe]:
+    searched: Rows | None = None,
+    sampler: str = "",
+) -> Recipes:
     """Every seed and method: graph refinement under the one setting that is best for the judges in
     the mean, other losses under that of their own trials; once, where nothing is trained."""
-    like = judges(data, epochs, sampler)
-    found = []
-    for change in methods.values():
-        one = replace(recipe(data, epochs, change), sampler=sampler)
-        own = one.loss != "graph-refinement"
-        found.append(settle(one, searched or [], () if own else like) if one.epochs else one)
-    return [
-        replace(one, seed=seed) for seed in range(seeds) for one in found if one.epochs or not seed
-    ]
-
-
-def name_of(row: Row, methods: Mapping[str, Change]) -> str | None:
-    """The name of a row's change among the methods; None where it is none of them."""
-    asked = row.recipe
+    axes, settled = {"sampler": sampler} if sampler else {}, {}
     for name, change in methods.items():
-        wanted = {"loss": "graph-refinement", "loss_options": {}} | dict(change)
-        if all(getattr(asked, field) == value for field, value in wanted.items()):
-            return name
-    return None
+        one = replace(recipe(data, epochs, change), sampler=sampler or "classes")
+        judges = name if "loss" in change else JUDGES.keys()
+        settled[name] = settle(one, searched, judges, **axes) if one.epochs else one
+    return {
+        Case(name, seed, **axes): replace(one, seed=seed)
+        for seed in range(seeds)
+        for name, one in settled.items()
+        if one.epochs or not seed
+    }
 
 
 def options(**given: Plain) -> dict[str, Any]:
@@ -121,78 +112,61 @@ compared differs, and none is luckier in its settings than another."""
 FOLDS = 5
 
 
-def batch_graphs(
-    rows: Iterable[Row], name: Callable[[Row], str | None], wanted: Iterable[str], title: str
-) -> BatchGraphs:
+def batch_graphs(rows: Rows, methods: Iterable[str], title: str) -> BatchGraphs:
     """The graph of a batch under these methods, of each the first seed that kept its pictures."""
-    kept: dict[str | None, Row] = {}
-    for row in rows:
+    kept: dict[str, Row] = {}
+    for case, row in rows.items():
         if row.files.attention:
-            kept.setdefault(name(row), row)
+            kept.setdefault(case.method, row)
     return BatchGraphs(
         title,
-        tuple((method, kept[method]) for method in wanted if method in kept),
+        tuple((method, kept[method]) for method in methods if method in kept),
         "Six classes of a training batch after training. The wider an edge, the more attention two "
         "images give each other; green where they are of one class.",
     )
 
 
-def monitored(
-    rows: Iterable[Row], name: Callable[[Row], str | None], key: str
-) -> dict[str, dict[int, Scores]]:
-    """Method -> epoch -> seed -> what the loss said of a training batch under this key."""
+def monitored(rows: Rows, value: str) -> dict[str, dict[int, Scores]]:
+    """Method -> epoch -> seed -> what the loss reports of a training batch under this name."""
     found: dict[str, dict[int, Scores]] = {}
-    for row in rows:
-        method = name(row)
+    for case, row in rows.items():
         for epoch in row.epochs:
-            said = (epoch.monitor or {}).get(key)
-            if method is not None and said is not None:
-                by_epoch = found.setdefault(method, {})
-                by_epoch.setdefault(epoch.epoch, {})[row.recipe.seed] = said
+            if epoch.monitor and value in epoch.monitor:
+                by_epoch = found.setdefault(case.method, {})
+                by_epoch.setdefault(epoch.epoch, {})[case.seed] = epoch.monitor[value]
     return found
 
 
-def curve(name: str, by_epoch: dict[int, Scores], dashed: bool = False) -> Line:
+def curve(name: str, by_epoch: Mapping[int, Scores], dashed: bool = False) -> Line:
     """The mean over seeds at each epoch, with its interval."""
     x = sorted(by_epoch)
     return Line.of(name, x, [estimate(by_epoch[e].values()) for e in x], dashed)
 
 
-def costs(
-    rows: Iterable[Row], name: Callable[[Row], str | None], key: str, unit: float
-) -> dict[str | None, float]:
+def costs(rows: Rows, read: Callable[[Row], float | None], unit: float = 1.0) -> dict[str, float]:
     """Method -> the mean of a cost of its runs, in these units."""
-    found: dict[str | None, list[float]] = {}
-    for row in rows:
-        if (value := getattr(row.cost, key)) is not None:
-            found.setdefault(name(row), []).append(value / unit)
-    return {method: sum(values) / len(values) for method, values in found.items()}
+    found = gathered(rows, read, lambda case: case.method)
+    return {name: sum(values.values()) / len(values) / unit for name, values in found.items()}
 
 
-def beside(difference: Difference | None) -> tuple[Estimate | None, str]:
-    """A difference and its p, as two cells."""
-    return (difference.estimate if difference else None, p_value(difference))
+def loss_parameters(row: Row) -> float | None:
+    """Parameters of the loss."""
+    return row.cost.loss_parameters
 
 
-def verdict(difference: Difference) -> str:
-    """A difference in words: points of R@1, and whether it is sure.
-
-    >>> verdict(Difference(estimate([0.01, 0.012, 0.011]), 0.01))
-    '+1.1 points (p = 0.010)'
-    """
-    p = p_value(difference)
-    sure = f" (p {p if p.startswith('<') else '= ' + p})" if p else ""
-    return f"{100 * difference.estimate.mean:+.1f} points{sure}"
+def train_seconds(row: Row) -> float | None:
+    """Seconds of training."""
+    return row.cost.train_seconds
 
 
-def data_name(rows: list[Row]) -> str:
+def data_name(rows: Rows) -> str:
     """The data set of the rows; nothing where there are none."""
-    return rows[0].data.name if rows else ""
+    return next((row.data.name for row in rows.values()), "")
 
 
-def note(rows: list[Row], reference: str) -> str:
+def note(rows: Rows, reference: str) -> str:
     """What stands under a table of differences."""
-    variant = rows[0].data.variant if rows else ""
+    variant = next((row.data.variant for row in rows.values()), "")
     return (
         f"{variant}. Mean ± half of the 95 % t-interval over seeds, last epoch; one setting for "
         "all graph refinement, chosen on validation classes. Differences and p: paired t-tests of "

@@ -1,23 +1,22 @@
-"""What the studies of ProxyGML share: its recipe by data set, and where its ratio is too small.
-
-Each experiment of the seed has a file of its own: proxygml_ablation, _proxies, _ratio, _cost and
-_curve; rivals.py is its table.
-"""
+"""The data sets of the studies: files of features, classes, and ProxyGML's recipe on each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from nearkin.runs.recipe import Plain, Recipe
-from nearkin.runs.row import Row
 from nearkin.studies.shared.tuning import SETTLED, common, settle, trials
+from nearkin.studies.study import Recipes, Rows
 
 CUB = "features:CUB_200_2011_efficientnet_lite0_224px.npz"
 CARS = "features:stanford_cars_crops_efficientnet_lite0_224px.npz"
 OMNIGLOT = "features:omniglot_efficientnet_lite0_224px.npz"
+
+PICTURES = {CUB: "cub", CARS: "cars", OMNIGLOT: "omniglot"}
+"""File of features -> the data set of whose pictures they are."""
 
 CLASSES = {CUB: 100, CARS: 98, "cub": 100, "cars": 98}
 CLASSES |= {OMNIGLOT: 964, "omniglot": 964, "mnist-5k": 10}
@@ -37,16 +36,19 @@ def proxygml(data: str, epochs: int, options: Mapping[str, Plain]) -> Recipe:
     return replace(common(data, epochs), loss="proxy-gml", loss_options=options)
 
 
-def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> list[Recipe]:
+FULL = "ProxyGML"
+
+
+def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> Recipes:
     """The trials of the full method."""
-    return trials(proxygml(data, epochs, {})) if tune else []
+    return trials(FULL, proxygml(data, epochs, {})) if tune else {}
 
 
 def settings_of_full(
-    data: str, epochs: int, searched: Iterable[Row] | None
+    data: str, epochs: int, searched: Rows | None, name: str = FULL
 ) -> dict[str, int | float]:
-    """The learning rates and epochs that the trials of the full method chose."""
-    best = settle(proxygml(data, epochs, {}), searched or [])
+    """The learning rates and epochs that the trials of the full method, by this name, chose."""
+    best = settle(proxygml(data, epochs, {}), searched, name)
     return {name: getattr(best, name) for name in SETTLED}
 
 
@@ -58,6 +60,15 @@ def fitted(data: str) -> dict[str, Plain]:
 def classes(data: str) -> int | None:
     """The number of training classes, where it is known."""
     return CLASSES.get(by_file(data))
+
+
+def pictures_of(data: str) -> str:
+    """The data set of whose pictures the features are; of any other data their own name.
+
+    >>> pictures_of("features:here/CUB_200_2011_efficientnet_lite0_224px.npz")
+    'cub'
+    """
+    return PICTURES.get(by_file(data), by_file(data))
 
 
 def by_file(data: str) -> str:

@@ -1,0 +1,122 @@
+"""Differences and rankings in words, which claim no more than the tests do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from nearkin.measure.statistics import Difference, Estimate, estimate
+from nearkin.studies.shared.reading import Scores, against, highest
+
+SURE = 0.05
+"""The p, Holm-corrected, below which a difference is called one."""
+
+
+def p_value(difference: Difference | None) -> str:
+    """A p as a table prints it; nothing where one seed cannot tell."""
+    if difference is None or difference.estimate.n < 2:
+        return ""
+    return "< 0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
+
+
+def p_words(difference: Difference) -> str:
+    """A p in a sentence: "p < 0.001", "p = 0.013".
+
+    >>> p_words(Difference(estimate([0.1, 0.2, 0.3]), 0.0128))
+    'p = 0.013'
+    """
+    p = p_value(difference)
+    return f"p {p}" if p.startswith("<") else f"p = {p}"
+
+
+def difference_cells(difference: Difference | None) -> tuple[Estimate | None, str]:
+    """A difference and its p, as two cells of a table."""
+    return (difference.estimate if difference else None, p_value(difference))
+
+
+def difference_words(difference: Difference) -> str:
+    """A difference of shares in points, with its p where there are seeds to tell.
+
+    >>> difference_words(Difference(estimate([0.01, 0.012, 0.011]), 0.01))
+    '+1.1 points (p = 0.010)'
+    """
+    size = points(difference.estimate.mean)
+    return f"{size} ({p_words(difference)})" if difference.estimate.n > 1 else size
+
+
+def points(share: float) -> str:
+    """A difference of shares in points.
+
+    >>> points(0.0312), points(-0.005)
+    ('+3.1 points', '−0.5 points')
+    """
+    return f"{100 * share:+z.1f} points".replace("-", "−")
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share in per cent.
+
+    >>> percent(0.0312)
+    '3.1 %'
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def listed(names: Sequence[str], of: int = 0, most: int = 3) -> str:
+    """Names in a row, or how many they are where they are more than `most`, of so many others.
+
+    >>> listed(["a", "b", "c"]), listed(list("abcde"), of=9), listed(list("abcde"), of=5)
+    ('a, b and c', '5 of the 9 others', 'all 5 others')
+    """
+    if len(names) > most:
+        return f"all {of} others" if len(names) == of else f"{len(names)} of the {of} others"
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def leader_words(found: Mapping[str, Scores], metric: str, digits: int = 1) -> str:
+    """Who has the highest mean, and whether it is surely better than every other method.
+
+    "X is best" where each paired t-test against the others, Holm-corrected, says so; otherwise who
+    leads, and who cannot be told from it.
+
+    >>> seeds = lambda mean: {seed: mean + seed / 1000 for seed in range(5)}
+    >>> leader_words({"a": seeds(0.9), "b": seeds(0.8)}, "R@1")
+    'a is best, R@1 90.2 %, surely above b.'
+    >>> close = {0: 0.91, 1: 0.89, 2: 0.92, 3: 0.88, 4: 0.9}
+    >>> leader_words({"a": seeds(0.9), "b": close, "c": seeds(0.8)}, "R@1")
+    'a leads, R@1 90.2 %; b cannot be told from it.'
+    >>> leader_words({"a": {0: 0.9}, "b": {0: 0.8}}, "R@1")
+    'a leads, R@1 90.0 %; one seed cannot tell methods apart.'
+    """
+    name = highest(found)
+    score = f"{metric} {percent(estimate(found[name].values()).mean, digits)}"
+    others = against(name, found)
+    if not others:
+        return f"{name}: {score}."
+    unsure = undecided(others)
+    if unsure:
+        return f"{name} leads, {score}; {unsure}."
+    return f"{name} is best, {score}, surely above {listed(list(others), len(others))}."
+
+
+def undecided(others: Mapping[str, Difference]) -> str:
+    """Who cannot be told from a method that leads, by the others' differences from it; "" where all
+    are surely behind."""
+    if max(d.estimate.n for d in others.values()) < 2:
+        return "one seed cannot tell methods apart"
+    level = [name for name, d in others.items() if d.p >= SURE]
+    return f"{listed(level, len(others))} cannot be told from it" if level else ""
+
+
+def surely(differences: Mapping[str, Difference], sign: int) -> list[str]:
+    """Whose difference is surely above 0 (sign 1) or below it (sign -1)."""
+    return [n for n, d in differences.items() if d.p < SURE and sign * d.estimate.mean > 0]
+
+
+def or_none(names: Collection[str], of: int) -> str:
+    """The names in a row, or "none".
+
+    >>> or_none([], 3)
+    'none'
+    """
+    return listed(list(names), of) if names else "none"

@@ -1,0 +1,94 @@
+"""Does the n-pair loss (7) collapse? It is swept over the weight of its L2 term, in 2-D."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import product
+
+from nearkin.answers import Table
+from nearkin.runs.recipe import Plain
+from nearkin.studies.shared.reading import Scores, average, mean, scores
+from nearkin.studies.shared.words import percent
+from nearkin.studies.study import Case, Recipes, Rows
+from nearkin.studies.toolkit.methods import BASE
+
+L2 = (0.0, 0.1, 0.5, 0.9, 1.1)
+FORMS = ("right", "printed")
+SWEEP = replace(BASE, dim=2, loss="n-pair", sampler="tuples", batch=20, per_class=2, epochs=6)
+"""n-pair (7) on its own tuples, 10 classes x 2 images, where zero is to become a minimum at l2 = 1.
+
+With m pairs of each class among N it is at N / (N - m + 1) for the right form: 1.09 in batches of
+10 x 12.
+"""
+VANISHED = 0.05  # share of the least mean norm at l2 = 0 below which an embedding counts as zero
+CHANCE = 0.15  # 5-NN accuracy of ten digits that are not told apart: a tenth, and room for luck
+
+
+def recipes(seeds: Iterable[int]) -> Recipes:
+    """n-pair (7) in 2-D over the weight of its L2 term, in the right and in the printed form."""
+    found: Recipes = {}
+    for seed, form, l2 in product(seeds, FORMS, L2):
+        options: dict[str, Plain] = {"form": form, "l2": l2}
+        case = Case(f"n-pair (7), {form}", seed, l2=l2)
+        found[case] = replace(SWEEP, seed=seed, loss_options=options)
+    return found
+
+
+def by_weight(rows: Rows, form: str, metric: str) -> dict[float, Scores]:
+    """L2 weight -> seed -> metric, of one form."""
+    every = scores(rows, metric, by=lambda case: (case.method, case["l2"]))
+    return {l2: values for (name, l2), values in every.items() if name == f"n-pair (7), {form}"}
+
+
+def table(rows: Rows) -> Table:
+    """What n-pair (7) comes to under each weight."""
+    heads = {"5-NN": "knn_accuracy", "mean norm": "norm", "spread": "spread", "R@1": "recall@1"}
+    lines = []
+    for form in FORMS:
+        found = {head: by_weight(rows, form, metric) for head, metric in heads.items()}
+        between = by_weight(rows, form, "separation")  # b / w, and b / (b + w) is to be shown
+        for l2 in sorted(found["5-NN"]):
+            share = {seed: ratio / (1 + ratio) for seed, ratio in between.get(l2, {}).items()}
+            numbers = [
+                (mean if head in ("5-NN", "R@1") else average)(found[head].get(l2))
+                for head in heads
+            ]
+            lines.append((form, l2, *numbers, average(share)))
+    return Table(
+        title="Does n-pair (7) collapse? 2-D, tuples of mnist-5k, over the weight of the L2 term",
+        columns=("form", "l2", *heads, "share between"),
+        rows=tuple(lines),
+        percent=("5-NN", "R@1"),
+        note=(
+            "Theory, where classes are points: zero is a saddle below l2 = 1, a minimum above. "
+            "Where they are not, it is one from the share of the mean square that lies between "
+            f"classes. Collapsed: mean norm below {100 * VANISHED:g} % of the least at l2 = 0, or "
+            f"5-NN below {100 * CHANCE:g} %. Share between: b / (b + w) of the variances on test."
+        ),
+    )
+
+
+def findings(rows: Rows, form: str) -> list[str]:
+    """At which L2 weights n-pair (7) has collapsed, and whether it does so above 1 alone.
+
+    All embeddings are then at zero, which the mean norm tells, or at another point, which 5-NN
+    tells. At zero 5-NN may stay: what little is left may still have the digits apart.
+    """
+    norm, accuracy = (by_weight(rows, form, metric) for metric in ("norm", "knn_accuracy"))
+    if 0 not in norm or max(norm) < 1:
+        return []
+    zero = VANISHED * min(norm[0].values())  # as the printed form has norms of any size
+    fallen, agrees = [], True
+    for l2 in sorted(norm):
+        gone = [norm[l2][s] < zero or accuracy[l2][s] < CHANCE for s in norm[l2]]
+        agrees = agrees and set(gone) == {l2 > 1}
+        if any(gone):
+            seeds = "" if all(gone) else f" in {sum(gone)} of {len(gone)} seeds"
+            share = mean(accuracy[l2])
+            fallen.append(f"at {l2:g}{seeds} (5-NN {percent(share.mean, 2) if share else 'none'})")
+    return [
+        f"n-pair (7), {form}: over l2 = {', '.join(f'{l2:g}' for l2 in sorted(norm))} it has "
+        f"collapsed {' and '.join(fallen) or 'nowhere'}, {'' if agrees else 'not '}as predicted "
+        "for classes that are points (above 1 alone)."
+    ]
