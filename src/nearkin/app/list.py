@@ -5,6 +5,7 @@ from nearkin import registry
 KINDS = {
     "data sets": registry.DATASETS,
     "backbones": registry.BACKBONES,
+    "closed forms": registry.FORMS,
     "losses": [*registry.LOSSES, "pml:CLASS"],
     "miners": registry.MINERS,
     "graph builders": registry.BUILDERS,

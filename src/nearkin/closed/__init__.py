@@ -4,7 +4,7 @@ form = nk.closed.ClosedForm("whitened", dim=64, power=0.5)
 z = form.fit(features, labels).transform(others)
 """
 
-from nearkin.closed.catalogue import UNLABELLED, solve
+from nearkin.closed.catalogue import UNLABELLED, check_options, solve
 from nearkin.closed.estimator import PLDA, ClosedForm
 from nearkin.closed.forms import LinearMap
 from nearkin.closed.moments import Items, Moments, Summary, powered
@@ -19,6 +19,7 @@ __all__ = [
     "LinearMap",
     "Moments",
     "Summary",
+    "check_options",
     "powered",
     "solve",
 ]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from inspect import signature
 from math import inf
 from typing import Any
 
 from nearkin.closed.forms import FORMULAS, LinearMap, Shrinkage
 from nearkin.closed.moments import Set
-from nearkin.names import construct, look_up
+from nearkin.names import arguments, look_up, parameters_of
 from nearkin.registry import FORMS
 
 UNLABELLED = {"power", "pca", "pca-whitened"}
@@ -33,15 +32,27 @@ def solve(
         shrinkage: a share of the mean variance, "oas" or "ledoit-wolf"; by default the form's own.
         options: those of the form alone.
     """
-    build, kind = look_up(form, FORMS, "closed form"), f"option of closed form {form!r}"
     features = of.moments.features
     dim = features if dim is None else dim
     if not 1 <= dim <= features:
         raise ValueError(f"dim must be from 1 to the {features} features, got {dim}")
-    if shrinkage is not None and "shrinkage" not in signature(build).parameters:
+    given = check_options(form, shrinkage, options or {})
+    return replace(
+        look_up(form, FORMS, "closed form")(**{**given, "of": of, "dim": dim}), power=power
+    )
+
+
+def check_options(
+    form: str, shrinkage: Shrinkage | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a form is called with, but for the set and the dimension; what it does not know is
+    refused."""
+    build = look_up(form, FORMS, "closed form")
+    check_settings(1.0, shrinkage)
+    if shrinkage is not None and "shrinkage" not in parameters_of(build):
         raise ValueError(f"closed form {form!r} has no shrinkage, got {shrinkage!r}")
-    found = construct(build, options or {}, kind, of=of, dim=dim, shrinkage=shrinkage)
-    return replace(found, power=power)
+    offered: dict[str, Any] = {"of": ..., "dim": ..., "shrinkage": shrinkage}
+    return arguments(build, options, f"option of closed form {form!r}", **offered)
 
 
 def check_settings(power: float, shrinkage: Shrinkage | None) -> None:

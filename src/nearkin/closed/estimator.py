@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nearkin.closed.catalogue import UNLABELLED, check_settings, solve
 from nearkin.closed.forms import LinearMap, Shrinkage, plda_model
 from nearkin.closed.moments import BLOCK, Items, Summary, powered
+from nearkin.extras import optional
+
+with optional():
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.utils import check_array
+    from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 class ClosedForm(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from nearkin.closed.forms import (
@@ -24,6 +23,7 @@ from nearkin.closed.forms import (
     whitening,
 )
 from nearkin.closed.moments import Items, Set
+from nearkin.extras import optional
 from nearkin.tensors import squared_distances
 
 ANCHORS = 1024  # whose similarities to all items are in memory at a time
@@ -105,6 +105,8 @@ def nca(
     if steps < 0 or decay < 0 or limit < 2:
         wanted = "wanted steps and decay of 0 or more, and a limit of 2 or more"
         raise ValueError(f"nca: {wanted}, got {steps}, {decay} and {limit}")
+    with optional():
+        from scipy.optimize import minimize
     items = thinned(whole(of, "nca"), limit)
     start = whitened(of, dim, shrinkage)
     x = torch.from_numpy((items.rows(slice(None)) - start.mean) @ start.coordinates.T)

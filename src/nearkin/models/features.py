@@ -115,5 +115,5 @@ def mlp(
     layer = for_relu(nn.Linear(features, hidden or features))
     if not hidden:
         nn.init.eye_(layer.weight)
-    trunk = nn.Sequential(nn.Flatten(), *powers(power), layer, nn.ReLU())
+    trunk = nn.Sequential(flat(power), layer, nn.ReLU())
     return Backbone(trunk, head_of(hidden or features, dim, stages))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearkin.closed import LinearMap
+from nearkin.closed.forms import LinearMap
 from nearkin.models.features import Backbone, Power
 
 
@@ -40,9 +40,17 @@ def start_head(backbone: Any, found: LinearMap, dropout: float = 0.0) -> None:
     dropout: share of its whitened inputs that are left out while it learns.
     """
     owner, name = last_layer(backbone)
-    layer = getattr(owner, name)
+    layer, rows = getattr(owner, name), len(found.components)
+    if layer.out_features != rows:
+        raise ValueError(f"wanted a map of {layer.out_features} dimensions, got one of {rows}")
     set_weights(layer, torch.from_numpy(found.components))
     setattr(owner, name, nn.Sequential(Whitening(found), nn.Dropout(dropout), layer))
+
+
+def drop_inputs(backbone: Any, dropout: float) -> None:
+    """Leave out this share of what the last layer reads while it learns; it starts as it is."""
+    owner, name = last_layer(backbone)
+    setattr(owner, name, nn.Sequential(nn.Dropout(dropout), getattr(owner, name)))
 
 
 def start_mlp(backbone: Any, found: LinearMap, dropout: float = 0.0) -> None:
@@ -80,6 +88,8 @@ def set_weights(layer: nn.Linear, weight: Tensor) -> None:
 def last_layer(backbone: Any) -> tuple[nn.Module, str]:
     """Where the last layer is: its owner, and its name there."""
     owner, name = backbone, "head"
+    if not isinstance(getattr(backbone, name, None), nn.Module):
+        raise ValueError(f"a start wanted a backbone with a head, got {type(backbone).__name__}")
     while isinstance(layer := getattr(owner, name), nn.Sequential) and len(layer):
         owner, name = layer, str(len(layer) - 1)
     if not isinstance(layer, nn.Linear):
@@ -102,20 +112,22 @@ def before_last(backbone: Any) -> Any:
 
 
 def folded(backbone: Any) -> Any:
-    """The backbone with every whitened layer multiplied out, as it is deployed: the same function,
+    """The backbone as it is deployed, with every started layer multiplied out: the same function,
     by layers as they were before the start. What is not changed is shared."""
-    return exchanged(
-        backbone, lambda module: multiplied_out(module) if is_whitened(module) else None
-    )
+    return exchanged(backbone, lambda module: one_layer(module) if is_started(module) else None)
 
 
-def is_whitened(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential) and isinstance(module[0], Whitening)
+def is_started(module: Any) -> bool:
+    """Whether `start_head`, `start_mlp` or `drop_inputs` put it where one layer was."""
+    parts = list(module) if isinstance(module, nn.Sequential) else []
+    return [type(part) for part in parts[-2:]] == [nn.Dropout, nn.Linear]
 
 
-def multiplied_out(whitened: Any) -> nn.Linear:
+def one_layer(started: Any) -> nn.Linear:
     """(A, m), (K, b)  ->  W = K A,  b - W m, in one linear layer."""
-    whitening, layer = whitened[0], whitened[-1]
+    whitening, layer = started[0], started[-1]
+    if not isinstance(whitening, Whitening):
+        return layer
     weight = layer.weight.double() @ whitening.coordinates.double()
     bias = layer.bias.double() - weight @ whitening.mean.double()
     one = copy.deepcopy(layer)

@@ -15,7 +15,7 @@ from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.losses.protocol import groups_of
 from nearkin.names import look_up
 from nearkin.registry import OPTIMIZERS, SCHEDULES
-from nearkin.runs.recipe import Recipe
+from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.start import load_start, whole_start
 
 
@@ -41,15 +41,22 @@ def make_backbone(recipe: Recipe, splits: Splits) -> nn.Module:
     shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, side, side)
     if len(shape) == 3 and recipe.size:
         shape = (shape[0], side, side)
-    if recipe.start and not (recipe.epochs or recipe.steps):
+    anew = recipe.head_start != DEFAULTS["head_start"] or recipe.head_power != 1
+    if recipe.start and not (recipe.epochs or recipe.steps or anew):
         # with the last layer of `start`: nothing is trained
         return whole_start(recipe.start, recipe.dim, vectors=len(shape) == 1)
-    backbone = models.make(recipe.backbone, recipe.backbone_options, shape, recipe.dim)
+    backbone = models.make(recipe.backbone, backbone_options(recipe), shape, recipe.dim)
     if recipe.start:
         load_start(backbone, recipe.start, vectors=len(shape) == 1)
     if recipe.freeze:
         backbone.trunk.requires_grad_(False)
     return backbone
+
+
+def backbone_options(recipe: Recipe) -> dict[str, Any]:
+    """The options of the recipe's backbone, among them the power of its features."""
+    power = {"power": recipe.head_power} if recipe.head_power != 1 else {}
+    return {**recipe.backbone_options, **power}
 
 
 def make_loss(recipe: Recipe, splits: Splits) -> nn.Module:

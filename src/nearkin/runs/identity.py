@@ -11,7 +11,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from nearkin.data.sets.catalogue import spelled
-from nearkin.names import Plain, without_defaults
+from nearkin.names import Plain, parameters_of, resolve, without_defaults
+from nearkin.registry import FORMS
 
 if TYPE_CHECKING:
     from nearkin.runs.recipe import Recipe
@@ -72,6 +73,9 @@ def canonical(recipe: Recipe) -> dict[str, Any]:
         changes["backbone_options"] = without_weights(
             without_defaults(recipe.backbone_options, known)
         )
+    if recipe.head_options:
+        known = parameters_of(resolve(FORMS.get(recipe.head_start, dict)))
+        changes["head_options"] = without_defaults(recipe.head_options, known)
     return {k: v for k, v in changes.items() if v != {}}
 
 

@@ -29,16 +29,21 @@ from nearkin.losses import cached_backward
 from nearkin.losses.protocol import active_share
 from nearkin.measure import kin_counts
 from nearkin.measure.metrics import NO_KIN
+from nearkin.models.heads import folded, halves
 from nearkin.names import look_up, unknown
 from nearkin.registry import AUGMENTS, METRICS, PRECISIONS, SAMPLERS, SOURCES
 from nearkin.runs import build
+from nearkin.runs.head_start import begin, refuse_unfit
+from nearkin.runs.holds import Hold
 from nearkin.runs.machine import usable
 from nearkin.runs.recipe import Recipe
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of bf16 at each run
+LARGEST = 2**30  # bytes of stored features that are made once for all steps
 KEPT = {"recipe", "data", "step", "epochs", "seconds", "loss_sum", "backbone", "loss", "optimizer"}
+KEPT |= {"average"}
 """What a checkpoint holds."""
 
 
@@ -63,6 +68,7 @@ class Run:
         start: str | None = None,
     ):
         """start: the checkpoint that the recipe's `start` stands for; None: itself; "": none."""
+        refuse_unfit(recipe)
         self.recipe = recipe
         self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")
         look_up(recipe.augment, AUGMENTS, "augment")
@@ -77,12 +83,16 @@ class Run:
         torch.manual_seed(recipe.seed)
         from_here = recipe if start is None else replace(recipe, start=start)
         backbone: Any = build.make_backbone(from_here, self.splits)
+        self.mean, self.std = backbone.mean, backbone.std
+        begin(recipe, backbone, self.splits.train.labels, self.read, lambda: self.data)
         backbone = backbone.to(memory_format=torch.channels_last)  # convolutions: 1.5 x as fast
         self.loss: Any = build.make_loss(recipe, self.splits).to(self.device)
         self.miner = build.make_miner(recipe)
         optimizer = build.make_optimizer(recipe, backbone, self.loss)
         self.backbone, self.optimizer = self.fabric.setup(backbone, optimizer)
         self.trunk = list(backbone.trunk.parameters())
+        self.hold = Hold(recipe, backbone, self.optimizer)
+        self.still, self.rest = halves(backbone)
         self.pixels: dict[int, Tensor] = {}  # of photographs that are on the device, by address
         self.inputs = self.on_device(self.splits.train.inputs)
         self.labels = self.splits.train.labels.to(self.device)
@@ -154,13 +164,43 @@ class Run:
             self.pixels[address] = inputs.pixels.to(self.device) if fits else inputs.pixels
         return replace(inputs, pixels=self.pixels[address])
 
+    def read(self, part: nn.Module) -> Tensor:
+        """What a part of the backbone makes of the training images, unaugmented: (N, F)."""
+        return self.embed_by(part.to(self.device), self.splits.train)
+
+    @cached_property
+    def seen(self) -> Tensor | None:
+        """What the layers that learn nothing make of stored features, once for all steps; None
+        where inputs are pictures, or that would take too much memory."""
+        inputs = self.splits.train.inputs
+        stored = isinstance(inputs, Tensor) and inputs.ndim == 2 and inputs.nbytes <= LARGEST
+        if not stored or self.recipe.chunk:
+            return None
+        return self.embed_by(self.still, self.splits.train).to(self.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings (B, D) of prepared inputs, or of rows of `seen`."""
+        if self.seen is None:
+            return self.backbone(x)
+        with self.fabric.autocast():
+            return self.rest(x)
+
+    @property
+    def deployed(self) -> Any:
+        """The backbone as it is evaluated and kept: averaged, and every head one linear layer."""
+        return folded(self.hold.of(self.backbone.module))
+
     def embed(self, split: Split, batch: int = 512) -> Tensor:
         """Embeddings (N, D) float32 of a split, by the backbone alone, on the CPU."""
-        self.backbone.eval()
+        return self.embed_by(self.deployed, split, batch)
+
+    def embed_by(self, module: nn.Module, split: Split, batch: int = 512) -> Tensor:
+        """What a module makes of a split, unaugmented: (N, F) float32 on the CPU."""
+        module.eval()
         inputs, rows = self.on_device(split.inputs), []
-        with torch.no_grad():
+        with torch.no_grad(), self.fabric.autocast():
             for indices in torch.arange(len(split)).split(batch):
-                rows.append(self.backbone(self.prepare(inputs, indices)).float().cpu())
+                rows.append(module(self.prepare(inputs, indices)).float().cpu())
         return torch.cat(rows)
 
     def embed_first_batch(self) -> Tensor:
@@ -179,8 +219,8 @@ class Run:
             train=generator is not None,
             size=self.recipe.size,
             generator=generator,
-            mean=self.backbone.mean,
-            std=self.backbone.std,
+            mean=self.mean,
+            std=self.std,
         ).to(self.device)
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
@@ -196,7 +236,8 @@ def train(run: Run) -> Iterator[Step]:
         torch.manual_seed(noise_seed(recipe.seed, run.step))
         generator = torch.Generator().manual_seed(noise_seed(recipe.seed, run.step))
         set_learning(run)
-        inputs = run.prepare(run.inputs, indices, generator)
+        seen = run.seen
+        inputs = run.prepare(run.inputs, indices, generator) if seen is None else seen[indices]
         labels = run.labels[indices.to(run.device)]
         embeddings, value = forward_backward(run, inputs, labels)
         run.loss_sum += value.detach()
@@ -207,6 +248,7 @@ def train(run: Run) -> Iterator[Step]:
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(run.backbone.parameters(), recipe.clip)
         run.optimizer.step()
+        run.hold.after_step(run.backbone.module)
         run.optimizer.zero_grad()
         yield Step(run.step, run.epoch, run.step * recipe.batch, watched)
 
@@ -222,7 +264,7 @@ def forward_backward(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, 
         return cached_backward(
             run.backbone, inputs, labels, loss, run.recipe.chunk, run.fabric.backward
         )
-    embeddings = run.backbone(inputs)
+    embeddings = run.forward(inputs)
     value = loss(embeddings, labels)
     run.fabric.backward(value)
     return embeddings.detach(), value
@@ -316,6 +358,7 @@ def save(run: Run, path: Path) -> None:
         "backbone": run.backbone.module.state_dict(),
         "loss": run.loss.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "average": run.hold.state_dict(),
     }
     write_whole(path, lambda file: torch.save(state, file))
 
@@ -339,3 +382,4 @@ def restore(run: Run, path: Path) -> None:
     run.backbone.module.load_state_dict(state["backbone"])
     run.loss.load_state_dict(state["loss"])
     run.optimizer.load_state_dict(state["optimizer"])
+    run.hold.load_state_dict(state["average"])

@@ -58,7 +58,7 @@ def save(model: Model, row: Row, folder: Path) -> None:
 
 def model_of(run: Run) -> Model:
     """A copy of the run's backbone as it stands, with its preprocessing and metric."""
-    net: Any = deepcopy(run.backbone.module)
+    net: Any = deepcopy(run.deployed)
     net = net.to("cpu", memory_format=torch.contiguous_format)
     metric = nearness(run)
     steps = preprocessing_of(

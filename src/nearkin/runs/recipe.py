@@ -66,6 +66,24 @@ class Recipe:
     freeze: bool = False
     """train the last layer alone"""
 
+    head_start: str = "orthogonal"
+    """how the last layer (of mlp: both) starts: orthogonal, or as a closed form of the training
+    images' features, in whose coordinates it then learns: whitened, pca-whitened, lda, ... (see
+    `nearkin list`); with epochs 0 the closed form itself"""
+    head_power: float = 1.0
+    """power p of the features before it, x -> sign(x) |x|^p: 0.5 for averages of ReLU outputs"""
+    head_shrinkage: float = 1.0
+    """of the closed form: share of the features' mean variance that is added to all variances"""
+    head_options: Mapping[str, Plain] = field(default_factory=dict)
+    """key=value ... for the closed form: shrinkage=oas or ledoit-wolf, neighbours of lfda, ..."""
+    head_dropout: float = 0.0
+    """share of the last layer's (whitened) inputs that are left out of each training step"""
+    start_decay: float = 0.0
+    """decay of the backbone's weights towards their start, as weight_decay of adamw is towards 0"""
+    average: float = 0.0
+    """evaluate and keep a running average of the backbone's weights, which a step changes by
+    1 - average; 0: the weights themselves"""
+
     loss: str = "ratio-triplet"
     """a name from `nearkin list`, or pml:CLASS of pytorch-metric-learning"""
     loss_options: Mapping[str, Plain] = field(default_factory=dict)
@@ -148,6 +166,11 @@ class Recipe:
         for name in ("keep_images", "keep_classes"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        if not self.head_power > 0:
+            raise ValueError(f"head_power must be above 0, got {self.head_power}")
+        for name in ("head_dropout", "average"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("dim", "batch", "per_class", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")

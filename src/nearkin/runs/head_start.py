@@ -1,0 +1,124 @@
+"""How the head of a run starts: orthogonal, or as a closed form of its training images.
+
+Dimensions: N items, F features.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from nearkin.closed import Items, LinearMap, check_options, solve
+from nearkin.models.heads import (
+    before_last,
+    drop_inputs,
+    first_layer,
+    is_still,
+    start_head,
+    start_mlp,
+)
+from nearkin.runs.recipe import DEFAULTS, Options, Recipe
+
+ORTHOGONAL = DEFAULTS["head_start"]
+REMEMBERED = 4  # maps that are kept for the next run: 26 MB each, of 1,280 features
+OF_A_SIZE = {"nca", "power"}
+"""Forms whose map of D dimensions is not the first D rows of a larger one."""
+
+maps: OrderedDict[Hashable, LinearMap] = OrderedDict()
+
+
+def refuse_unfit(recipe: Recipe) -> None:
+    """Refuse a start that is none, and settings that it does not have."""
+    if recipe.head_start != ORTHOGONAL:
+        check_options(recipe.head_start, *settings(recipe))
+    elif recipe.head_shrinkage != DEFAULTS["head_shrinkage"] or recipe.head_options:
+        raise ValueError("head_shrinkage and head_options want a head_start that is a closed form")
+    if "power" in recipe.backbone_options:
+        raise ValueError("power is no option of the backbone: take head_power")
+
+
+def settings(recipe: Recipe) -> tuple[float | str | None, dict[str, Any]]:
+    """The shrinkage, None for the form's own, and the other options of the recipe's closed form."""
+    options = dict(recipe.head_options)
+    number = recipe.head_shrinkage
+    shrinkage = None if number == DEFAULTS["head_shrinkage"] else number
+    formula = options.pop("shrinkage", None)
+    if formula is not None and (shrinkage is not None or not isinstance(formula, str)):
+        raise ValueError(
+            f"wanted one shrinkage: a number as head_shrinkage, or a formula among head_options; "
+            f"got {number} and {formula!r}"
+        )
+    return shrinkage if formula is None else formula, options
+
+
+def begin(
+    recipe: Recipe,
+    backbone: Any,
+    labels: Tensor,
+    read: Callable[[nn.Module], Tensor],
+    fingerprint: Callable[[], str],
+) -> None:
+    """Let the backbone's head, or all of mlp, start as the recipe has it.
+
+    Args:
+        labels: of the training images.
+        read: what a part of the backbone makes of them, unaugmented: (N, F) on the CPU.
+        fingerprint: of the data set.
+    """
+    if recipe.head_start == ORTHOGONAL:
+        if recipe.head_dropout:
+            drop_inputs(backbone, recipe.head_dropout)
+        return
+    mlp = recipe.backbone == "mlp" and not recipe.start
+    part = backbone.trunk[: first_layer(backbone)] if mlp else before_last(backbone)
+
+    def fitted() -> LinearMap:
+        features = read(part).numpy()
+        rows = features.shape[1]
+        if mlp:
+            rows = min(rows, backbone.trunk[first_layer(backbone)].out_features // 2)
+        elif recipe.head_start in OF_A_SIZE:
+            rows = recipe.dim
+        shrinkage, options = settings(recipe)
+        items = Items(features, labels.numpy())
+        return solve(recipe.head_start, items, rows, shrinkage=shrinkage, options=options)
+
+    stored = all(is_still(layer) for layer in part.modules() if not list(layer.children()))
+    found = remembered((*of_data(recipe), fingerprint(), mlp), fitted) if stored else fitted()
+    if mlp:
+        start_mlp(backbone, found, recipe.head_dropout)
+    else:
+        components = found.components[: recipe.dim]
+        start_head(backbone, replace(found, components=components), recipe.head_dropout)
+
+
+def of_data(recipe: Recipe) -> tuple[Hashable, ...]:
+    """What decides a map of stored features, but for the data set."""
+    drawn = recipe.validate or recipe.keep_images < 1 or recipe.keep_classes < 1
+    sized = recipe.head_start in OF_A_SIZE or recipe.backbone == "mlp"
+    return (
+        recipe.head_start,
+        recipe.head_power,
+        recipe.head_shrinkage,
+        Options(recipe.head_options),
+        recipe.validate,
+        recipe.keep_images,
+        recipe.keep_classes,
+        recipe.seed if drawn else None,
+        recipe.dim if sized else None,
+        Options(recipe.backbone_options),
+    )
+
+
+def remembered(key: Hashable, make: Callable[[], LinearMap]) -> LinearMap:
+    """The map under this key, made where it is not remembered: many runs of a study have one."""
+    if key not in maps:
+        maps[key] = make()
+    maps.move_to_end(key)
+    while len(maps) > REMEMBERED:
+        maps.popitem(last=False)
+    return maps[key]
