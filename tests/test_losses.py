@@ -27,7 +27,14 @@ from nearkin.names import look_up
 from nearkin.registry import METRICS
 
 OF_THE_BATCH = ["contrastive", "ratio-triplet", "triplet", "combined"]
-OF_THE_BATCH += ["fisher-nca", "lifted-structure", "n-pair", "tuple-ratio", "tuple-triplet"]
+OF_THE_BATCH += [
+    "clustering",
+    "fisher-nca",
+    "lifted-structure",
+    "n-pair",
+    "tuple-ratio",
+    "tuple-triplet",
+]
 MINED = ["contrastive", "ratio-triplet", "triplet"]
 OWN_CLASSES = {"arcface", "cross-entropy", "graph-refinement", "group", "margin"}
 OWN_CLASSES |= {"normalised-cross-entropy", "proxy-anchor", "proxy-gml", "proxy-nca", "soft-triple"}
@@ -233,6 +240,7 @@ def test_a_choice_of_pairs_is_checked_at_the_door(name, mined, said):
 
 OUT_OF_BOUNDS = {
     "arcface": [{"margin": -1.0}, {"margin": 200.0}, {"scale": 0.0}, {"rate": -1.0}],
+    "clustering": [{"gamma": -1.0}, {"rounds": -1}],
     "contrastive": [{"margin": 0.0}, {"margin": -1.0}],
     "cross-entropy": [{"smoothing": 2.0}, {"rate": -0.1}],
     "fisher-nca": [{"sharpness": 0.0}, {"roundness": -1.0}, {"compactness": -1.0}],
@@ -262,7 +270,7 @@ def test_every_loss_with_numbers_for_options_has_bounds():
     numbers = {
         name
         for name in LOSSES
-        if any(isinstance(option.default, float) for option in parameters(name).values())
+        if any(isinstance(p.default, float) and "." not in o for o, p in parameters(name).items())
     }
     assert numbers <= OUT_OF_BOUNDS.keys()
 
@@ -325,6 +333,7 @@ def test_a_batch_with_nothing_to_learn_from_gives_0_with_zero_gradient(name, cas
     kinds, sizes = y.unique(return_counts=True)
     enough = {"contrastive": len(y) > 1, "ratio-triplet": len(kinds) > 1 and sizes.max() > 1}
     enough["triplet"] = enough["lifted-structure"] = enough["ratio-triplet"]
+    enough["clustering"] = 1 < len(kinds) < len(y)
     enough["fisher-nca"] = enough["triplet"] or sizes.max() > 2  # one class can be made round
     if enough.get(name, (sizes > 1).sum() > 1):
         return

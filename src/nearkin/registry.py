@@ -55,6 +55,7 @@ FORMS: Registry = {  # (set, dim, **options) -> LinearMap: the closed forms
 }
 LOSSES: Registry = {  # nn.Module of the options, and of classes and dim where it names them
     "arcface": "nearkin.losses.borrowed.rivals:ArcFace",
+    "clustering": "nearkin.losses.clustering:Clustering",
     "combined": "nearkin.losses.wrap.combined:Combined",
     "contrastive": "nearkin.losses.pairs:Contrastive",
     "cross-entropy": "nearkin.losses.classification:CrossEntropy",
@@ -63,6 +64,7 @@ LOSSES: Registry = {  # nn.Module of the options, and of classes and dim where i
     "group": "nearkin.losses.group:GroupLoss",
     "lifted-structure": "nearkin.losses.lifted:LiftedStructure",
     "margin": "nearkin.losses.borrowed.rivals:Margin",
+    "matryoshka": "nearkin.losses.wrap.matryoshka:Matryoshka",
     "multi-similarity": "nearkin.losses.borrowed.rivals:MultiSimilarity",
     "n-pair": "nearkin.losses.tuples:NPair",
     "normalised-cross-entropy": "nearkin.losses.classification:NormalisedCrossEntropy",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nearkin.losses.borrowed.rivals import SupCon as SupCon
     from nearkin.losses.classification import CrossEntropy as CrossEntropy
     from nearkin.losses.classification import NormalisedCrossEntropy as NormalisedCrossEntropy
+    from nearkin.losses.clustering import Clustering as Clustering
     from nearkin.losses.fisher import FisherNCA as FisherNCA
     from nearkin.losses.graph_refinement import GraphRefinement as GraphRefinement
     from nearkin.losses.group import GroupLoss as GroupLoss
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from nearkin.losses.tuples import TupleTriplet as TupleTriplet
     from nearkin.losses.wrap.combined import Combined as Combined
     from nearkin.losses.wrap.gradient_cache import cached_backward as cached_backward
+    from nearkin.losses.wrap.matryoshka import Matryoshka as Matryoshka
     from nearkin.losses.wrap.memory import Memory as Memory
 
 KNOWN = ("classes", "dim", "features")

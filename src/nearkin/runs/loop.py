@@ -297,7 +297,10 @@ def refuse_nothing_to_learn(run: Run) -> None:
     if run.pattern and not run.miner:
         generator, first = torch.Generator().manual_seed(0), labels[0].to(run.device)
         anywhere = torch.randn(32, recipe.batch, recipe.dim, generator=generator).to(run.device)
-        if all(run.loss(x, first, run.pattern) == 0 for x in anywhere):  # once may be luck
+        run.loss.eval()  # a loss with a state learns nothing from noise
+        nothing = all(run.loss(x, first, run.pattern) == 0 for x in anywhere)
+        run.loss.train()
+        if nothing:
             raise ValueError(
                 f"{recipe.loss} learns nothing from sampler={recipe.sampler}: it finds none of "
                 "what it looks at among them; take sampler=classes"
