@@ -246,6 +246,7 @@ OUT_OF_BOUNDS = {
     "fisher-nca": [{"sharpness": 0.0}, {"roundness": -1.0}, {"compactness": -1.0}],
     "group": [{"temperature": 0.0}, {"anchors": -1}, {"iterations": 0}, {"weight": -1.0}],
     "graph-refinement": [{"temperature": 0.0}, {"layers": 0}, {"smoothing": 2.0}],
+    "hdc": [{"margin": 0.0}, {"factor": 0.0}],
     "lifted-structure": [{"margin": -5.0}],
     "margin": [{"margin": -0.1}, {"beta": 0.0}, {"cutoff": 0.0}],
     "multi-similarity": [{"alpha": 0.0}, {"beta": -1.0}, {"base": 3.0}],

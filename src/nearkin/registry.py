@@ -62,6 +62,7 @@ LOSSES: Registry = {  # nn.Module of the options, and of classes and dim where i
     "fisher-nca": "nearkin.losses.fisher:FisherNCA",
     "graph-refinement": "nearkin.losses.refinement_options:refinement_from_options",
     "group": "nearkin.losses.group:GroupLoss",
+    "hdc": "nearkin.losses.hdc:HDC",
     "lifted-structure": "nearkin.losses.lifted:LiftedStructure",
     "margin": "nearkin.losses.borrowed.rivals:Margin",
     "matryoshka": "nearkin.losses.wrap.matryoshka:Matryoshka",

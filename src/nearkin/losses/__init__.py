@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nearkin.losses.fisher import FisherNCA as FisherNCA
     from nearkin.losses.graph_refinement import GraphRefinement as GraphRefinement
     from nearkin.losses.group import GroupLoss as GroupLoss
+    from nearkin.losses.hdc import HDC as HDC
     from nearkin.losses.lifted import LiftedStructure as LiftedStructure
     from nearkin.losses.pairs import Contrastive as Contrastive
     from nearkin.losses.protocol import Loss as Loss
