@@ -89,7 +89,7 @@ def test_a_loss_gets_of_what_is_offered_what_it_wants():
     class Greedy(Own):
         wants = ("features",)
 
-        def forward(self, *inputs, features=None):
+        def forward(self, *inputs, features: Any = None):
             return features.sum()
 
     x, y = batch([2, 2])
