@@ -60,6 +60,7 @@ def test_every_part_of_every_split_counts(kind):
         "searched apart": replace(splits, gallery=replace(splits.query)),
     }
     variants["shared"] = replace(splits, shared_classes=True)
+    variants["mixed"] = replace(splits, mixed_classes=True)
     for part in ("train", "query"):
         own = getattr(splits, part)
         others = {

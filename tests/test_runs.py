@@ -191,14 +191,23 @@ def test_a_row_without_some_pictures_is_none_of_a_run_that_wants_them_all(tmp_pa
             Image.fromarray(pixels).save(tmp_path / "set" / kind / f"{i}.png")
     whole = (tmp_path / "set" / "a" / "0.png").read_bytes()
     (tmp_path / "set" / "a" / "0.png").write_bytes(b"")
-    recipe = Recipe(data=f"folder:{tmp_path / 'set'}", epochs=0)
+    recipe, out = Recipe(data=f"folder:{tmp_path / 'set'}", epochs=0), tmp_path / "out"
     with pytest.warns(UserWarning, match="left out: 1"):
-        row = run(recipe, tmp_path / "out", place=replace(CPU, skip_bad=True))
-    assert run(recipe, tmp_path / "out", place=replace(CPU, skip_bad=True)) == row
+        first = run(recipe, out, place=replace(CPU, skip_bad=True))
+    with pytest.warns(UserWarning, match="left out: 1"):
+        assert run(recipe, out, place=replace(CPU, skip_bad=True)).stored
     (tmp_path / "set" / "a" / "0.png").write_bytes(whole)
+    with pytest.warns(UserWarning, match="of other data than lie there now: 1"):
+        second = run(recipe, out, place=CPU)
+    assert (first.row.data.left_out, second.row.data.left_out) == (1, 0)
+    assert (first.row.data.query_images, second.row.data.query_images) == (6, 6)
+    assert first.row.data.train_images + 1 == second.row.data.train_images
+
+    old = Store(tmp_path / "before")  # a row that does not know its data
+    old.append(replace(first.row, data=replace(first.row.data, fingerprint="")))
     for again in (run, lambda recipe, out, place: complete([recipe], out, place=place)):
         with pytest.raises(ValueError, match="made with --skip-bad"):
-            again(recipe, tmp_path / "out", place=CPU)
+            again(recipe, tmp_path / "before", place=CPU)
 
 
 def test_a_study_of_data_that_are_not_there_trains_nothing(features, tmp_path):
@@ -561,8 +570,9 @@ def test_a_row_of_a_checkout_names_its_commit():
     root = Path(__file__).parents[1]
     words = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
     head = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-    assert bool(machine.REVISION) == (root / ".git").exists() == ("revision" in machine.versions())
-    assert machine.REVISION.removesuffix("-dirty")[:7] == head[:7]
+    commit = machine.revision()
+    assert bool(commit) == (root / ".git").exists() == ("revision" in machine.versions())
+    assert commit.removesuffix("-dirty")[:7] == head[:7]
 
 
 def test_the_bar_counts_what_is_still_to_be_done(features, tmp_path):

@@ -57,10 +57,10 @@ def test_what_is_no_full_disk_stays_what_it_is(tmp_path):
 
 
 def test_what_a_killed_run_had_half_written_is_gone_when_it_goes_on(tmp_path):
-    with Store(tmp_path).claim(Recipe()) as folder:
+    with Store(tmp_path).claim(Recipe().hash) as folder:
         (folder / ".checkpoint.pt.123").write_bytes(b"half")
         (folder / "checkpoint.pt").write_bytes(b"whole")
-    with Store(tmp_path).claim(Recipe()) as folder:
+    with Store(tmp_path).claim(Recipe().hash) as folder:
         assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "lock"]
 
 

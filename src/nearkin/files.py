@@ -19,6 +19,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error, RuntimeError) else error  # under torch.save
         if not isinstance(cause, OSError):
@@ -28,6 +29,26 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise cause from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the disk has the names in a folder: what was made, renamed or removed there."""
+    if os.name == "nt":  # which cannot, and need not
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError:  # some network file systems
+        pass
+    finally:
+        os.close(opened)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if there is one, and return when the disk knows that it is gone."""
+    if path.exists():
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def read_json(path: Path) -> Any:

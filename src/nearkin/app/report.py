@@ -28,7 +28,7 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
     from nearkin.runs.row import Row
     from nearkin.runs.store import Store
     from nearkin.studies.ask import Outcome
-    from nearkin.studies.notes import notes
+    from nearkin.studies.notes import newest, notes
 
     stored = Store(folder).stored()
     if not stored:
@@ -37,15 +37,15 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
         look_up(study, STUDIES, "study")
     noted = notes(folder)
     of_studies = {run for note in noted for run in (*note.cases.values(), *note.trials)}
-    single = [row for hash, row in stored.items() if hash not in of_studies]
+    single = [row for key, row in stored.items() if not (row.study or {key, row.hash} & of_studies)]
     runs = [row for row in single if isinstance(row, Row) and not (study or row.recipe.trial)]
     noted = [note for note in noted if study in ("", note.study)]
     if not noted and not runs:
         raise ValueError(f"{folder} holds no page of {f'study {study!r}' if study else 'a study'}")
     for note in noted:
-        rows = note.found(stored)
-        trials = [row for hash in note.trials if isinstance(row := stored.get(hash), Row)]
-        wanted, done = {*note.cases.values(), *note.trials}, {*stored}
+        rows, known = note.found(stored), {**newest(stored), **stored}
+        trials = [row for key in note.trials if isinstance(row := known.get(key), Row)]
+        wanted, done = {*note.cases.values(), *note.trials}, {*known}
         if not wanted <= done:
             print(f"{note.name}: {len(wanted & done)} of {len(wanted)} runs are done")
         if not rows:

@@ -28,12 +28,12 @@ def train(
     from nearkin.runs.engine import run
     from nearkin.runs.log import bar
     from nearkin.runs.machine import keep_freed_memory
-    from nearkin.runs.store import Store
 
     keep_freed_memory()
-    if Store(output.out).find(recipe):
-        print(f"nearkin: {recipe.hash} is stored in {output.out}: nothing was run", file=sys.stderr)
     with bar() as shown:
         place = replace(output.place(), **vars(features))
         row = run(recipe, output.out, place=place, bar=shown)
+    if row.stored:
+        hash = row.row.hash
+        print(f"nearkin: {hash} is stored in {output.out}: nothing was run", file=sys.stderr)
     print(json.dumps({"hash": row["hash"], "status": row["status"], **row["metrics"]}, indent=2))

@@ -27,7 +27,8 @@ def fingerprint(splits: Splits) -> str:
     '6ed975578302efd6'
     """
     content = hashlib.blake2b(digest_size=8)
-    content.update(b"shared classes" if splits.shared_classes else b"")
+    for name in ("shared_classes", "mixed_classes"):
+        content.update(name.encode() if getattr(splits, name) else b"")
     parts = [splits.train, splits.query]
     parts += [splits.gallery] if splits.gallery is not splits.query else []
     for part in parts:

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class Absent(ValueError):
+    """A data set whose files are not on this machine, or not where they were looked for."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What a data set is asked for; every data set is a function (Request) -> Splits.
@@ -41,7 +45,7 @@ def folder_with(
         for folder in folders:
             if (folder / marker).exists():
                 return folder, marker
-    raise ValueError(
+    raise Absent(
         f"{name}: no {' or '.join(markers)} in {' or '.join(map(str, folders))}; give the folder "
         f"with --root or NEARKIN_DATA, and see `nearkin data where {name}`"
     )

@@ -16,7 +16,7 @@ from nearkin.models.features import Backbone
 from nearkin.models.network import Network
 from nearkin.models.pretrained import fill, tensors
 from nearkin.models.pretrained import read as read
-from nearkin.names import construct, look_up, parameters_of
+from nearkin.names import arguments, construct, look_up, parameters_of
 from nearkin.registry import BACKBONES
 
 
@@ -56,6 +56,16 @@ def parameters(name: str) -> dict[str, Parameter]:
         return parameters_of(partial(builder(name), (), 0))
     except ValueError:
         return {}
+
+
+def check(name: str, options: Mapping) -> None:
+    """A ValueError where the name or an option of a backbone is wrong; nothing is built.
+
+    >>> check("mlp", {"hiden": 8})
+    Traceback (most recent call last):
+    ValueError: unknown option of backbone 'mlp' 'hiden': did you mean 'hidden'? Valid: hidden
+    """
+    arguments(partial(builder(name), (), 0), options, f"option of backbone {name!r}")
 
 
 def describe(backbone: Network | Backbone) -> dict:

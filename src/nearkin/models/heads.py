@@ -119,8 +119,8 @@ def folded(backbone: Any) -> Any:
 
 def is_started(module: Any) -> bool:
     """Whether `start_head`, `start_mlp` or `drop_inputs` put it where one layer was."""
-    parts = list(module) if isinstance(module, nn.Sequential) else []
-    return [type(part) for part in parts[-2:]] == [nn.Dropout, nn.Linear]
+    kinds = [type(part) for part in module] if isinstance(module, nn.Sequential) else []
+    return kinds in ([Whitening, nn.Dropout, nn.Linear], [nn.Dropout, nn.Linear])
 
 
 def one_layer(started: Any) -> nn.Linear:

@@ -42,11 +42,11 @@ def keep(outcome: Outcome, out: Path, folder: Path) -> None:
     known = reported.stored() | trials.stored()
     for store, rows in ((reported, outcome.rows.values()), (trials, outcome.trials)):
         for row in rows:
-            if row.hash not in known:
-                known[row.hash] = published(row)
-                store.append(known[row.hash])
+            if row.key not in known:
+                known[row.key] = published(row)
+                store.append(known[row.key])
     # what stands there may answer another command, and the same run may have been done twice
-    shown = replace(outcome, rows={case: known[row.hash] for case, row in outcome.rows.items()})
+    shown = replace(outcome, rows={case: known[row.key] for case, row in outcome.rows.items()})
     page = write_markdown(
         shown.answer, shown.rows, folder, out, name=name, command=outcome.note.command
     )
@@ -58,8 +58,8 @@ def take(folder: Path, name: str, out: Path) -> None:
     store = Store(out)
     known = store.stored()
     for old in stores(folder, name):
-        for hash, row in old.stored().items():
-            if hash not in known:
+        for key, row in old.stored().items():
+            if key not in known:
                 store.append(row)
 
 

@@ -13,10 +13,42 @@ from nearkin import losses, models
 from nearkin.data import Splits, hold_out, subset
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.losses.protocol import groups_of
-from nearkin.names import look_up
-from nearkin.registry import OPTIMIZERS, SCHEDULES
+from nearkin.names import look_up, unknown
+from nearkin.registry import AUGMENTS, METRICS, OPTIMIZERS, PRECISIONS, SAMPLERS, SCHEDULES, SOURCES
+from nearkin.runs import head_start
+from nearkin.runs.manners import seeded
 from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.start import load_start, whole_start
+
+
+def refuse_unknown(recipe: Recipe) -> None:
+    """Refuse a name that stands in no registry."""
+    for field, names in (
+        ("sampler", SAMPLERS),
+        ("augment", AUGMENTS),
+        ("precision", PRECISIONS),
+        ("optimizer", OPTIMIZERS),
+        ("schedule", SCHEDULES),
+        ("metric", ("", *METRICS)),
+        ("refine", ("", *SOURCES)),
+    ):
+        if getattr(recipe, field) not in names:
+            raise unknown(getattr(recipe, field), filter(None, names), field)
+
+
+def refuse_unfit(recipe: Recipe) -> None:
+    """Refuse what can be known to fail before any data are read: names, options, their types."""
+    refuse_unknown(recipe)
+    head_start.refuse_unfit(recipe)
+    models.check(recipe.backbone, backbone_options(recipe))
+    with seeded(0):
+        make_miner(recipe)
+        memorised(
+            recipe, losses.make(recipe.loss, recipe.loss_options, classes=MANY, dim=recipe.dim)
+        )
+
+
+MANY = 1000  # classes: enough for every loss, few enough to be built at once
 
 
 def choose_data(recipe: Recipe, splits: Splits) -> tuple[Splits, Splits | None]:
@@ -59,11 +91,35 @@ def backbone_options(recipe: Recipe) -> dict[str, Any]:
     return {**recipe.backbone_options, **power}
 
 
-def make_loss(recipe: Recipe, splits: Splits) -> nn.Module:
-    """The recipe's loss for the training classes, behind a memory of past batches if so asked."""
-    classes = len(splits.train.classes)
-    loss = losses.make(recipe.loss, recipe.loss_options, classes=classes, dim=recipe.dim)
+def make_loss(recipe: Recipe, splits: Splits, own: nn.Module | None = None) -> nn.Module:
+    """The recipe's loss for the training classes (or one's own), behind a memory if so asked."""
+    if own is None:
+        classes = len(splits.train.classes)
+        own = losses.make(recipe.loss, recipe.loss_options, classes=classes, dim=recipe.dim)
+    return memorised(recipe, own)
+
+
+def memorised(recipe: Recipe, loss: nn.Module) -> nn.Module:
+    """The loss, behind a memory of past batches where the recipe has one."""
     return losses.Memory(loss, recipe.memory) if recipe.memory else loss
+
+
+def trunk_of(recipe: Recipe, backbone: Any, named: bool = True) -> nn.Module:
+    """All of a backbone but its last layer: what can rest, or learn at a rate of its own.
+
+    A backbone of one piece has none, and then the recipe must not ask for either; nor for a start
+    of the last layer where the backbone is an object of one's own (`named` is False).
+    """
+    whole = isinstance(getattr(backbone, "trunk", None), nn.Module) and hasattr(backbone, "head")
+    wrong = [] if named else ["start", "head_start", "head_power", "head_dropout"]
+    wrong += [] if whole else ["freeze", "head_first", "backbone_lr"]
+    for field in wrong:
+        if getattr(recipe, field) != DEFAULTS[field]:
+            wanted = (
+                "with a `trunk` and a `head`" if field in wrong[-3:] and not whole else "by name"
+            )
+            raise ValueError(f"{field} wants a backbone {wanted}, got {type(backbone).__name__}")
+    return backbone.trunk if whole else nn.Module()
 
 
 def make_optimizer(recipe: Recipe, backbone: nn.Module, loss: Any) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Many runs: only what is missing, several at a time, each in its order, whatever is killed."""
+"""Run the recipes that have no row yet, in parallel, restarting after a killed worker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -21,14 +21,21 @@ import torch
 from nearkin import registry
 from nearkin.data.sets.catalogue import there
 from nearkin.models.folder import own_model
-from nearkin.runs.engine import Place, one_line, refuse_left_out, run
+from nearkin.runs.asked import find
+from nearkin.runs.build import refuse_unfit, refuse_unknown
+from nearkin.runs.engine import carry_out as run
+from nearkin.runs.engine import served, tell
 from nearkin.runs.log import Silent
-from nearkin.runs.machine import cores, keep_freed_memory, machine, versions
+from nearkin.runs.machine import cores, keep_freed_memory, machine, usable, versions
+from nearkin.runs.manners import as_found
+from nearkin.runs.outcome import one_line
+from nearkin.runs.place import Place
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Measurement, Row
 from nearkin.runs.store import Store
 
 Name = TypeVar("Name")
+Done = TypeVar("Done")
 
 Measurements = dict[str, Callable[[Place], dict[str, Any]]]
 """Hash -> function that measures it: its values, among them `data` and, if not this CPU, `machine`,
@@ -70,42 +77,74 @@ def complete(
 ) -> dict[Any, Row] | list[Row]:
     """The rows of all recipes, in their order; only those that are not stored are run.
 
-    Of a mapping the rows have the names that the recipes had there.
+    Of a mapping the rows have the names that the recipes had there; otherwise recipes that come to
+    the same run have one row. Names, options and data sets are checked before the first run starts.
     With several jobs each has its share of the cores. A worker that is killed costs at most the
     work since its last checkpoint: its run is tried again, twice at most without any progress.
     """
     if isinstance(recipes, Mapping):
         options: dict[str, Any] = {"study": study, "jobs": jobs, "place": place, "bar": bar}
-        rows = {row.hash: row for row in complete(recipes.values(), out, **options)}
-        return {name: rows[recipe.hash] for name, recipe in recipes.items()}
-    recipes, store, bar = list({r.hash: r for r in recipes}.values()), Store(out), bar or Silent()
-    shared = share(place, jobs)
-    stored = {row.hash: row for row in store.rows()}
+        rows = complete(recipes.values(), out, **options)
+        runs = dict(zip(dict.fromkeys(map(same_run, recipes.values())), rows, strict=True))
+        return {name: runs[same_run(recipe)] for name, recipe in recipes.items()}
+    store, bar, shared = Store(out), bar or Silent(), share(place, jobs)
+    wanted: dict[tuple, Recipe] = {}
     for recipe in recipes:
-        if recipe.hash in stored:
-            refuse_left_out(stored[recipe.hash], place)
-    missing = [r for r in recipes if r.hash not in stored]
-    for recipe in missing if jobs > 1 else ():
-        options = {**recipe.backbone_options, **recipe.loss_options}
-        registry.refuse_objects([*vars(recipe).values(), *options, *options.values()])
-    for name in dict.fromkeys(recipe.data for recipe in missing):
-        there(name, place.root)
-    starts = {r.start for r in missing if r.start in stored}
-    starts = {hash for hash in starts if stored[hash].status == "done"}
-    starts -= {hash for hash in starts if own_model(store.run_folder(hash))}
-    bar.expect(len(missing) + len(starts))
-    for recipe in recipes:
-        if recipe.hash in starts:  # of a row that came without its files, as published ones do
-            run(recipe, out, place=place, study=study, bar=bar, anew=True)
+        wanted.setdefault(same_run(recipe), recipe)
+    recipes = list(wanted.values())
+    found = {recipe: find(recipe, store, place) for recipe in recipes}
+    tell(list(found.values()), bar)
+    rows = from_the_same_start({r: one.row for r, one in found.items() if one.row}, recipes)
+    missing = [recipe for recipe in recipes if recipe not in rows]
+    refuse_before_the_first_run(missing, jobs, place)
+    for row in rows.values():
+        served(row, store)
+    starts = {recipe.start for recipe in missing}
+    fileless = {
+        recipe: row
+        for recipe, row in rows.items()  # that came without their files, as published ones do
+        if row.status == "done" and row.hash in starts
+        if not own_model(store.folder_of(row))
+    }
+    bar.expect(len(missing) + len(fileless))
+    for recipe, row in fileless.items():
+        run(recipe, store, place, study, bar, again=row)
     for wave in waves(missing):
         if jobs == 1:
-            for recipe in wave:
-                run(recipe, out, place=place, study=study, bar=bar)
+            rows |= {r: run(r, store, place, study, bar).row for r in wave}
         else:
-            work = {r.hash: partial(run, r, out, place=shared, study=study) for r in wave}
-            in_processes(work, store, jobs, lambda done: bar.finish(one_line(done.row)))
-    rows = {row.hash: row for row in store.rows()}
-    return [rows[r.hash] for r in recipes]
+            work = {r: partial(run, r, store, shared, study) for r in wave}
+            done = in_processes(work, jobs, lambda one: bar.finish(one_line(one.row)))
+            rows |= {recipe: one.row for recipe, one in done.items()}
+    return [rows[recipe] for recipe in recipes]
+
+
+def from_the_same_start(rows: dict[Recipe, Row], recipes: Sequence[Recipe]) -> dict[Recipe, Row]:
+    """The rows, less those that started from a run that is to be done anew first."""
+    anew = {recipe.hash for recipe in recipes if recipe not in rows}
+    kept = {r: row for r, row in rows.items() if r.start not in anew or "start" not in row.made_of}
+    return kept if len(kept) == len(rows) else from_the_same_start(kept, recipes)
+
+
+def same_run(recipe: Recipe) -> tuple:
+    """What recipes have in common that come to one run: their hash, and the places of their files,
+    which are no part of it."""
+    return recipe.hash, recipe.data, recipe.start, recipe.backbone_options.get("weights")
+
+
+def refuse_before_the_first_run(recipes: Sequence[Recipe], jobs: int, place: Place) -> None:
+    """Refuse what would fail in the middle of a study."""
+    parts = ("loss", "loss_options", "dim", "memory", "miner", "backbone", "backbone_options")
+    alike = {tuple(getattr(recipe, part) for part in parts): recipe for recipe in recipes}
+    for recipe in alike.values():
+        refuse_unfit(recipe)
+    for recipe in recipes:
+        refuse_unknown(recipe)
+        if jobs > 1:
+            options = {**recipe.backbone_options, **recipe.loss_options}
+            registry.refuse_objects([*vars(recipe).values(), *options, *options.values()])
+    for name in dict.fromkeys(recipe.data for recipe in recipes):
+        there(name, place.root)
 
 
 def measured(
@@ -118,40 +157,45 @@ def measured(
     bar: Silent | None = None,
 ) -> list[Measurement]:
     """What a study measures without runs of recipes; what is stored is not measured again."""
-    store, bar = Store(out), bar or Silent()
-    done = store.stored()
-    shared = share(place, jobs)
+    store, bar, shared = Store(out), bar or Silent(), share(place, jobs)
+    stored = {name: measurement_of(name, store) for name in asked}
+    rows = {name: one for name, one in stored.items() if one}
     work = {
         name: partial(measure, name, make, store, study, shared)
         for name, make in asked.items()
-        if name not in done
+        if name not in rows
     }
     bar.expect(len(work))
     if jobs == 1:
-        for act in work.values():
-            bar.finish(f"{act().hash}  {study}")
+        for name, act in work.items():
+            rows[name] = act()
+            bar.finish(f"{name}  {study}")
     else:
-        in_processes(work, store, jobs, lambda row: bar.finish(f"{row.hash}  {study}"))
-    stored = store.stored()
-    return [one for name in asked if isinstance(one := stored[name], Measurement)]
+        rows |= in_processes(work, jobs, lambda one: bar.finish(f"{one.hash}  {study}"))
+    return [rows[name] for name in asked]
+
+
+def measurement_of(name: str, store: Store) -> Measurement | None:
+    """The stored measurement of this name, if there is one."""
+    return next((one for one in store.of_hash(name) if isinstance(one, Measurement)), None)
 
 
 def measure(
     name: str, make: Callable[[Place], dict[str, Any]], store: Store, study: str, place: Place
 ) -> Measurement:
-    """Measure once, and store it."""
-    if place.threads:
-        torch.set_num_threads(place.threads)
-    began, values = time.perf_counter(), make(place)
-    done = Measurement(
-        name,
-        values,
-        data=values.pop("data", None),
-        study=study,
-        cost=Cost(round(time.perf_counter() - began, 3)),
-        versions=versions(),
-        machine=values.pop("machine", None) or machine(torch.device("cpu")),
-    )
+    """Measure once, and store it; the process is left as it was found."""
+    with as_found(place.threads, usable(place.device)):
+        commit = versions()
+        began, values = time.perf_counter(), make(place)
+        done = Measurement(
+            name,
+            values,
+            data=values.pop("data", None),
+            study=study,
+            cost=Cost(round(time.perf_counter() - began, 3)),
+            versions=commit,
+            machine=values.pop("machine", None) or machine(torch.device("cpu")),
+        )
     store.append(done)
     return done
 
@@ -186,26 +230,25 @@ def begin_worker(entries: Mapping[str, registry.Registry]) -> None:
 
 
 def in_processes(
-    work: Mapping[str, Callable[[], Any]],
-    store: Store,
-    jobs: int,
-    finish: Callable[[Any], None],
-) -> None:
-    """Do what makes the row of each hash in `jobs` processes; when one is killed the others' work
-    is begun again too."""
-    missing, fruitless = list(work), 0
-    while missing:
-        told = (registry.entries(),)
-        workers = min(jobs, len(missing))
+    work: Mapping[Name, Callable[[], Done]], jobs: int, finish: Callable[[Done], None]
+) -> dict[Name, Done]:
+    """The results of all work, done in `jobs` processes; when one is killed, what the others have
+    not finished is begun again too."""
+    done: dict[Name, Done] = {}
+    fruitless = 0
+    while missing := [name for name in work if name not in done]:
+        before = len(done)
+        told, workers = (registry.entries(),), min(jobs, len(missing))
         with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, told) as pool:
             try:
                 # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
                 heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 try:
-                    futures = [pool.submit(work[hash]) for hash in missing]
+                    futures = {pool.submit(work[name]): name for name in missing}
                 finally:
                     signal.pthread_sigmask(signal.SIG_SETMASK, heard)
                 for future in as_completed(futures):
+                    done[futures[future]] = future.result()
                     finish(future.result())
             except BrokenProcessPool:
                 pass  # a worker was killed: what is stored is stored, the rest goes on below
@@ -214,9 +257,8 @@ def in_processes(
                     worker.terminate()  # what it did since its last checkpoint is done again
                 pool.shutdown(cancel_futures=True)
                 raise
-        done = store.stored()
-        still = [hash for hash in missing if hash not in done]
-        fruitless = fruitless + 1 if len(still) == len(missing) else 0
+        fruitless = 0 if len(done) > before else fruitless + 1
         if fruitless == 3:
-            raise OSError(f"workers were killed three times over; not done: {still[0]}, ...")
-        missing = still
+            name = getattr(missing[0], "hash", missing[0])
+            raise OSError(f"workers were killed three times over; not done: {name}, ...")
+    return done

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from nearkin.data.sets.catalogue import spelled
+from nearkin.data.sets.catalogue import ENDINGS
 from nearkin.names import Plain, parameters_of, resolve, without_defaults
-from nearkin.registry import FORMS
+from nearkin.registry import DATASETS, FORMS
 
 if TYPE_CHECKING:
     from nearkin.runs.recipe import Recipe
@@ -43,6 +43,22 @@ def hash_of(recipe: Recipe) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def key_of(hash: str, data: str, made_of: Mapping[str, str] | None = None) -> str:
+    """The hash of a recipe, and 8 hex digits of the fingerprints of what a run was made of.
+
+    It names one run, and may name its folder. Without any fingerprint it is the hash alone.
+
+    >>> key_of("0123456789ab", "", {}), key_of("0123456789ab", "6ed975578302efd6")
+    ('0123456789ab', '0123456789ab-592dd426')
+    """
+    told = {"data": data, **(made_of or {})}
+    told = {name: fingerprint for name, fingerprint in told.items() if fingerprint}
+    if not told:
+        return hash
+    text = json.dumps(told, sort_keys=True)
+    return f"{hash}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
 def canonical(recipe: Recipe) -> dict[str, Any]:
     """The fields that differ from the defaults, each written in the one way that counts.
 
@@ -51,8 +67,8 @@ def canonical(recipe: Recipe) -> dict[str, Any]:
     weights are "file": rows hold fingerprints of what they were made of, which tell them apart.
 
     >>> from nearkin.runs.recipe import Recipe
-    >>> canonical(Recipe(data="features:/home/me/x.npz", loss_options={"margin": 1}))
-    {'data': 'features:x.npz', 'loss_options': {'margin': 1.0}}
+    >>> canonical(Recipe(data="features:/home/me/x.npz", loss_options={"form": "right"}))
+    {'data': 'features:x.npz'}
     """
     changes = recipe.changes()
     if "data" in changes:
@@ -80,13 +96,17 @@ def canonical(recipe: Recipe) -> dict[str, Any]:
 
 
 def named(data: str) -> str:
-    """A data set without the folder in which it lies.
+    """A data set without the folder in which it lies; a path alone with its kind.
 
     >>> named("features:/a/x.npz"), named("folder:b/birds/"), named("cub")
     ('features:x.npz', 'folder:birds', 'cub')
+    >>> named("a/x.npz"), named("birds")
+    ('features:x.npz', 'folder:birds')
     """
-    kind, colon, path = spelled(data).partition(":")
-    if not colon:
+    kind, colon, path = data.partition(":")
+    if kind not in DATASETS:
+        kind, path = ENDINGS.get(PurePath(data).suffix.lower(), "folder"), data
+    elif not colon:
         return data
     name = PurePath(path).name
     if name in ("", ".", ".."):

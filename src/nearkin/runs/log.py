@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,8 +53,12 @@ class StepLog:
         self.board.flush()
 
     def close(self) -> None:
-        self.file.close()
-        self.board.close()
+        try:
+            self.flush()
+            os.fsync(self.file.fileno())
+        finally:
+            self.file.close()
+            self.board.close()
 
 
 def bytes_until(path: Path, step: int) -> int:
@@ -81,6 +86,7 @@ class Silent:
     def start(self, title: str, total: int, done: int) -> None: ...
     def advance(self, step: int, loss: float | None, images_per_second: float) -> None: ...
     def finish(self, line: str) -> None: ...
+    def say(self, line: str) -> None: ...
 
 
 class Bar(Silent):
@@ -116,6 +122,10 @@ class Bar(Silent):
         if self.all is not None:
             self.progress.update(self.all, completed=self.done)
         self.progress.console.print(line, highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """A line beside those of runs."""
+        self.progress.console.print(f"nearkin: {line}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

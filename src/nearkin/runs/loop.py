@@ -7,44 +7,39 @@ numbers, and holds no generator's state.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from nearkin import models
 from nearkin.data import Split, Splits, structure, transforms
+from nearkin.data.fingerprint import fingerprint
 from nearkin.data.samplers import OneImage
 from nearkin.data.splits import in_classes_of, places_in
 from nearkin.data.transforms import Pictures
-from nearkin.files import write_whole
 from nearkin.losses import cached_backward
 from nearkin.losses.protocol import active_share
 from nearkin.measure import kin_counts
 from nearkin.measure.metrics import NO_KIN
 from nearkin.models.heads import folded, halves
-from nearkin.names import look_up, unknown
-from nearkin.registry import AUGMENTS, METRICS, PRECISIONS, SAMPLERS, SOURCES
+from nearkin.names import look_up
+from nearkin.registry import PRECISIONS, SAMPLERS
 from nearkin.runs import build
+from nearkin.runs.checkpoint import restore as restore
+from nearkin.runs.checkpoint import save as save
 from nearkin.runs.head_start import begin, refuse_unfit
 from nearkin.runs.holds import Hold
 from nearkin.runs.machine import usable
+from nearkin.runs.manners import seeded
 from nearkin.runs.recipe import Recipe
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of bf16 at each run
 LARGEST = 2**30  # bytes of stored features that are made once for all steps
-KEPT = {"recipe", "data", "step", "epochs", "seconds", "loss_sum", "backbone", "loss", "optimizer"}
-KEPT |= {"average"}
-"""What a checkpoint holds."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,20 @@ class Step:
 
 
 class Run:
-    """A recipe being carried out: its parts, and where it stands."""
+    """A recipe being carried out: its parts, and where it stands.
+
+    Args:
+        splits: the whole data set, of which the recipe says what trains.
+        start: the file that the recipe's `start` stands for; None: itself; "": none.
+        backbone: an object in place of the one that the recipe names; it is trained itself. One
+            with a `trunk` and a `head` can be frozen, and have two learning rates; its `mean` and
+            `std` are taken out of the pixels, by default 0 and 1.
+        loss: an object in place of the one that the recipe names; it is trained itself.
+        fingerprint: of the data set, where it is known; "": made when it is needed.
+
+    Raises:
+        ValueError: a name or an option of the recipe is wrong, or the run could never learn.
+    """
 
     def __init__(
         self,
@@ -66,51 +74,71 @@ class Run:
         splits: Splits,
         device: str = "auto",
         start: str | None = None,
+        *,
+        backbone: nn.Module | None = None,
+        loss: nn.Module | None = None,
+        fingerprint: str = "",
     ):
-        """start: the checkpoint that the recipe's `start` stands for; None: itself; "": none."""
+        build.refuse_unknown(recipe)
         refuse_unfit(recipe)
-        self.recipe = recipe
+        self.recipe, self.whole, self.fingerprint = recipe, splits, fingerprint
         self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")
-        look_up(recipe.augment, AUGMENTS, "augment")
-        precision = look_up(recipe.precision, PRECISIONS, "precision")
-        if recipe.metric not in ("", *METRICS):
-            raise unknown(recipe.metric, METRICS, "metric")
         self.splits, self.validation = build.choose_data(recipe, splits)
         for examined in filter(None, (self.splits, self.validation)):
             refuse_no_kin(examined)
+        precision = PRECISIONS[recipe.precision]
         self.fabric = Fabric(accelerator=usable(device), devices=1, precision=precision)
         self.device = self.fabric.device
-        torch.manual_seed(recipe.seed)
         from_here = recipe if start is None else replace(recipe, start=start)
-        backbone: Any = build.make_backbone(from_here, self.splits)
-        self.mean, self.std = backbone.mean, backbone.std
-        begin(recipe, backbone, self.splits.train.labels, self.read, lambda: self.data)
-        backbone = backbone.to(memory_format=torch.channels_last)  # convolutions: 1.5 x as fast
-        self.loss: Any = build.make_loss(recipe, self.splits).to(self.device)
-        self.miner = build.make_miner(recipe)
-        optimizer = build.make_optimizer(recipe, backbone, self.loss)
-        self.backbone, self.optimizer = self.fabric.setup(backbone, optimizer)
-        self.trunk = list(backbone.trunk.parameters())
-        self.hold = Hold(recipe, backbone, self.optimizer)
-        self.still, self.rest = halves(backbone)
         self.pixels: dict[int, Tensor] = {}  # of photographs that are on the device, by address
+        with seeded(recipe.seed):
+            own: Any = backbone
+            if own is None:
+                own = build.make_backbone(from_here, self.splits)
+            self.mean, self.std = getattr(own, "mean", (0.0,)), getattr(own, "std", (1.0,))
+            if backbone is None:
+                labels = self.splits.train.labels
+                begin(recipe, own, labels, self.read, lambda: self.data_fingerprint)
+            self.loss: Any = build.make_loss(recipe, self.splits, loss)
+        self.trunk = build.trunk_of(recipe, own, named=backbone is None)
+        self.learning = [p for p in self.trunk.parameters() if p.requires_grad]
+        self.folds = backbone is None
+        if hasattr(own, "made"):  # an own class may call `view`
+            own = own.to(memory_format=torch.channels_last)  # convolutions: 1.5 x as fast
+        self.loss = self.loss.to(self.device)
+        self.miner = build.make_miner(recipe)
+        optimizer = build.make_optimizer(recipe, own, self.loss)
+        self.backbone, self.optimizer = self.fabric.setup(own, optimizer)
+        self.hold = Hold(recipe, own, self.optimizer)
+        self.still, self.rest = halves(own) if self.folds else (nn.Sequential(), own)
         self.inputs = self.on_device(self.splits.train.inputs)
         self.labels = self.splits.train.labels.to(self.device)
         self.pattern = structure(recipe.sampler, recipe.batch)
         self.pattern = self.pattern and tuple(p.to(self.device) for p in self.pattern)
         self.step = 0
         self.epochs: list[dict] = []  # what each finished epoch came to
+        self.threads_before: list[int] = []  # numbers of threads at work before the last `restore`
         self.seconds = self.other_seconds = 0.0  # of training; of evaluation and saving
         self.loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         self.batches = self.batches_of(0)
         self.epoch_of_batches, self.first_batch = 0, self.batches[0]
         self.total = recipe.steps or recipe.epochs * len(self.batches)
+        if backbone is not None:
+            self.refuse_another_dim()
         if recipe.refine:
             refiner_of(self)
-        if self.total and not any(p.requires_grad for p in backbone.parameters()):
+        if self.total and not any(p.requires_grad for p in own.parameters()):
             raise ValueError(f"backbone {recipe.backbone!r} has nothing to train: epochs must be 0")
         if self.total and not recipe.memory and not any(True for _ in self.loss.parameters()):
             refuse_nothing_to_learn(self)
+
+    def refuse_another_dim(self) -> None:
+        """The loss is built for embeddings of the recipe's size: an own backbone must make them."""
+        dim = self.embed(self.splits.train.select(torch.arange(1))).shape[1]
+        if dim != self.recipe.dim:
+            raise ValueError(
+                f"dim is {self.recipe.dim}, but the backbone embeds into {dim} dimensions"
+            )
 
     def batches_of(self, epoch: int) -> Tensor:
         """(steps, batch) indices into the training split."""
@@ -139,16 +167,12 @@ class Run:
             self.epoch * self.total
         )
 
-    @cached_property
-    def data(self) -> str:
-        """The same for the same training items, in their order, with the same classes; photographs
-        are told by their names and sizes."""
-        train = self.splits.train
-        said = hashlib.sha256(repr((train.classes, train.names)).encode())
-        x = train.inputs
-        for held in (train.labels, *((x,) if isinstance(x, Tensor) else (x.heights, x.widths))):
-            said.update(held.contiguous().numpy().data)
-        return said.hexdigest()
+    @property
+    def data_fingerprint(self) -> str:
+        """Fingerprint of the data set: rows and checkpoints hold it, so that changed data are told
+        from those that a run was made on."""
+        self.fingerprint = self.fingerprint or fingerprint(self.whole)
+        return self.fingerprint
 
     def on_device(self, inputs: Pictures) -> Pictures:
         """The inputs on the device; photographs, whose splits share their pixels, where they fit
@@ -188,7 +212,8 @@ class Run:
     @property
     def deployed(self) -> Any:
         """The backbone as it is evaluated and kept: averaged, and every head one linear layer."""
-        return folded(self.hold.of(self.backbone.module))
+        kept = self.hold.of(self.backbone.module)
+        return folded(kept) if self.folds else kept
 
     def embed(self, split: Split, batch: int = 512) -> Tensor:
         """Embeddings (N, D) float32 of a split, by the backbone alone, on the CPU."""
@@ -230,27 +255,32 @@ def train(run: Run) -> Iterator[Step]:
 
     Between two steps the run may be saved, evaluated or left.
     """
-    recipe = run.recipe
     while run.step < run.total:
-        indices = run.next_batch()
-        torch.manual_seed(noise_seed(recipe.seed, run.step))
-        generator = torch.Generator().manual_seed(noise_seed(recipe.seed, run.step))
-        set_learning(run)
-        seen = run.seen
-        inputs = run.prepare(run.inputs, indices, generator) if seen is None else seen[indices]
-        labels = run.labels[indices.to(run.device)]
-        embeddings, value = forward_backward(run, inputs, labels)
-        run.loss_sum += value.detach()
-        run.step += 1
-        watched = {}
-        if run.step % WATCH_EVERY == 0 or run.step == run.total:
-            watched = watch(run, embeddings, labels, value)
-        if recipe.clip:
-            torch.nn.utils.clip_grad_norm_(run.backbone.parameters(), recipe.clip)
-        run.optimizer.step()
-        run.hold.after_step(run.backbone.module)
-        run.optimizer.zero_grad()
-        yield Step(run.step, run.epoch, run.step * recipe.batch, watched)
+        with seeded(noise_seed(run.recipe.seed, run.step)):
+            done = one_step(run)
+        yield done
+
+
+def one_step(run: Run) -> Step:
+    """Take the next batch, and change the weights by it."""
+    recipe, indices = run.recipe, run.next_batch()
+    generator = torch.Generator().manual_seed(noise_seed(recipe.seed, run.step))
+    set_learning(run)
+    seen = run.seen
+    inputs = run.prepare(run.inputs, indices, generator) if seen is None else seen[indices]
+    labels = run.labels[indices.to(run.device)]
+    embeddings, value = forward_backward(run, inputs, labels)
+    run.loss_sum += value.detach()
+    run.step += 1
+    watched = {}
+    if run.step % WATCH_EVERY == 0 or run.step == run.total:
+        watched = watch(run, embeddings, labels, value)
+    if recipe.clip:
+        torch.nn.utils.clip_grad_norm_(run.backbone.parameters(), recipe.clip)
+    run.optimizer.step()
+    run.hold.after_step(run.backbone.module)
+    run.optimizer.zero_grad()
+    return Step(run.step, run.epoch, run.step * recipe.batch, watched)
 
 
 def forward_backward(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,7 +302,6 @@ def forward_backward(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, 
 
 def refiner_of(run: Run) -> Any:
     """The graph layers by which test images are refined, or an error that says what is missing."""
-    look_up(run.recipe.refine, SOURCES, "refine")
     refiner = getattr(run.loss, "refiner", None)
     if refiner is None:
         raise ValueError(f"refine={run.recipe.refine!r} wants a loss with graph layers")
@@ -280,8 +309,12 @@ def refiner_of(run: Run) -> Any:
 
 
 def refuse_nothing_to_learn(run: Run) -> None:
-    """A loss without proxies or classifiers wants kin and others in a batch, and of a sampler of
-    pairs or triplets those that it looks at."""
+    """Refuse a run that could never have a gradient.
+
+    No batch holds two images of a class, or none holds two classes; or none of the pairs or
+    triplets that the sampler hands over is one that the loss uses: then 32 random draws of
+    embeddings all give a loss of 0, which a loss that can learn has with a probability near 0.
+    """
     recipe, labels = run.recipe, run.splits.train.labels[run.batches]  # (steps, B)
     ordered = labels.sort(1).values
     alike = ordered[:, 1:] == ordered[:, :-1]
@@ -301,14 +334,15 @@ def refuse_nothing_to_learn(run: Run) -> None:
         nothing = all(run.loss(x, first, run.pattern) == 0 for x in anywhere)
         run.loss.train()
         if nothing:
+            wanted = {"pairs": "triplets", "triplets": "pairs"}.get(recipe.sampler, "others")
             raise ValueError(
-                f"{recipe.loss} learns nothing from sampler={recipe.sampler}: it finds none of "
-                "what it looks at among them; take sampler=classes"
+                f"{recipe.loss} needs {wanted}, but sampler={recipe.sampler} gives "
+                f"{recipe.sampler} only: use sampler=classes"
             )
 
 
 def refuse_no_kin(splits: Splits) -> None:
-    """Of what is tested, someone must have kin to be found: in the gallery or, where classes are
+    """Refuse a test set in which no query has kin to be found: in the gallery or, where classes are
     shared, among the training images."""
     query, gallery = splits.query, splits.gallery
     kin = kin_counts(query.labels, in_classes_of(query, gallery), places_in(query, gallery))
@@ -329,10 +363,9 @@ def set_learning(run: Run) -> None:
         group["lr"] = group["rate"] * factor
     resting = recipe.freeze or run.step * recipe.epochs < recipe.head_first * run.total
     run.backbone.train()
-    for parameter in run.trunk:
+    run.trunk.train(not resting)  # batch norm rests too
+    for parameter in run.learning:
         parameter.requires_grad_(not resting)
-    if recipe.freeze:
-        run.backbone.module.trunk.eval()
 
 
 def watch(run: Run, embeddings: Tensor, labels: Tensor, value: Tensor) -> dict[str, float]:
@@ -347,42 +380,3 @@ def watch(run: Run, embeddings: Tensor, labels: Tensor, value: Tensor) -> dict[s
     with torch.no_grad():
         active = active_share(run.loss, embeddings, labels)
     return watched if active is None else watched | {"active": active}
-
-
-def save(run: Run, path: Path) -> None:
-    """Write where the run stands, whole or not at all: tensors and plain data only."""
-    state = {
-        "recipe": run.recipe.plain(),
-        "data": run.data,
-        "step": run.step,
-        "epochs": run.epochs,
-        "seconds": [run.seconds, run.other_seconds],
-        "loss_sum": run.loss_sum,
-        "backbone": run.backbone.module.state_dict(),
-        "loss": run.loss.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "average": run.hold.state_dict(),
-    }
-    write_whole(path, lambda file: torch.save(state, file))
-
-
-def restore(run: Run, path: Path) -> None:
-    """Put the run where `save` left it; a checkpoint of another recipe is refused."""
-    state = models.read(path)
-    if state.keys() != KEPT or not isinstance(state["recipe"], dict):
-        raise ValueError(f"{path} is not the checkpoint of a run")
-    recipe = run.recipe.plain()
-    if state["recipe"] != recipe:
-        changed = [k for k, v in recipe.items() if state["recipe"].get(k) != v]
-        raise ValueError(
-            f"{path} is a checkpoint of another recipe: it differs in {', '.join(changed)}"
-        )
-    if state["data"] != run.data:
-        raise ValueError(f"{path} was made on other data: delete it to begin anew")
-    run.step, run.epochs = state["step"], state["epochs"]
-    run.loss_sum = state["loss_sum"].to(run.device)
-    run.seconds, run.other_seconds = state["seconds"]
-    run.backbone.module.load_state_dict(state["backbone"])
-    run.loss.load_state_dict(state["loss"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.hold.load_state_dict(state["average"])

@@ -31,9 +31,11 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found | ({"revision": REVISION} if REVISION else {})
+    commit = revision()
+    return found | ({"revision": commit} if commit else {})
 
 
+@lru_cache
 def revision() -> str:
     """The commit of this checkout, with "-dirty" where files differ; "" of an installed copy."""
     root = Path(__file__).resolve().parents[3]
@@ -47,14 +49,12 @@ def revision() -> str:
         return ""
 
 
-REVISION = revision()  # asked at once: the code is what it is now, whatever is committed later
-
-
 def machine(device: torch.device) -> Machine:
     """Processor, cores in use, graphics card and system."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     system = f"{platform.system()} {platform.machine()}"
-    return Machine(processor(), torch.get_num_threads(), gpu, system)
+    threads = torch.get_num_threads()
+    return Machine(processor(), threads, gpu, system, (threads,))
 
 
 @lru_cache

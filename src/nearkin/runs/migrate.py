@@ -20,7 +20,7 @@ def migrated(row: Any, renamed: Mapping[str, str] | None = None) -> Any:
     Args:
         renamed: hash of before -> hash of today, of the rows that others may have started from.
     """
-    if not isinstance(row, dict):
+    if not isinstance(row, dict) or row.get("schema", 1) != 1:
         return row
     recipe, hash = row.get("recipe"), row.get("hash")
     if not isinstance(recipe, dict) or not isinstance(hash, str) or not RUN.fullmatch(hash):

@@ -62,7 +62,7 @@ def model_of(run: Run) -> Model:
     net = net.to("cpu", memory_format=torch.contiguous_format)
     metric = nearness(run)
     steps = preprocessing_of(
-        run.splits.train.inputs, run.recipe.size, net.mean, net.std, run.splits.inverted
+        run.splits.train.inputs, run.recipe.size, run.mean, run.std, run.splits.inverted
     )
     limit = None
     if metric != "cosine":

@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from nearkin.data.sets.listings import LEFT_OUT
 from nearkin.data.terms import may_show
 from nearkin.names import unknown
+from nearkin.runs.identity import key_of
 from nearkin.runs.recipe import DEFAULTS, Recipe
 
 SCHEMA = 2
@@ -86,6 +87,8 @@ class Data:
     """whether the data set's terms let its pictures be shown"""
     shared_classes: bool = False
     """whether test images are of the training classes"""
+    size: int = 0
+    """side in pixels of the pictures that come to the network; 0 of vectors, and where unknown"""
     train_images: int = 0
     train_classes: int = 0
     query_images: int = 0
@@ -102,6 +105,9 @@ class Machine:
     """threads of the run's process"""
     gpu: str | None = None
     system: str = ""
+    threads: tuple[int, ...] | None = None
+    """numbers of threads under which it went on, in their order: more than one where it was resumed
+    under another, and then its last bits are not those of a run that was never stopped"""
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,9 @@ class Row:
     """the study that asked for it first; "" of a single run"""
     own_object: str = ""
     """which parts were handed in as objects that no recipe can name; "" where none was"""
+    made_of: Mapping[str, str] = field(default_factory=dict)
+    """fingerprints of what else it was made of, that the recipe does not hold: the start, a file of
+    weights, own objects"""
     metric: str = "cosine"
     """what near means: "cosine", "inner" or "euclidean" """
     epochs: tuple[Epoch, ...] = ()
@@ -146,6 +155,11 @@ class Row:
     """of metrics whose computation has changed; 1 where it does not say"""
     machine: Machine = Machine()
     files: Files = Files()
+
+    @property
+    def key(self) -> str:
+        """What no other row has: the recipe's hash, and with it what the run was made of."""
+        return key_of(self.hash, self.data.fingerprint, self.made_of)
 
     def __getitem__(self, part: str) -> Any:
         return to_json(self)[part]
@@ -170,6 +184,11 @@ class Measurement:
     versions: Mapping[str, str] = field(default_factory=dict)
     machine: Machine = Machine()
 
+    @property
+    def key(self) -> str:
+        """What no other measurement has: its hash, and with it the data."""
+        return key_of(self.hash, self.data.fingerprint if self.data else "")
+
 
 Stored = Row | Measurement
 
@@ -179,7 +198,7 @@ def to_json(stored: Stored) -> dict[str, Any]:
     return {"schema": SCHEMA, **plain(stored)}
 
 
-ABSENT = {"test", "validation", "monitor", "embeddings", "attention"}
+ABSENT = {"test", "validation", "monitor", "embeddings", "attention", "threads"}
 """Fields that the JSON form leaves out where they are None, as most are."""
 
 

@@ -108,7 +108,14 @@ def ask(
         trials=tuple(dict.fromkeys(row.hash for row in trials.values())),
     )
     note.write(out)
-    return Outcome(asked.answer, note, complete(runs, out, **way), list(trials.values()))
+    rows = complete(runs, out, **way)
+    note = replace(
+        note,
+        cases={case: row.key for case, row in rows.items()},
+        trials=tuple(dict.fromkeys(row.key for row in trials.values())),
+    )
+    note.write(out)
+    return Outcome(asked.answer, note, rows, list(trials.values()))
 
 
 def merged(asked: Study, name: str, options: Mapping[str, Plain], demo: bool) -> dict[str, Plain]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from nearkin.files import read_json, write_whole
 from nearkin.studies.study import Case
 
 Found = TypeVar("Found")
+RUN_KEY = re.compile(r"[0-9a-f]{12}-[0-9a-f]{8}")
+"""The key of a run that knows its data: the hash of its recipe, and that of the data."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,9 @@ class Note:
     data: str = ""
     """the data set as it was asked for; "" is the study's own"""
     cases: Mapping[Case, str] = field(default_factory=dict)
-    """case -> hash of its run; several cases may share one"""
+    """case -> key of its run, before it is done its hash; several cases may share one"""
     trials: tuple[str, ...] = ()
-    """hashes of the runs that chose settings"""
+    """keys of the runs that chose settings"""
 
     def write(self, out: Path) -> None:
         """Write it down in the folder of the rows."""
@@ -40,7 +43,13 @@ class Note:
 
     def found(self, stored: Mapping[str, Found]) -> dict[Case, Found]:
         """The rows of its cases among these, in the cases' order."""
-        return {case: stored[run] for case, run in self.cases.items() if run in stored}
+        known = {**newest(stored), **stored}
+        return {case: known[run] for case, run in self.cases.items() if run in known}
+
+
+def newest(stored: Mapping[str, Found]) -> dict[str, Found]:
+    """Hash -> the newest of the rows with that hash, which were made on several data."""
+    return {key.partition("-")[0]: row for key, row in stored.items() if RUN_KEY.fullmatch(key)}
 
 
 def notes(out: Path) -> list[Note]:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from nearkin.data.fingerprint import state_of
-from nearkin.data.request import Request, default_root
+from nearkin.data.request import Absent, Request, default_root
 from nearkin.data.splits import Splits
 from nearkin.names import look_up, unknown
 from nearkin.registry import DATASETS
@@ -107,7 +107,7 @@ def there(name: str, root: str | Path | None) -> None:
     kind, place = named(name, root)
     if kind in PATHS and not place.exists():
         file = "file" if kind in ENDINGS.values() else "folder"
-        raise ValueError(f"{name}: no such {file}")
+        raise Absent(f"{name}: no such {file}")
 
 
 FILES = {

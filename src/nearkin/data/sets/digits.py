@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.data.request import Request
+from nearkin.data.request import Absent, Request
 from nearkin.data.splits import Split, Splits
 from nearkin.extras import optional
 
@@ -76,7 +76,7 @@ def idx_splits(name: str, folder: str, classes: tuple[str, ...], request: Reques
     ]
     if any(path is None for pair in files for path in pair):
         if not request.download:
-            raise ValueError(
+            raise Absent(
                 f"{name}: no {folder}/raw with its four idx files in {request.root}; "
                 f"give the folder with --root or NEARKIN_DATA, or fetch them with --download"
             )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nearkin.data.arrays import names_in, read_arrays
-from nearkin.data.request import Request
+from nearkin.data.request import Absent, Request
 from nearkin.data.splits import Split, Splits, chosen_classes, halves
 from nearkin.labels import decoded, plain_labels
 from nearkin.labels import numbered as numbered_labels
@@ -90,7 +90,7 @@ def numbered(split: Split, present: Tensor) -> Split:
 def read_features(path: Path) -> Split:
     """x (N, D) numbers and y (N,) integers or text, names (N,) optional, of an npz file."""
     if path.is_dir() or not path.exists():
-        raise ValueError(f"features:{path}: no such file; `nearkin embed` writes one")
+        raise Absent(f"features:{path}: no such file; `nearkin embed` writes one")
     arrays = read_arrays(path, ("x", "y", "names"))
     if "x" not in arrays or "y" not in arrays:
         raise ValueError(f"features:{path}: wanted arrays x and y, got {names_in(path)}")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from nearkin.data.pictures import HEIC
-from nearkin.data.request import Request
+from nearkin.data.request import Absent, Request
 from nearkin.data.sets.listings import Listing, assembled, in_halves
 from nearkin.data.sets.tree import Tree, classes_of, doubt, hidden, walk
 from nearkin.data.splits import Splits
@@ -43,7 +43,7 @@ def folder(request: Request, reading: str = "") -> Splits:
     root = request.root
     name = f"{reading or 'folder'}:{root}"
     if not root.is_dir():
-        raise ValueError(f"{name}: no such folder")
+        raise Absent(f"{name}: no such folder")
     tree = walk(root)
     if not tree.pictures:
         raise ValueError(f"{name}: no class folders with pictures in {root}{unread(tree)}")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from nearkin.data.request import Request
+from nearkin.data.request import Absent, Request
 from nearkin.data.sets.folders import PART_OF
 from nearkin.data.sets.listings import Listing, assembled, in_halves
 from nearkin.data.sets.tree import class_name
@@ -57,7 +57,7 @@ def read_table(path: Path, name: str) -> list[dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ValueError(f"{name}: no such file") from None
+        raise Absent(f"{name}: no such file") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: wanted text in UTF-8 ({error})") from None
     head = text.partition("\n")[0]

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from nearkin.answers import Answer, Line, Lines, Table
 from nearkin.graphs import Refiner
-from nearkin.runs.engine import Place, described, splits_of
+from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.loop import Run, train
+from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.studies.shared import refinement
 from nearkin.studies.shared.reading import where

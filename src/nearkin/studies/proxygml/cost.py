@@ -15,10 +15,11 @@ import torch
 
 from nearkin.answers import Answer, Line, Lines, Table
 from nearkin.losses import ProxyGML
-from nearkin.runs.engine import Place, described, splits_of
+from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.evaluate import watched_batch
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import Peak, machine
+from nearkin.runs.outcome import described
 from nearkin.studies.shared.sets import CUB, proxygml
 from nearkin.studies.study import Case, Measured, Study, Task
 

@@ -13,9 +13,10 @@ from nearkin.answers import Answer, Line, Lines
 from nearkin.data import Split, Splits
 from nearkin.measure import recalls
 from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate
-from nearkin.runs.engine import Place, described, splits_of
+from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import machine
+from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.shared.sets import CUB, proxygml
 from nearkin.studies.shared.words import percent

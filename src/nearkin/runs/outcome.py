@@ -1,0 +1,133 @@
+"""The row of a finished run, and the files that it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nearkin.data import Splits
+from nearkin.measure import VERSIONS, confusion
+from nearkin.models.model import Model
+from nearkin.runs.asked import Asked
+from nearkin.runs.checkpoint import threads
+from nearkin.runs.evaluate import (
+    headline,
+    keep_attention,
+    keep_embeddings,
+    nearness,
+    refined_metrics,
+)
+from nearkin.runs.loop import Run
+from nearkin.runs.machine import machine, versions
+from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Cost, Data, Epoch, Files, Metrics, Row, pictures_left_out
+
+CONFUSED = 20  # classes at most, of a data set whose rows tell which are mistaken for which
+
+
+def conclude(
+    current: Run, asked: Asked, folder: Path, study: str, model: Model | None, memory: int | None
+) -> Row:
+    """The row of a finished run, of one that diverged without a Model; its embeddings are kept in
+    the folder, but not of a trial."""
+    recipe, splits, diverged = current.recipe, current.splits, model is None
+    last = mistaken = None
+    files = Files(f"runs/{folder.name}")
+    if model and not recipe.trial:
+        last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
+        query = splits.query
+        embeddings = current.embed(query)
+        keep_embeddings(folder / "embeddings.npz", current, embeddings, model)
+        files = replace(files, embeddings="embeddings.npz")
+        if len(query.classes) <= CONFUSED:
+            mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()
+        if keep_attention(folder / "attention.npz", current):
+            files = replace(files, attention="attention.npz")
+    metrics = Metrics(
+        last=last,
+        validated=chosen(current.epochs, headline(splits), "validation"),
+        best_on_test=chosen(current.epochs, headline(splits), "test"),
+        refined=refined_metrics(current) if recipe.refine and last else None,
+    )
+    return Row(
+        hash=recipe.hash,
+        recipe=recipe,
+        metrics=metrics,
+        data=described(splits, current.data_fingerprint, side_of(current)),
+        status="diverged" if diverged else "done",
+        study=study,
+        own_object=asked.own_object,
+        made_of=asked.made_of,
+        metric=nearness(current),
+        epochs=tuple(Epoch(**entry) for entry in current.epochs),
+        confusion=tuple(map(tuple, mistaken)) if mistaken else None,
+        cost=cost(current, memory),
+        versions=versions(),
+        metric_versions=dict(VERSIONS),
+        machine=replace(machine(current.device), threads=tuple(threads(current))),
+        files=files,
+    )
+
+
+def cost(current: Run, memory: int | None) -> Cost:
+    """The time, memory and parameters of a finished run."""
+    images = current.step * current.recipe.batch
+    return Cost(
+        seconds=round(current.seconds + current.other_seconds, 3),
+        train_seconds=round(current.seconds, 3),
+        images_per_second=round(images / current.seconds, 1) if images else None,
+        peak_memory_mb=memory,
+        parameters=sum(p.numel() for p in current.backbone.parameters()),
+        loss_parameters=sum(p.numel() for p in current.loss.parameters()),
+    )
+
+
+def described(splits: Splits, fingerprint: str = "", size: int = 0) -> Data:
+    """A data set as rows hold it."""
+    return Data(
+        name=splits.name,
+        variant=splits.variant,
+        fingerprint=fingerprint,
+        left_out=pictures_left_out(splits.variant),
+        showable=splits.showable,
+        shared_classes=splits.shared_classes,
+        size=size,
+        train_images=len(splits.train),
+        train_classes=len(splits.train.classes),
+        query_images=len(splits.query),
+        gallery_images=len(splits.gallery),
+        test_classes=len(splits.query.classes),
+    )
+
+
+def side_of(current: Run) -> int:
+    """The side in pixels of the pictures that come to the network; 0 of vectors."""
+    one = current.prepare(current.splits.query.inputs, torch.zeros(1, dtype=torch.int64))
+    return one.shape[-1] if one.ndim == 4 else 0
+
+
+def chosen(epochs: list[dict], metric: str, by: str) -> dict | None:
+    """The test metrics of the epoch that is best on `by` ("validation" or "test"); None where
+    either was not examined."""
+    seen = [e for e in epochs if by in e and "test" in e]
+    if not seen:
+        return None
+    best = max(seen, key=lambda e: e[by][metric])
+    return {"epoch": best["epoch"], **best["test"]}
+
+
+def title(recipe: Recipe) -> str:
+    return f"{recipe.loss} {recipe.data} {recipe.dim}-D seed {recipe.seed}"
+
+
+def one_line(row: Row) -> str:
+    """A finished run in one line."""
+    found = row.metrics.last
+    if row.recipe.trial and row.status == "done":
+        found = row.epochs[-1].validation
+    named = {"in_train.recall@1": "R@1 in train", "recall@1": "R@1", "knn_accuracy": "5-NN"}
+    shares = [f"{name} {100 * found[k]:.1f} %" for k, name in named.items() if found and k in found]
+    score = "diverged" if found is None else ", ".join(shares)
+    return f"{row.hash}  {title(row.recipe)}  {score}  {row.cost.seconds or 0:.0f} s"
