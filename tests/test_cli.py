@@ -507,3 +507,19 @@ def test_what_is_published_is_not_run_again(capsys, tmp_path, monkeypatch):
     main([*words, "--out", "second"])
     assert published.rows() == rows
     assert written.read_text() == page
+
+
+def test_the_home_folder_is_meant_by_a_tilde_in_every_path(tmp_path, monkeypatch, capsys):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    np.savez(home / "x.npz", x=np.random.default_rng(0).normal(size=(12, 4)), y=np.arange(12) // 4)
+    main(["evaluate", "--no-clusters", "--embeddings=~/x.npz"])
+    assert "recall@1" in capsys.readouterr().out
+    options = ["--backbone", "linear", "--dim", "2", "--epochs", "0", "--threads", "1"]
+    main(["train", "--data", "features:~/x.npz", *options, "--out", "~/runs"])
+    main(["embed", "--data", "~/x.npz", "--backbone", "identity", "--output=~/y.npz"])
+    assert {path.name for path in home.iterdir()} == {"runs", "x.npz", "y.npz"}
+    assert not list(here.iterdir())

@@ -243,6 +243,17 @@ def test_a_size_of_features_is_refused(tmp_path):
         load(write_features(tmp_path / "f.npz"), size=32)
 
 
+def test_a_file_that_was_cut_off_is_read_from_the_packed_one_beside_it(tmp_path):
+    write_mnist(tmp_path, packed=True)
+    wanted = load("mnist", tmp_path).query
+    raw = tmp_path / "MNIST" / "raw"
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\1\0\0\0\x14cut")
+    assert torch.equal(load("mnist", tmp_path).query.labels, wanted.labels)
+    (raw / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte: truncated"):
+        load("mnist", tmp_path)
+
+
 def test_labels_of_features_are_one_class_in_every_kind(tmp_path):
     for y, kinds in (
         (np.arange(8.0) // 2, ("0", "1", "2", "3")),
@@ -308,7 +319,7 @@ def test_arrays_of_strangers_are_read_whole_or_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(ValueError, match="but a folder, pipe or device"):
+    with pytest.raises(ValueError, match="got a folder, pipe or device"):
         read_arrays(path)
     with pytest.raises(ValueError, match="cannot be read"):
         read_arrays(tmp_path / "absent.npz")

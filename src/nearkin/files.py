@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,9 +53,36 @@ def remove(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def expanded(path: Path | str) -> Path:
+    """The path as it is typed, with ~ as the home folder; as it is where nobody knows that folder.
+
+    >>> expanded("~nobody-of-this-name/x").as_posix()
+    '~nobody-of-this-name/x'
+    """
+    return Path(os.path.expanduser(path))
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file opened for reading; a folder, pipe or device is refused, and not waited for.
+
+    Raises:
+        OSError: the file is missing, cannot be read, or is no regular one.
+    """
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise IrregularFile(errno.EINVAL, "wanted a file, got a folder, pipe or device", str(path))
+    return open(number, "rb")
+
+
+class IrregularFile(OSError):
+    """What is no regular file, where one was wanted."""
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file of a stranger's holds; a byte-order mark before it is no part of it."""
-    return parse_json(path.read_bytes(), str(path))
+    with open_regular(path) as file:
+        return parse_json(file.read(), str(path))
 
 
 def parse_json(text: bytes | str, name: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from nearkin.files import read_json
+from nearkin.files import expanded, read_json
 from nearkin.names import Plain, look_up, nearest, resolve, unknown
 from nearkin.runs.recipe import Recipe
 
@@ -37,7 +37,7 @@ def parse(words: Sequence[str], commands: Commands) -> Callable[[], None]:
     if recipe:
         if "recipe" not in inspect.signature(command).parameters:
             raise ValueError(f"--recipe goes with `nearkin train`, not with {name!r}")
-        asked = partial(command, recipe=read_recipe(Path(recipe)))  # the defaults of the flags
+        asked = partial(command, recipe=read_recipe(expanded(recipe)))  # the defaults of the flags
 
     @wraps(command)
     def deferred(*args, **kwargs):
@@ -156,7 +156,7 @@ def key_values(words: Sequence[str]) -> dict[str, Plain]:
 
 
 def rules() -> ConstructorRegistry:
-    """tyro's rules, and that a mapping is typed as key=value key=value ..."""
+    """tyro's rules; a mapping is typed as key=value key=value ..., and ~ is the home folder."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -169,6 +169,18 @@ def rules() -> ConstructorRegistry:
             instance_from_str=key_values,
             is_instance=lambda x: isinstance(x, Mapping),
             str_from_instance=lambda x: [f"{k}={v}" for k, v in x.items()],
+        )
+
+    @registry.primitive_rule
+    def path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if info.type is not Path:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda words: expanded(words[0]),
+            is_instance=lambda x: isinstance(x, Path),
+            str_from_instance=lambda x: [str(x)],
         )
 
     return registry

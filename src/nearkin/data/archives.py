@@ -2,61 +2,116 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from nearkin.files import expanded, open_regular
+
+RATIO = 200
+"""Times its own size that an archive may unpack to, beyond SMALL; pictures take once, lists 20."""
+SMALL = 50_000_000
+MOST = 5_000_000  # members
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar archive into the folder, which is made if it is not there.
 
-    Refused, before anything is written: a member that points outside the folder, one that is
-    neither file nor folder, one that is encrypted, and one whose top folder is already there.
+    Raises:
+        ValueError: nothing was written, as a member points outside the folder, is neither file nor
+            folder, is encrypted or has no name; as its top folder is already there; as all would
+            take more than RATIO times the archive or more than is free on the disk; or as the
+            archive is broken.
     """
-    if not (zipfile.is_zipfile(archive) or tarfile.is_tarfile(archive)):
-        raise ValueError(f"{archive}: not a zip or tar archive")
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder))
+    archive, folder = expanded(archive), expanded(folder)
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                members = opened.infolist()
-                for member in members:
-                    kind = stat.S_IFMT(member.external_attr >> 16)
-                    plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-                    refuse(archive, folder, member.filename, plain)
-                    if member.flag_bits & 1:
-                        raise ValueError(f"{archive}: refused, {member.filename!r} is encrypted")
-                opened.extractall(fresh)
-        else:
-            with tarfile.open(archive) as opened:
-                for member in opened:
-                    refuse(archive, folder, member.name, member.isfile() or member.isdir())
-                opened.extractall(fresh, filter="data")
-        for path in fresh.iterdir():
-            path.rename(folder / path.name)
+        with open_regular(archive) as file:
+            unpack_file(file, archive, folder)
+    except Refused as error:
+        raise ValueError(f"{archive}: {error}") from None
     except OSError as error:
-        if error.errno and not error.filename:  # a full disk does not say where
-            error.filename = str(folder)
+        if error.errno is None:  # what bz2 says of a broken stream
+            raise ValueError(f"{archive}: not a whole archive ({error})") from None
+        error.filename = error.filename or str(folder)  # a full disk does not say where
         raise
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive}: not a whole archive ({error})") from None
-    except NotImplementedError as error:
+    except (NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{archive}: packed in a way that cannot be read ({error})") from None
-    finally:
-        shutil.rmtree(fresh)
+    except BROKEN as error:
+        raise ValueError(f"{archive}: not a whole archive ({error})") from None
 
 
-def refuse(archive: Path, folder: Path, name: str, plain: bool) -> None:
-    """A ValueError for a member that must not be unpacked."""
+class Refused(Exception):
+    """What is wrong with an archive, in a whole sentence."""
+
+
+def unpack_file(file: BinaryIO, archive: Path, folder: Path) -> None:
+    """Check every member, unpack all into a hidden folder, and move what stands there on top."""
+    packed = archive.stat().st_size
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    most = min(shutil.disk_usage(existing).free, max(SMALL, RATIO * packed))
+    fresh = folder / f".unpacking-{archive.name}"
+    whole, count = 0, 0
+    with opened(file, archive) as source:
+        for name, size, plain in members(source):
+            refuse(name, plain, folder)
+            whole, count = whole + size, count + 1
+            if whole > most or count > MOST:
+                size = f"{most / 1e6:,.0f} MB (of {packed / 1e6:,.1f} MB packed)"
+                raise Refused(f"refused, it would take more than {size} or {MOST:,} files")
+        shutil.rmtree(fresh, ignore_errors=True)  # of a call that was killed
+        fresh.mkdir(parents=True)
+        try:
+            if isinstance(source, tarfile.TarFile):
+                source.extractall(fresh, filter="data")
+            else:
+                source.extractall(fresh)
+            for path in fresh.iterdir():
+                path.rename(folder / path.name)
+        finally:
+            shutil.rmtree(fresh)
+
+
+def opened(file: BinaryIO, archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    """The archive, of whichever kind it is."""
+    if zipfile.is_zipfile(file):
+        return zipfile.ZipFile(file)
+    file.seek(0)
+    try:
+        return tarfile.open(fileobj=file)
+    except tarfile.ReadError:
+        raise Refused("not a zip or tar archive") from None
+
+
+def members(source: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple[str, int, bool]]:
+    """(name, size in bytes, whether it is a file or folder) of each member."""
+    if isinstance(source, tarfile.TarFile):
+        for member in source:
+            yield member.name, member.size, member.isfile() or member.isdir()
+        return
+    for info in source.infolist():
+        if info.flag_bits & 1:
+            raise Refused(f"refused, {info.filename!r} is encrypted")
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        yield info.filename, info.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR)
+
+
+def refuse(name: str, plain: bool, folder: Path) -> None:
+    """Stop at a member that must not be unpacked."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name.partition("/")[0]:
-        raise ValueError(f"{archive}: refused, {name!r} points outside the folder")
+    if not name.strip("/."):
+        if name.strip("/"):
+            return  # the folder itself
+        raise Refused("refused, a member has no name")
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
+        raise Refused(f"refused, {name!r} points outside the folder")
     if not plain:
-        raise ValueError(f"{archive}: refused, {name!r} is a link or a device")
-    if path.parts and (folder / path.parts[0]).exists():
-        raise ValueError(f"{archive}: {folder / path.parts[0]} is already there")
+        raise Refused(f"refused, {name!r} is a link or a device")
+    if (folder / path.parts[0]).exists():
+        raise Refused(f"{folder / path.parts[0]} is already there")

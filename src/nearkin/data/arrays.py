@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import stat
 import zlib
 from collections.abc import Collection
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
 from zipfile import BadZipFile, LargeZipFile, ZipFile, ZipInfo
 
 import numpy as np
 from numpy.lib import format as npy
+
+from nearkin.files import open_regular
 
 KINDS = "biufcSUMm"  # kinds of NumPy's types that are plain bytes
 
@@ -24,7 +24,7 @@ def read_arrays(path: Path, keys: Collection[str] = ()) -> dict[str, np.ndarray]
         ValueError: it is no whole npz file, an array holds Python objects, or memory is too small.
     """
     try:
-        with regular(path) as file, ZipFile(file) as archive:
+        with open_regular(path) as file, ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             wanted = [name for name in (keys or members) if name in members]
             return {name: array_of(archive, members[name], path) for name in wanted}
@@ -46,15 +46,6 @@ def names_in(path: Path) -> list[str]:
 
 class ReadError(ValueError):
     """What is wrong with an array of a file, in a whole sentence."""
-
-
-def regular(path: Path) -> BinaryIO:
-    """The file, opened; a pipe or device is refused and not waited for."""
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise ReadError(f"{path}: not a file, but a folder, pipe or device")
-    return open(number, "rb")
 
 
 def array_of(archive: ZipFile, info: ZipInfo, path: Path) -> np.ndarray:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from nearkin.data.photographs import Photographs, digests_of
 from nearkin.data.pictures import BadPicture, UnreadableFile, read
-from nearkin.files import write_whole
+from nearkin.files import expanded, write_whole
 
 VERSION = 3  # 2: turned as the EXIF orientation says; 3: large pictures, floats, transparent grey
 CHUNK = 64
@@ -42,7 +42,7 @@ CHUNK = 64
 
 def cache_folder(root: Path) -> Path:
     """The folder of NEARKIN_CACHE, else root/.nearkin-cache."""
-    return Path(os.environ.get("NEARKIN_CACHE") or root / ".nearkin-cache").expanduser()
+    return expanded(os.environ.get("NEARKIN_CACHE") or root / ".nearkin-cache")
 
 
 def photographs(

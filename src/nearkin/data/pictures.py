@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import os
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,8 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from nearkin.files import IrregularFile, open_regular
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")
 ENDINGS = {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm"}
@@ -71,7 +71,7 @@ def read(path: Path, channels: int = 3, short_side: int = 0) -> np.ndarray:
         UnreadableFile: the system refuses to read it, which may pass.
     """
     try:
-        with regular(path) as file, opened(file, path) as image:
+        with open_regular(path) as file, opened(file, path) as image:
             if image.width * image.height > LARGEST:
                 raise BadPicture(f"{path}: too large, {image.width:,} x {image.height:,} pixels")
             if image.width * image.height <= WHOLE:
@@ -83,6 +83,8 @@ def read(path: Path, channels: int = 3, short_side: int = 0) -> np.ndarray:
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
         raise BadPicture(f"{path}: {'empty' if empty else 'not a picture'}") from None
+    except IrregularFile as error:
+        raise BadPicture(f"{path}: {error.strerror}") from None
     except (FileNotFoundError, NotADirectoryError):
         raise BadPicture(f"{path}: missing") from None
     except TooManyPixels as error:
@@ -97,17 +99,6 @@ def read(path: Path, channels: int = 3, short_side: int = 0) -> np.ndarray:
 
 class TooManyPixels(ValueError):
     """A picture whose decoded pixels would take more memory than is allowed."""
-
-
-@contextmanager
-def regular(path: Path) -> Iterator[BinaryIO]:
-    """The file, opened; a pipe, device, socket or folder is a BadPicture and is not waited for."""
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise BadPicture(f"{path}: not a picture, but a folder, pipe or device")
-    with open(number, "rb") as file:
-        yield file
 
 
 @contextmanager

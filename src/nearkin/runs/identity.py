@@ -7,10 +7,11 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from nearkin.data.sets.catalogue import ENDINGS
+from nearkin.files import expanded
 from nearkin.names import Plain, parameters_of, resolve, without_defaults
 from nearkin.registry import DATASETS, FORMS
 
@@ -110,7 +111,7 @@ def named(data: str) -> str:
         return data
     name = PurePath(path).name
     if name in ("", ".", ".."):
-        name = Path(path).expanduser().resolve().name
+        name = expanded(path).resolve().name
     return f"{kind}:{unicodedata.normalize('NFC', name)}"
 
 

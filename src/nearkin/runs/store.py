@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from nearkin.files import sync_folder
+from nearkin.files import expanded, sync_folder
 from nearkin.runs.claim import Claims, FileClaim
 from nearkin.runs.lines import Lines, index_of, whole_lines
 from nearkin.runs.recipe import Recipe
@@ -27,7 +27,7 @@ class Store:
     def __init__(
         self, folder: Path | str, name: str = "rows.jsonl", claims: Claims = FileClaim
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = expanded(folder)
         self.file = self.folder / name
         self.claims = claims
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from nearkin.data.fingerprint import state_of
 from nearkin.data.request import Absent, Request, default_root
 from nearkin.data.splits import Splits
+from nearkin.files import expanded
 from nearkin.names import look_up, unknown
 from nearkin.registry import DATASETS
 
@@ -55,8 +56,8 @@ def named(name: str, root: str | Path | None) -> tuple[str, Path]:
     if (kind in PATHS) != bool(path):
         wanted = f"{kind}:PATH" if kind in PATHS else kind
         raise ValueError(f"data set {name!r}: wanted {wanted}")
-    place = Path(root or default_root()).expanduser()
-    here = Path(path).expanduser()
+    place = expanded(root or default_root())
+    here = expanded(path)
     return kind, here if path and (here.exists() or not (place / path).exists()) else place / path
 
 
@@ -82,7 +83,7 @@ def is_path(name: str) -> bool:
     return (
         any(slash in name for slash in {"/", os.sep})
         or Path(name).suffix.lower() in ENDINGS
-        or Path(name).expanduser().exists()
+        or expanded(name).exists()
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -71,10 +72,10 @@ def idx_splits(name: str, folder: str, classes: tuple[str, ...], request: Reques
     """Both splits from the four idx files in root/folder/raw, torchvision's layout."""
     raw = request.root / folder / "raw"
     files = [
-        (idx_file(raw, f"{part}-images-idx3-ubyte"), idx_file(raw, f"{part}-labels-idx1-ubyte"))
+        (raw / f"{part}-images-idx3-ubyte", raw / f"{part}-labels-idx1-ubyte")
         for part in ("train", "t10k")
     ]
-    if any(path is None for pair in files for path in pair):
+    if not all(forms(path) for pair in files for path in pair):
         if not request.download:
             raise Absent(
                 f"{name}: no {folder}/raw with its four idx files in {request.root}; "
@@ -87,19 +88,19 @@ def idx_splits(name: str, folder: str, classes: tuple[str, ...], request: Reques
             getattr(torchvision.datasets, folder)(request.root, download=True)
         except RuntimeError as error:
             raise ValueError(f"{name}: could not be downloaded ({error})") from None
-        return idx_splits(name, folder, classes, Request(request.root, size=request.size))
-    train, test = (idx_split(images, labels, classes) for images, labels in files)  # type: ignore
+        return idx_splits(name, folder, classes, replace(request, download=False))
+    train, test = (idx_split(images, labels, classes) for images, labels in files)
     return Splits(name, train, test, test, "28 px", shared_classes=True, showable=True)
 
 
-def idx_file(raw: Path, name: str) -> Path | None:
-    """The file, plain or gzipped, if there is one."""
-    return next((path for path in (raw / name, raw / f"{name}.gz") if path.exists()), None)
+def forms(path: Path) -> list[Path]:
+    """The forms in which an idx file is there: plain, gzipped, both or none."""
+    return [form for form in (path, path.with_name(f"{path.name}.gz")) if form.exists()]
 
 
 def idx_split(images: Path, labels: Path, classes: tuple[str, ...]) -> Split:
     """One split from its file of images and its file of labels."""
-    pictures, digits = read_idx(images), read_idx(labels).long()
+    pictures, digits = read_forms(images), read_forms(labels).long()
     if pictures.dim() != 3 or digits.dim() != 1 or len(pictures) != len(digits):
         raise ValueError(
             f"{images}: wanted as many images as {labels.name} has labels, "
@@ -108,6 +109,18 @@ def idx_split(images: Path, labels: Path, classes: tuple[str, ...]) -> Split:
     if len(digits) and int(digits.max()) >= len(classes):
         raise ValueError(f"{labels}: wanted labels below {len(classes)}, got {int(digits.max())}")
     return Split(pictures[:, None], digits, classes)
+
+
+def read_forms(path: Path) -> Tensor:
+    """The array of an idx file, from the first of its forms that is whole: unpacking may have been
+    cut off beside a whole .gz."""
+    *first, last = forms(path)
+    for form in first:
+        try:
+            return read_idx(form)
+        except ValueError:
+            continue
+    return read_idx(last)
 
 
 def read_idx(path: Path) -> Tensor:
