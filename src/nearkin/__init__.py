@@ -20,7 +20,7 @@ from nearkin.extras import optional
 if TYPE_CHECKING:
     from nearkin import closed, data, graphs, losses, measure, models, report, runs, studies
     from nearkin.data import load
-    from nearkin.measure import evaluate, neighbours, verify
+    from nearkin.measure import Accumulator, evaluate, neighbours, verify
     from nearkin.models import Network
     from nearkin.models.model import Model
     from nearkin.runs.engine import Place, run
@@ -33,6 +33,7 @@ __version__ = "0.1.0"
 
 WINGS = ("closed", "models", "data", "graphs", "losses", "measure", "report", "runs", "studies")
 NAMES = {
+    "Accumulator": "nearkin.measure",
     "Index": "nearkin.search.index",
     "Model": "nearkin.models.model",
     "Network": "nearkin.models",
@@ -47,6 +48,7 @@ NAMES = {
 }
 MODULES = {"verify": "nearkin.measure.verify"}
 __all__ = [
+    "Accumulator",
     "Index",
     "Model",
     "Network",

@@ -16,6 +16,7 @@ from torch import Tensor
 from nearkin.tensors import place_in_class
 
 if TYPE_CHECKING:
+    from nearkin.data.items import Items
     from nearkin.data.photographs import Photographs
 
 
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 class Split:
     """Inputs that belong together, with their classes.
 
-    inputs: (N, C, H, W) uint8 pictures, (N, D) float32 features, or `Photographs` of many sizes.
+    inputs: (N, C, H, W) uint8 pictures, (N, D) float32 features (or floats of any shape that a
+        backbone takes as they are), `Photographs` of many sizes, or the `Items` of a Dataset.
     labels: (N,) int64 in 0..len(classes)-1.
     classes: the name of each class.
     names: the name of each item (its file, as a rule), or nothing.
     """
 
-    inputs: Tensor | Photographs
+    inputs: Tensor | Photographs | Items
     labels: Tensor
     classes: tuple[str, ...]
     names: tuple[str, ...] = ()

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from nearkin.data.crops import centre_boxes, crop, random_boxes
+from nearkin.data.items import Items
 from nearkin.data.photographs import Photographs
 from nearkin.names import look_up
 from nearkin.registry import AUGMENTS
 
-Pictures = Tensor | Photographs
+Pictures = Tensor | Photographs | Items
 PHOTOGRAPH_SIDE = 128
 
 
@@ -39,7 +40,8 @@ def batch(
         (pixel / 255 - mean) / std
 
     Args:
-        inputs: (N, C, H, W) uint8, or photographs; float features (N, D) come as they are.
+        inputs: (N, C, H, W) uint8, or photographs; floats of any shape, such as features (N, D),
+            and the items of a Dataset come as they are.
         indices: (B,) integers.
         augment: one of AUGMENTS.
         train: False leaves the augmentation out.
@@ -50,10 +52,12 @@ def batch(
         std: likewise.
     """
     change = look_up(augment, AUGMENTS, "augmentation")
-    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+    prepared = isinstance(inputs, Items)
+    if prepared or (isinstance(inputs, Tensor) and inputs.is_floating_point()):
         if augment != "none":
-            raise ValueError(f"features cannot be augmented, got augment={augment!r}")
-        return inputs[indices]
+            what = "items of a Dataset" if prepared else "features"
+            raise ValueError(f"{what} cannot be augmented, got augment={augment!r}")
+        return inputs[indices].read() if isinstance(inputs, Items) else inputs[indices]
     if size == 0 and isinstance(inputs, Photographs):
         size = PHOTOGRAPH_SIDE
     picked = inputs[indices]

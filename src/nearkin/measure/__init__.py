@@ -1,5 +1,6 @@
 """How good an embedding is: exact neighbours, retrieval and clustering metrics, intervals."""
 
+from nearkin.measure.accumulator import Accumulator
 from nearkin.measure.inputs import check_embeddings, kin_counts
 from nearkin.measure.metrics import Retrieval, evaluate, knn_accuracy, recalls, retrieval
 from nearkin.measure.nearest.search import Neighbours, neighbours
@@ -15,6 +16,7 @@ several k-means++ starts, not from one random start.
 
 __all__ = [
     "VERSIONS",
+    "Accumulator",
     "Neighbours",
     "Retrieval",
     "check_embeddings",

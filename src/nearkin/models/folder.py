@@ -3,9 +3,9 @@
 model.safetensors   the tensors; by timm's names where timm can build the Model from them
 config.json         timm's, or architecture "nearkin"; the block "nearkin" holds metric, classes,
                     recipe, provenance, how the backbone is built, and SHA-256 of every file
-preprocess.json     from a picture to the backbone's pixels; not of a Model that takes vectors
+preprocess.json     from a picture to the backbone's pixels; not of a Model that takes numbers
 README.md           a card for people
-golden/             eight pictures (of a Model that takes vectors: none) and their embeddings
+golden/             eight pictures (or, of such a Model, items of numbers) and their embeddings
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def save(model: Model, path: Path) -> Path:
             "similarity": model.similarity_name,
             "dim": model.dim,
             "limit": model.limit,
+            "shape": model.shape,
             "backbone": described,
             "timm": config is not None,
             "classes": list(model.classes),
@@ -107,18 +108,18 @@ def shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 
 def golden_tensors(model: Model, files: Mapping[str, bytes]) -> dict[str, Tensor]:
-    """The embeddings (8, D) of the golden pictures; or of eight vectors, which are there too."""
+    """The embeddings (8, D) of the golden pictures, or of eight items of numbers beside them."""
     if model.preprocessing:
         pictures = [Image.open(BytesIO(files[f"golden/{name}"])) for name in golden.DRAWINGS]
         return {"embeddings": model.embed(pictures, device="cpu")}
-    vectors = golden.vectors(model.blank().shape[1])
-    return {"embeddings": model.embed(vectors, device="cpu"), "vectors": vectors}
+    items = golden.numbers(tuple(model.blank().shape[1:]))
+    return {"embeddings": model.embed(items, device="cpu"), "items": items}
 
 
 def refuse_changed_embeddings(model: Model, path: Path, contents: Mapping[str, bytes]) -> None:
     """Embed the golden items anew, and refuse a Model that does it otherwise than when saved."""
     saved = tensors(path, EMBEDDINGS, contents)
-    source: Any = saved.get("vectors")
+    source: Any = saved.get("items")
     if model.preprocessing:
         source = [path / "golden" / name for name in golden.DRAWINGS]
     found = read(lambda: model.embed(source, device="cpu"), path, "golden/")
@@ -182,7 +183,9 @@ def built(
         ours = {theirs: name for name, theirs in layout.names.items()} if layout else {}
         state = {ours.get(name, name): tensor for name, tensor in state.items()}
     fill(network, state, f"{path / WEIGHTS}")
-    arguments = {name: block[name] for name in ("classes", "recipe", "provenance", "limit")}
+    arguments = {
+        name: block[name] for name in ("classes", "recipe", "provenance", "limit", "shape")
+    }
     return read(lambda: Model(network, preprocessing, block["metric"], **arguments), path, CONFIG)
 
 
@@ -245,7 +248,7 @@ def config_of(path: Path) -> dict[str, Any]:
 
 
 KEYS = {"format", "identity", "metric", "similarity", "dim", "limit", "backbone", "timm", "classes"}
-KEYS |= {"recipe", "provenance", "files"}
+KEYS |= {"shape", "recipe", "provenance", "files"}
 
 
 def expected(block: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Eight drawn pictures (or eight vectors) whose embeddings a Model is saved with, and checked by.
+"""Eight drawn pictures (or items of numbers) whose embeddings a Model is saved with.
 
-They hold what goes wrong when a Model moves: EXIF orientation, grey, transparency, palettes, 16
-bits, CMYK, a single column of pixels, JPEG.
+A Model that is loaded is checked by them. They hold what goes wrong when a Model moves: EXIF
+orientation, grey, transparency, palettes, 16 bits, CMYK, a single column of pixels, JPEG.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ DRAWINGS: dict[str, Callable[[BinaryIO], None]] = {
 }
 
 
-def vectors(features: int) -> Tensor:
-    """Eight vectors (8, F) of the golden inputs of a Model that takes vectors."""
-    return torch.rand(ITEMS, features, generator=torch.Generator().manual_seed(0))
+def numbers(shape: tuple[int, ...]) -> Tensor:
+    """The golden inputs (8, ...) of a Model that takes numbers of this shape as they are."""
+    return torch.rand(ITEMS, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def refuse_others(found: Tensor, saved: Tensor, folder: Path) -> None:

@@ -18,19 +18,34 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from nearkin.data import Split, Splits
+from nearkin.data.items import Items, first
 from nearkin.models.preprocess import Preprocessing, mapped
 
 WANTED = "paths, PIL images, arrays, tensors, a Dataset or a Split"
 
 
-def batches(source: Any, size: int, preprocessing: Preprocessing | None) -> Iterator[Tensor]:
+def batches(
+    source: Any,
+    size: int,
+    preprocessing: Preprocessing | None,
+    prepared: tuple[int, ...] | None = None,
+) -> Iterator[Tensor]:
     """The items of `source` in order: pictures (B, C, H, W) uint8, or vectors (B, F) float32.
 
     A Split gives its inputs; a Dataset, a DataLoader or any other iterable gives items (or
     batches), and of tuples and dictionaries their first entry. One path, PIL image, array (H, W),
     (H, W, C) or (F,), or tensor (C, H, W) is one item; arrays with one dimension more, (N, H, W),
     (N, H, W, C), (N, F), and tensors (N, C, H, W) are N of them.
+
+    Args:
+        size: items in a batch.
+        preprocessing: of pictures; None: there can be none.
+        prepared: the shape of items that are taken as they are, as float32, such as (C, H, W) from
+            a Dataset of one's own; None or (F,): vectors.
     """
+    if prepared and len(prepared) > 1 and not isinstance(source, DataLoader):
+        yield from as_prepared(source, size, prepared)
+        return
     if isinstance(source, Splits):
         raise ValueError("wanted a Split, got all of Splits: embed its train, query or gallery")
     if isinstance(source, Split):
@@ -41,16 +56,46 @@ def batches(source: Any, size: int, preprocessing: Preprocessing | None) -> Iter
         yield from of_array(source, size, preprocessing)
     elif isinstance(source, DataLoader):
         for batch in source:
-            yield from batches(first(batch), size, preprocessing)
+            yield from batches(first(batch), size, preprocessing, prepared)
     else:
         items = iterated(source)
         while chunk := list(islice(items, size)):
             yield stacked(chunk, preprocessing)
 
 
+def as_prepared(source: Any, size: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """Items that the backbone takes as they are: numbers of this shape."""
+    if isinstance(source, Split):
+        source = source.inputs
+    if isinstance(source, Items):
+        for indices in torch.arange(len(source)).split(size) if len(source) else ():
+            yield source[indices].read()
+        return
+    if isinstance(source, Tensor | np.ndarray) and is_numeric(source):
+        source = source[None] if source.ndim == len(shape) else source
+    elif isinstance(source, str | Path | Image.Image | Splits):
+        source = [source]
+    items = source if isinstance(source, Tensor | np.ndarray) else iterated(source)
+    items = iter(items)
+    while chunk := list(islice(items, size)):
+        for item in chunk:
+            floats = isinstance(item, Tensor | np.ndarray) and "float" in str(item.dtype)
+            if not floats or item.ndim != len(shape):
+                kind = f" of {item.dtype}" if hasattr(item, "dtype") else ""
+                raise NoPictures(
+                    f"this Model takes floats {shape} as its training data held them, got "
+                    f"{described(item)}{kind}"
+                )
+        yield torch.stack([torch.as_tensor(item).detach().cpu().float() for item in chunk])
+
+
 def of_split(split: Split, size: int, preprocessing: Preprocessing | None) -> Iterator[Tensor]:
     """The inputs of a split; features stay as they are."""
     inputs = split.inputs
+    if isinstance(inputs, Items):
+        items = (first(inputs.dataset[i]) for i in inputs.indices.tolist())
+        yield from batches(items, size, preprocessing)
+        return
     for indices in torch.arange(len(split)).split(size) if len(split) else ():
         if isinstance(inputs, Tensor) and inputs.is_floating_point():
             yield inputs[indices].float()
@@ -128,13 +173,6 @@ def item_of(entry: Any) -> Any:
     """The input of a data set's entry: (input, label, ...) or {name: input, ...} have it first."""
     single = isinstance(entry, str | Path | Image.Image | Tensor | np.ndarray)
     return entry if single or is_vector(entry) else first(entry)
-
-
-def first(entry: Any) -> Any:
-    """The first of a tuple, a list or a dictionary; anything else as it is."""
-    if isinstance(entry, dict) and entry:
-        return next(iter(entry.values()))
-    return entry[0] if isinstance(entry, tuple | list) and entry else entry
 
 
 def is_numeric(source: Tensor | np.ndarray) -> bool:

@@ -38,12 +38,15 @@ class Model:
     Args:
         backbone: an nn.Module, pixels (B, C, H, W) or features (B, F) to embeddings (B, D); it is
             put into evaluation mode.
-        preprocessing: from pictures to the backbone's pixels; None: the Model takes vectors.
+        preprocessing: from pictures to the backbone's pixels; None: the Model takes numbers as
+            they are.
         metric: of the embeddings: cosine, inner or euclidean.
         classes: names of the classes that it was trained on.
         recipe: every choice of its training, as plain data.
         provenance: what else is known of it, as plain data: the row's metrics, data, versions.
         limit: the largest |number| in an embedding that int8 keeps, for inner and euclidean.
+        shape: of an item of numbers, where there is no preprocessing; None: (F,), as the backbone
+            tells it.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Model:
         recipe: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
         limit: float | None = None,
+        shape: Sequence[int] | None = None,
     ):
         look_up(metric, precision.SIMILARITIES, "metric")
         self.backbone: Any = backbone.eval()
@@ -65,6 +69,8 @@ class Model:
         self.recipe = dict(recipe or {})
         self.provenance = dict(provenance or {})
         self.limit = limit
+        known = preprocessing is None and features_of(self.backbone)
+        self.shape = tuple(shape) if shape else (features_of(self.backbone),) if known else None
         self.refusal = ""  # why a Model that takes vectors takes no pictures, where that is known
         self._dim: int | None = None
 
@@ -125,7 +131,8 @@ class Model:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch must be a whole number of 1 or more, got {batch!r}")
         try:
-            rows = list(self.stream(inputs.batches(source, batch, self.preprocessing), device))
+            batches = inputs.batches(source, batch, self.preprocessing, self.shape)
+            rows = list(self.stream(batches, device))
         except inputs.NoPictures as error:
             more = f"; {self.refusal}" if self.refusal else ""
             raise inputs.NoPictures(f"{error}{more}") from None
@@ -140,6 +147,8 @@ class Model:
             with torch.no_grad():
                 if items.ndim == 2:
                     x = self.head_on(items)(items.to(place, self.dtype))
+                elif self.preprocessing is None:
+                    x = self.backbone(items.to(place, self.dtype))
                 else:
                     x = self.backbone(self.normalised(items.to(place)))
             if x.ndim != 2:
@@ -204,9 +213,11 @@ class Model:
         return next(floats, torch.float32)
 
     def blank(self) -> Tensor:
-        """One black picture, or one vector of zeros."""
+        """One black picture, or one item of zeros."""
         if self.preprocessing is None:
-            return torch.zeros(1, features_of(self.backbone))
+            if self.shape is None:
+                raise ValueError("a Model of numbers needs the shape of an item: Model(shape=(F,))")
+            return torch.zeros(1, *self.shape)
         shape = self.preprocessing.channels, self.preprocessing.height, self.preprocessing.width
         return torch.zeros(1, *shape, dtype=torch.uint8)
 
@@ -229,7 +240,7 @@ class Model:
         """
         if self.preprocessing is None or head.preprocessing is not None:
             raise ValueError("wanted a Model of pictures, and a head on its features to join it")
-        if features_of(head.backbone) not in (0, self.dim):
+        if head.shape not in (None, (self.dim,)):
             wanted = features_of(head.backbone)
             raise ValueError(f"the head takes {wanted} features, the backbone makes {self.dim}")
         return Model(
@@ -246,6 +257,7 @@ class Model:
         """The same backbone under another metric."""
         other = Model(self.backbone, self.preprocessing, metric, classes=self.classes)
         other.recipe, other.provenance, other.limit = self.recipe, self.provenance, self.limit
+        other.shape = self.shape
         return other
 
     def at_size(self, size: int) -> Model:
@@ -262,7 +274,8 @@ class Model:
         made = assembly.description(self.backbone)
         name = made["name"] if made else type(self.backbone).__name__
         p = self.preprocessing
-        takes = f"pictures of {p.width} x {p.height}" if p else f"{features_of(self.backbone)}-D"
+        shape = "x".join(map(str, self.shape or "?"))
+        takes = f"pictures of {p.width} x {p.height}" if p else f"numbers {shape}"
         return (
             f"Model({name}, {takes} -> {self.dim}-D, {self.similarity_name}, "
             f"identity {self.identity})"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nearkin.data import pictures
 from nearkin.data.crops import centre_boxes
+from nearkin.data.items import Items
 from nearkin.data.photographs import Photographs, stored_side
 from nearkin.data.transforms import PHOTOGRAPH_SIDE, Pictures
 
@@ -176,7 +177,7 @@ def preprocessing_of(
     inputs: Pictures, size: int, mean: Any, std: Any, inverted: bool = False
 ) -> Preprocessing | None:
     """What batches of these inputs go through outside training (`transforms.batch`), for new
-    pictures; None of features, which take nothing.
+    pictures; None of numbers, which are taken as they are.
 
     Args:
         inputs: of a split.
@@ -185,7 +186,7 @@ def preprocessing_of(
     taken = {"mean": tuple(mean), "std": tuple(std), "inverted": inverted}
     if isinstance(inputs, Photographs):
         return photographs_at(size or PHOTOGRAPH_SIDE, channels=inputs.channels, **taken)
-    if inputs.is_floating_point():
+    if isinstance(inputs, Items) or inputs.is_floating_point():
         return None
     channels, *sides = inputs.shape[1:]
     height, width = (size, size) if size else sides
