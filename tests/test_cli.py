@@ -96,10 +96,10 @@ def trained_into(out: Path, features: str) -> list[str]:
         (["train", "--backbone", "identity"], "nothing to train"),
         (["study", "toolkit", "--jobs", "0"], "wanted 1 job"),
         (["train", "--batch", "4", "--per-class", "4"], "wanted two classes in a batch"),
-        (["train", "--sampler", "pairs"], "ratio-triplet learns nothing from sampler=pairs"),
+        (["train", "--sampler", "pairs"], "ratio-triplet finds nothing to learn from in the pairs"),
         (
             ["train", "--sampler", "pairs", "--loss", "pml:SupConLoss"],
-            "learns nothing from sampler",
+            "finds nothing to learn from in the pairs of sampler=pairs",
         ),
         (
             ["train", "--loss-options", "a=1", "--loss-options", "b=2"],

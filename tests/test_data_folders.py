@@ -306,7 +306,7 @@ def test_formats_that_are_not_read_are_told(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match=r"left out 1 \.cr2, 1 \.mov$"):
         splits = load(f"folder:{tmp_path}")
     assert splits.unused == ("1 .cr2", "1 .mov", "1 .txt")
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="left out"):
         assert "not used: 1 .txt" in str(check(f"folder:{tmp_path}"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     (tmp_path / "a" / "IMG_2.HEIC").write_bytes(b"x")
@@ -319,7 +319,7 @@ def test_a_class_without_a_readable_picture_is_told_and_not_counted(tmp_path):
     for name in ("b", "f"):
         for i in range(3):
             (tmp_path / name / f"{i}.png").write_bytes(b"")
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match=".") as told:
         splits = load(f"folder:{tmp_path}", skip_bad=True)
     assert splits.train.classes == ("a", "c")
     assert splits.query.classes == ("d", "e")

@@ -63,7 +63,7 @@ def check(name: str, options: Mapping) -> None:
 
     >>> check("mlp", {"hiden": 8})
     Traceback (most recent call last):
-    ValueError: unknown option of backbone 'mlp' 'hiden': did you mean 'hidden'? Valid: hidden
+    ValueError: unknown option of backbone 'mlp' 'hiden': did you mean 'hidden'? Valid: hidden, ...
     """
     arguments(partial(builder(name), (), 0), options, f"option of backbone {name!r}")
 

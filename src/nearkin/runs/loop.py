@@ -334,10 +334,9 @@ def refuse_nothing_to_learn(run: Run) -> None:
         nothing = all(run.loss(x, first, run.pattern) == 0 for x in anywhere)
         run.loss.train()
         if nothing:
-            wanted = {"pairs": "triplets", "triplets": "pairs"}.get(recipe.sampler, "others")
             raise ValueError(
-                f"{recipe.loss} needs {wanted}, but sampler={recipe.sampler} gives "
-                f"{recipe.sampler} only: use sampler=classes"
+                f"{recipe.loss} finds nothing to learn from in the {recipe.sampler} of "
+                f"sampler={recipe.sampler}: use sampler=classes"
             )
 
 

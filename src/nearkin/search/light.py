@@ -55,13 +55,13 @@ class Light:
         """A picture file as (C, H, W) uint8."""
         decode, resize = self.steps["decode"], self.steps["resize"]
         array = pictures.read(path, decode["channels"], self.steps["shrink"]["short_side"])
-        array = 255 - array if decode["inverted"] else array
         array = cropped(array, self.steps["crop"]["centre"])
         image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
         size = (resize["width"], resize["height"])
         if image.size != size:
             image = image.resize(size, Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(size[1], size[0], -1).transpose(2, 0, 1)
+        pixels = np.asarray(image).reshape(size[1], size[0], -1).transpose(2, 0, 1)
+        return 255 - pixels if self.steps["invert"] else pixels
 
 
 def cropped(array: np.ndarray, share: float) -> np.ndarray:
