@@ -1,5 +1,7 @@
 """Claim: metrics of embeddings that come batch by batch are those of all of them at once."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ X = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(60) % 7
 
 
-def filled(sizes, labels=Y, **options):
+def filled(sizes, labels: Any = Y, **options):
     metrics = nk.Accumulator(**options)
     for x, y in zip(
         X.split(sizes), np.split(np.asarray(labels), np.cumsum(sizes)[:-1]), strict=True

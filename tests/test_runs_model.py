@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def photos(tmp_path_factory) -> Path:
         folder.mkdir()
         for i in range(4):
             image = Image.fromarray(drawing(110 + 9 * i, 140 - 7 * kind, 3 * kind + i))
-            options = {"exif": exif} if i == 3 else {}
+            options: dict[str, Any] = {"exif": exif} if i == 3 else {}
             image.save(folder / f"{i}.jpg", quality=95, **options)
     return root
 
@@ -196,6 +197,7 @@ def test_a_head_on_features_becomes_one_model_of_photographs(photos, features, t
         wanted = torch.from_numpy(file["x"])
     torch.testing.assert_close(model.embed(split), wanted)
     torch.testing.assert_close(model.embed(files_of(split, photos)), wanted, rtol=1e-3, atol=1e-4)
+    assert model.preprocessing
     assert model.preprocessing.width == 48
     folder = only(tmp_path)
     if backbone == "mlp":

@@ -64,5 +64,5 @@ def first(entry: Any) -> Any:
     """
     if isinstance(entry, Mapping) and entry:
         return next(iter(entry.values()))
-    parts = isinstance(entry, tuple | list) and len(entry) > 0
-    return entry[0] if parts and not all(isinstance(each, Number) for each in entry) else entry
+    parts = list(entry) if isinstance(entry, tuple | list) else []
+    return entry if all(isinstance(each, Number) for each in parts) else parts[0]

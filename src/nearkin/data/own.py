@@ -128,7 +128,7 @@ def split_of(inputs: Any, labels: Any, size: int, part: str) -> Split:
     return Split(held, torch.from_numpy(numbers), tuple(map(str, classes)), names)
 
 
-def held_inputs(inputs: Any, size: int) -> tuple[Tensor | Photographs | Items, tuple[str, ...]]:
+def held_inputs(inputs: Any, size: int) -> tuple[Any, tuple[str, ...]]:
     """Inputs as a split holds them, and the names of items that are files."""
     if hasattr(inputs, "iloc"):  # a table of pandas
         inputs = inputs.to_numpy()

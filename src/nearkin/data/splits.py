@@ -16,7 +16,6 @@ from torch import Tensor
 from nearkin.tensors import place_in_class
 
 if TYPE_CHECKING:
-    from nearkin.data.items import Items
     from nearkin.data.photographs import Photographs
 
 
@@ -31,7 +30,7 @@ class Split:
     names: the name of each item (its file, as a rule), or nothing.
     """
 
-    inputs: Tensor | Photographs | Items
+    inputs: Tensor | Photographs  # or Items, which few places look into
     labels: Tensor
     classes: tuple[str, ...]
     names: tuple[str, ...] = ()

@@ -20,12 +20,13 @@ from nearkin.data.photographs import Photographs
 from nearkin.names import look_up
 from nearkin.registry import AUGMENTS
 
-Pictures = Tensor | Photographs | Items
+Pictures = Tensor | Photographs
+Inputs = Pictures | Items
 PHOTOGRAPH_SIDE = 128
 
 
 def batch(
-    inputs: Pictures,
+    inputs: Inputs,
     indices: Tensor,
     *,
     augment: str = "none",
@@ -52,12 +53,12 @@ def batch(
         std: likewise.
     """
     change = look_up(augment, AUGMENTS, "augmentation")
-    prepared = isinstance(inputs, Items)
-    if prepared or (isinstance(inputs, Tensor) and inputs.is_floating_point()):
+    if isinstance(inputs, Items) or (isinstance(inputs, Tensor) and inputs.is_floating_point()):
         if augment != "none":
-            what = "items of a Dataset" if prepared else "features"
+            what = "items of a Dataset" if isinstance(inputs, Items) else "features"
             raise ValueError(f"{what} cannot be augmented, got augment={augment!r}")
-        return inputs[indices].read() if isinstance(inputs, Items) else inputs[indices]
+        picked = inputs[indices]
+        return picked.read() if isinstance(picked, Items) else picked
     if size == 0 and isinstance(inputs, Photographs):
         size = PHOTOGRAPH_SIDE
     picked = inputs[indices]

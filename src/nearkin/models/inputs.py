@@ -91,7 +91,7 @@ def as_prepared(source: Any, size: int, shape: tuple[int, ...]) -> Iterator[Tens
 
 def of_split(split: Split, size: int, preprocessing: Preprocessing | None) -> Iterator[Tensor]:
     """The inputs of a split; features stay as they are."""
-    inputs = split.inputs
+    inputs: Any = split.inputs
     if isinstance(inputs, Items):
         items = (first(inputs.dataset[i]) for i in inputs.indices.tolist())
         yield from batches(items, size, preprocessing)

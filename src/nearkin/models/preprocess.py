@@ -21,7 +21,7 @@ from nearkin.data import pictures
 from nearkin.data.crops import centre_boxes
 from nearkin.data.items import Items
 from nearkin.data.photographs import Photographs, stored_side
-from nearkin.data.transforms import PHOTOGRAPH_SIDE, Pictures
+from nearkin.data.transforms import PHOTOGRAPH_SIDE, Inputs, Pictures
 
 AT_ONCE = 8  # pictures are decoded at a time: files and their decoders wait for each other
 CENTRE = 0.875  # of the short side, 224 of 256: what batches take of photographs
@@ -174,7 +174,7 @@ def mapped(prepare: Callable[[Any], Tensor], items: Sequence[Any]) -> list[Tenso
 
 
 def preprocessing_of(
-    inputs: Pictures, size: int, mean: Any, std: Any, inverted: bool = False
+    inputs: Inputs, size: int, mean: Any, std: Any, inverted: bool = False
 ) -> Preprocessing | None:
     """What batches of these inputs go through outside training (`transforms.batch`), for new
     pictures; None of numbers, which are taken as they are.
