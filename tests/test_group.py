@@ -112,7 +112,7 @@ def test_propagation_is_the_closed_form_and_scikit_learns(count, k, alpha, seed)
     x = torch.eye(3).repeat(1, 2)[labels].double() + 0.7 * torch.randn(count, 6).double()
     known = torch.rand(count) < 0.4
     known[:2] = True
-    found = label_propagation(x, 10 * labels + 5, known, k=k, alpha=alpha, steps=300)
+    found: Any = label_propagation(x, 10 * labels + 5, known, k=k, alpha=alpha, steps=300)
 
     weights = graph(x, k)
     root = weights.sum(1).rsqrt().nan_to_num(posinf=0)
@@ -141,7 +141,7 @@ def test_blocks_of_classes_change_nothing(monkeypatch):
     labels = torch.arange(10).repeat_interleave(6)
     x = torch.randn(10, 5)[labels] + 0.5 * torch.randn(60, 5)
     known = torch.arange(60) % 6 == 0
-    whole = label_propagation(x, labels, known)
+    whole: Any = label_propagation(x, labels, known)
     monkeypatch.setattr(propagation, "CELLS", 180)  # 3 classes at a time
     assert (label_propagation(x, labels, known) == whole).all()
 
@@ -152,7 +152,7 @@ def test_half_precision_is_propagated_in_float32(seed):
     labels = torch.arange(10).repeat_interleave(6)
     half = (torch.randn(10, 5)[labels] + 2 * torch.randn(60, 5)).bfloat16()
     known = torch.arange(60) % 6 == 0
-    expected = label_propagation(half.float(), labels, known)
+    expected: Any = label_propagation(half.float(), labels, known)
     assert (label_propagation(half, labels, known) == expected).all()
 
 
