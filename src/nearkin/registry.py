@@ -147,6 +147,7 @@ SOURCES: Registry = {  # of the neighbours by which test images are refined
 }
 STUDIES: Registry = {
     "attention": "nearkin.studies.graphlab.attention:STUDY",
+    "closed-forms": "nearkin.studies.heads.closed_forms:STUDY",
     "edges": "nearkin.studies.graphlab.edges:STUDY",
     "features-vs-fine-tuning": "nearkin.studies.photographs.features_vs_fine_tuning:STUDY",
     "fine-tuning": "nearkin.studies.photographs.fine_tuning:STUDY",

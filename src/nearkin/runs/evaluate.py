@@ -18,7 +18,7 @@ from nearkin.data.transforms import Pictures, centred
 from nearkin.files import write_whole
 from nearkin.graphs import refine_at_test
 from nearkin.losses.protocol import metric_of
-from nearkin.measure import evaluate, kin_counts, knn_accuracy, recalls, scattering
+from nearkin.measure import evaluate, kin_counts, knn_accuracy, recalls, retrieval, scattering
 from nearkin.models import origin
 from nearkin.models.model import Model
 from nearkin.runs.loop import Run, refiner_of
@@ -26,6 +26,7 @@ from nearkin.tensors import unit
 
 KS = (1, 2, 4, 8, 10, 100, 1000)
 NEIGHBOURS = 5  # of the k-NN accuracy
+CLASSES = 2_000  # at most so many test classes are told one by one in a row
 PICTURES = 2_000  # at most so many pictures are kept for the page
 SIDE = 56  # pixels of these: 2,000 in colour are 19 MB, of which npz's compression would save 15 %
 LARGEST = 1e15  # length of an embedding; squares of longer ones, summed, leave float32
@@ -83,6 +84,29 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
         metrics["norm"] = query.norm(dim=1).mean().item()
         metrics |= scattering(unit(query) if metric == "cosine" else query, splits.query.labels)
     return metrics
+
+
+def class_means(run: Run, query: Tensor) -> dict[str, tuple[float, ...]] | None:
+    """R@1 and MAP@R of each test class, and how many of its queries have kin: from these come
+    intervals over test classes. None of too many classes, or where no query has kin.
+
+    query: (N, D) embeddings of the query set.
+    """
+    splits = run.splits
+    gallery = run.embed(splits.gallery) if splits.gallery is not splits.query else query
+    labels, kinds = splits.query.labels, in_classes_of(splits.query, splits.gallery)
+    itself = places_in(splits.query, splits.gallery)
+    classes = len(splits.query.classes)
+    if classes > CLASSES or not kin_counts(labels, kinds, itself).any():
+        return None
+    sides = query, labels, gallery, kinds
+    found = retrieval(*sides, itself=itself, ks=[1], precision_ks=[], metric=nearness(run))
+    counts = found.labels.bincount(minlength=classes)
+    means = {"queries": counts.tolist()}
+    for name in ("recall@1", "map@r"):
+        sums = torch.bincount(found.labels, found.values[name].double(), classes)
+        means[name] = (sums / counts.clamp_min(1)).tolist()
+    return {name: tuple(round(float(value), 6) for value in row) for name, row in means.items()}
 
 
 def retrieval_metrics(

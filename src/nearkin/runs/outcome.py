@@ -13,6 +13,7 @@ from nearkin.models.model import Model
 from nearkin.runs.asked import Asked
 from nearkin.runs.checkpoint import threads
 from nearkin.runs.evaluate import (
+    class_means,
     headline,
     keep_attention,
     keep_embeddings,
@@ -33,12 +34,13 @@ def conclude(
     """The row of a finished run, of one that diverged without a Model; its embeddings are kept in
     the folder, but not of a trial."""
     recipe, splits, diverged = current.recipe, current.splits, model is None
-    last = mistaken = None
+    last = mistaken = means = None
     files = Files(f"runs/{folder.name}")
     if model and not recipe.trial:
         last = {"epoch": current.epochs[-1]["epoch"], **current.epochs[-1]["test"]}
         query = splits.query
         embeddings = current.embed(query)
+        means = class_means(current, embeddings)
         keep_embeddings(folder / "embeddings.npz", current, embeddings, model)
         files = replace(files, embeddings="embeddings.npz")
         if len(query.classes) <= CONFUSED:
@@ -62,6 +64,7 @@ def conclude(
         made_of=asked.made_of,
         metric=nearness(current),
         epochs=tuple(Epoch(**entry) for entry in current.epochs),
+        by_class=means,
         confusion=tuple(map(tuple, mistaken)) if mistaken else None,
         cost=cost(current, memory),
         versions=versions(),

@@ -146,6 +146,9 @@ class Row:
     metric: str = "cosine"
     """what near means: "cosine", "inner" or "euclidean" """
     epochs: tuple[Epoch, ...] = ()
+    by_class: Mapping[str, tuple[float, ...]] | None = None
+    """of the last epoch, for each test class in turn: `queries` that have kin, and the means over
+    them of "recall@1" and "map@r"; None of a trial, and of more than 2,000 classes"""
     confusion: tuple[tuple[int, ...], ...] | None = None
     """[i][j]: items of class i whose nearest other is of class j; of small data sets"""
     cost: Cost = Cost()

@@ -35,6 +35,15 @@ BARE: dict[str, Any] = {
 }
 """What makes a recipe evaluate its inputs as they are: the row that every table needs."""
 
+CLOSED: dict[str, dict[str, Any]] = {
+    name: {"loss": "contrastive", "metric": "cosine", "epochs": 0, "head_start": form}
+    for name, form in {
+        "PCA-whitened": "pca-whitened",
+        "within-class whitened": "whitened",
+    }.items()
+}
+"""The closed forms that a table of heads on features needs beside `no training`."""
+
 FEW = "cross-entropy,normalised cross-entropy,multi-similarity,proxy-anchor,ProxyGML,"
 FEW += "intra-batch dot-product"
 """One of each kind: classifiers plain and by cosines, pairs, proxies, a graph of proxies, a graph

@@ -11,7 +11,9 @@ from dataclasses import replace
 from itertools import product
 
 from nearkin import losses
-from nearkin.names import Plain
+from nearkin.names import Plain, look_up, parameters_of
+from nearkin.registry import FORMS
+from nearkin.runs.head_start import ORTHOGONAL
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.study import Case, Recipes, Rows
 
@@ -20,7 +22,19 @@ LOSS_RATES = (1e-3, 1e-2)
 LONE_RATES = (3e-5, 1e-4, 2e-4, 4e-4, 1e-3, 3e-3)
 """Learning rates of the network, of a loss's own proxies, and of a network whose loss has none."""
 
-SETTLED = ("lr", "loss_lr", "epochs")
+HOLDS: dict[str, dict[str, float]] = {
+    "free": {},
+    "dropout": {"head_dropout": 0.5},
+    "decay": {"start_decay": 100.0},
+    "average": {"average": 0.99},
+}
+"""What holds a head that starts as a closed form near its start, by the name of its axis."""
+POWERS = (0.3, 0.5, 0.7, 1.0)
+SHRINKAGES = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
+"""Of closed forms; one without shrinkage tries as many powers instead."""
+
+SETTLED = ("lr", "loss_lr", "head_power", "head_shrinkage", "head_dropout", "start_decay")
+SETTLED += ("average", "epochs")
 """What the search chooses."""
 
 
@@ -34,20 +48,55 @@ def learns(loss: str) -> bool:
 
 
 def trials(name: str, recipe: Recipe, folds: Iterable[int] = (0, 1), **axes: Plain) -> Recipes:
-    """12 trials of a method: 6 settings, each judged by two folds of the training classes.
+    """The trials of a method: its settings, each judged by two folds of the training classes.
 
     One fold of 20 classes is not enough: its R@1 has a standard error of 0.7 points on CUB. The
-    settings are 3 x 2 learning rates where the loss has one too, else 6. The fold is the seed.
+    fold is the seed.
     """
-    rates = [(lr, 0.0) for lr in LONE_RATES]
-    if learns(recipe.loss):
-        rates = [(lr, loss_lr) for lr in RATES for loss_lr in LOSS_RATES]
     return {
-        Case(name, fold, lr=lr, loss_lr=loss_lr, **axes): replace(
-            recipe, lr=lr, loss_lr=loss_lr, validate=True, trial=True, seed=fold
+        Case(name, fold, **setting, **axes): replace(
+            recipe, **fields, validate=True, trial=True, seed=fold
         )
-        for (lr, loss_lr), fold in product(rates, folds)
+        for (setting, fields), fold in product(settings(recipe), folds)
     }
+
+
+def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, float]]]:
+    """The settings that a method tries, each by its name on the axes of a case and as fields.
+
+    What is not trained: 24 powers and shrinkages of its closed form. A head that starts as one: 24
+    of learning rates and of what holds it near its start. Any other: 6 learning rates, 3 x 2 where
+    the loss has one too.
+    """
+    if not (recipe.epochs or recipe.steps):
+        return [
+            ({"power": f["head_power"], "shrinkage": f.get("head_shrinkage", 0.0)}, f)
+            for f in closed_settings(recipe.head_start)
+        ]
+    rates = [{"lr": lr, "loss_lr": 0.0} for lr in LONE_RATES]
+    if learns(recipe.loss):
+        rates = [{"lr": lr, "loss_lr": loss_lr} for lr in RATES for loss_lr in LOSS_RATES]
+    if recipe.head_start == ORTHOGONAL:
+        return [(dict(rate), rate) for rate in rates]
+    return [
+        ({**rate, "hold": hold}, {**rate, **fields})
+        for rate, (hold, fields) in product(rates, HOLDS.items())
+    ]
+
+
+def closed_settings(form: str) -> list[dict[str, float]]:
+    """24 powers and shrinkages of a closed form; of one without shrinkage, 24 powers.
+
+    >>> len(closed_settings("lda")), len(closed_settings("pca"))
+    (24, 24)
+    """
+    if form in FORMS and "shrinkage" in parameters_of(look_up(form, FORMS, "closed form")):
+        return [
+            {"head_power": power, "head_shrinkage": shrinkage}
+            for power, shrinkage in product(POWERS, SHRINKAGES)
+        ]
+    count = len(POWERS) * len(SHRINKAGES)
+    return [{"head_power": (place + 1) / count} for place in range(count)]
 
 
 def settle(
@@ -60,18 +109,19 @@ def settle(
     setting under which a trial diverged is none.
     """
     names = {names} if isinstance(names, str) else names
-    found: dict[tuple[float, float, int], list[float]] = {}
+    found: dict[tuple, list[float]] = {}
     for case, row in (searched or {}).items():
         for epoch in row.epochs if case.method in names and case.on(**axes) else ():
             if epoch.validation:
-                setting = row.recipe.lr, row.recipe.loss_lr, epoch.epoch
+                tried = replace(row.recipe, epochs=epoch.epoch)
+                setting = tuple(getattr(tried, field) for field in SETTLED)
                 found.setdefault(setting, []).append(epoch.validation["recall@1"])
     if not found:
         return recipe
     most = max(map(len, found.values()))
     whole = {setting: sum(shares) for setting, shares in found.items() if len(shares) == most}
-    lr, loss_lr, epochs = max(whole, key=whole.__getitem__)
-    return replace(recipe, lr=lr, loss_lr=loss_lr, epochs=epochs)
+    best = max(whole, key=whole.__getitem__)
+    return replace(recipe, **dict(zip(SETTLED, best, strict=True)))
 
 
 def unsearched(rows: Rows) -> list[str]:

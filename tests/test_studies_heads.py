@@ -1,0 +1,174 @@
+"""The studies of heads on features: each form is searched, on validation classes alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from finished import finished
+from nearkin.measure import retrieval
+from nearkin.measure.statistics import bootstrap, bootstrap_difference
+from nearkin.runs.engine import Place
+from nearkin.runs.executors import complete
+from nearkin.runs.recipe import Recipe
+from nearkin.studies.ask import ask
+from nearkin.studies.heads import closed_forms
+from nearkin.studies.shared import tuning
+from nearkin.studies.shared.methods import UNTRAINED
+from nearkin.studies.shared.over_classes import (
+    against_closed,
+    by_query,
+    difference_over_classes,
+    over_classes,
+)
+from nearkin.studies.shared.tuning import HOLDS, settings, settle, trials
+from nearkin.studies.study import Case
+
+CPU = Place(device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory) -> str:
+    """30 classes of 12 points in 16 dimensions, most of them noise."""
+    random = np.random.default_rng(0)
+    y = np.repeat(np.arange(30), 12)
+    signal = random.gamma(1.0, size=(30, 16))[y] * (np.arange(16) < 6)
+    x = signal + random.gamma(1.0, size=(360, 16)) * np.arange(1, 17) / 6
+    path = tmp_path_factory.mktemp("features") / "points.npz"
+    np.savez(path, x=x.astype(np.float32), y=y)
+    return f"features:{path}"
+
+
+@pytest.fixture(scope="module")
+def outcome(features, tmp_path_factory):
+    """The study of closed forms, of few forms."""
+    options = {"data": features, "dims": "4,8", "methods": "within-class whitened,LDA,PCA"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "POWERS", (0.5, 1.0))
+        patch.setattr(tuning, "SHRINKAGES", (0.1, 1.0))
+        return ask("closed-forms", options, out=tmp_path_factory.mktemp("out"), place=CPU)
+
+
+def test_every_form_has_as_many_settings_on_2_folds_at_every_dimension(outcome):
+    counts: dict[tuple, int] = {}
+    for row in outcome.trials:
+        r = row.recipe
+        assert r.trial
+        key = r.backbone, r.head_start, r.dim, r.seed
+        counts[key] = counts.get(key, 0) + 1
+    assert set(counts.values()) == {4}
+    assert len(counts) == 2 * (3 * 2 + 1)  # 3 forms of 2 dimensions, and the power alone
+
+
+def test_the_settings_are_the_best_on_validation_classes(outcome):
+    for case, row in outcome.rows.items():
+        if case.method not in closed_forms.METHODS:
+            continue
+        shares: dict[tuple, float] = {}
+        for trial in outcome.trials:
+            r = trial.recipe
+            if (r.head_start, r.dim) == (row.recipe.head_start, case["dim"]):
+                key = r.head_power, r.head_shrinkage
+                shares[key] = shares.get(key, 0) + trial.epochs[-1].validation["recall@1"]
+        chosen = row.recipe.head_power, row.recipe.head_shrinkage
+        assert shares[chosen] == max(shares.values())
+        assert not row.recipe.validate
+        assert row.recipe.epochs == 0
+
+
+def test_the_tables_tell_each_form_with_its_interval_over_classes(outcome):
+    answer = outcome.answer
+    assert [table.title.split()[0] for table in answer.tables] == ["4-D", "8-D"]
+    rows = {case: row for case, row in outcome.rows.items() if case["dim"] == 8}
+    table = answer.tables[1]
+    assert [row[0] for row in table.rows] == [
+        "within-class whitened",
+        "PCA",
+        "LDA",
+        "no training, all dimensions",
+        "power alone, all dimensions",
+    ]
+    whitened = next(row for case, row in rows.items() if case.method == "within-class whitened")
+    cell = table.rows[0][1]
+    assert cell == over_classes(whitened, "recall@1")
+    assert cell.mean == pytest.approx(whitened.metrics.last["recall@1"], abs=1e-5)
+    assert cell.n == 15
+    assert table.rows[1][4] is None  # PCA has no shrinkage
+    assert "The features as they are" in answer.findings[0]
+
+
+def test_trials_of_one_map_follow_each_other(features):
+    cases = list(closed_forms.search(features, dims="4,8", methods="LDA"))
+    for one, other in zip(cases[::2], cases[1::2], strict=True):
+        if one.method == "LDA":
+            assert (one["dim"], other["dim"]) == (4, 8)
+            assert one["power"] == other["power"]
+            assert one.seed == other.seed
+
+
+def test_24_settings_for_every_head_that_starts_as_a_closed_form():
+    for loss in ("proxy-anchor", "multi-similarity"):
+        recipe = Recipe(loss=loss, backbone="linear", head_start="whitened")
+        found = settings(recipe)
+        assert len(found) == 24
+        assert len({tuple(sorted(fields.items())) for _, fields in found}) == 24
+        assert {name["hold"] for name, _ in found} == set(HOLDS)
+        assert len(settings(replace(recipe, head_start="orthogonal"))) == 6
+        assert len(trials("any", recipe)) == 48
+
+
+def test_what_is_settled_takes_everything_that_the_best_trial_had():
+    recipe = Recipe(loss="proxy-anchor", backbone="linear", head_start="whitened", epochs=4)
+    asked = trials("any", recipe, dim=64)
+    rows = {}
+    for case, tried in asked.items():
+        good = case.get("hold") == "decay" and case["lr"] == 3e-4 and case["loss_lr"] == 1e-2
+        row = finished(tried, 0.5)
+        epochs = tuple(
+            replace(
+                row.epochs[0], epoch=epoch, validation={"recall@1": 0.5 + 0.1 * good * (e == 0)}
+            )
+            for e, epoch in enumerate((2, 4))
+        )
+        rows[case] = replace(row, epochs=epochs)
+    best = settle(recipe, rows, "any", dim=64)
+    assert best == replace(
+        recipe, lr=3e-4, loss_lr=1e-2, start_decay=HOLDS["decay"]["start_decay"], epochs=2
+    )
+    assert settle(recipe, rows, "any", dim=128) == recipe
+
+
+def test_intervals_over_classes_are_those_of_the_queries(features, tmp_path):
+    """A row holds means of classes; the bootstrap of these is that of all queries."""
+    base = Recipe(data=features, backbone="linear", dim=4, loss="contrastive", epochs=0)
+    whitened = replace(base, head_start="whitened")
+    recipes = [whitened, replace(whitened, head_shrinkage=0.1), base, replace(base, seed=1)]
+    a, b, *seeds = complete(recipes, tmp_path, place=CPU)
+    ours, other = over_classes(a, "map@r"), by_query(b, "map@r")
+    values, classes = by_query(a, "map@r") or ([], [])
+    assert ours
+    assert other
+    assert len(values) == 180
+    assert np.mean(values) == pytest.approx(a["metrics"]["last"]["map@r"], abs=1e-5)
+    assert ours.mean == pytest.approx(a["metrics"]["last"]["map@r"], abs=1e-5)
+    with np.load(tmp_path / a.files.folder / "embeddings.npz") as file:
+        found = retrieval(file["x"], file["y"])
+    right = bootstrap({"": found.values["map@r"].numpy()}, found.labels.numpy())[""]
+    assert (ours.low, ours.high) == pytest.approx((right.low, right.high), abs=1e-5)
+    wanted = bootstrap_difference({"": values}, {"": other[0]}, classes)[""]
+    assert difference_over_classes(a, b, "map@r") == wanted
+    sure = against_closed(dict(enumerate(seeds)), a, "recall@1")
+    assert sure
+    gaps = [r["metrics"]["last"]["recall@1"] - a["metrics"]["last"]["recall@1"] for r in seeds]
+    assert sure.seeds.estimate.mean == pytest.approx(np.mean(gaps), abs=1e-5)
+    assert sure.p == max(sure.seeds.p, sure.classes.p)
+    assert over_classes(replace(a, by_class=None), "map@r") is None
+    assert difference_over_classes(a, replace(b, by_class=None), "map@r") is None
+    assert against_closed({0: replace(b, by_class=None)}, a, "map@r") is None
+
+
+def test_an_unfinished_study_still_answers(outcome):
+    few = {case: row for case, row in outcome.rows.items() if case.method == UNTRAINED}
+    assert closed_forms.answer(few).findings == ()
+    one = next(case for case in outcome.rows if case == Case("LDA", dim=4))
+    assert closed_forms.answer({one: outcome.rows[one]}).tables
