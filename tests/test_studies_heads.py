@@ -140,7 +140,9 @@ def test_what_is_settled_takes_everything_that_the_best_trial_had():
 
 def test_intervals_over_classes_are_those_of_the_queries(features, tmp_path):
     """A row holds means of classes; the bootstrap of these is that of all queries."""
-    base = Recipe(data=features, backbone="linear", dim=4, loss="contrastive", epochs=0)
+    base = Recipe(
+        data=features, backbone="linear", dim=4, loss="contrastive", metric="cosine", epochs=0
+    )
     whitened = replace(base, head_start="whitened")
     recipes = [whitened, replace(whitened, head_shrinkage=0.1), base, replace(base, seed=1)]
     a, b, *seeds = complete(recipes, tmp_path, place=CPU)
