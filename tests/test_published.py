@@ -39,8 +39,6 @@ def test_a_page_is_made_of_the_rows_beside_it(path, tmp_path, monkeypatch):
     out = ["--out", str(tmp_path / "out"), "--publish", str(tmp_path / "docs")]
     main([*shlex.split(command), *out])
     assert (tmp_path / "docs" / path.name).read_text() == text
-    tables = path.with_suffix(".tex")
-    assert (tmp_path / "docs" / tables.name).read_text() == tables.read_text()
 
 
 def test_no_picture_of_a_page_is_missing_or_left_over():

@@ -138,7 +138,7 @@ def test_writing_twice_gives_the_same_bytes(answer, rows, store, page, tmp_path)
     first = {p.relative_to(page.parent): p for p in page.parent.rglob("*") if p.is_file()}
     second = {p.relative_to(tmp_path): p for p in tmp_path.rglob("*") if p.is_file()}
     assert first.keys() == second.keys()
-    assert {str(p.suffix) for p in first} == {".html", ".md", ".tex", ".svg", ".png"}
+    assert {str(p.suffix) for p in first} == {".html", ".md", ".svg", ".png"}
     for name, path in first.items():
         assert path.read_bytes() == second[name].read_bytes(), name
 
@@ -160,7 +160,6 @@ def test_markdown_holds_the_same_and_its_pictures_exist(page, rows):
     assert "50.0 ± 1.0" in text
     assert "    nearkin study demo --x '<'" in text
     assert not re.search(r"<(?!/?details>|/?summary>)", text.replace("--x '<'", ""))
-    assert r"\begin{tabular}{lr}" in page.with_suffix(".tex").read_text()
 
 
 def test_links_to_pictures_may_have_blanks_and_brackets(answer, rows, store, tmp_path):

@@ -90,7 +90,7 @@ def test_curves_are_means_over_seeds(rows):
 
 
 def test_a_study_that_draws_its_own_curves_gets_no_others(rows, tmp_path):
-    own = Lines("Own", "epoch", "R@1", (Line("a", (1, 2), (0.1, 0.2)),))
+    own = Lines("Own", "epoch", "R@1", (Line("a", (1, 2, 3), (0.1, 0.2, 0.3)),))
     path = write_markdown(Answer("t", "q", figures=(own,)), rows, tmp_path, tmp_path)
     assert path.read_text().count("![") == 1
 

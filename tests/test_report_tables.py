@@ -1,16 +1,14 @@
 """Tables print numbers with the decimals that their intervals deserve, and text as it is."""
 
-import io
 import re
 from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from nearkin.answers import Table
-from nearkin.measure.statistics import Estimate
+from nearkin.measure.statistics import SHARES, Estimate, estimate
 from nearkin.report import tables
 
 NASTY = "<script>alert('50 % | $x_1$ & \\cmd{*b*} ~^#\"')</script> [red]λ ≤ 1[/red]"
@@ -82,6 +80,16 @@ def test_a_lone_number_is_not_the_best_of_anything():
         ([float("nan"), float("inf"), 0.5], False, ["–", "–", "0.5"]),
         ([12_345_678.9], False, ["12,345,679"]),
         ([0, 0.0], False, ["0", "0"]),
+        ([estimate([0.912, 0.92])], True, ["91.2 / 92.0"]),
+        ([estimate([0.912, 0.92]), around(0.9, 0.0123)], True, ["91.2 / 92.0", "90.0 ± 1.2"]),
+        ([estimate([0.912])], True, ["91.2"]),
+        ([estimate([3.0, 64.0])], False, ["3 / 64"]),
+        (
+            [estimate([0.001, 0.002, 0.06], within=SHARES), around(0.5, 0.02)],
+            True,
+            ["2.1 [0.0, 10.5]", "50.0 ± 2.0"],
+        ),
+        ([Estimate(1e-7, 0.0, 4e-7, 5), around(0.9, 0.1)], False, ["1e−7 [0, 4e−7]", "0.9 ± 0.1"]),
     ],
 )
 def test_decimals_follow_the_interval_or_the_size(values, percent, printed):
@@ -162,42 +170,10 @@ def test_markdown_has_the_same_columns_in_every_line_and_no_markup_of_its_conten
     assert lines[1] == "| --- | ---: | ---: | ---: | --- |"
 
 
-def test_latex_leaves_nothing_that_latex_would_act_upon():
-    text = tables.latex_text(NASTY)
-    for command in (r"\textless{}", r"\textbackslash{}", r"\$x\_1\$", r"50 \%", r"$\lambda$"):
-        assert command in text
-    assert tables.latex_text("Δ Σ π") == r"$\Delta$ $\Sigma$ $\pi$"
-
-
-@settings(deadline=None)
-@given(st.text(st.characters(max_codepoint=0x17F), max_size=30))
-def test_latex_specials_are_always_escaped(text):
-    known = r"\\text\w+\{\}|\\dots\{\}|\$\\[a-z]+\$|\$-\$|\\[&%$#_{}]"
-    rest = re.sub(known, "", tables.latex_text(text))
-    assert not set(rest) & set('\\&%$#_{}~^<>|"')
-
-
-def test_latex_tables_have_their_rules_and_equally_many_cells():
-    text = tables.latex(TABLE)
-    assert r"\begin{tabular}{lrrrl}" in text
-    body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert len(body) == 1 + len(TABLE.rows)
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {4}
-    assert r"\textbf{57.3} $\pm$ 0.4" in text
-    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
-        assert text.count(rule) == 1
-
-
-def test_latex_takes_exponents_of_numbers_and_of_their_intervals():
-    table = Table("t", ("a",), ((around(9.2e-5, 4.4e-5),), (around(2.3e4, 6.1e4),)))
-    assert r"9.2e$-$5 $\pm$ 4.4e$-$5 \\" in tables.latex(table)
-    assert tables.latex(table).isascii()
-
-
-def test_the_terminal_shows_markup_of_names_as_text():
-    console = Console(file=io.StringIO(), width=200, color_system=None)
-    console.print(tables.terminal(TABLE))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "[red]λ ≤ 1[/red]" in text
-    assert "57.3 ± 0.4" in text
-    assert "Means & 95 % intervals." in text
+def test_an_interval_of_shares_never_leaves_0_to_100_per_cent():
+    """Whatever the seeds."""
+    for values in ([0.0, 0.0, 0.4], [1.0, 0.99, 0.6], [0.4, 0.0, 1.0]):
+        (cell,) = tables.column([estimate(values, within=SHARES)], percent=True)
+        ends = [float(x) for x in re.findall(r"[\d.]+", cell.interval)]
+        assert cell.interval.startswith("[")
+        assert 0 <= ends[0] < ends[1] <= 100

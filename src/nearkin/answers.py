@@ -1,7 +1,4 @@
-"""What a study answers: tables and figures as plain values, which a page then draws.
-
-A row is the dictionary of one stored run (runs/store.py).
-"""
+"""What a study answers: tables and figures as plain values, which a page then draws."""
 
 from __future__ import annotations
 
@@ -41,7 +38,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve, with a band where low and high are given; a fit or a reference is dashed."""
+    """One curve, with a band where low and high are given; a fit or a reference is dashed.
+
+    points: at each x the values of two seeds, which make no band.
+    """
 
     name: str
     x: tuple[float, ...]
@@ -49,19 +49,35 @@ class Line:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     dashed: bool = False
+    points: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
     def of(cls, name: str, x: Iterable[float], y: Sequence[Estimate], dashed: bool = False) -> Line:
         """The curve of some estimates, with their intervals as its band where seeds give one."""
-        band = any(estimate.n > 1 for estimate in y)
+        band, two = (any(len(e.points) == n for e in y) for n in (0, 2))
         return cls(
             name,
             tuple(map(float, x)),
-            tuple(estimate.mean for estimate in y),
-            tuple(estimate.low for estimate in y) if band else (),
-            tuple(estimate.high for estimate in y) if band else (),
+            tuple(e.mean for e in y),
+            tuple(e.mean if e.points else e.low for e in y) if band else (),
+            tuple(e.mean if e.points else e.high for e in y) if band else (),
             dashed,
+            tuple(e.points if len(e.points) == 2 else () for e in y) if two else (),
         )
+
+    def estimates(self) -> list[Estimate]:
+        """The values at each x, as far as they are here."""
+        found = []
+        for i, y in enumerate(self.y):
+            points = self.points[i] if self.points else ()
+            low, high = (end[i] if end else y for end in (self.low, self.high))
+            if points:
+                found.append(Estimate(y, min(points), max(points), 2, points))
+            else:
+                found.append(
+                    Estimate(y, low, high, 3) if high > low else Estimate(y, y, y, 1, (y,))
+                )
+        return found
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,23 @@ class Lines:
     log_y: bool = False
     note: str = ""
     percent: bool = False
+
+    def as_curves(self) -> Lines | Bars:
+        """These lines; bars where no line has three points, which are no curve."""
+        solid = [line for line in self.lines if not line.dashed]
+        if not solid or any(len(line.x) >= 3 for line in solid):
+            return self
+        steps = sorted({x for line in solid for x in line.x})
+        found = [dict(zip(line.x, line.estimates(), strict=True)) for line in solid]
+        return Bars(
+            self.title,
+            self.y,
+            groups=tuple(line.name for line in solid),
+            series=tuple(f"{self.x} {x:g}" for x in steps),
+            values=tuple(tuple(values.get(x) for x in steps) for values in found),
+            note=self.note,
+            percent=self.percent,
+        )
 
 
 @dataclass(frozen=True)
@@ -156,8 +189,9 @@ class Answer:
     figures: tuple[Figure, ...] = ()
 
     def __post_init__(self) -> None:
-        for part in ("tables", "figures"):
-            object.__setattr__(self, part, tuple(filter(says_something, getattr(self, part))))
+        drawn = (f.as_curves() if isinstance(f, Lines) else f for f in self.figures)
+        object.__setattr__(self, "figures", tuple(filter(says_something, drawn)))
+        object.__setattr__(self, "tables", tuple(filter(says_something, self.tables)))
 
 
 def says_something(shown: Table | Figure) -> bool:

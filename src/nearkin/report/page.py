@@ -1,4 +1,4 @@
-"""The page of a study: one HTML file that needs nothing else, and the same as Markdown and LaTeX.
+"""The page of a study: one HTML file that needs nothing else, and the same as Markdown.
 
 It reads an answer and rows, and trains nothing. What comes from file and class names is escaped.
 """
@@ -77,7 +77,7 @@ def write_markdown(
     name: str = "report",
     command: str = "",
 ) -> Path:
-    """Write folder/NAME.md with its pictures in folder/NAME/, and the tables as folder/NAME.tex.
+    """Write folder/NAME.md with its pictures in folder/NAME/.
 
     The arguments are those of write_page; the result is the Markdown file's path.
     """
@@ -91,9 +91,6 @@ def write_markdown(
     for old in set((folder / name).glob("figure-*")) - {path for _, path, _ in shown}:
         old.unlink()  # of an earlier page, which had more
     links = [(title, quote(f"{name}/{path.name}"), note) for title, path, note in shown]
-    latex = "% Tables of the page of the same name.\n\n"
-    latex += "\n".join(tables.latex(table) for table in answer.tables)
-    write(folder / f"{name}.tex", latex)
     return write(folder / f"{name}.md", template("page.md").render(**values, pictures=links))
 
 

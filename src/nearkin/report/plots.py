@@ -142,6 +142,9 @@ def draw_lines(figure: Lines, tips: Tips):
             if figure.log_y:  # which has no 0, nor what is below
                 low = np.maximum(low, scale * lowest / 2)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        for a, values in zip(x, line.points, strict=False):
+            seeds = scale * np.array(values)
+            axes.plot([a] * len(seeds), seeds, ".", color=colour, markersize=3.5, alpha=0.7)
         for a, b, text in zip(x, y, line_tips(figure, line), strict=True):
             (point,) = axes.plot([a], [b], marker="o", markersize=7, alpha=0, color=colour)
             tips.add(point, text)
@@ -178,9 +181,10 @@ def colours_of(lines: Sequence[Line]) -> list[str]:
 
 def line_tips(figure: Lines, line: Line) -> Iterator[str]:
     """name, x: y [low, high] of every point."""
-    for i, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
-        text = f"{line.name}\n{figure.x} {x:g}: {shown(y, figure.percent)}"
-        if line.low and line.high:
+    for i, (x, y) in enumerate(zip(line.x, line.estimates(), strict=True)):
+        text = f"{line.name}\n{figure.x} {x:g}: "
+        text += shown(y if y.points else y.mean, figure.percent)
+        if line.low and line.high and not y.points:
             low, high = shown(line.low[i], figure.percent), shown(line.high[i], figure.percent)
             text += f" [{low}, {high}]"
         yield text
@@ -247,7 +251,10 @@ def draw_bars(figure: Bars, tips: Tips):
                 mean, low, high = (scale * v for v in (value.mean, value.low, value.high))
                 (bar,) = axes.barh(y, mean, step * 0.92, color=colour, alpha=0.85)
                 tips.add(bar, f"{group}, {name}\n{figure.y} {shown(value, figure.percent)}")
-                if value.n > 1:
+                if len(value.points) > 1:
+                    seeds = scale * np.array(value.points)
+                    axes.plot(seeds, [y] * len(seeds), "o", color=INK, markersize=2.5)
+                elif value.n > 1:
                     axes.plot([low, high], [y, y], color=INK, linewidth=1.1)
                 top = max(mean, high, 0)
             where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
@@ -295,13 +302,11 @@ def draw_matrix(figure: Matrix, tips: Tips):
             value = figure.values[i][j]
             cell = tables.show(value, scale, digits)
             ink = "white" if means[i, j] > dark else INK
-            lift = 0.12 if cell.half else 0
+            lift = 0.12 if cell.interval else 0
             text = axes.text(j, i - lift, cell.text, ha="center", va="center", color=ink)
             tips.add(text, f"{row}, {col}\n{cell}{' %' if figure.percent else ''}")
-            if cell.half:
-                axes.text(
-                    j, i + 0.23, f"± {cell.half}", ha="center", va="center", color=ink, size=7
-                )
+            if cell.interval:
+                axes.text(j, i + 0.23, cell.interval, ha="center", va="center", color=ink, size=7)
     longest = max((len(c) for c in figure.columns), default=0)
     turn = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if longest > 9 else {}
     axes.set_xticks(range(across), [short(c, 28) for c in figure.columns], **turn)

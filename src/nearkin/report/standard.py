@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from nearkin.answers import Line, Lines, Table
-from nearkin.measure.statistics import Estimate, estimate
+from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate
 from nearkin.names import typed
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Data, Machine, Row, Stored
@@ -93,9 +93,9 @@ def selection(rows: Sequence[Row], named: Mapping[str, Sequence[Row]]) -> Table:
     """Three numbers of every method, and how much choosing the epoch on test would add."""
     metric = headline(rows)
 
-    def mean(values: Sequence[float | None]) -> Estimate | None:
+    def mean(values: Sequence[float | None], within: Bounds = SHARES) -> Estimate | None:
         known = [v for v in values if v is not None]
-        return estimate(known) if known else None
+        return estimate(known, within) if known else None
 
     def line(name: str, group: Sequence[Row]) -> tuple:
         finished = [row for row in group if row.status != "diverged"]
@@ -104,7 +104,7 @@ def selection(rows: Sequence[Row], named: Mapping[str, Sequence[Row]]) -> Table:
             for which in ("last", "validated", "best_on_test")
         )
         pairs = [(a, b) for a, b in zip(best, last, strict=True) if a is not None and b is not None]
-        bias = mean([a - b for a, b in pairs])
+        bias = mean([a - b for a, b in pairs], FREE)
         diverged = len(group) - len(finished)
         return name, len(group), diverged, mean(last), mean(validated), mean(best), bias
 
@@ -121,7 +121,7 @@ def selection(rows: Sequence[Row], named: Mapping[str, Sequence[Row]]) -> Table:
         ),
         rows=tuple(line(name, group) for name, group in named.items()),
         note="The last epoch is the result. Bias is what choosing the epoch on the test set would "
-        "add to it, in points. Means over seeds with 95 % t-intervals.",
+        "add to it, in points. Means over seeds with 95 % t-intervals; two seeds as two numbers.",
         percent=("last epoch", "validated epoch", "best on test", "bias"),
     )
 
@@ -137,22 +137,22 @@ def curves(rows: Sequence[Row], named: Mapping[str, Sequence[Row]]) -> Lines | N
         x="epoch",
         y=metric.name,
         lines=tuple(lines),
-        note="Means over seeds; the bands are 95 % t-intervals.",
+        note="Means over seeds; bands are 95 % t-intervals, dots are two seeds.",
         percent=True,
     )
 
 
 def curve(name: str, group: Sequence[Row], metric: Metric) -> Line | None:
-    """One method's mean and interval at every epoch that was examined; None for fewer than two."""
+    """One method's mean and interval at every epoch examined; None for fewer than three."""
     values: dict[float, list[float]] = {}
     for row in group:
         for epoch in row.epochs:
             if epoch.test and metric.key in epoch.test:
                 values.setdefault(epoch.epoch, []).append(epoch.test[metric.key])
-    if len(values) < 2:
+    if len(values) < 3:
         return None
     x = sorted(values)
-    return Line.of(name, x, [estimate(values[epoch]) for epoch in x])
+    return Line.of(name, x, [estimate(values[epoch], within=SHARES) for epoch in x])
 
 
 def duration(seconds: float) -> str:

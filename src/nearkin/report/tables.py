@@ -1,19 +1,22 @@
-"""A Table in the terminal, in Markdown, in LaTeX and in HTML: one layout, four ways to write it.
+"""A Table in the terminal, in Markdown and in HTML: one layout, three ways to write it.
 
-Numbers of a column share their decimals, which its intervals decide: as many as show one digit
-of the median half width, or two where it begins with 1 or 2. Without intervals: three significant
-digits but no zeros that all share; in per cent one decimal, and two within 2 points of 0 or 100.
-Where numbers with intervals differ a hundred thousand times, each has two significant digits; a
-number that its interval drowns counts as its half width.
-What comes from file and class names is escaped.
+How many decimals a column's numbers have:
+
+1. With intervals: as many as show one digit of the median half width, or two where it begins with
+   1 or 2. A number that its interval drowns counts as its half width.
+2. Without: three significant digits, but no zeros that all numbers share.
+3. In per cent: one decimal or more, and two where numbers lie within 2 points of 0 or 100.
+4. Where numbers with intervals differ by a factor above 100,000: two significant digits each.
+
+An interval that is cut at 0 or 100 % is printed by its ends, since it is not as wide below as
+above; two seeds are printed as two numbers. Text from file and class names is escaped.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, isclose, isfinite, log10
 from statistics import median
 from typing import TYPE_CHECKING
@@ -32,15 +35,16 @@ SPAN = 1e5  # largest over smallest of a column's numbers, beyond which they sha
 
 @dataclass(frozen=True)
 class Shown:
-    """A cell as it is printed: 57.3, or with its interval 57.3 ± 0.4."""
+    """A cell as it is printed: 57.3, with its interval 57.3 ± 0.4 or 0.4 [0.0, 1.1], or 91.2 / 92.0
+    of two seeds."""
 
     text: str
-    half: str = ""
+    interval: str = ""
     number: bool = False
     best: bool = False
 
     def __str__(self) -> str:
-        return f"{self.text} ± {self.half}" if self.half else self.text
+        return f"{self.text} {self.interval}" if self.interval else self.text
 
 
 def heads(table: Table) -> list[str]:
@@ -83,7 +87,7 @@ def column(values: Sequence[Cell], percent: bool = False, best=None) -> list[Sho
     if best is None or len(numbers) < 2:
         return shown
     winner = best(numbers)[1]
-    return [Shown(s.text, s.half, s.number, s.number and s.text == winner) for s in shown]
+    return [replace(s, best=s.number and s.text == winner) for s in shown]
 
 
 def middle(value: Cell) -> float:
@@ -115,7 +119,8 @@ def decimals(values: Sequence[Cell], scale: float = 1) -> int | None:
         if sizes and max(sizes) > SPAN * min(sizes):
             return None
         return min(6, max(least, -floor(log10(median(halves) / 2.95))))
-    numbers = [x for v in values if v is not None and isfinite(x := scale * middle(v))]
+    single = [x for v in values if v is not None for x in points_of(v)]
+    numbers = [scale * x for x in single if isfinite(x)]
     sizes = [abs(x) for x in numbers if x]
     if scale == 100:
         sizes = [rest for x in numbers if (rest := min(abs(x), abs(100 - x)))]
@@ -133,15 +138,35 @@ def show(value: Cell, scale: float = 1, digits: int | None = 1) -> Shown:
         return Shown(value)
     if isinstance(value, int) and scale == 1:
         return Shown(f"{value:,}", number=True)
-    x, half = scale * middle(value), scale * half_width(value)
-    if not isfinite(x):
+    if not isfinite(middle(value)):
         return Shown(MISSING)
+    half = half_width(value)
+    text = " / ".join(written(scale * x, digits, not half) for x in points_of(value))
+    if not isinstance(value, Estimate) or not half:
+        return Shown(text, number=True)
+    if isclose(value.high - value.mean, value.mean - value.low, rel_tol=1e-6):
+        return Shown(text, f"± {written(scale * half, digits)}", number=True)
+    low, high = (written(scale * end, digits) for end in (value.low, value.high))
+    return Shown(text, f"[{low}, {high}]", number=True)
+
+
+def points_of(value: Cell) -> tuple[float, ...]:
+    """The numbers in a cell: those of two seeds, else one."""
+    points = value.points if isinstance(value, Estimate) else ()
+    return points if len(points) > 1 else (middle(value),)
+
+
+def written(x: float, digits: int | None, whole: bool = False) -> str:
+    """A number with so many decimals; None: with two significant digits.
+
+    whole: not to be written as 0 where it is not 0.
+    """
     if digits is None:
-        return Shown(significant(x), significant(half) if half else "", number=True)
+        return significant(x)
     text = f"{x:z,.{digits}f}"  # z: 0.0, not -0.0
-    if x and not half and not float(text.replace(",", "")):
-        text = f"{x:.2g}"  # too small for this column's decimals: not to be read as 0
-    return Shown(text.replace("-", "−"), f"{half:,.{digits}f}" if half else "", number=True)
+    if whole and x and not float(text.replace(",", "")):
+        text = f"{x:.2g}"
+    return text.replace("-", "−")
 
 
 def significant(x: float) -> str:
@@ -193,75 +218,6 @@ def markdown(table: Table) -> str:
     return f"**{markdown_text(table.title)}**\n\n{grid}{note}\n"
 
 
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "−": "$-$",
-    "→": r"$\to$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "∞": r"$\infty$",
-    "√": r"$\surd$",
-    "–": "--",
-    "—": "---",
-    "…": r"\dots{}",
-    **{c: "\\" + c for c in "&%$#_{}"},
-}
-
-
-def latex_text(text: str) -> str:
-    r"""Text that LaTeX prints as it is, Greek letters included.
-
-    >>> print(latex_text("50 % of a_b & λ ≤ 1"))
-    50 \% of a\_b \& $\lambda$ $\leq$ 1
-    """
-    return "".join(LATEX.get(c) or greek(c) for c in " ".join(text.split()))
-
-
-def greek(letter: str) -> str:
-    """λ as $\\lambda$; any other character as it is."""
-    size, _, name = unicodedata.name(letter, "").removeprefix("GREEK ").partition(" LETTER ")
-    if not "Ͱ" <= letter <= "Ͽ" or " " in name:
-        return letter
-    name = name.replace("LAMDA", "LAMBDA").lower()
-    return f"$\\{name.title() if size == 'CAPITAL' else name}$"
-
-
-def latex(table: Table) -> str:
-    """A booktabs table; the preamble needs `\\usepackage{booktabs}` and `[T1]{fontenc}`."""
-    align = "".join("r" if kind == "number" else "l" for kind in kinds(table))
-    lines = [" & ".join(map(latex_text, heads(table))) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(latex_cell, row)) + r" \\" for row in cells(table)]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_text(table.title)}}}",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *([rf"\par\smallskip\footnotesize {latex_text(table.note)}"] if table.note else []),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def latex_cell(cell: Shown) -> str:
-    text = rf"\textbf{{{latex_text(cell.text)}}}" if cell.best else latex_text(cell.text)
-    return rf"{text} $\pm$ {latex_text(cell.half)}" if cell.half else text
-
-
 def html(table: Table) -> Markup:
     """For a page: numbers to the right, the best in bold, intervals smaller."""
     side = kinds(table)
@@ -284,5 +240,7 @@ def html(table: Table) -> Markup:
 
 
 def html_cell(cell: Shown) -> Markup:
+    """The text of a cell, the best in bold, its interval smaller."""
     text = Markup("<b>{}</b>").format(cell.text) if cell.best else escape(cell.text)
-    return text + (Markup(' <span class="half">± {}</span>').format(cell.half) if cell.half else "")
+    interval = Markup(' <span class="half">{}</span>').format(cell.interval)
+    return text + interval if cell.interval else text
