@@ -189,7 +189,7 @@ def test_rows_that_do_not_know_their_data_stay_and_are_counted():
     assert (len(kept), remarks) == (2, [])
     kept, (remark,) = comparable({Case("a", 0): ROW, Case("a", 1): of("one")})
     assert len(kept) == 2
-    assert remark.startswith("1 rows of features:x.npz were stored before rows told their data")
+    assert remark.endswith("differ from those of the others: 1 of the 2 rows of features:x.npz.")
 
 
 def test_data_of_different_names_are_no_other_data():

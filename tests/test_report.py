@@ -126,8 +126,8 @@ def test_the_runs_are_all_there_with_recipe_command_machine_and_versions(read, r
     for row in rows.values():
         assert row.hash in read.text
         assert standard.command(row.recipe) in read.text
-    for said in ("28 px, grey, 4,000 train images", "torch 2.9", "10 runs, 2 min 5 s in all"):
-        assert said in read.text
+    for text in ("28 px, grey, 4,000 train images", "torch 2.9", "10 runs, 2 min 5 s in all"):
+        assert text in read.text
     assert "nearkin study demo --x '<'" in read.text
     diverged = read.text[read.text.index("Diverged") :]
     assert [*rows.values()][-1].hash in diverged[:200]
@@ -213,8 +213,8 @@ def test_what_is_here_is_drawn_where_no_picture_of_all_of_it_was(tmp_path):
     maps = Maps("all", (("a", here), ("b", gone)))
     path = pictures.save(maps, tmp_path / "figure-1", store)
     assert path
-    said = f"Maps({' '.join(sorted((here['hash'], gone['hash'])))})"
-    assert path.read_bytes() == pictures.png(maps, store, said)
+    origin = f"Maps({' '.join(sorted((here['hash'], gone['hash'])))})"
+    assert path.read_bytes() == pictures.png(maps, store, origin)
 
 
 def test_classes_differ_by_more_than_colour(read):

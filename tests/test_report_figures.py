@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from nearkin.answers import Bars, Gallery, Line, Lines, Maps, Matrix
-from nearkin.report import kept, pictures, plots, views
+from nearkin.report import items, pictures, plots, views
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
 from reported import BARS, EVIL, HALF, LINES, MATRIX, make_row, make_rows, write_embeddings
@@ -45,9 +45,9 @@ def test_an_svg_is_well_formed_and_says_its_numbers(figure):
 def test_a_dollar_in_a_name_is_no_formula():
     bars = Bars("b", "price in $ or $", ("$x$",), ("s",), ((HALF,),))
     root = ElementTree.fromstring(plots.svg(bars))
-    said = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert "$x$" in said
-    assert "price in $ or $" in said
+    texts = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "$x$" in texts
+    assert "price in $ or $" in texts
 
 
 def test_figures_without_any_value_can_be_drawn():
@@ -63,7 +63,7 @@ def test_figures_without_any_value_can_be_drawn():
 def test_maps_keep_proportions_and_lie_inside_their_square(rows, store):
     panel = views.panels(Maps("m", (("a", rows[0]),)), store)[0]
     assert isinstance(panel, views.Panel)
-    away = np.linalg.norm(panel.kept.x[:, None] - panel.kept.x, axis=-1)
+    away = np.linalg.norm(panel.items.x[:, None] - panel.items.x, axis=-1)
     drawn = np.linalg.norm(panel.points[:, None] - panel.points, axis=-1)
     apart = away > 0
     np.testing.assert_allclose(drawn[apart] / away[apart], drawn.max() / away.max(), rtol=1e-4)
@@ -75,11 +75,11 @@ def test_maps_keep_proportions_and_lie_inside_their_square(rows, store):
 
 def test_a_plane_is_that_of_scikit_learn_up_to_signs():
     x = np.random.default_rng(0).normal(size=(50, 6)) * [5, 3, 1, 1, 1, 1]
-    flat, reference = kept.plane(x), PCA(2).fit_transform(x)
+    flat, reference = items.plane(x), PCA(2).fit_transform(x)
     np.testing.assert_allclose(np.abs(flat), np.abs(reference), atol=1e-9)
-    assert kept.plane(x[:, :2]) is not None
-    np.testing.assert_array_equal(kept.plane(x[:, :2]), x[:, :2])
-    assert kept.plane(x[:, :1]).shape == (50, 2)
+    assert items.plane(x[:, :2]) is not None
+    np.testing.assert_array_equal(items.plane(x[:, :2]), x[:, :2])
+    assert items.plane(x[:, :1]).shape == (50, 2)
 
 
 def test_labels_on_one_spot_part_and_stay_inside():
@@ -94,7 +94,7 @@ def test_labels_on_one_spot_part_and_stay_inside():
 def test_a_gallery_finds_what_brute_force_finds(rows, store):
     view = views.answers(Gallery("g", rows[0]), store)
     assert view is not None
-    x, y = view.kept.x.astype(float), view.kept.labels
+    x, y = view.items.x.astype(float), view.items.labels
     away = ((x[:, None] - x) ** 2).sum(-1)
     np.fill_diagonal(away, np.inf)
     order = away.argsort(1)
@@ -103,13 +103,13 @@ def test_a_gallery_finds_what_brute_force_finds(rows, store):
         assert list(question.right) == (y[list(question.found)] == y[question.item]).tolist()
     assert all(not q.right[0] for q in view.wrong)
     assert all(q.right[0] for q in view.right)
-    assert (view.hits, view.asked) == (int((y[order[:, 0]] == y).sum()), len(y))
+    assert (view.hits, view.queries) == (int((y[order[:, 0]] == y).sum()), len(y))
 
 
 def test_only_the_items_that_have_pictures_are_drawn_with_them(rows, store):
-    found = kept.read(rows[0], store)
+    found = items.read(rows[0], store)
     assert found is not None
-    assert found.items.tolist() == list(range(0, 30, 2))
+    assert found.places.tolist() == list(range(0, 30, 2))
     assert found.pictures is not None
     assert len(found.pictures) == 15
 
@@ -118,10 +118,10 @@ def test_large_sets_are_thinned(tmp_path):
     recipe = Recipe(data="features:x.npz", dim=2)
     write_embeddings(tmp_path / "runs" / recipe.hash / "embeddings.npz", recipe, n=5000)
     row = make_row(recipe, tmp_path, keep=False)
-    found = kept.read(row, tmp_path)
+    found = items.read(row, tmp_path)
     assert found is not None
     assert len(found.x) == 1667
-    assert found.items[-1] == 4998
+    assert found.places[-1] == 4998
 
 
 def test_a_pickled_file_is_refused(tmp_path):
@@ -129,17 +129,17 @@ def test_a_pickled_file_is_refused(tmp_path):
     row = make_row(recipe, tmp_path)
     np.savez(tmp_path / "runs" / recipe.hash / "embeddings.npz", y=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match=r"embeddings.npz: y holds Python objects"):
-        kept.read(row, tmp_path)
+        items.read(row, tmp_path)
     (tmp_path / "runs" / recipe.hash / "embeddings.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(ValueError, match="not a whole npz file"):
-        kept.read(row, tmp_path)
+        items.read(row, tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(7, 8, 8), (7, 8, 8, 3), (7, 64, 40, 3)])
 def test_a_sheet_holds_each_picture_in_its_place(shape):
     smooth = np.linspace(0, 200, int(np.prod(shape[1:]))).reshape(shape[1:])
     many = np.stack([smooth + 7 * i for i in range(7)]).astype(np.uint8)
-    uri, across = kept.sheet(many)
+    uri, across = items.sheet(many)
     whole = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))), float)
     side = whole.shape[1] // across
     for i, picture in enumerate(many):

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from nearkin.answers import Answer, BatchGraphs, Gallery, Maps
 from nearkin.data.terms import may_show
-from nearkin.report import batch_graphs, kept, views, write_page
+from nearkin.report import batch_graphs, items, views, write_page
 from nearkin.runs import evaluate
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
@@ -58,7 +58,7 @@ def row(photographs, store) -> Row:
 
 
 def test_a_run_keeps_small_squares_of_photographs_in_their_colours(row, store):
-    found = kept.read(row, store)
+    found = items.read(row, store)
     assert found is not None
     assert found.pictures is not None
     assert found.classes == ("green", "red")  # the second half, which tests
@@ -90,11 +90,11 @@ def test_a_batch_graph_of_photographs_is_drawn_with_them(row, store):
 def test_no_more_pictures_are_kept_than_a_page_draws(photographs, tmp_path, monkeypatch, count):
     monkeypatch.setattr(evaluate, "PICTURES", count)
     row = embedded(f"folder:{photographs}", tmp_path)
-    found = kept.read(row, tmp_path)
+    found = items.read(row, tmp_path)
     assert found is not None
     assert found.pictures is not None
-    assert len(found.pictures) == len(found.items) <= count
-    assert len(set(np.diff(found.items))) == 1
+    assert len(found.pictures) == len(found.places) <= count
+    assert len(set(np.diff(found.places))) == 1
 
 
 def test_large_pictures_of_one_size_are_kept_small_and_small_ones_as_they_are(tmp_path):
@@ -105,7 +105,7 @@ def test_large_pictures_of_one_size_are_kept_small_and_small_ones_as_they_are(tm
                 picture = Image.new("L", (side, side), 60 * i)
                 picture.save(tmp_path / f"{side}" / kind / f"{i}.png")
         row = run(Recipe(data=f"folder:{tmp_path / str(side)}", epochs=0), tmp_path, place=CPU).row
-        found = kept.read(row, tmp_path)
+        found = items.read(row, tmp_path)
         assert found is not None
         assert found.pictures is not None
         assert found.pictures.shape == (4, *2 * (min(side, evaluate.SIDE),))
@@ -133,7 +133,7 @@ def test_terms_are_told_from_a_run_that_kept_no_pictures(tmp_path):
     said = {}
     for data in ("folder:/own", "features:own.npz", "sop"):
         row = make_row(Recipe(data=data, dim=2), tmp_path)
-        path = kept.file_of(row, tmp_path, "embeddings")
+        path = items.file_of(row, tmp_path, "embeddings")
         assert path is not None
         with np.load(path) as arrays:
             np.savez(path, **{k: v for k, v in arrays.items() if not k.startswith("picture")})

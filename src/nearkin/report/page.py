@@ -16,7 +16,7 @@ import numpy as np
 from nearkin.answers import Answer, BatchGraphs, Figure, Gallery, Lines, Maps
 from nearkin.files import write_whole
 from nearkin.report import batch_graphs, pictures, plots, standard, tables
-from nearkin.report.kept import Kept, picture_uri, sheet
+from nearkin.report.items import Items, picture_uri, sheet
 from nearkin.report.views import (
     CLASS_COLOURS,
     OTHER,
@@ -55,7 +55,7 @@ def write_page(
         command: what made the rows.
     """
     folder, store, atlas = Path(folder), Path(store_folder), Atlas()
-    values = what_is_said(answer, rows, command)
+    values = contents(answer, rows, command)
     curves = values.pop("curves")
     figures = [html_figure(figure, store, atlas) for figure in answer.figures]
     text = template("page.html").render(
@@ -81,7 +81,7 @@ def write_markdown(
 
     The arguments are those of write_page; the result is the Markdown file's path.
     """
-    folder, values = Path(folder), what_is_said(answer, rows, command)
+    folder, values = Path(folder), contents(answer, rows, command)
     drawn = [*answer.figures, *([values["curves"]] if values["curves"] else [])]
     shown = []
     for number, figure in enumerate(drawn, 1):
@@ -126,7 +126,7 @@ def plain(value: object) -> str:
     return tables.MISSING if value in ("", None) else str(value)
 
 
-def what_is_said(answer: Answer, rows: Mapping[Case, Stored], command: str) -> dict:
+def contents(answer: Answer, rows: Mapping[Case, Stored], command: str) -> dict:
     """What both templates print."""
     named = standard.labelled(rows)
     ordered = [row for group in named.values() for row in group]
@@ -156,7 +156,7 @@ def what_is_said(answer: Answer, rows: Mapping[Case, Stored], command: str) -> d
 
 
 class Atlas:
-    """All maps of a page, as the script draws them; what several show of the same set is kept once.
+    """All maps of a page, as the script draws them; what several show of the same set is there once.
 
     A set is the items that maps of one data set share: their classes, titles and pictures.
     """
@@ -167,9 +167,9 @@ class Atlas:
 
     def add(self, panel: Panel) -> int:
         """Take a map in; its number."""
-        name = panel.kept.fingerprint()
+        name = panel.items.fingerprint()
         if name not in self.sets:
-            self.sets[name] = self.items(panel.kept)
+            self.sets[name] = self.items(panel.items)
         self.maps.append(
             {
                 "set": list(self.sets).index(name),
@@ -180,14 +180,14 @@ class Atlas:
         )
         return len(self.maps) - 1
 
-    def items(self, kept: Kept) -> dict:
-        """What is said of a set."""
-        uri, across = ("", 0) if kept.pictures is None else sheet(kept.pictures)
+    def items(self, items: Items) -> dict:
+        """A set as plain data."""
+        uri, across = ("", 0) if items.pictures is None else sheet(items.pictures)
         return {
-            "classes": kept.classes,
-            "tags": tags(kept.classes),
-            "labels": kept.labels.tolist(),
-            "titles": [kept.title(i) for i in range(len(kept.labels))],
+            "classes": items.classes,
+            "tags": tags(items.classes),
+            "labels": items.labels.tolist(),
+            "titles": [items.title(i) for i in range(len(items.labels))],
             "sheet": uri,
             "across": across,
         }
@@ -200,19 +200,19 @@ class Atlas:
 
 def html_figure(figure: Figure, store: Path, atlas: Atlas) -> dict:
     """What the page's template prints of a figure."""
-    said = {"kind": type(figure).__name__.lower(), "title": figure.title, "note": figure.note}
+    shown = {"kind": type(figure).__name__.lower(), "title": figure.title, "note": figure.note}
     if isinstance(figure, Maps):
-        return said | {
+        return shown | {
             "wide": True,
             "maps": [html_map(view, atlas) for view in panels(figure, store)],
         }
     if isinstance(figure, Gallery):
-        return said | {"wide": True} | html_gallery(answers(figure, store))
+        return shown | {"wide": True} | html_gallery(answers(figure, store))
     drawn = (
         batch_graphs.svg(figure, store) if isinstance(figure, BatchGraphs) else plots.svg(figure)
     )
     points = float(drawn.split('width="', 1)[1].split("pt", 1)[0])
-    return said | {"svg": drawn, "points": points, "wide": points > 80 * plots.WIDE}
+    return shown | {"svg": drawn, "points": points, "wide": points > 80 * plots.WIDE}
 
 
 def html_map(view: Panel | str, atlas: Atlas) -> dict:
@@ -226,20 +226,20 @@ def html_gallery(view: Answers | None) -> dict:
     if view is None:
         return {"answers": None}
     return {
-        "answers": [(name, [tiles(view.kept, q) for q in group]) for name, group in view.groups()],
+        "answers": [(name, [tiles(view.items, q) for q in group]) for name, group in view.groups()],
         "summary": view.summary(),
     }
 
 
-def tiles(kept: Kept, question: Question) -> list[dict]:
+def tiles(items: Items, question: Question) -> list[dict]:
     """The item asked about, then those found."""
     outcomes = ["asked", *("right" if right else "wrong" for right in question.right)]
     return [
         {
             "outcome": outcome,
-            "kind": kept.kind(i),
-            "title": kept.title(i),
-            "picture": "" if kept.pictures is None else picture_uri(kept.pictures[i], TILE),
+            "kind": items.kind(i),
+            "title": items.title(i),
+            "picture": "" if items.pictures is None else picture_uri(items.pictures[i], TILE),
         }
         for outcome, i in zip(outcomes, (question.item, *question.found), strict=True)
     ]

@@ -15,7 +15,7 @@ import numpy as np
 from nearkin.answers import BatchGraphs, Figure, Gallery, Maps
 from nearkin.files import write_whole
 from nearkin.report import batch_graphs
-from nearkin.report.kept import file_of
+from nearkin.report.items import file_of
 from nearkin.report.plots import INK, drawing, new, short, svg, wrap
 from nearkin.report.views import (
     CLASS_COLOURS,
@@ -52,7 +52,7 @@ def draw_maps(figure: Maps, store: Path):
             axes.text(0.5, 0.5, "embeddings not kept here", ha="center", color="#777777")
         else:
             draw_panel(axes, view)
-    keys = dict.fromkeys(view.kept.classes for view in views if isinstance(view, Panel))
+    keys = dict.fromkeys(view.items.classes for view in views if isinstance(view, Panel))
     lines = [key_line(classes, 34 * across) for classes in keys]
     drawn.supxlabel("\n".join(filter(None, lines)), fontsize=8)
     drawn.set_layout_engine("constrained", h_pad=0.1)
@@ -72,12 +72,12 @@ def draw_panel(axes, view: Panel) -> None:
     """One map: its points, the tags of its classes, its ruler."""
     from matplotlib.patheffects import withStroke
 
-    labels = view.kept.labels
+    labels = view.items.labels
     order = np.argsort(labels < len(CLASS_COLOURS), kind="stable")  # colours above grey
     colours = [class_colour(c) for c in labels[order]]
     axes.scatter(*view.points[order].T, s=1.6, c=colours, alpha=0.6, linewidths=0)
     halo = [withStroke(linewidth=2.4, foreground="white")]
-    names = tags(view.kept.classes)
+    names = tags(view.items.classes)
     for c, x, y in view.labels:
         look = {"weight": "bold", "fontsize": 8.5, "path_effects": halo}
         axes.text(x, y, names[c], ha="center", va="center", **look)
@@ -118,13 +118,13 @@ def draw_tile(axes, view: Answers, question: Question, j: int, x: float, y: floa
     """
     from matplotlib.patches import Rectangle
 
-    kept, item = view.kept, question.found[j - 1] if j else question.item
+    items, item = view.items, question.found[j - 1] if j else question.item
     right = not j or question.right[j - 1]
     mark = "" if not j else "✓ " if right else "✗ "
     colour = INK if not j else RIGHT if right else WRONG
-    side, name = 0.9, kept.kind(item)
-    if kept.pictures is not None:
-        axes.imshow(kept.pictures[item], cmap="gray", extent=(x, x + side, y + side, y))
+    side, name = 0.9, items.kind(item)
+    if items.pictures is not None:
+        axes.imshow(items.pictures[item], cmap="gray", extent=(x, x + side, y + side, y))
         axes.text(x + side / 2, y - 0.05, short(mark + name, 14), ha="center", fontsize=7.5)
     else:
         middle = {"ha": "center", "va": "center", "fontsize": 7}
@@ -137,14 +137,14 @@ def draw_tile(axes, view: Answers, question: Question, j: int, x: float, y: floa
 RASTER: dict[type, Callable] = {Maps: draw_maps, Gallery: draw_gallery}
 
 
-def png(figure: Maps | Gallery, store: Path, said: str = "") -> bytes:
-    """The figure as a PNG that holds what is said of it as text; a map, which has few colours, as
+def png(figure: Maps | Gallery, store: Path, origin: str = "") -> bytes:
+    """The figure as a PNG that holds its origin as text; a map, which has few colours, as
     one of 256, which keeps it small."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     drawn_file, small, info = io.BytesIO(), io.BytesIO(), PngInfo()
-    info.add_text("rows", said)
+    info.add_text("rows", origin)
     with drawing():
         drawn = RASTER[type(figure)](figure, store)
         drawn.savefig(drawn_file, format="png", dpi=130)
@@ -162,17 +162,17 @@ def save(figure: Figure, stem: Path, store: Path) -> Path | None:
     """
     path = stem.with_suffix(".png" if isinstance(figure, Maps | Gallery) else ".svg")
     rows, kind = drawn_from(figure)
-    said = f"{type(figure).__name__}({' '.join(sorted(row['hash'] for row in rows))})"
+    origin = f"{type(figure).__name__}({' '.join(sorted(row.hash for row in rows))})"
     here = [file_of(row, store, kind) is not None for row in rows]
     if not all(here):
-        if path.exists() and said.encode() in path.read_bytes():
+        if path.exists() and origin.encode() in path.read_bytes():
             return path
         if not any(here):
             return None
     if isinstance(figure, Maps | Gallery):
-        content = png(figure, store, said)
+        content = png(figure, store, origin)
     elif isinstance(figure, BatchGraphs):
-        content = f"{batch_graphs.svg(figure, store)}<!-- {said} -->\n".encode()
+        content = f"{batch_graphs.svg(figure, store)}<!-- {origin} -->\n".encode()
     else:
         content = svg(figure).encode()
     write_whole(path, lambda file: file.write(content))

@@ -79,7 +79,7 @@ def new(width: float, height: float):
 
 
 class Tips:
-    """What a part of an SVG says when one points at it."""
+    """The tips that an SVG shows when one points at its parts."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []

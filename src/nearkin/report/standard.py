@@ -2,7 +2,7 @@
 
 last           the last epoch: the result
 validated      the epoch that validation chose
-best on test   the best epoch on test: what choosing the epoch there would have said
+best on test   the best epoch on test: what choosing the epoch there would report
 bias           best on test - last, of the same run: what that choice adds
 """
 

@@ -15,7 +15,7 @@ import torch
 
 from nearkin.answers import Gallery, Maps
 from nearkin.measure import neighbours
-from nearkin.report.kept import Kept, plane, read
+from nearkin.report.items import Items, plane, read
 from nearkin.report.plots import COLOURS
 from nearkin.runs.row import Row
 from nearkin.studies.shared.reading import headline
@@ -37,7 +37,7 @@ class Panel:
 
     name: str
     caption: str
-    kept: Kept
+    items: Items
     points: np.ndarray
     ruler: tuple[str, float]
     labels: tuple[tuple[int, float, float], ...]
@@ -46,28 +46,28 @@ class Panel:
 def panels(maps: Maps, store: Path) -> list[Panel | str]:
     """The maps of a figure; the name alone where that run's embeddings are not kept here."""
     return [
-        panel(name, row, kept) if (kept := read(row, store)) else name for name, row in maps.rows
+        panel(name, row, items) if (items := read(row, store)) else name for name, row in maps.rows
     ]
 
 
-def panel(name: str, row: Row, kept: Kept) -> Panel:
+def panel(name: str, row: Row, items: Items) -> Panel:
     """The map of one run: both axes to the same scale, the whole set inside the square."""
-    flat = plane(kept.x)
+    flat = plane(items.x)
     low, high = flat.min(0), flat.max(0)
     side = float((high - low).max()) or 1.0
     square = (flat - (low + high) / 2) / side * (1 - 2 * MARGIN) + 0.5
-    note = "" if kept.x.shape[1] == 2 else f"{kept.x.shape[1]}-D, two principal components"
+    note = "" if items.x.shape[1] == 2 else f"{items.x.shape[1]}-D, two principal components"
     metric = headline([row])
     value = metric.of(row)
-    said = "" if value is None else f"{metric.name} {100 * value:.1f} %"
+    score = "" if value is None else f"{metric.name} {100 * value:.1f} %"
     length = round_length(side / 4)
     return Panel(
         name=name,
-        caption=", ".join(filter(None, [said, note])),
-        kept=kept,
+        caption=", ".join(filter(None, [score, note])),
+        items=items,
         points=square,
         ruler=(f"{length:g}", length / side * (1 - 2 * MARGIN)),
-        labels=class_labels(square, kept.labels),
+        labels=class_labels(square, items.labels),
     )
 
 
@@ -127,11 +127,11 @@ class Question:
 class Answers:
     """Some right and some wrong answers of one run, and how many of all were right."""
 
-    kept: Kept
+    items: Items
     wrong: tuple[Question, ...]
     right: tuple[Question, ...]
     hits: int
-    asked: int
+    queries: int
 
     def groups(self) -> list[tuple[str, tuple[Question, ...]]]:
         """The wrong and the right ones, under their headings."""
@@ -139,13 +139,13 @@ class Answers:
 
     def summary(self) -> str:
         pictured = ""
-        if self.kept.forbidden:
+        if self.items.forbidden:
             pictured = " Its pictures are not ours to show."
-        elif self.kept.pictures is None:
+        elif self.items.pictures is None:
             pictured = " This run kept no pictures."
         return (
-            f"First the item asked about, then those nearest to it among {len(self.kept.x):,} "
-            f"items; the nearest is of its class for {self.hits:,} of {self.asked:,}.{pictured}"
+            f"First the item asked about, then those nearest to it among {len(self.items.x):,} "
+            f"items; the nearest is of its class for {self.hits:,} of {self.queries:,}.{pictured}"
         )
 
 
@@ -155,22 +155,22 @@ def answers(gallery: Gallery, store: Path, count: int = 6, k: int = 5) -> Answer
     One of each class in turn, those with the most such answers first. None where the embeddings
     are not kept here.
     """
-    kept = read(gallery.row, store)
-    if kept is None or len(kept.x) < 2:
+    items = read(gallery.row, store)
+    if items is None or len(items.x) < 2:
         return None
     metric = gallery.row.metric
-    found = neighbours(torch.from_numpy(kept.x), min(k, len(kept.x) - 1), metric=metric).indices
+    found = neighbours(torch.from_numpy(items.x), min(k, len(items.x) - 1), metric=metric).indices
     found = found.numpy()
-    right = kept.labels[found] == kept.labels[:, None]  # (n, k)
-    kin = np.bincount(kept.labels)[kept.labels] > 1  # has anyone to be found
+    right = items.labels[found] == items.labels[:, None]  # (n, k)
+    kin = np.bincount(items.labels)[items.labels] > 1  # has anyone to be found
     first = {
         outcome: tuple(
             Question(int(i), tuple(map(int, found[i])), tuple(map(bool, right[i])))
-            for i in in_turn(np.nonzero(kin & (right[:, 0] == outcome))[0], kept.labels)[:count]
+            for i in in_turn(np.nonzero(kin & (right[:, 0] == outcome))[0], items.labels)[:count]
         )
         for outcome in (False, True)
     }
-    return Answers(kept, first[False], first[True], int(right[kin, 0].sum()), int(kin.sum()))
+    return Answers(items, first[False], first[True], int(right[kin, 0].sum()), int(kin.sum()))
 
 
 def in_turn(items: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ class Files:
 
     folder: str = ""
     embeddings: str | None = None
-    """of the query set (report/kept.py describes the file)"""
+    """of the query set (report/items.py describes the file)"""
     attention: str | None = None
     """of a batch, where the loss has any and its pictures may be shown"""
 

@@ -1,3 +1,3 @@
-"""Studies: questions, the runs that they take, and what came of them (study.py says of what)."""
+"""Studies: questions, the runs that they take, and their answers; study.py describes one."""
 
 from nearkin.registry import STUDIES as STUDIES

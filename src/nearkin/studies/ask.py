@@ -89,7 +89,7 @@ def ask(
         data=str(options.get("data", "")),
     )
     way: dict[str, Any] = {"study": name, "jobs": jobs, "place": place, "bar": bar}
-    runs = construct(asked.asks, given, kind)  # so that a wrong option is told at once
+    runs = construct(asked.asks, given, kind)  # a wrong option fails here, at once
     if asked.measure:
         note = replace(note, cases={case: task.hash for case, task in runs.items()})
         note.write(out)

@@ -19,7 +19,7 @@ QUESTION = (
     "The graph report wants to connect only images that are alike, instead of all of a batch. Does "
     "a sparse graph train better embeddings than the full one, and if so, because of who is "
     "connected or only because fewer are? Each graph stands beside a random one in which every "
-    "image listens to as many others; and beside a graph that is told the labels, the most that "
+    "image listens to as many others; and beside a graph that knows the labels, the most that "
     "knowing whom to listen to could give."
 )
 

@@ -96,7 +96,7 @@ def recipe_of(setting: Setting) -> Recipe:
 
 
 def residuals_of(setting: Setting, place: Place) -> dict[str, Any]:
-    """What `relative_residuals` says of one training batch, before and after training."""
+    """The relative residuals of one training batch, before and after training."""
     recipe = recipe_of(setting)
     run = Run(recipe, splits := splits_of(recipe, place), "cpu")
     found: dict[str, Any] = {"data": described(splits), "untrained": watched(run)}
@@ -173,7 +173,7 @@ def table(found: Measured) -> Table:
         note=(
             "0: all nodes of a connected component are the same. Geometric mean over seeds, in "
             f"float64, of one training batch; stacks of {DEPTH} dot-product layers, {DIM}-D, norms "
-            "kept unless said."
+            "kept unless stated."
         ),
     )
 

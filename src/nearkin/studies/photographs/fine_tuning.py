@@ -21,7 +21,7 @@ from nearkin.studies.shared.reading import (
     where,
 )
 from nearkin.studies.shared.tuning import settle
-from nearkin.studies.shared.words import leader_words, p_value, percent
+from nearkin.studies.shared.words import EPOCH_ON_TEST, SPREAD, leader_words, p_value, percent
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Fine-tuning"
@@ -173,8 +173,7 @@ def comparison(rows: Rows, data: str) -> Table:
     one = next(iter(rows.values()))
     note = (
         f"{one.data.variant}, {', '.join(sizes)}; {one.recipe.backbone}; {', '.join(machines)}. "
-        "Mean ± half of the 95 % t-interval over seeds, last epoch; beside it what choosing the "
-        "epoch on test would have said."
+        f"{SPREAD}; beside it {EPOCH_ON_TEST}."
     )
     if reference:
         note += f" p: paired t-test of R@1 against {reference}, Holm-corrected."

@@ -18,7 +18,7 @@ from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, under
 from nearkin.studies.shared.reading import Scores, against, mean, scores, where
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common, settle, trials
-from nearkin.studies.shared.words import percent, undecided
+from nearkin.studies.shared.words import SPREAD, percent, undecided
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Sample efficiency"
@@ -212,8 +212,8 @@ def table(rows: Rows, way: str, bare: Estimate | None) -> Table:
         lowest=("enough",),
         note=(
             f"{data.name}, {data.variant}. Equal steps at every share, "
-            "settings chosen once, on all training classes but those that validate. Mean ± half of "
-            "the 95 % t-interval over seeds. Enough: what reaches 95 % of the full score. "
+            "settings chosen once, on all training classes but those that validate. "
+            f"{SPREAD}. Enough: what reaches 95 % of the full score. "
             f"Law: R@1 = a - b n^-c, a 100 % at most, n the number of {UNITS[way]}."
         ),
     )

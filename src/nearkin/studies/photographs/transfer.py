@@ -15,7 +15,7 @@ from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, picked
 from nearkin.studies.shared.reading import Scores, mean, scores
 from nearkin.studies.shared.sets import CARS, CUB, OMNIGLOT
 from nearkin.studies.shared.tuning import common, settle, trials
-from nearkin.studies.shared.words import p_value
+from nearkin.studies.shared.words import SPREAD, p_value
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Transfer"
@@ -184,8 +184,8 @@ def table(
         best=(TARGET, *AFTER_SOURCE),
         lowest=("(1) - (3)",),
         note=(
-            f"{source}: {variants[source]}; {target}: {variants[target]}. Mean ± half of the 95 % "
-            "t-interval over seeds, last epoch. p: paired t-test of (1) against (3)."
+            f"{source}: {variants[source]}; {target}: {variants[target]}. {SPREAD}. "
+            "p: paired t-test of (1) against (3)."
         ),
     )
 

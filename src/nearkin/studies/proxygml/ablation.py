@@ -11,7 +11,7 @@ from nearkin.runs.row import Data
 from nearkin.studies.shared.reading import against, average, final_monitor, mean, scores, where
 from nearkin.studies.shared.sets import CUB, proxygml, settings_of_full
 from nearkin.studies.shared.tuning import settle, trials, unsearched
-from nearkin.studies.shared.words import p_value, percent
+from nearkin.studies.shared.words import SPREAD, p_value, percent
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML's three modules"
@@ -132,7 +132,7 @@ def table(rows: Rows, title: str, names: Iterable[str]) -> Table:
         percent=tuple(HEADS),
         best=tuple(HEADS),
         note=(
-            f"Ours: {data.variant}. Mean ± half of the 95 % t-interval over seeds, last epoch. "
+            f"Ours: {data.variant}. {SPREAD}. "
             "p: paired t-test of R@1 against row 8, Holm-corrected. Published: a fine-tuned "
             "BN-Inception on full frames."
         ),

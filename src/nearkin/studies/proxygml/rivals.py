@@ -14,7 +14,15 @@ from nearkin.studies.shared.methods import BARE, UNTRAINED, sizes
 from nearkin.studies.shared.reading import Scores, against, mean, scores, where
 from nearkin.studies.shared.sets import CUB, classes, pictures_of, proxygml
 from nearkin.studies.shared.tuning import common, settle, trials, unsearched
-from nearkin.studies.shared.words import leader_words, or_none, p_value, percent, surely
+from nearkin.studies.shared.words import (
+    EPOCH_ON_TEST,
+    SPREAD,
+    leader_words,
+    or_none,
+    p_value,
+    percent,
+    surely,
+)
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML and its rivals"
@@ -171,8 +179,8 @@ def comparison(rows: Rows, dim: int) -> Table:
         percent=shares,
         best=tuple(heads),
         note=(
-            f"Ours: {data.variant}. Mean ± half of the 95 % t-interval over seeds, last epoch; "
-            "beside it what choosing the epoch on test would have said. p: paired t-test of R@1 "
+            f"Ours: {data.variant}. {SPREAD}; "
+            f"beside it {EPOCH_ON_TEST}. p: paired t-test of R@1 "
             f"against {OURS}, Holm-corrected. {UNTRAINED.capitalize()}: the inputs as they are, in "
             "all their dimensions. Published: fine-tuned backbones, full frames."
         ),

@@ -32,7 +32,7 @@ def of_same_data(rows: Mapping[Case, Stored]) -> tuple[dict[Case, Stored], list[
             prints.setdefault(row.data.name, Counter())[row.data.fingerprint] += 1
     remarks, kept = [], dict(rows)
     for name, counts in prints.items():
-        untold = counts.pop("", 0)
+        unknown = counts.pop("", 0)
         if not counts:
             continue
         most = max(counts, key=counts.__getitem__)
@@ -45,10 +45,10 @@ def of_same_data(rows: Mapping[Case, Stored]) -> tuple[dict[Case, Stored], list[
             del kept[case]
         if others:
             remarks.append(f"Of other data under the name {name}, and left out: {named(others)}.")
-        if untold:
+        if unknown:
             remarks.append(
-                f"{untold} rows of {name} were stored before rows told their data, which may have "
-                "been others than those of the rest."
+                "Without a fingerprint of their data, which may differ from those of the others: "
+                f"{unknown} of the {unknown + counts.total()} rows of {name}."
             )
     return kept, remarks
 

@@ -14,6 +14,7 @@ from nearkin.studies.shared.methods import BARE, UNTRAINED
 from nearkin.studies.shared.reading import Scores, gathered
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.shared.words import SPREAD
 from nearkin.studies.study import Case, Recipes, Rows
 
 HEADS = {"R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi"}
@@ -168,7 +169,7 @@ def note(rows: Rows, reference: str) -> str:
     """What stands under a table of differences."""
     variant = next((row.data.variant for row in rows.values()), "")
     return (
-        f"{variant}. Mean ± half of the 95 % t-interval over seeds, last epoch; one setting for "
+        f"{variant}. {SPREAD}; one setting for "
         "all graph refinement, chosen on validation classes. Differences and p: paired t-tests of "
         f"R@1 against {reference}, Holm-corrected."
     )

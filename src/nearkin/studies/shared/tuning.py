@@ -125,7 +125,7 @@ def settle(
 
 
 def unsearched(rows: Rows) -> list[str]:
-    """A finding that says so, where the settings of these rows were not chosen by trials."""
+    """The finding that settings were not searched, where these rows show none chosen by trials."""
     recipes = [row.recipe for row in rows.values()]
     if not any(r.epochs and learns(r.loss) and not r.loss_lr for r in recipes):
         return []  # a trial gives every loss that learns a rate of its own
@@ -145,8 +145,9 @@ def common(data: str, epochs: int = 0) -> Recipe:
     base = Recipe(data=data, sampler="classes", batch=128, per_class=4, evaluate_every=2)
     if data.startswith("features:"):
         return replace(base, backbone="linear", dim=128, epochs=epochs or 12)
-    small = {"filters": "16,32", "units": "256"}  # a quarter of seed 2's network, so that many
-    return replace(  # runs can be paid for
+    # a quarter of the n-tuple report's network, so that many runs can be paid for
+    small = {"filters": "16,32", "units": "256"}
+    return replace(
         base,
         backbone_options=small,
         size=28,

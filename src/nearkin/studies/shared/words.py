@@ -7,6 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from nearkin.measure.statistics import Difference, Estimate, estimate
 from nearkin.studies.shared.reading import Scores, against, highest
 
+SPREAD = "Mean over seeds ± half of its 95 % t-interval (two seeds: both numbers), last epoch"
+EPOCH_ON_TEST = "what choosing the epoch on test would report"
+"""What stands under tables."""
+
 SURE = 0.05
 """The p, Holm-corrected, below which a difference is called one."""
 

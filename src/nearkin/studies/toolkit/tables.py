@@ -24,7 +24,7 @@ from nearkin.studies.shared.reading import (
     method,
     scores,
 )
-from nearkin.studies.shared.words import p_value
+from nearkin.studies.shared.words import SPREAD, p_value
 from nearkin.studies.study import Rows
 from nearkin.studies.toolkit.methods import METHODS
 
@@ -81,9 +81,7 @@ def comparison(rows: Rows, dim: int) -> Table:
     name, learned = ranking(rows)
     reference = highest(learned) if learned else None
     differ = against(reference, learned) if reference else {}
-    note = (
-        "Mean ± half of the 95 % t-interval over seeds, last epoch. No training: the pixels, 784-D."
-    )
+    note = f"{SPREAD}. No training: the pixels, 784-D."
     if reference:
         note += f" p: paired t-test of {name} against {reference}, Holm-corrected."
     found = {head: values for head in SHARES if (values := column(rows, head))}

@@ -29,10 +29,10 @@ SHEET = 2_000_000  # pixels of one picture that holds all those of a set
 
 
 @dataclass(frozen=True)
-class Kept:
+class Items:
     """At most 2,000 items of a query set, as one run embeds them.
 
-    x: (n, D) float32.  labels: (n,).  items: (n,), their places in the query set.
+    x: (n, D) float32.  labels: (n,).  places: (n,), where they stand in the query set.
     classes: (C,) names.  names: (n,) names of the items, or none.
     pictures: (n, H, W) or (n, H, W, 3) uint8, or None where there are none to show.
     forbidden: whether the data set has pictures that its terms forbid to show.
@@ -40,7 +40,7 @@ class Kept:
 
     x: np.ndarray
     labels: np.ndarray
-    items: np.ndarray
+    places: np.ndarray
     classes: tuple[str, ...]
     names: tuple[str, ...]
     pictures: np.ndarray | None
@@ -49,13 +49,13 @@ class Kept:
     def fingerprint(self) -> str:
         """The same for the same items, however a run embeds them."""
         content = hashlib.sha256(repr((self.classes, self.names)).encode())
-        for array in (self.labels, self.items, self.pictures):
+        for array in (self.labels, self.places, self.pictures):
             content.update(b"" if array is None else array.tobytes())
         return content.hexdigest()
 
     def title(self, i: int) -> str:
         """What item i is called."""
-        return self.names[i] if self.names else f"item {self.items[i]}"
+        return self.names[i] if self.names else f"item {self.places[i]}"
 
     def kind(self, i: int) -> str:
         """The name of item i's class."""
@@ -70,7 +70,7 @@ def file_of(row: Row, store: Path, kind: str) -> Path | None:
     return path if name and path.is_file() else None
 
 
-def read(row: Row, store: Path) -> Kept | None:
+def read(row: Row, store: Path) -> Items | None:
     """What the row's run kept; None where it kept nothing, or not on this machine."""
     path = file_of(row, store, "embeddings")
     if path is None:
@@ -79,14 +79,14 @@ def read(row: Row, store: Path) -> Kept | None:
     n = len(arrays["y"])
     data = row.data.name
     shown = row.data.showable and "pictures" in arrays
-    items = arrays["picture_index"] if shown else np.arange(n)
-    step = max(1, -(-len(items) // MOST))
-    items = items[::step]
-    names = arrays["names"][items] if len(arrays["names"]) else ()
-    return Kept(
-        x=arrays["x"][items].astype(np.float32),
-        labels=arrays["y"][items].astype(int),
-        items=items.astype(int),
+    places = arrays["picture_index"] if shown else np.arange(n)
+    step = max(1, -(-len(places) // MOST))
+    places = places[::step]
+    names = arrays["names"][places] if len(arrays["names"]) else ()
+    return Items(
+        x=arrays["x"][places].astype(np.float32),
+        labels=arrays["y"][places].astype(int),
+        places=places.astype(int),
         classes=tuple(map(str, arrays["classes"])),
         names=tuple(map(str, names)),
         pictures=arrays["pictures"][::step] if shown else None,
