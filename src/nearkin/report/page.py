@@ -156,7 +156,7 @@ def contents(answer: Answer, rows: Mapping[Case, Stored], command: str) -> dict:
 
 
 class Atlas:
-    """All maps of a page, as the script draws them; what several show of the same set is there once.
+    """All maps of a page, as the script draws them; items shown by several maps once.
 
     A set is the items that maps of one data set share: their classes, titles and pictures.
     """
