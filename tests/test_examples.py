@@ -45,3 +45,23 @@ def test_the_readme_s_ten_lines_run(tmp_path, monkeypatch, capsys):
 def test_the_network_learns():
     main = runpy.run_path(str(EXAMPLES / "network.py"))["main"]
     assert main(steps=20, batch=48)["recall@1"] > 0.2
+
+
+def test_own_objects_are_trained_and_saved(tmp_path, capsys):
+    main = runpy.run_path(str(EXAMPLES / "own_objects.py"))["main"]
+    found = main(epochs=1, folder=str(tmp_path))
+    assert found["recall@1"] > 0.8
+    printed = capsys.readouterr().out
+    assert printed.startswith("epoch 1: loss ")
+    assert f"recall@1 {100 * found['recall@1']:.1f} %" in printed
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_short_embeddings_cost_what_their_example_says():
+    found = runpy.run_path(str(EXAMPLES / "precision.py"))["main"](epochs=1)
+    full = found["float32", 64]
+    assert abs(found["float16", 64] - full) < 0.5
+    assert abs(found["int8", 64] - full) < 1.5
+    assert full - 12 < found["int8", 16] <= 100
+    assert full - 25 < found["binary", 64] < full + 1
+    assert found["binary", 4] < found["float32", 4]

@@ -423,3 +423,42 @@ def test_a_result_has_its_row_and_its_model(features, tmp_path, monkeypatch):
     lost = nk.run(head(features, lr=1e30, optimizer="sgd", steps=9), tmp_path, place=CPU)
     with pytest.raises(ValueError, match="diverged, and left no Model"):
         _ = lost.model
+
+
+def test_a_run_of_own_objects_leaves_their_model(tmp_path):
+    splits = nk.load("mnist-5k")
+    net = nk.Network(28, 28, 1, 3).add_conv(5, 5, 4, 4, 4).add_fc(8)
+    recipe = Recipe(dim=3, steps=3, epochs=1, batch=32)
+    own = {"splits": splits, "backbone": net, "loss": nk.losses.Contrastive()}
+    result = nk.run(recipe, tmp_path, place=CPU, **own)
+    assert result.row.own_object == "backbone Network, loss Contrastive"
+    with np.load(result.folder / "embeddings.npz") as file:
+        wanted = torch.from_numpy(file["x"])
+    torch.testing.assert_close(result.model.embed(splits.query), wanted)
+    torch.testing.assert_close(nk.Model.load(tmp_path).embed(splits.query), wanted)
+    assert result.model.metric == "euclidean"
+    picture = Image.fromarray(splits.query.tensor[3, 0].numpy())
+    torch.testing.assert_close(result.model.embed(picture), wanted[3:4])
+
+
+def test_a_run_on_own_arrays_and_datasets(tmp_path):
+    x = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
+    y = np.array(["a", "b", "c", "d"])[np.arange(48) % 4]
+    recipe = Recipe(backbone="linear", loss="contrastive", dim=3, steps=3, epochs=1, batch=16)
+    result = nk.run(recipe, tmp_path, place=CPU, splits=(x, y))
+    assert result.model.embed(x).shape == (48, 3)
+    assert result.model.classes == ("a", "b", "c", "d")
+    assert nk.run(recipe, tmp_path, place=CPU, splits=(x, y)).stored
+    assert not nk.run(recipe, tmp_path, place=CPU, splits=(x + 1, y)).stored
+
+    class Data:
+        def __len__(self):
+            return 48
+
+        def __getitem__(self, i):
+            return x[i].view(1, 2, 3), str(y[i])
+
+    for _ in range(2):
+        result = nk.run(recipe, tmp_path, place=CPU, splits=Data())
+        assert not result.stored
+        assert result.row.own_object == "data own (not to be told from others: a Dataset)"

@@ -5,7 +5,7 @@
     splits = nk.load("mnist-5k")
     net = nk.Network(28, 28, 1, 2).add_conv(5, 5, 2, 2, 32).add_fc(256)
     loss = nk.losses.RatioTriplet()
-    row = nk.run(nk.Recipe(loss="ratio-triplet", dim=2))
+    model = nk.fit(net, loss, splits, epochs=4)
 
 What is behind a name is imported when it is first used, so that `import nearkin` takes no time.
 """
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from nearkin.models import Network
     from nearkin.models.model import Model
     from nearkin.runs.engine import Place, run
+    from nearkin.runs.estimator import Embedding
     from nearkin.runs.executors import complete
+    from nearkin.runs.fit import fit
     from nearkin.runs.recipe import Recipe
     from nearkin.search.index import Index
     from nearkin.studies.ask import study
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 WINGS = ("closed", "models", "data", "graphs", "losses", "measure", "report", "runs", "studies")
 NAMES = {
     "Accumulator": "nearkin.measure",
+    "Embedding": "nearkin.runs.estimator",
     "Index": "nearkin.search.index",
     "Model": "nearkin.models.model",
     "Network": "nearkin.models",
@@ -41,6 +44,7 @@ NAMES = {
     "Recipe": "nearkin.runs.recipe",
     "complete": "nearkin.runs.executors",
     "evaluate": "nearkin.measure",
+    "fit": "nearkin.runs.fit",
     "load": "nearkin.data",
     "neighbours": "nearkin.measure",
     "run": "nearkin.runs.engine",
@@ -49,6 +53,7 @@ NAMES = {
 MODULES = {"verify": "nearkin.measure.verify"}
 __all__ = [
     "Accumulator",
+    "Embedding",
     "Index",
     "Model",
     "Network",
@@ -58,6 +63,7 @@ __all__ = [
     "complete",
     "data",
     "evaluate",
+    "fit",
     "graphs",
     "load",
     "losses",

@@ -17,6 +17,7 @@ from nearkin.registry import SAMPLERS as SAMPLERS
 
 if TYPE_CHECKING:
     from nearkin.data.archives import unpack as unpack
+    from nearkin.data.own import own_splits as own_splits
     from nearkin.data.request import default_root as default_root
     from nearkin.data.samplers import Batches as Batches
     from nearkin.data.samplers import structure as structure
@@ -36,6 +37,7 @@ NAMES = {
     "default_root": "nearkin.data.request:default_root",
     "hold_out": "nearkin.data.splits:hold_out",
     "load": "nearkin.data.sets.catalogue:load",
+    "own_splits": "nearkin.data.own:own_splits",
     "structure": "nearkin.data.samplers:structure",
     "subset": "nearkin.data.splits:subset",
     "unpack": "nearkin.data.archives:unpack",

@@ -14,10 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.data import pictures
 from nearkin.data.items import Items, first
 from nearkin.data.photographs import Photographs, stored_side
-from nearkin.data.sets.listings import small
 from nearkin.data.splits import Split, Splits
 from nearkin.labels import numbered, plain_labels
 
@@ -185,6 +183,7 @@ def of_numbers(x: Tensor, channels_first: bool) -> Tensor:
 def of_files(files: Sequence[Path], size: int) -> Tensor | Photographs:
     """Picture files, decoded once into the cache beside the folder that holds them all."""
     from nearkin.data.cache import photographs
+    from nearkin.data.sets.listings import small
 
     root = Path(os.path.commonpath([file.absolute().parent for file in files]))
     names = [file.absolute().relative_to(root).as_posix() for file in files]
@@ -195,6 +194,8 @@ def of_files(files: Sequence[Path], size: int) -> Tensor | Photographs:
 def decoded(item: Any, short_side: int) -> np.ndarray:
     """A PIL image, or a picture of whole numbers, as (H, W, 3) uint8."""
     if hasattr(item, "getexif"):
+        from nearkin.data import pictures
+
         return pictures.decoded(item, 3, short_side)
     array = item.numpy() if isinstance(item, Tensor) else np.asarray(item)
     dense = of_numbers(torch.from_numpy(array)[None], isinstance(item, Tensor))[0]
@@ -203,6 +204,8 @@ def decoded(item: Any, short_side: int) -> np.ndarray:
 
 def gathered(arrays: Iterable[np.ndarray], size: int) -> Tensor | Photographs:
     """Decoded pictures (H, W, 3) in one tensor of pixels."""
+    from nearkin.data.sets.listings import small
+
     arrays = list(arrays)
     heights, widths = torch.tensor([array.shape[:2] for array in arrays]).T
     lengths = heights * widths * 3

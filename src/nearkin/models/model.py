@@ -126,7 +126,8 @@ class Model:
             batch: items at a time.
             device: cpu, cuda, cuda:N, or auto.
             truncate: keep the first so many numbers of each embedding.
-            precision: float32, float16, int8, or binary (packed bits, uint8).
+            precision: float32, float16, int8, or binary (packed bits, uint8). Measured on CUB's
+                features, R@1 in %: 56.7, 56.7, 56.6, 51.9 (LOG.md, 2026-11-29).
         """
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch must be a whole number of 1 or more, got {batch!r}")
@@ -144,16 +145,24 @@ class Model:
         place = torch.device(usable(device))
         for items in batches:
             self.backbone.eval().to(place)
-            with torch.no_grad():
-                if items.ndim == 2:
-                    x = self.head_on(items)(items.to(place, self.dtype))
-                elif self.preprocessing is None:
-                    x = self.backbone(items.to(place, self.dtype))
-                else:
-                    x = self.backbone(self.normalised(items.to(place)))
+            try:
+                with torch.no_grad():
+                    x = self.embedded(items.to(place))
+            except AssertionError as error:  # timm's, of a size that is not that of the training
+                raise ValueError(
+                    f"the backbone cannot take {tuple(items.shape)}: {error}"
+                ) from None
             if x.ndim != 2:
                 raise ValueError(f"wanted embeddings (B, D) of the backbone, got {tuple(x.shape)}")
             yield x.float().cpu()
+
+    def embedded(self, items: Tensor) -> Tensor:
+        """What the backbone, or a head alone, makes of a batch."""
+        if items.ndim == 2:
+            return self.head_on(items)(items.to(self.dtype))
+        if self.preprocessing is None:
+            return self.backbone(items.to(self.dtype))
+        return self.backbone(self.normalised(items))
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Prepared pictures (B, C, H, W) uint8 as floats of the backbone's precision."""

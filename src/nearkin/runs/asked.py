@@ -10,6 +10,7 @@ from torch import nn
 
 from nearkin.data import Splits, load
 from nearkin.data.fingerprint import fingerprint, of_file
+from nearkin.data.items import Items
 from nearkin.data.request import Absent
 from nearkin.data.sets.catalogue import named, state
 from nearkin.models.folder import config_of, is_model, own_model
@@ -123,6 +124,8 @@ def ask(
     start = start_of(recipe, store, place)
     made_of = {"start": start.fingerprint, "weights": of_weights(recipe)}
     own, objects = [], {"backbone": backbone, "loss": loss}
+    if isinstance(data.splits.train.inputs, Items):
+        own.append(f"data {data.splits.name} (not to be told from others: a Dataset)")
     for part, given in objects.items():
         if given is not None:
             made_of[part], why = fingerprint_of(given)

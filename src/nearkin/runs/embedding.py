@@ -157,6 +157,9 @@ def by_name(name: str, options: Mapping, splits: Splits, size: int) -> Model:
     inputs = splits.train.inputs
     size = size or (0 if isinstance(inputs, Tensor) else PHOTOGRAPH_SIDE)
     shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, size, size)
+    weights = Path(str(options.get("weights", ""))).expanduser()
+    if weights.is_file():  # so that it is found again from another folder
+        options = {**options, "weights": str(weights.resolve())}
     model = origin.without_head(name, options, shape, None)
     mean, std = model.backbone.mean, model.backbone.std
     model.preprocessing = preprocessing_of(inputs, size, mean, std, splits.inverted)

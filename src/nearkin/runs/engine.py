@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from nearkin import models
-from nearkin.data import Splits
+from nearkin.data import Splits, own_splits
 from nearkin.files import remove
 from nearkin.losses.protocol import can_monitor
 from nearkin.models.folder import own_model
@@ -80,7 +80,7 @@ def run(
     recipe: Recipe,
     out: Path | str = "out",
     *,
-    splits: Splits | None = None,
+    splits: Any = None,
     backbone: nn.Module | None = None,
     loss: nn.Module | None = None,
     place: Place = Place(),
@@ -96,10 +96,11 @@ def run(
 
     Args:
         out: folder of the store.
-        splits, backbone, loss: objects in place of those that the recipe names; see `Run`. Their
-            row is known by fingerprints of the data, the initial weights, the source of the classes
-            and the values that the objects hold. Where one of these cannot be made, the row says so
-            in `own_object`, and is never returned in place of a run.
+        splits, backbone, loss: objects in place of those that the recipe names; see `Run`, and for
+            data in other forms than Splits `nearkin.data.own_splits`. Their row is known by
+            fingerprints of the data, the initial weights, the source of the classes and the values
+            that the objects hold. Where one of these cannot be made, the row says so in
+            `own_object`, and is never returned in place of a run.
         place: machine, folder of the data sets and the like.
         study: the study that asks.
         bar: told of what goes on.
@@ -116,6 +117,8 @@ def run(
                 folder, known = store.folder_of(found.row), splits_of(recipe, place)
                 join_left(folder, known, place.made_by, place.made_size, place.root)
             return served(found.row, store)
+    if splits is not None:
+        splits = own_splits(splits, size=recipe.size)
     return carry_out(recipe, store, place, study, bar, splits, backbone, loss)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nearkin.data import Split, Splits, structure, transforms
 from nearkin.data.fingerprint import fingerprint
+from nearkin.data.items import Items
 from nearkin.data.samplers import OneImage
 from nearkin.data.splits import in_classes_of, places_in
 from nearkin.data.transforms import Pictures
@@ -179,7 +180,7 @@ class Run:
         into half of the memory that is free."""
         if isinstance(inputs, Tensor):
             return inputs.to(self.device)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" or isinstance(inputs, Items):
             return inputs
         address = inputs.pixels.data_ptr()
         if address not in self.pixels:

@@ -60,13 +60,12 @@ def model_of(run: Run) -> Model:
     """A copy of the run's backbone as it stands, with its preprocessing and metric."""
     net: Any = deepcopy(run.deployed)
     net = net.to("cpu", memory_format=torch.contiguous_format)
-    metric = nearness(run)
-    steps = preprocessing_of(
-        run.splits.train.inputs, run.recipe.size, run.mean, run.std, run.splits.inverted
-    )
+    metric, inputs = nearness(run), run.splits.train.inputs
+    steps = preprocessing_of(inputs, run.recipe.size, run.mean, run.std, run.splits.inverted)
     limit = None
     if metric != "cosine":
         limit = HEADROOM * run.embed_first_batch().abs().max().item()
+    one = run.prepare(inputs, torch.zeros(1, dtype=torch.int64))
     return Model(
         net,
         steps,
@@ -74,4 +73,5 @@ def model_of(run: Run) -> Model:
         classes=run.splits.train.classes,
         recipe=run.recipe.plain(),
         limit=limit,
+        shape=None if steps else one.shape[1:],
     )
