@@ -29,6 +29,11 @@ class Items:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def shape(self) -> torch.Size:
+        """(N, ...), as the first item tells."""
+        return torch.Size([len(self), *self[torch.arange(1)].read().shape[1:]])
+
     def __getitem__(self, indices: Tensor) -> Items:
         return Items(self.dataset, self.indices[indices.to("cpu")])
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nearkin import losses, models
 from nearkin.data import Splits, hold_out, subset
+from nearkin.data.items import Items
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.losses.protocol import groups_of
 from nearkin.names import look_up, unknown
@@ -70,8 +71,9 @@ def make_backbone(recipe: Recipe, splits: Splits) -> nn.Module:
     """The recipe's backbone for inputs of these splits; its trunk as `start` has it, or frozen."""
     inputs = splits.train.inputs
     side = recipe.size or PHOTOGRAPH_SIDE
-    shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, side, side)
-    if len(shape) == 3 and recipe.size:
+    told = isinstance(inputs, Tensor | Items)
+    shape = tuple(inputs.shape[1:]) if told else (3, side, side)
+    if len(shape) == 3 and recipe.size and not isinstance(inputs, Items):
         shape = (shape[0], side, side)
     anew = recipe.head_start != DEFAULTS["head_start"] or recipe.head_power != 1
     if recipe.start and not (recipe.epochs or recipe.steps or anew):
