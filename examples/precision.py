@@ -1,5 +1,7 @@
 """What it costs to keep an embedding in fewer dimensions and fewer bits."""
 
+from typing import Any
+
 import torch
 
 import nearkin as nk
@@ -18,8 +20,8 @@ def main(epochs: int = 8, seed: int = 0) -> dict[tuple[str, int], float]:
     """(precision, dimensions) -> R@1 in per cent, of a network trained for its short forms too."""
     splits = nk.load("mnist-5k")
     options = {"loss": "triplet", "dims": "64,32,16,8,4"}
-    settings = {"epochs": epochs, "batch": 120, "per_class": 12, "dim": DIM, "seed": seed}
-    model = nk.fit("network", "matryoshka", splits, loss_options=options, **settings)
+    settings: dict[str, Any] = {"epochs": epochs, "batch": 120, "per_class": 12, "seed": seed}
+    model = nk.fit("network", "matryoshka", splits, loss_options=options, dim=DIM, **settings)
     return {
         (precision, dims): recall(model, splits.query, precision=precision, truncate=dims)
         for precision in PRECISIONS

@@ -23,7 +23,8 @@ NAMES = np.array(["f", "e", "d", "c", "b", "a"])[Y]
 
 
 def small(**changes):
-    return nk.Embedding(**{"dim": 3, "epochs": 3, "batch": 32, "random_state": 0} | changes)
+    options: dict[str, Any] = {"dim": 3, "epochs": 3, "batch": 32, "random_state": 0} | changes
+    return nk.Embedding(**options)
 
 
 @parametrize_with_checks([small(), small(loss="contrastive", backbone="mlp")])
@@ -98,8 +99,8 @@ def test_the_seed_comes_from_the_random_state():
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
     generator = np.random.RandomState(0)
-    drawn = [small(random_state=generator).fit(X, Y).transform(X) for _ in range(2)]
-    assert not np.array_equal(*drawn)
+    first, second = (small(random_state=generator).fit(X, Y).transform(X) for _ in range(2))
+    assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ same choices does, and gives a Model of what was trained."""
 import math
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ from nearkin.runs.recipe import Recipe
 RANDOM = np.random.default_rng(0)
 Y = np.arange(96) % 8
 X = (RANDOM.normal(size=(8, 6))[Y] + 0.3 * RANDOM.normal(size=(96, 6))).astype(np.float32)
-SETTINGS = {"batch": 16, "per_class": 2, "epochs": 2, "device": "cpu", "threads": 1}
+SETTINGS: dict[str, Any] = {"batch": 16, "per_class": 2, "epochs": 2, "device": "cpu", "threads": 1}
+
+NUMBER: Any = 3
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +69,14 @@ def test_own_network_own_loss_own_arrays():
 
 def test_names_give_what_a_recipe_of_these_choices_gives():
     splits = nk.load("mnist-5k")
-    settings = {"steps": 6, "epochs": 2, "batch": 32, "dim": 4, "lr": 2e-3, "seed": 3}
+    settings: dict[str, Any] = {
+        "steps": 6,
+        "epochs": 2,
+        "batch": 32,
+        "dim": 4,
+        "lr": 2e-3,
+        "seed": 3,
+    }
     model = nk.fit("network", "ratio-triplet", splits, device="cpu", **settings)
     run = Run(Recipe(**settings), splits, "cpu")
     for _ in train(run):
@@ -76,7 +86,7 @@ def test_names_give_what_a_recipe_of_these_choices_gives():
 
 def test_an_object_gives_what_its_name_gives():
     splits = nk.load("mnist-5k")
-    settings = {"steps": 4, "epochs": 1, "batch": 32, "seed": 2}
+    settings: dict[str, Any] = {"steps": 4, "epochs": 1, "batch": 32, "seed": 2}
     by_name = nk.fit("network", "contrastive", splits, device="cpu", dim=4, **settings)
     torch.manual_seed(2)
     with torch.random.fork_rng():
@@ -140,7 +150,7 @@ def test_an_own_dataset_trains_an_own_class(tmp_path):
     torch.manual_seed(0)
     net, data = Own(), Prepared()
     net(torch.zeros(1, 1, 12, 12))  # its lazy layer
-    model = nk.fit(net, nk.losses.Contrastive(), data, **SETTINGS | {"batch": 8})
+    model = nk.fit(net, nk.losses.Contrastive(), data, **dict(SETTINGS, batch=8))
     assert model.classes == ("k0", "k1", "k2", "k3")
     assert model.embed(data).shape == (16, 5)
     torch.testing.assert_close(model.embed(data[3][0]), model.embed(data)[3:4])
@@ -167,7 +177,7 @@ class Plain(nn.Module):
 
 
 def test_a_loss_of_two_arguments():
-    model = nk.fit(mlp(), Plain(), X, Y, **SETTINGS | {"epochs": 6, "lr": 1e-2})
+    model = nk.fit(mlp(), Plain(), X, Y, **dict(SETTINGS, epochs=6, lr=1e-2))
     assert model.metric == "euclidean"
     assert recall(model) > 0.8
 
@@ -195,7 +205,7 @@ def test_callbacks_hear_every_step_and_epoch_and_may_end_the_training():
             assert end.model.embed(X[:2]).shape == (2, 3)
             return end.epoch == 2
 
-    settings = SETTINGS | {"epochs": 5}
+    settings = dict(SETTINGS, epochs=5)
     nk.fit(
         mlp(),
         nk.losses.Contrastive(),
@@ -236,7 +246,7 @@ def test_a_logger_hears_settings_losses_metrics_and_the_end():
         Y,
         test=(X, Y),
         loggers=logger,
-        **SETTINGS | {"epochs": 2},
+        **dict(SETTINGS, epochs=2),
     )
     assert logger.settings["epochs"] == 2
     assert logger.status == "success"
@@ -244,7 +254,7 @@ def test_a_logger_hears_settings_losses_metrics_and_the_end():
     assert {"train/loss", "train/epoch_loss", "train/learning_rate", "test/recall@1"} <= names
     broken = Kept()
     with pytest.raises(ValueError, match="take a lower lr"):
-        nk.fit(mlp(), nk.losses.Contrastive(), X, Y, loggers=[broken], **SETTINGS | {"lr": 1e30})
+        nk.fit(mlp(), nk.losses.Contrastive(), X, Y, loggers=[broken], **dict(SETTINGS, lr=1e30))
     assert broken.status == "failed"
 
 
@@ -266,7 +276,7 @@ def test_loggers_by_name_write_below_the_folder(tmp_path):
     with pytest.raises(ValueError, match="unknown logger 'tensorbord': did you mean 'tensorboard'"):
         nk.fit(mlp(), nk.losses.Contrastive(), X, Y, loggers="tensorbord", **SETTINGS)
     with pytest.raises(ValueError, match="a logger wants log_metrics"):
-        nk.fit(mlp(), nk.losses.Contrastive(), X, Y, loggers=[3], **SETTINGS)
+        nk.fit(mlp(), nk.losses.Contrastive(), X, Y, loggers=[NUMBER], **SETTINGS)
 
 
 def test_weights_and_biases_is_told_by_its_own_interface(tmp_path, monkeypatch):
@@ -379,7 +389,7 @@ def test_a_state_of_other_data_or_settings_is_refused(tmp_path):
                 raise KeyboardInterrupt
 
     def once(x=X, **more):
-        settings = SETTINGS | {"epochs": 4} | more
+        settings = dict(SETTINGS, epochs=4) | more
         return nk.fit(mlp(), nk.losses.Contrastive(), x, Y, resume=kept, **settings)
 
     with pytest.raises(KeyboardInterrupt):
@@ -429,8 +439,8 @@ def test_two_learning_rates_and_a_trunk_that_rests():
         ),
         (lambda: nk.fit("mlpp", "contrastive", X, Y), "unknown backbone 'mlpp'"),
         (lambda: nk.fit("mlp", "contrastiv", X, Y), "did you mean 'contrastive'"),
-        (lambda: nk.fit(3, "contrastive", X, Y), "backbone must be an nn.Module or a name"),
-        (lambda: nk.fit(mlp(), 3, X, Y), "loss must be"),
+        (lambda: nk.fit(NUMBER, "contrastive", X, Y), "backbone must be an nn.Module or a name"),
+        (lambda: nk.fit(mlp(), NUMBER, X, Y), "loss must be"),
         (lambda: nk.fit(mlp(), "contrastive", X[:, :4], Y), "cannot take inputs"),
         (lambda: nk.fit(nn.Flatten(0), "contrastive", X, Y), r"embeddings \(B, D\), got \(6,\)"),
         (lambda: nk.fit(mlp(), nn.L1Loss(), X, Y), "L1Loss must have a metric"),
