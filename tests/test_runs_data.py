@@ -15,10 +15,10 @@ from nearkin import models
 from nearkin.data import load
 from nearkin.data.fingerprint import fingerprint
 from nearkin.models.model import Model
-from nearkin.runs import asked, engine
-from nearkin.runs.asked import find, loaded
+from nearkin.runs import engine, ingredients
 from nearkin.runs.engine import Place, run
 from nearkin.runs.executors import complete
+from nearkin.runs.ingredients import find_row, loaded
 from nearkin.runs.log import Silent
 from nearkin.runs.loop import Run, save, train
 from nearkin.runs.recipe import Recipe
@@ -43,14 +43,14 @@ def small(path: Path, **changes) -> Recipe:
     return replace(base, **{"epochs": 1, **changes})
 
 
-class Told(Silent):
-    """A bar that keeps what it is told."""
+class Recorder(Silent):
+    """A bar that keeps its lines."""
 
     def __init__(self):
-        self.said = []
+        self.lines = []
 
     def say(self, line):
-        self.said.append(line)
+        self.lines.append(line)
 
 
 def test_a_row_holds_the_fingerprint_of_its_data(tmp_path):
@@ -146,7 +146,7 @@ def test_what_is_kept_of_data_sets_does_not_grow(tmp_path, monkeypatch):
     monkeypatch.setattr("nearkin.data.fingerprint.SETTLED", -(10**12))
     for seed in range(5):
         loaded(small(write(tmp_path / f"{seed}.npz", seed)), CPU)
-    assert len(asked.LOADED) <= asked.MOST_LOADED
+    assert len(ingredients.LOADED) <= ingredients.MOST_LOADED
 
 
 def test_a_root_is_part_of_what_is_kept(tmp_path, monkeypatch):
@@ -164,11 +164,11 @@ def test_a_row_of_before_is_taken_as_it_stands_and_that_is_said(tmp_path):
     path, out = write(tmp_path / "x.npz"), tmp_path / "out"
     row = run(small(path), tmp_path / "first", place=CPU).row
     Store(out).append(replace(row, data=replace(row.data, fingerprint="")))
-    told = Told()
-    assert run(small(path), out, place=CPU, bar=told).stored
-    (line,) = told.said
+    bar = Recorder()
+    assert run(small(path), out, place=CPU, bar=bar).stored
+    (line,) = bar.lines
     assert "without a fingerprint of their data, taken as they stand: 1" in line
-    assert complete([small(path)], out, place=CPU, bar=told)[0].metrics == row.metrics
+    assert complete([small(path)], out, place=CPU, bar=bar)[0].metrics == row.metrics
     write(path, 1)
     assert run(small(path), out, place=CPU).stored  # nobody can tell
 
@@ -190,9 +190,9 @@ def test_rows_whose_data_are_elsewhere_are_taken_and_that_is_said(tmp_path):
     path, out = write(tmp_path / "x.npz"), tmp_path / "out"
     first = run(small(path), out, place=CPU)
     path.unlink()
-    told = Told()
-    assert run(small(path), out, place=CPU, bar=told).row == first.row
-    assert told.said == ["stored rows whose data are not here, so that nobody can compare them: 1"]
+    bar = Recorder()
+    assert run(small(path), out, place=CPU, bar=bar).row == first.row
+    assert bar.lines == ["stored rows whose data are not here, so that nobody can compare them: 1"]
     with pytest.raises(ValueError, match="no such file"):
         run(small(path, seed=1), out, place=CPU)
 
@@ -271,9 +271,9 @@ def test_a_checkpoint_of_data_that_have_changed_is_begun_anew(tmp_path):
 
 def test_what_is_found_is_what_a_run_would_be_named(tmp_path):
     path, store = write(tmp_path / "x.npz"), Store(tmp_path / "out")
-    assert find(small(path), store, CPU).row is None
+    assert find_row(small(path), store, CPU).row is None
     row = run(small(path), store.folder, place=CPU).row
-    assert find(small(path), store, CPU).row == row
+    assert find_row(small(path), store, CPU).row == row
     assert store.stored() == {row.key: row}
 
 

@@ -82,8 +82,8 @@ def restore(run: Run, path: Path) -> None:
         run.optimizer.load_state_dict(state["optimizer"])
         run.hold.load_state_dict(state["average"])
     except (ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"{path} does not fit its run: {said}; delete it to begin anew") from None
+        why = " ".join(str(error).split())
+        raise ValueError(f"{path} does not fit its run: {why}; delete it to begin anew") from None
     run.step, run.epochs = state["step"], state["epochs"]
     run.loss_sum = state["loss_sum"].to(run.device)
     run.seconds, run.other_seconds = state["seconds"]
@@ -119,12 +119,16 @@ def refuse_misfit(name: str, module: nn.Module, state: Any) -> None:
     """Refuse parameters of other names, shapes or types than those of the module."""
     if not isinstance(state, dict):
         raise ValueError(f"wanted the {name} as a dictionary, got {type(state).__name__}")
+    for key in state.keys() - module.state_dict().keys():
+        raise ValueError(f"the {name} has no {key!r}")
     for key, parameter in module.named_parameters():
         found = state.get(key)
         if not isinstance(found, Tensor):
             raise ValueError(f"the {name} lacks {key!r}")
         if found.shape != parameter.shape or found.dtype != parameter.dtype:
-            raise ValueError(f"{key!r} of the {name} is {told(found)}, wanted {told(parameter)}")
+            raise ValueError(
+                f"{key!r} of the {name} is {form_of(found)}, wanted {form_of(parameter)}"
+            )
 
 
 def refuse_odd_optimizer(run: Run, state: Any) -> None:
@@ -151,7 +155,7 @@ def refuse_odd_optimizer(run: Run, state: Any) -> None:
                 shape = known[number].shape if like.ndim else like.shape
                 if value.shape != shape or value.dtype != like.dtype:
                     raise ValueError(
-                        f"{key!r} of the optimizer is {told(value)}, wanted {tuple(shape)}"
+                        f"{key!r} of the optimizer is {form_of(value)}, wanted {tuple(shape)}"
                     )
 
 
@@ -172,6 +176,6 @@ def state_of_one_step(run: Run) -> dict[str, Any]:
     return dict(optimizer.state[layer.weight])
 
 
-def told(x: Tensor) -> str:
+def form_of(x: Tensor) -> str:
     """A tensor's shape and type."""
     return f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"

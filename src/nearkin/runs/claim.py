@@ -47,8 +47,9 @@ class FileClaim:
         except Timeout:
             raise Taken(f"{self.folder} is another process's") from None
         for partial in self.folder.glob(".*"):
-            with suppress(FileNotFoundError):
-                partial.unlink()
+            if partial.is_file():
+                with suppress(FileNotFoundError):
+                    partial.unlink()
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()

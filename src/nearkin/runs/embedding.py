@@ -26,6 +26,7 @@ from nearkin.models.folder import folder_of
 from nearkin.models.model import Model, find
 from nearkin.models.preprocess import preprocessing_of
 from nearkin.runs.engine import Place
+from nearkin.runs.manners import as_found
 from nearkin.tensors import usable
 
 BATCH = 64
@@ -48,6 +49,7 @@ def embed(
     key: str = "",
     folder: str = "",
     device: str = "auto",
+    threads: int = 0,
 ) -> Iterator[Progress]:
     """Write the embeddings of every split to an npz file that `features:FILE` reads.
 
@@ -56,7 +58,7 @@ def embed(
 
     What is done lies beside the file until it is whole, so that a killed call goes on; `key` says
     of which items and by what, and work done under another key, or of another number of items, or
-    of which the file is broken, is begun anew.
+    of which the file is broken, is begun anew. Between two batches the process is as it was found.
     """
     parts = [("train", splits.train), ("query", splits.query)]
     parts += [("gallery", splits.gallery)] if splits.gallery is not splits.query else []
@@ -72,7 +74,8 @@ def embed(
         if skip == len(split):
             continue  # arange(n, n) splits into one empty batch
         for indices in torch.arange(skip, len(split)).split(BATCH):
-            done.append(model.embed(split.select(indices), batch=BATCH, device=device))
+            with as_found(threads, device):
+                done.append(model.embed(split.select(indices), batch=BATCH, device=device))
             position += len(indices)
             if perf_counter() - saved > SAVE_SECONDS:
                 write_whole(kept, lambda file: keep(file, done, key))
@@ -114,27 +117,29 @@ def load_and_embed(
         raise ValueError(f"wanted a checkpoint or a backbone by name, got {checkpoint} and {given}")
     if size < 0:
         raise ValueError(f"size must be 0 or more, got {size}")
-    if place.threads:
-        torch.set_num_threads(place.threads)
     device, where = usable(place.device), ""
     if made_by and not checkpoint:
         raise ValueError("--made-by goes with --checkpoint, a head on the features it made")
-    if checkpoint:
-        below = find(made_by, made_size) if made_by else None
-        model, where, loaded = found(str(checkpoint), data, size, below)
-    else:
-        model, loaded = None, size
-    splits = load(data, place.root, download=place.download, skip_bad=place.skip_bad, size=loaded)
-    if model is None:
-        model = by_name(backbone or "lite0", backbone_options, splits, size)
-    elif where.endswith(".pt") and model.preprocessing:  # the file does not tell it: the data do
-        p = model.preprocessing
-        model.preprocessing = preprocessing_of(
-            splits.train.inputs, size or p.width, p.mean, p.std, splits.inverted
-        )
-    source = str(named(data, place.root)[1].resolve())
-    key = json.dumps([data, source, fingerprint(splits), place.skip_bad, model.identity])
-    return embed(model, splits, output, key=key, folder=where, device=device)
+    with as_found(place.threads, device):
+        if checkpoint:
+            below = find(made_by, made_size) if made_by else None
+            model, where, loaded = found(str(checkpoint), data, size, below)
+        else:
+            model, loaded = None, size
+        root = place.root
+        splits = load(data, root, download=place.download, skip_bad=place.skip_bad, size=loaded)
+        if model is None:
+            model = by_name(backbone or "lite0", backbone_options, splits, size)
+        elif (
+            where.endswith(".pt") and model.preprocessing
+        ):  # the file does not tell it: the data do
+            p = model.preprocessing
+            model.preprocessing = preprocessing_of(
+                splits.train.inputs, size or p.width, p.mean, p.std, splits.inverted
+            )
+        source = str(named(data, root)[1].resolve())
+        key = json.dumps([data, source, fingerprint(splits), place.skip_bad, model.identity])
+    return embed(model, splits, output, key=key, folder=where, device=device, threads=place.threads)
 
 
 def found(checkpoint: str, data: str, size: int, below: Model | None) -> tuple[Model, str, int]:

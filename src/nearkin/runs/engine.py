@@ -20,11 +20,11 @@ from nearkin.files import remove
 from nearkin.losses.protocol import can_monitor
 from nearkin.models.folder import own_model
 from nearkin.models.model import Model
-from nearkin.runs.asked import Asked, Found, ask, find
-from nearkin.runs.asked import splits_of as splits_of
 from nearkin.runs.checkpoint import OtherData, restore, save
 from nearkin.runs.clock import Clock
 from nearkin.runs.evaluate import Diverged, examine, watched_batch
+from nearkin.runs.ingredients import Ingredients, Lookup, find_row, gather
+from nearkin.runs.ingredients import splits_of as splits_of
 from nearkin.runs.log import Silent, StepLog
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import Peak, usable, versions
@@ -33,7 +33,7 @@ from nearkin.runs.manners import as_found
 from nearkin.runs.model import join_left, left_by
 from nearkin.runs.model import save as save_model
 from nearkin.runs.outcome import conclude, one_line, title
-from nearkin.runs.place import Place
+from nearkin.runs.place import MOST_THREADS, Place
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
 from nearkin.runs.store import Store
@@ -108,8 +108,8 @@ def run(
     """
     store, bar = Store(out), bar or Silent()
     if splits is None and backbone is None and loss is None:
-        found = find(recipe, store, place)
-        tell([found], bar)
+        found = find_row(recipe, store, place)
+        announce([found], bar)
         if found.row and anew:
             return carry_out(recipe, store, place, study, bar, again=found.row)
         if found.row:
@@ -122,10 +122,10 @@ def run(
     return carry_out(recipe, store, place, study, bar, splits, backbone, loss)
 
 
-def tell(found: Sequence[Found], bar: Silent) -> None:
+def announce(found: Sequence[Lookup], bar: Silent) -> None:
     """Say which rows are of other data, and of which nobody can tell."""
-    before = sum(one.untold == "before" for one in found)
-    absent = sum(one.untold == "absent" for one in found)
+    before = sum(one.doubt == "before" for one in found)
+    absent = sum(one.doubt == "absent" for one in found)
     other = sum(one.others > 0 for one in found)
     if before:
         bar.say(f"stored rows without a fingerprint of their data, taken as they stand: {before}")
@@ -167,24 +167,27 @@ def carry_out(
     bar, device = bar or Silent(), usable(place.device)
     with as_found(place.threads, device):
         versions()  # the code is what it is now, whatever is committed later
-        asked = ask(recipe, store, place, splits, backbone, loss)
-        key = again.key if again else asked.key
-        known = declared(asked.data.splits, place.made_by, place.made_size, place.root)
+        parts = gather(recipe, store, place, splits, backbone, loss)
+        key = again.key if again else parts.key
+        row = None if again else store.row(key)
+        if row:
+            return served(row, store)
+        known = declared(parts.data.splits, place.made_by, place.made_size, place.root)
         peak = Peak(torch.device(device))
         current = Run(
-            asked.recipe,
+            parts.recipe,
             known,
             device,
-            asked.start.file,
+            parts.start.file,
             backbone=backbone,
             loss=loss,
-            fingerprint=asked.data.fingerprint,
+            fingerprint=parts.data.fingerprint,
         )
         with store.claim(key) as folder:
-            row = store.stored().get(key)
-            if isinstance(row, Row) and not again:
+            row = None if again else store.row(key)
+            if row:  # another process was faster
                 return Result(row, folder, stored=True)
-            row = follow(current, asked, folder, place, study, bar, peak)
+            row = follow(current, parts, folder, place, study, bar, peak)
             if not again:
                 store.append(row)
             remove(folder / CHECKPOINT)
@@ -193,10 +196,16 @@ def carry_out(
 
 
 def follow(
-    current: Run, asked: Asked, folder: Path, place: Place, study: str, bar: Silent, peak: Peak
+    current: Run,
+    parts: Ingredients,
+    folder: Path,
+    place: Place,
+    study: str,
+    bar: Silent,
+    peak: Peak,
 ) -> Row:
     """One run from its start, or from its last checkpoint, to its row."""
-    checkpoint, diverged = folder / CHECKPOINT, asked.start.lost
+    checkpoint, diverged = folder / CHECKPOINT, parts.start.lost
     if checkpoint.exists():
         take_up(current, checkpoint, place)
     clock = Clock(current, peak)
@@ -222,9 +231,9 @@ def follow(
     finally:
         log.close()
     if diverged:
-        return conclude(current, asked, folder, study, None, clock.memory)
+        return conclude(current, parts, folder, study, None, clock.memory)
     model = left_by(current, place.root, whole=not study)
-    row = conclude(current, asked, folder, study, model, clock.memory)
+    row = conclude(current, parts, folder, study, model, clock.memory)
     save_model(model, row, folder)
     return row
 
@@ -233,8 +242,9 @@ def take_up(current: Run, checkpoint: Path, place: Place) -> None:
     """Go on from a checkpoint, with as many threads as left it where the place does not say how
     many; of other data, begin anew."""
     threads = models.read(checkpoint).get("threads")
-    if not place.threads and isinstance(threads, list) and type(threads[-1]) is int:
-        torch.set_num_threads(max(1, threads[-1]))
+    last = threads[-1] if isinstance(threads, list) and threads else 0
+    if not place.threads and last in range(1, MOST_THREADS + 1):
+        torch.set_num_threads(last)
     try:
         restore(current, checkpoint)
     except OtherData:

@@ -21,14 +21,14 @@ import torch
 from nearkin import registry
 from nearkin.data.sets.catalogue import there
 from nearkin.models.folder import own_model
-from nearkin.runs.asked import find
 from nearkin.runs.build import refuse_unfit, refuse_unknown
+from nearkin.runs.engine import announce, served
 from nearkin.runs.engine import carry_out as run
-from nearkin.runs.engine import served, tell
+from nearkin.runs.ingredients import find_measurement, find_row, loaded
 from nearkin.runs.log import Silent
 from nearkin.runs.machine import cores, keep_freed_memory, machine, usable, versions
 from nearkin.runs.manners import as_found
-from nearkin.runs.outcome import one_line
+from nearkin.runs.outcome import described, one_line
 from nearkin.runs.place import Place
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Measurement, Row
@@ -92,8 +92,8 @@ def complete(
     for recipe in recipes:
         wanted.setdefault(same_run(recipe), recipe)
     recipes = list(wanted.values())
-    found = {recipe: find(recipe, store, place) for recipe in recipes}
-    tell(list(found.values()), bar)
+    found = {recipe: find_row(recipe, store, place) for recipe in recipes}
+    announce(list(found.values()), bar)
     rows = from_the_same_start({r: one.row for r, one in found.items() if one.row}, recipes)
     missing = [recipe for recipe in recipes if recipe not in rows]
     refuse_before_the_first_run(missing, jobs, place)
@@ -148,21 +148,27 @@ def refuse_before_the_first_run(recipes: Sequence[Recipe], jobs: int, place: Pla
 
 
 def measured(
-    asked: Measurements,
+    measurements: Measurements,
     out: Path | str,
     *,
     study: str,
+    data: Mapping[str, Recipe] | None = None,
     jobs: int = 1,
     place: Place = Place(),
     bar: Silent | None = None,
 ) -> list[Measurement]:
-    """What a study measures without runs of recipes; what is stored is not measured again."""
+    """What a study measures without runs of recipes; what is stored is not measured again.
+
+    data: of what is measured on a data set, a recipe that has it; on others it is measured anew.
+    """
     store, bar, shared = Store(out), bar or Silent(), share(place, jobs)
-    stored = {name: measurement_of(name, store) for name in asked}
-    rows = {name: one for name, one in stored.items() if one}
+    recipes = {name: (data or {}).get(name) for name in measurements}
+    found = {name: find_measurement(name, recipes[name], store, place) for name in measurements}
+    announce(list(found.values()), bar)
+    rows = {name: one.row for name, one in found.items() if one.row}
     work = {
-        name: partial(measure, name, make, store, study, shared)
-        for name, make in asked.items()
+        name: partial(measure, name, make, store, study, shared, recipes[name])
+        for name, make in measurements.items()
         if name not in rows
     }
     bar.expect(len(work))
@@ -172,27 +178,32 @@ def measured(
             bar.finish(f"{name}  {study}")
     else:
         rows |= in_processes(work, jobs, lambda one: bar.finish(f"{one.hash}  {study}"))
-    return [rows[name] for name in asked]
-
-
-def measurement_of(name: str, store: Store) -> Measurement | None:
-    """The stored measurement of this name, if there is one."""
-    return next((one for one in store.of_hash(name) if isinstance(one, Measurement)), None)
+    return [rows[name] for name in measurements]
 
 
 def measure(
-    name: str, make: Callable[[Place], dict[str, Any]], store: Store, study: str, place: Place
+    name: str,
+    make: Callable[[Place], dict[str, Any]],
+    store: Store,
+    study: str,
+    place: Place,
+    recipe: Recipe | None = None,
 ) -> Measurement:
     """Measure once, and store it; the process is left as it was found."""
     with as_found(place.threads, usable(place.device)):
         commit = versions()
+        known = loaded(recipe, place) if recipe else None
         began, values = time.perf_counter(), make(place)
+        seconds = round(time.perf_counter() - began, 3)
+        of = values.pop("data", None)
+        if known:
+            of = replace(of or described(known.splits), fingerprint=known.fingerprint)
         done = Measurement(
             name,
             values,
-            data=values.pop("data", None),
+            data=of,
             study=study,
-            cost=Cost(round(time.perf_counter() - began, 3)),
+            cost=Cost(seconds),
             versions=commit,
             machine=values.pop("machine", None) or machine(torch.device("cpu")),
         )
@@ -238,8 +249,8 @@ def in_processes(
     fruitless = 0
     while missing := [name for name in work if name not in done]:
         before = len(done)
-        told, workers = (registry.entries(),), min(jobs, len(missing))
-        with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, told) as pool:
+        entries, workers = (registry.entries(),), min(jobs, len(missing))
+        with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, entries) as pool:
             try:
                 # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
                 heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

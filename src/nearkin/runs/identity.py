@@ -52,11 +52,11 @@ def key_of(hash: str, data: str, made_of: Mapping[str, str] | None = None) -> st
     >>> key_of("0123456789ab", "", {}), key_of("0123456789ab", "6ed975578302efd6")
     ('0123456789ab', '0123456789ab-592dd426')
     """
-    told = {"data": data, **(made_of or {})}
-    told = {name: fingerprint for name, fingerprint in told.items() if fingerprint}
-    if not told:
+    parts = {"data": data, **(made_of or {})}
+    parts = {name: fingerprint for name, fingerprint in parts.items() if fingerprint}
+    if not parts:
         return hash
-    text = json.dumps(told, sort_keys=True)
+    text = json.dumps(parts, sort_keys=True)
     return f"{hash}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 

@@ -40,15 +40,17 @@ class Lines:
 
     def rename(self, before: dict[int, tuple[str, str, str]]) -> None:
         """Note which hashes of before are others today: where options are now written in one way,
-        and of what started from a run for which that holds."""
-        changed = list(before)
-        while changed:
-            self.renamed |= {before[i][0]: before[i][1] for i in changed if before[i][0]}
-            self.renamed = {old: new for old, new in self.renamed.items() if old != new}
-            changed = [i for i, (_, _, start) in before.items() if start in self.renamed]
-            for i in changed:
-                row = migrated(self.raw(i), self.renamed)
-                before[i] = (before[i][0], row["hash"], row["recipe"]["start"])
+        and of what started from a run for which that holds, and so on."""
+        for _ in range(len(before)):  # generations at most
+            self.renamed = {old: new for old, new, _ in before.values() if old != new}
+            later = {}
+            for i, (old, new, start) in before.items():
+                if start in self.renamed:
+                    hash = migrated(self.raw(i), self.renamed)["hash"]
+                    later |= {i: (old, hash, start)} if hash != new else {}
+            if not later:
+                break
+            before |= later
 
     def hashes(self, i: int) -> tuple[str, str, str]:
         """Of a line of before the hash, the hash of today, and the start; known from the last time

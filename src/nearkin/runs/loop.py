@@ -20,12 +20,9 @@ from nearkin.data import Split, Splits, structure, transforms
 from nearkin.data.fingerprint import fingerprint
 from nearkin.data.items import Items
 from nearkin.data.samplers import OneImage
-from nearkin.data.splits import in_classes_of, places_in
 from nearkin.data.transforms import Pictures
 from nearkin.losses import cached_backward
 from nearkin.losses.protocol import active_share
-from nearkin.measure import kin_counts
-from nearkin.measure.metrics import NO_KIN
 from nearkin.models.heads import folded, halves
 from nearkin.names import look_up
 from nearkin.registry import PRECISIONS, SAMPLERS
@@ -37,6 +34,7 @@ from nearkin.runs.holds import Hold
 from nearkin.runs.machine import usable
 from nearkin.runs.manners import seeded
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.refusals import refuse_another_dim, refuse_no_kin, refuse_nothing_to_learn
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
@@ -125,21 +123,13 @@ class Run:
         self.epoch_of_batches, self.first_batch = 0, self.batches[0]
         self.total = recipe.steps or recipe.epochs * len(self.batches)
         if backbone is not None:
-            self.refuse_another_dim()
+            refuse_another_dim(self)
         if recipe.refine:
             refiner_of(self)
         if self.total and not any(p.requires_grad for p in own.parameters()):
             raise ValueError(f"backbone {recipe.backbone!r} has nothing to train: epochs must be 0")
         if self.total and not recipe.memory and not any(True for _ in self.loss.parameters()):
             refuse_nothing_to_learn(self)
-
-    def refuse_another_dim(self) -> None:
-        """The loss is built for embeddings of the recipe's size: an own backbone must make them."""
-        dim = self.embed(self.splits.train.select(torch.arange(1))).shape[1]
-        if dim != self.recipe.dim:
-            raise ValueError(
-                f"dim is {self.recipe.dim}, but the backbone embeds into {dim} dimensions"
-            )
 
     def batches_of(self, epoch: int) -> Tensor:
         """(steps, batch) indices into the training split."""
@@ -307,47 +297,6 @@ def refiner_of(run: Run) -> Any:
     if refiner is None:
         raise ValueError(f"refine={run.recipe.refine!r} wants a loss with graph layers")
     return refiner
-
-
-def refuse_nothing_to_learn(run: Run) -> None:
-    """Refuse a run that could never have a gradient.
-
-    No batch holds two images of a class, or none holds two classes; or none of the pairs or
-    triplets that the sampler hands over is one that the loss uses: then 32 random draws of
-    embeddings all give a loss of 0, which a loss that can learn has with a probability near 0.
-    """
-    recipe, labels = run.recipe, run.splits.train.labels[run.batches]  # (steps, B)
-    ordered = labels.sort(1).values
-    alike = ordered[:, 1:] == ordered[:, :-1]
-    for lacking, wanted in (
-        (not alike.any(), "two images of a class"),
-        (alike.all(), "two classes"),
-    ):
-        if lacking:
-            raise ValueError(
-                f"{recipe.loss} wanted {wanted} in a batch, and none has them: "
-                f"sampler={recipe.sampler}, batch={recipe.batch}, per_class={recipe.per_class}"
-            )
-    if run.pattern and not run.miner:
-        generator, first = torch.Generator().manual_seed(0), labels[0].to(run.device)
-        anywhere = torch.randn(32, recipe.batch, recipe.dim, generator=generator).to(run.device)
-        run.loss.eval()  # a loss with a state learns nothing from noise
-        nothing = all(run.loss(x, first, run.pattern) == 0 for x in anywhere)
-        run.loss.train()
-        if nothing:
-            raise ValueError(
-                f"{recipe.loss} finds nothing to learn from in the {recipe.sampler} of "
-                f"sampler={recipe.sampler}: use sampler=classes"
-            )
-
-
-def refuse_no_kin(splits: Splits) -> None:
-    """Refuse a test set in which no query has kin to be found: in the gallery or, where classes are
-    shared, among the training images."""
-    query, gallery = splits.query, splits.gallery
-    kin = kin_counts(query.labels, in_classes_of(query, gallery), places_in(query, gallery))
-    if not (kin.any() or splits.shared_classes or splits.mixed_classes):
-        raise ValueError(f"{splits.name}: {NO_KIN}")
 
 
 def noise_seed(seed: int, step: int) -> int:

@@ -10,7 +10,6 @@ import torch
 from nearkin.data import Splits
 from nearkin.measure import VERSIONS, confusion
 from nearkin.models.model import Model
-from nearkin.runs.asked import Asked
 from nearkin.runs.checkpoint import threads
 from nearkin.runs.evaluate import (
     class_means,
@@ -20,6 +19,7 @@ from nearkin.runs.evaluate import (
     nearness,
     refined_metrics,
 )
+from nearkin.runs.ingredients import Ingredients
 from nearkin.runs.loop import Run
 from nearkin.runs.machine import machine, versions
 from nearkin.runs.recipe import Recipe
@@ -29,7 +29,12 @@ CONFUSED = 20  # classes at most, of a data set whose rows tell which are mistak
 
 
 def conclude(
-    current: Run, asked: Asked, folder: Path, study: str, model: Model | None, memory: int | None
+    current: Run,
+    parts: Ingredients,
+    folder: Path,
+    study: str,
+    model: Model | None,
+    memory: int | None,
 ) -> Row:
     """The row of a finished run, of one that diverged without a Model; its embeddings are kept in
     the folder, but not of a trial."""
@@ -60,8 +65,8 @@ def conclude(
         data=described(splits, current.data_fingerprint, side_of(current)),
         status="diverged" if diverged else "done",
         study=study,
-        own_object=asked.own_object,
-        made_of=asked.made_of,
+        own_object=parts.own_object,
+        made_of=parts.made_of,
         metric=nearness(current),
         epochs=tuple(Epoch(**entry) for entry in current.epochs),
         by_class=means,

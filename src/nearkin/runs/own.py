@@ -26,8 +26,8 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 HEAP_TYPE = 1 << 9  # of a class that Python code made
 
 
-class Untold(ValueError):
-    """An object whose content cannot be told, so that no other can be known to be the same."""
+class Unreadable(ValueError):
+    """An object whose content cannot be read, so that no other can be known to be the same."""
 
 
 def fingerprint_of(module: nn.Module) -> tuple[str, str]:
@@ -35,20 +35,20 @@ def fingerprint_of(module: nn.Module) -> tuple[str, str]:
 
     They are of its initial weights and buffers, of the source of its classes and of theirs from
     which they inherit, and of all values that it and its parts hold, as their constructors set
-    them. Where one of these cannot be told (a class that was typed into an interpreter, an open
+    them. Where one of these cannot be read (a class that was typed into an interpreter, an open
     file, a hook), the fingerprint is one that no other object has.
     """
     try:
-        told = json.dumps(module_as_plain(module, ()), sort_keys=True)
-    except Untold as error:
+        content = json.dumps(module_as_plain(module, ()), sort_keys=True)
+    except Unreadable as error:
         return f"own-{uuid4().hex[:12]}", str(error)
-    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest(), ""
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest(), ""
 
 
 def module_as_plain(module: nn.Module, above: tuple[int, ...]) -> Any:
     """A module as plain data: classes, weights, values, and parts in their order."""
     if isinstance(module, torch.jit.ScriptModule) or any(getattr(module, h) for h in HOOKS):
-        raise Untold(f"{type(module).__name__} has hooks, or is a compiled script")
+        raise Unreadable(f"{type(module).__name__} has hooks, or is a compiled script")
     held = {k: v for k, v in vars(module).items() if k not in BARE}
     weights = {**module._parameters, **module._buffers}
     return {
@@ -65,7 +65,7 @@ def module_as_plain(module: nn.Module, above: tuple[int, ...]) -> Any:
 def of_weight(tensor: Tensor) -> list:
     """A tensor as plain data; whether it learns belongs to it."""
     if tensor.is_sparse or tensor.is_quantized or tensor.device.type == "meta":
-        raise Untold(f"a weight is {tensor.layout} on {tensor.device.type}")
+        raise Unreadable(f"a weight is {tensor.layout} on {tensor.device.type}")
     return [of_tensor(tensor).hex(), tensor.requires_grad]
 
 
@@ -84,11 +84,11 @@ def source_of(thing: Any) -> str:
     try:
         return hashlib.blake2b(inspect.getsource(thing).encode(), digest_size=8).hexdigest()
     except (OSError, TypeError):
-        raise Untold(f"the source of {thing.__qualname__} is not to be had") from None
+        raise Unreadable(f"the source of {thing.__qualname__} is not to be had") from None
 
 
 def as_plain(value: Any, above: tuple[int, ...]) -> Any:
-    """Any value that an object holds, as plain data; an Untold where there is no telling."""
+    """Any value that an object holds, as plain data; an Unreadable where that is not possible."""
     if value is None or isinstance(value, str | int | float | bool | bytes | complex):
         return [type(value).__name__, repr(value)]
     if isinstance(value, torch.dtype | torch.device | torch.Size | PurePath | range | slice):
@@ -124,7 +124,7 @@ def as_plain(value: Any, above: tuple[int, ...]) -> Any:
         return [sources_of(type(value)), as_plain(held, above)]
     if hasattr(value, "__dict__") and all(in_python(c) for c in type(value).__mro__[:-1]):
         return [sources_of(type(value)), as_plain(vars(value), above)]
-    raise Untold(f"it holds a {type(value).__name__}, whose content cannot be told")
+    raise Unreadable(f"it holds a {type(value).__name__}, whose content cannot be read")
 
 
 def in_python(kind: type) -> bool:
@@ -138,7 +138,9 @@ def function_as_plain(function: FunctionType, above: tuple[int, ...]) -> Any:
     try:
         around = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:
-        raise Untold(f"{function.__qualname__} closes over a variable without a value") from None
+        raise Unreadable(
+            f"{function.__qualname__} closes over a variable without a value"
+        ) from None
     return [
         f"{function.__module__}.{function.__qualname__}",
         source_of(function),

@@ -57,6 +57,11 @@ class Store:
         found = self.of_hash(recipe.hash)
         return next((row for row in reversed(found) if isinstance(row, Row)), None)
 
+    def row(self, key: str) -> Row | None:
+        """The row of this key, if there is one."""
+        found = self.of_hash(key.partition("-")[0])
+        return next((row for row in found if isinstance(row, Row) and row.key == key), None)
+
     def lines(self) -> Lines:
         """What the file holds now."""
         return index_of(self.file)

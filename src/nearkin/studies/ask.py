@@ -94,8 +94,12 @@ def ask(
         note = replace(note, cases={case: task.hash for case, task in runs.items()})
         note.write(out)
         tasks = {task.hash: task.measure for task in runs.values()}
-        done = {one.hash: one for one in measured(tasks, out, **way)}
-        return Outcome(asked.answer, note, note.found(done))
+        data = {task.hash: task.recipe for task in runs.values() if task.recipe}
+        done = {one.hash: one for one in measured(tasks, out, data=data, **way)}
+        rows = note.found(done)
+        note = replace(note, cases={case: row.key for case, row in rows.items()})
+        note.write(out)
+        return Outcome(asked.answer, note, rows)
     trials: dict[Case, Row] = {}
     if asked.search:
         known = parameters_of(asked.search)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,6 @@ from nearkin.files import read_json, write_whole
 from nearkin.studies.study import Case
 
 Found = TypeVar("Found")
-RUN_KEY = re.compile(r"[0-9a-f]{12}-[0-9a-f]{8}")
-"""The key of a run that knows its data: the hash of its recipe, and that of the data."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Note:
 
 def newest(stored: Mapping[str, Found]) -> dict[str, Found]:
     """Hash -> the newest of the rows with that hash, which were made on several data."""
-    return {key.partition("-")[0]: row for key, row in stored.items() if RUN_KEY.fullmatch(key)}
+    return {getattr(row, "hash", key): row for key, row in stored.items()}
 
 
 def notes(out: Path) -> list[Note]:

@@ -65,11 +65,12 @@ Rows = Mapping[Case, Row]
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured without a run of a recipe: the hash that names it, and the function that
-    gives its values."""
+    """What is measured without a run of a recipe: the hash that names it, the function that gives
+    its values, and the recipe whose data set it is measured on, where there is one."""
 
     hash: str
     measure: Callable[[Place], dict[str, Any]]
+    recipe: Recipe | None = None
 
 
 Measured = Mapping[Case, Measurement]

@@ -20,6 +20,7 @@ from torch import Tensor
 from nearkin.answers import Answer, Line, Lines, Table
 from nearkin.graphs import Refiner
 from nearkin.runs.engine import Place, splits_of
+from nearkin.runs.identity import named
 from nearkin.runs.loop import Run, train
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Plain, Recipe
@@ -81,8 +82,12 @@ def measure(data: str = CUB, seeds: int = 5, epochs: int = 0) -> dict[Case, Task
     found = {}
     for seed, graph, combination in product(range(seeds), GRAPHS, COMBINATIONS):
         setting = Setting(graph, combination, data, epochs, seed)
-        name = sha256(repr(setting).encode()).hexdigest()[:12]
-        found[Case(combination, seed, graph=graph)] = Task(name, partial(residuals_of, setting))
+        told = repr(replace(setting, data=named(data)))  # without the folder of this machine
+        found[Case(combination, seed, graph=graph)] = Task(
+            sha256(told.encode()).hexdigest()[:12],
+            partial(residuals_of, setting),
+            recipe_of(setting),
+        )
     return found
 
 

@@ -17,9 +17,11 @@ from nearkin.answers import Answer, Line, Lines, Table
 from nearkin.losses import ProxyGML
 from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.evaluate import watched_batch
+from nearkin.runs.identity import named
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import Peak, machine
 from nearkin.runs.outcome import described
+from nearkin.runs.recipe import Recipe
 from nearkin.studies.shared.sets import CUB, proxygml
 from nearkin.studies.study import Case, Measured, Study, Task
 
@@ -66,7 +68,9 @@ def measure(data: str = CUB, epochs: int = 0, classes: int = 0) -> dict[Case, Ta
     }
     for name in VARIANTS:
         asked = {"variant": name, "watched": data, "most_epochs": epochs}
-        found[Case(name)] = Task(name_of(asked), partial(cosines, asked))
+        found[Case(name)] = Task(
+            name_of({**asked, "watched": named(data)}), partial(cosines, asked), recipe_of(asked)
+        )
     return found
 
 
@@ -109,10 +113,15 @@ def step_cost(setting: Setting) -> tuple[float, float]:
     return median(times[1:]), float(peak.megabytes())
 
 
+def recipe_of(asked: dict) -> Recipe:
+    """The run whose proxies are watched."""
+    recipe = proxygml(asked["watched"], asked["most_epochs"], VARIANTS[asked["variant"]])
+    return replace(recipe, lr=3e-4)
+
+
 def cosines(asked: dict, place: Place) -> dict:
     """The mean cosine between two proxies of a class: at the start, and after each epoch."""
-    recipe = proxygml(asked["watched"], asked["most_epochs"], VARIANTS[asked["variant"]])
-    recipe = replace(recipe, lr=3e-4)
+    recipe = recipe_of(asked)
     run = Run(recipe, splits := splits_of(recipe, place), place.device)
     found = [watched_batch(run)["proxy_cosine"]]
     for _ in train(run):

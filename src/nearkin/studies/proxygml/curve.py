@@ -46,7 +46,9 @@ def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> dict[Case,
     found = {}
     for seed in range(seeds):
         recipe = replace(base, seed=seed)
-        found[Case("ProxyGML", seed)] = Task(f"curve-{recipe.hash}", partial(followed, recipe))
+        found[Case("ProxyGML", seed)] = Task(
+            f"curve-{recipe.hash}", partial(followed, recipe), recipe
+        )
     return found
 
 

@@ -1,10 +1,11 @@
-"""What is asked for: a recipe with the data, files and objects that name its run."""
+"""What a run is made of: a recipe with its data, files and objects, which together name it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -18,7 +19,7 @@ from nearkin.runs.identity import WEIGHTS, key_of
 from nearkin.runs.own import fingerprint_of
 from nearkin.runs.place import Place
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
+from nearkin.runs.row import Measurement, Row
 from nearkin.runs.store import Store
 
 
@@ -84,11 +85,11 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Ingredients:
     """A recipe with all that its run is made of.
 
     made_of: fingerprints of files and of own objects.
-    own_object: in words, which parts are own objects, and which of these cannot be told from
+    own_object: in words, which parts are own objects, and which of these cannot be known from
         others, so that their row is never served again.
     """
 
@@ -97,8 +98,6 @@ class Asked:
     start: Start = Start()
     made_of: Mapping[str, str] = field(default_factory=dict)
     own_object: str = ""
-    backbone: nn.Module | None = None
-    loss: nn.Module | None = None
 
     @property
     def key(self) -> str:
@@ -106,21 +105,22 @@ class Asked:
         return key_of(self.recipe.hash, self.data.fingerprint, self.made_of)
 
 
-def ask(
+def gather(
     recipe: Recipe,
     store: Store,
     place: Place,
     splits: Splits | None = None,
     backbone: nn.Module | None = None,
     loss: nn.Module | None = None,
-) -> Asked:
-    """Read the data, and tell all that the run is made of.
+) -> Ingredients:
+    """Read the data, and find out all that the run is made of.
 
     The recipe of what is handed in as an object names the object's class, or the data set's name.
     """
-    data = Loaded(splits, fingerprint(splits)) if splits else loaded(recipe, place)
-    if splits:
-        recipe = replace(recipe, data=splits.name)
+    if splits is None:
+        data = loaded(recipe, place)
+    else:
+        data, recipe = Loaded(splits, fingerprint(splits)), replace(recipe, data=splits.name)
     start = start_of(recipe, store, place)
     made_of = {"start": start.fingerprint, "weights": of_weights(recipe)}
     own, objects = [], {"backbone": backbone, "loss": loss}
@@ -130,17 +130,15 @@ def ask(
         if given is not None:
             made_of[part], why = fingerprint_of(given)
             name = type(given).__name__
-            own.append(f"{part} {name}" + (f" (not to be told from others: {why})" if why else ""))
+            own.append(f"{part} {name}" + (f" (not to be known from others: {why})" if why else ""))
             options = {f"{part}_options": {}}
             recipe = replace(recipe, **{part: f"own:{name}", **options})  # type: ignore[arg-type]
-    return Asked(
+    return Ingredients(
         recipe=recipe,
         data=data,
         start=start,
-        made_of={name: told for name, told in made_of.items() if told},
+        made_of={name: digest for name, digest in made_of.items() if digest},
         own_object=", ".join(own),
-        backbone=backbone,
-        loss=loss,
     )
 
 
@@ -159,10 +157,10 @@ def start_of(recipe: Recipe, store: Store, place: Place) -> Start:
             break
     if rows:
         row = rows[-1]
-        file, told = own_model(store.folder_of(row)), row.key if row.key != row.hash else ""
+        file, key = own_model(store.folder_of(row)), row.key if row.key != row.hash else ""
         if row.status == "diverged" and not file:
-            return Start("", True, told)
-        return Start(str(file or store.folder_of(row)), False, told)
+            return Start("", True, key)
+        return Start(str(file or store.folder_of(row)), False, key)
     path = Path(recipe.start).expanduser()
     return Start(str(path), False, of_start(path))
 
@@ -193,21 +191,21 @@ def of_weights(recipe: Recipe) -> str:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Whether the row of a recipe is stored.
+class Lookup:
+    """Whether the row of a recipe, or a measurement, is stored.
 
     row: the row; None: none, or only of other data.
-    untold: why nobody can say whether the row is of the data that lie there now: "before", it holds
+    doubt: why nobody can say whether the row is of the data that lie there now: "before", it holds
         no fingerprint; "absent", the data are not here.
     others: rows of the recipe that are of other data than lie there now.
     """
 
-    row: Row | None
-    untold: str = ""
+    row: Any
+    doubt: str = ""
     others: int = 0
 
 
-def find(recipe: Recipe, store: Store, place: Place) -> Found:
+def find_row(recipe: Recipe, store: Store, place: Place) -> Lookup:
     """The stored row of a recipe on its data as they are now.
 
     A row of before, which holds no fingerprint, is taken as it stands, and so is the newest row
@@ -215,19 +213,36 @@ def find(recipe: Recipe, store: Store, place: Place) -> Found:
     """
     rows = [row for row in store.of_hash(recipe.hash) if isinstance(row, Row)]
     before = [row for row in rows if not row.data.fingerprint and same_files(row.recipe, recipe)]
-    told = [row for row in rows if row.data.fingerprint and not row.own_object]
-    if told:
+    known = [row for row in rows if row.data.fingerprint and not row.own_object]
+    if known:
         try:
-            key = ask(recipe, store, place).key
+            key = gather(recipe, store, place).key
         except Absent:
-            return Found(told[-1], "absent")
-        row = next((row for row in told if row.key == key), None)
+            return Lookup(known[-1], "absent")
+        row = next((row for row in known if row.key == key), None)
         if row or not before:
-            return Found(row, "", 0 if row else len(told))
+            return Lookup(row, "", 0 if row else len(known))
     for row in before:
         refuse_left_out(row, place)
-        return Found(row, "before")
-    return Found(None)
+        return Lookup(row, "before")
+    return Lookup(None)
+
+
+def find_measurement(hash: str, recipe: Recipe | None, store: Store, place: Place) -> Lookup:
+    """The stored measurement of this hash, on the recipe's data as they are now; without a recipe
+    it is of no data."""
+    rows = [row for row in store.of_hash(hash) if isinstance(row, Measurement)]
+    before = [row for row in rows if row.key == row.hash]
+    known = [row for row in rows if row.key != row.hash]
+    if recipe is None or not known:
+        return Lookup(before[0] if before else None, "before" if before and recipe else "")
+    now = fingerprint_now(recipe, place)
+    if not now:
+        return Lookup(known[-1], "absent")
+    row = next((row for row in known if row.data and row.data.fingerprint == now), None)
+    if row or not before:
+        return Lookup(row, "", 0 if row else len(known))
+    return Lookup(before[0], "before")
 
 
 def same_files(one: Recipe, other: Recipe) -> bool:

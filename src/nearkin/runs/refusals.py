@@ -1,0 +1,63 @@
+"""Runs that are refused before they begin, since they could never learn, or never be judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from nearkin.data import Splits
+from nearkin.data.splits import in_classes_of, places_in
+from nearkin.measure import kin_counts
+from nearkin.measure.metrics import NO_KIN
+
+if TYPE_CHECKING:
+    from nearkin.runs.loop import Run
+
+
+def refuse_nothing_to_learn(run: Run) -> None:
+    """Refuse a run that could never have a gradient.
+
+    No batch holds two images of a class, or none holds two classes; or none of the pairs or
+    triplets that the sampler hands over is one that the loss uses: then 32 random draws of
+    embeddings all give a loss of 0, which a loss that can learn has with a probability near 0.
+    """
+    recipe, labels = run.recipe, run.splits.train.labels[run.batches]  # (steps, B)
+    ordered = labels.sort(1).values
+    alike = ordered[:, 1:] == ordered[:, :-1]
+    for lacking, wanted in (
+        (not alike.any(), "two images of a class"),
+        (alike.all(), "two classes"),
+    ):
+        if lacking:
+            raise ValueError(
+                f"{recipe.loss} wanted {wanted} in a batch, and none has them: "
+                f"sampler={recipe.sampler}, batch={recipe.batch}, per_class={recipe.per_class}"
+            )
+    if run.pattern and not run.miner:
+        generator, first = torch.Generator().manual_seed(0), labels[0].to(run.device)
+        anywhere = torch.randn(32, recipe.batch, recipe.dim, generator=generator).to(run.device)
+        run.loss.eval()  # a loss with a state learns nothing from noise
+        nothing = all(run.loss(x, first, run.pattern) == 0 for x in anywhere)
+        run.loss.train()
+        if nothing:
+            raise ValueError(
+                f"{recipe.loss} finds nothing to learn from in the {recipe.sampler} of "
+                f"sampler={recipe.sampler}: use sampler=classes"
+            )
+
+
+def refuse_no_kin(splits: Splits) -> None:
+    """Refuse a test set in which no query has kin to be found: in the gallery or, where classes are
+    shared, among the training images."""
+    query, gallery = splits.query, splits.gallery
+    kin = kin_counts(query.labels, in_classes_of(query, gallery), places_in(query, gallery))
+    if not (kin.any() or splits.shared_classes or splits.mixed_classes):
+        raise ValueError(f"{splits.name}: {NO_KIN}")
+
+
+def refuse_another_dim(run: Run) -> None:
+    """Refuse an own backbone that makes embeddings of another size than the loss is built for."""
+    dim = run.embed(run.splits.train.select(torch.arange(1))).shape[1]
+    if dim != run.recipe.dim:
+        raise ValueError(f"dim is {run.recipe.dim}, but the backbone embeds into {dim} dimensions")
