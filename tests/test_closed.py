@@ -256,6 +256,10 @@ def test_many_items_are_thinned_evenly():
     ("settings", "message"),
     [
         ({"form": "whitning"}, "unknown closed form 'whitning': did you mean 'whitened'"),
+        (
+            {"form": "kissme", "options": {"contrast": 1.5}},
+            r"contrast must be in \[0, 1\], got 1.5",
+        ),
         ({"dim": 8}, "dim must be from 1 to the 7 features, got 8"),
         ({"dim": 0}, "dim must be from 1 to the 7 features, got 0"),
         ({"power": 0.0}, "power must be above 0, and finite, got 0.0"),

@@ -14,7 +14,8 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import NeighborhoodComponentsAnalysis
 
 from nearkin.closed import PLDA, ClosedForm, Items, Moments
-from nearkin.closed.forms import shrunk, spectrum
+from nearkin.closed.forms import shrunk
+from nearkin.closed.moments import spectrum
 from nearkin.closed.neighbours import kin_share
 
 
@@ -167,7 +168,8 @@ def test_regression_is_scikit_learns_ridge(points):
     np.testing.assert_allclose(np.abs(ours), np.abs(wanted[:, :5]), rtol=1e-4, atol=1e-6)
 
 
-def test_kissme_is_a_ratio_of_gaussians_of_differences(points):
+@pytest.mark.parametrize("contrast", [1.0, 0.5, 0.0])
+def test_kissme_is_a_ratio_of_gaussians_of_differences(points, contrast):
     """Kin pairs: an item and one drawn from its class; others: an item and one drawn from all."""
     x, y = points
     alike, any_two = np.zeros((2, 5, 5))
@@ -176,13 +178,13 @@ def test_kissme_is_a_ratio_of_gaussians_of_differences(points):
         alike += sum(np.outer(x[i] - b, x[i] - b) for b in of_class) / len(of_class) / len(x)
         any_two += sum(np.outer(x[i] - b, x[i] - b) for b in x) / len(x) / len(x)
     shrink = 0.2 * np.trace(alike) / 5 * np.eye(5)
-    ours = ClosedForm("kissme", 5, shrinkage=0.2).fit(x, y)
+    ours = ClosedForm("kissme", 5, shrinkage=0.2, options={"contrast": contrast}).fit(x, y)
     z = x @ ours.map_.weight.T
     kin, other = (
         multivariate_normal(np.zeros(5), c + shrink).logpdf(x[:, None] - x[None])  # type: ignore[arg-type]
         for c in (alike, any_two)
     )
-    ratio = kin - other
+    ratio = kin - contrast * other
     square = np.sum((z[:, None] - z[None]) ** 2, 2)
     np.testing.assert_allclose(ratio - ratio[0, 0], -square / 4, atol=1e-8)
 

@@ -54,6 +54,18 @@ def test_the_five_folds_validate_each_class_once():
     assert sorted(name for fold in folds for name in fold) == sorted(train.classes)
 
 
+def test_every_second_class_validates_and_the_two_folds_exchange_roles():
+    both = Splits("set", split([3] * 13), split([3], 20), split([3], 20))
+    one, other = (hold_out(both, fold, every=2) for fold in range(2))
+    assert (
+        one.train.classes == other.query.classes == tuple(f"class {c:02}" for c in range(0, 13, 2))
+    )
+    assert other.train.classes == one.query.classes
+    shared = replace(both, shared_classes=True)
+    with pytest.raises(ValueError, match="validate_every wants a data set whose test classes"):
+        hold_out(shared, every=2)
+
+
 @pytest.mark.parametrize("ordered", [False, True])
 def test_the_last_sixth_of_each_class_validates_where_classes_are_shared(ordered):
     labels = torch.arange(39) % 3

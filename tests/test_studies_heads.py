@@ -60,6 +60,13 @@ def test_every_form_has_as_many_settings_on_2_folds_at_every_dimension(outcome):
     assert len(counts) == 2 * (3 * 2 + 1)  # 3 forms of 2 dimensions, and the power alone
 
 
+def test_trials_learn_from_one_half_of_the_classes_and_are_judged_by_the_other(outcome):
+    assert {row.recipe.validate_every for row in outcome.trials} == {2}
+    assert {row.recipe.seed for row in outcome.trials} == {0, 1}
+    assert {row.data.train_classes for row in outcome.trials} == {7, 8}
+    assert {row.data.train_classes for row in outcome.rows.values()} == {15}
+
+
 def test_the_settings_are_the_best_on_validation_classes(outcome):
     for case, row in outcome.rows.items():
         if case.method not in closed_forms.METHODS:
@@ -69,7 +76,7 @@ def test_the_settings_are_the_best_on_validation_classes(outcome):
             r = trial.recipe
             if (r.head_start, r.dim) == (row.recipe.head_start, case["dim"]):
                 key = r.head_power, r.head_shrinkage
-                shares[key] = shares.get(key, 0) + trial.epochs[-1].validation["recall@1"]
+                shares[key] = shares.get(key, 0) + trial.epochs[-1].validation["map@r"]
         chosen = row.recipe.head_power, row.recipe.head_shrinkage
         assert shares[chosen] == max(shares.values())
         assert not row.recipe.validate
@@ -136,6 +143,7 @@ def test_what_is_settled_takes_everything_that_the_best_trial_had():
         recipe, lr=3e-4, loss_lr=1e-2, start_decay=HOLDS["decay"]["start_decay"], epochs=2
     )
     assert settle(recipe, rows, "any", dim=128) == recipe
+    assert settle(recipe, rows, "any", by="map@r", dim=64) == recipe  # which no trial has
 
 
 def test_intervals_over_classes_are_those_of_the_queries(features, tmp_path):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nearkin.closed.moments import Moments, Set
+from nearkin.closed.moments import Moments, Set, spectrum
 
 Shrinkage = float | str
 ROUNDING = 1e-12  # of the largest value: what is less is taken for 0
@@ -61,7 +61,7 @@ def pca(of: Set, dim: int) -> LinearMap:
     K: the D leading eigenvectors of S_t; A = 1.
     """
     moments = of.moments.unlabelled
-    _, vectors = spectrum(moments.within)
+    _, vectors = moments.spectrum
     return LinearMap(moments.mean, np.eye(moments.features), signed(vectors.T[:dim]))
 
 
@@ -107,22 +107,30 @@ def lda(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
     return LinearMap(moments.mean, coordinates, np.eye(dim, moments.features))
 
 
-def kissme(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
+def kissme(of: Set, dim: int, shrinkage: Shrinkage = 1.0, contrast: float = 1.0) -> LinearMap:
     """Keep it simple and straightforward metric learning: a ratio of two Gaussians of differences.
 
-        log N(x - y; 0, 2 S_w) / N(x - y; 0, 2 S_t)  =  const - (x - y)^T M (x - y) / 4
-        M = (S_w + λ)^-1 - (S_w + λ + S_b)^-1
+        log N(x - y; 0, 2 S_w) / N(x - y; 0, 2 S_t)^a  =  const - (x - y)^T M (x - y) / 4
+        M = (S_w + λ)^-1 - a (S_w + λ + S_b)^-1,     a = 1 in the paper
 
-    A whitens S_w + λ; where S_b has the eigenvalue ψ there, M has ψ / (1 + ψ). K: the eigenvectors
-    times the root of that, so that all but the first C - 1 are 0.
+    A whitens S_w + λ; where S_b has the eigenvalue ψ there, M has 1 - a / (1 + ψ). K: the
+    eigenvectors times the root of that. With a = 1, all but the first C - 1 are 0; with a = 0 there
+    are no weights, as in `lda`.
+
+    Args:
+        contrast: a in [0, 1], how much it counts that two items differ as any two do. Below 1,
+            directions in which no training class differs keep a part, which new classes may need.
 
     Source: Köstinger et al., Large scale metric learning from equivalence constraints, CVPR 2012,
     eq. 6-10. Differs: kin pairs are an item and one drawn from its class, others an item and one
     drawn from all, which needs no list of pairs, and leaves M no negative part to be clipped.
     """
+    if not 0 <= contrast <= 1:
+        raise ValueError(f"contrast must be in [0, 1], got {contrast}")
     moments = labelled(of.moments, "kissme")
     coordinates, values = discriminants(moments, shrinkage, of)
-    return LinearMap(moments.mean, coordinates, np.diag(np.sqrt(values / (1 + values)))[:dim])
+    weights = np.sqrt((values + 1 - contrast) / (values + 1))
+    return LinearMap(moments.mean, coordinates, np.diag(weights)[:dim])
 
 
 def plda(of: Set, dim: int, shrinkage: Shrinkage = 1.0) -> LinearMap:
@@ -186,19 +194,13 @@ def labelled(moments: Moments, name: str) -> Moments:
     return moments
 
 
-def spectrum(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (F,), the largest first, none below 0, and eigenvectors (F, F), as columns."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.maximum(values[::-1], 0), vectors[:, ::-1]
-
-
 def whitening(moments: Moments, shrinkage: Shrinkage, of: Set) -> tuple[np.ndarray, np.ndarray]:
     """A (F, F) that makes the shrunk S_w of these moments the identity, and the variances (F,) that
     S_w itself has there.
 
     Directions that have no variance even so, without shrinkage, become 0.
     """
-    values, vectors = spectrum(moments.within)
+    values, vectors = moments.spectrum
     if not values[0] > 0:
         raise ValueError(f"wanted items that differ, got {moments.items} that are all the same")
     kept = shrunk(values, shrinkage, moments, of)

@@ -95,7 +95,12 @@ class Moments:
         """S_b (F, F)."""
         return self.offsets.T @ self.offsets
 
-    @property
+    @cached_property
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray]:
+        """`spectrum` of S_w, found once for all forms and shrinkages."""
+        return spectrum(self.within)
+
+    @cached_property
     def unlabelled(self) -> Moments:
         """Those of the same items as one class, whose S_w is S_t."""
         return Moments(
@@ -171,6 +176,12 @@ class Summary:
 
 
 Set = Items | Summary
+
+
+def spectrum(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (F,), the largest first, none below 0, and eigenvectors (F, F), as columns."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.maximum(values[::-1], 0), vectors[:, ::-1]
 
 
 def powered(x: np.ndarray, power: float) -> np.ndarray:

@@ -18,11 +18,10 @@ from nearkin.closed.forms import (
     Shrinkage,
     labelled,
     signed,
-    spectrum,
     whitened,
     whitening,
 )
-from nearkin.closed.moments import Items, Set
+from nearkin.closed.moments import Items, Set, spectrum
 from nearkin.extras import optional
 from nearkin.tensors import squared_distances
 

@@ -111,14 +111,26 @@ def halves(classes: int, name: str) -> tuple[range, range]:
     return range(middle), range(middle, classes)
 
 
-def hold_out(splits: Splits, fold: int = 0) -> Splits:
+def hold_out(splits: Splits, fold: int = 0, every: int = 5) -> Splits:
     """Validation within the training data, for choosing settings and epochs without the test set.
 
     Every fifth training class validates and the others train; there are five such folds. Where
     training and test share their classes, so do these: of each class the last sixth of its images
     validates, of few images two, so that each has kin, but no more than half.
+
+    Args:
+        fold: from which class on, counted from the fifth back.
+        every: 2 for every second class in place of every fifth, of which there are two folds, ...
+
+    Raises: ValueError where there are fewer classes than that, or classes are shared and `every` is
+        not 5.
     """
     train = splits.train
+    if splits.shared_classes and every != 5:
+        raise ValueError(
+            f"validate_every wants a data set whose test classes are not those of training; of "
+            f"each class of {splits.name} the last sixth of its images validates"
+        )
     if splits.shared_classes:
         size = train.labels.bincount()[train.labels]
         first = size - (size // 6).clamp_min(2).minimum(size // 2)
@@ -126,12 +138,13 @@ def hold_out(splits: Splits, fold: int = 0) -> Splits:
         part, validation = train.select((~held).nonzero()[:, 0]), train.select(held.nonzero()[:, 0])
     else:
         classes = range(len(train.classes))
-        if len(classes) < 5:
+        if len(classes) < every:
             raise ValueError(
-                f"{splits.name}: every fifth training class validates, got {len(classes)} classes"
+                f"{splits.name}: wanted {every} training classes or more, of which one in {every} "
+                f"validates, got {len(classes)} classes"
             )
-        part = chosen_classes(train, [c for c in classes if (c + fold) % 5 != 4])
-        validation = chosen_classes(train, [c for c in classes if (c + fold) % 5 == 4])
+        part = chosen_classes(train, [c for c in classes if (c + fold) % every != every - 1])
+        validation = chosen_classes(train, [c for c in classes if (c + fold) % every == every - 1])
     return replace(splits, train=part, query=validation, gallery=validation)
 
 

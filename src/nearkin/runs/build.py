@@ -63,7 +63,7 @@ def choose_data(recipe: Recipe, splits: Splits) -> tuple[Splits, Splits | None]:
     splits = replace(splits, train=train)
     if not recipe.validate:
         return splits, None
-    held = hold_out(splits, fold=recipe.seed)
+    held = hold_out(splits, recipe.seed, recipe.validate_every)
     return replace(splits, train=held.train), held
 
 

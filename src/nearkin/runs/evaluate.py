@@ -53,8 +53,8 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     Where classes are shared, it is also searched among the training images (in_train.recall@1, ...,
     and the accuracy of 5 nearest neighbours there), as a new picture is among those that are known;
     where some classes are known and others new, the known ones in_train and the new ones as
-    new.recall@1, ... The final examination adds all other retrieval metrics, scattering and
-    separation, and clusters (NMI, AMI), which are slow, and nobody reads of a trial.
+    new.recall@1, ... The final examination adds all other retrieval metrics, and, but for a trial,
+    scattering and separation, and clusters (NMI, AMI), which are slow.
     """
     query = run.embed(splits.query)
     metric = nearness(run)
@@ -64,9 +64,9 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
             raise Diverged
     labels, kinds = splits.query.labels, in_classes_of(splits.query, splits.gallery)
     itself = places_in(splits.query, splits.gallery)
-    clusters = final and not run.recipe.trial
+    whole = final and not run.recipe.trial
     searched = partial(retrieval_metrics, metric=metric, final=final)
-    metrics = searched(query, labels, gallery, kinds, itself, clusters=clusters)
+    metrics = searched(query, labels, gallery, kinds, itself, clusters=whole)
     if splits.shared_classes or splits.mixed_classes:
         train = run.embed(splits.train)
         known = in_classes_of(splits.query, splits.train)
@@ -80,7 +80,7 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
         if len(new):
             found = searched(query[new], labels[new], gallery, kinds, itself[new])
             metrics |= {f"new.{name}": value for name, value in found.items()}
-    if final:
+    if whole:
         metrics["norm"] = query.norm(dim=1).mean().item()
         metrics |= scattering(unit(query) if metric == "cosine" else query, splits.query.labels)
     return metrics

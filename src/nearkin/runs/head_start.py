@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -24,11 +24,14 @@ from nearkin.models.heads import (
 from nearkin.runs.recipe import DEFAULTS, Options, Recipe
 
 ORTHOGONAL = DEFAULTS["head_start"]
-REMEMBERED = 4  # maps that are kept for the next run: 26 MB each, of 1,280 features
+REMEMBERED = 4  # maps and sets that are kept for the next run: 26 MB and more, of 1,280 features
 OF_A_SIZE = {"nca", "power"}
 """Forms whose map of D dimensions is not the first D rows of a larger one."""
 
+Kept = TypeVar("Kept")
+
 maps: OrderedDict[Hashable, LinearMap] = OrderedDict()
+sets: OrderedDict[Hashable, Items] = OrderedDict()
 
 
 def refuse_unfit(recipe: Recipe) -> None:
@@ -76,19 +79,22 @@ def begin(
     mlp = recipe.backbone == "mlp" and not recipe.start
     part = backbone.trunk[: first_layer(backbone)] if mlp else before_last(backbone)
 
+    def items() -> Items:
+        return Items(read(part).numpy(), labels.numpy())
+
     def fitted() -> LinearMap:
-        features = read(part).numpy()
-        rows = features.shape[1]
+        found = remembered(sets, of_set, items) if stored else items()
+        rows = found.moments.features
         if mlp:
             rows = min(rows, backbone.trunk[first_layer(backbone)].out_features // 2)
         elif recipe.head_start in OF_A_SIZE:
             rows = recipe.dim
         shrinkage, options = settings(recipe)
-        items = Items(features, labels.numpy())
-        return solve(recipe.head_start, items, rows, shrinkage=shrinkage, options=options)
+        return solve(recipe.head_start, found, rows, shrinkage=shrinkage, options=options)
 
     stored = all(is_still(layer) for layer in part.modules() if not list(layer.children()))
-    found = remembered((*of_data(recipe), fingerprint(), mlp), fitted) if stored else fitted()
+    of_set = (*of_data(recipe), fingerprint(), mlp) if stored else ()
+    found = remembered(maps, (*of_form(recipe), of_set), fitted) if stored else fitted()
     if mlp:
         start_mlp(backbone, found, recipe.head_dropout)
     else:
@@ -96,29 +102,35 @@ def begin(
         start_head(backbone, replace(found, components=components), recipe.head_dropout)
 
 
-def of_data(recipe: Recipe) -> tuple[Hashable, ...]:
-    """What decides a map of stored features, but for the data set."""
-    drawn = recipe.validate or recipe.keep_images < 1 or recipe.keep_classes < 1
+def of_form(recipe: Recipe) -> tuple[Hashable, ...]:
+    """What decides a map, but for the features that it is made of."""
     sized = recipe.head_start in OF_A_SIZE or recipe.backbone == "mlp"
     return (
         recipe.head_start,
-        recipe.head_power,
         recipe.head_shrinkage,
         Options(recipe.head_options),
-        recipe.validate,
+        recipe.dim if sized else None,
+    )
+
+
+def of_data(recipe: Recipe) -> tuple[Hashable, ...]:
+    """What decides the features that a map is made of, but for the data set."""
+    drawn = recipe.validate or recipe.keep_images < 1 or recipe.keep_classes < 1
+    return (
+        recipe.head_power,
+        recipe.validate and recipe.validate_every,
         recipe.keep_images,
         recipe.keep_classes,
         recipe.seed if drawn else None,
-        recipe.dim if sized else None,
         Options(recipe.backbone_options),
     )
 
 
-def remembered(key: Hashable, make: Callable[[], LinearMap]) -> LinearMap:
-    """The map under this key, made where it is not remembered: many runs of a study have one."""
-    if key not in maps:
-        maps[key] = make()
-    maps.move_to_end(key)
-    while len(maps) > REMEMBERED:
-        maps.popitem(last=False)
-    return maps[key]
+def remembered(known: OrderedDict[Hashable, Kept], key: Hashable, make: Callable[[], Kept]) -> Kept:
+    """What is known under this key, made where it is not: many runs of a study have one."""
+    if key not in known:
+        known[key] = make()
+    known.move_to_end(key)
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
+    return known[key]

@@ -50,6 +50,9 @@ class Recipe:
     validate: bool = False
     """hold out every fifth training class for validation, from another one for every seed (where
     training and test share classes, as MNIST's do: the last sixth of each)"""
+    validate_every: int = 5
+    """with validate: hold out every second training class (2), third (3), ... in place of every
+    fifth; with 2, as many classes validate as train, as it is with CUB's and Cars's test classes"""
     trial: bool = False
     """only choose settings: examine the validation classes alone, and keep no embeddings; goes with
     validate"""
@@ -178,6 +181,10 @@ class Recipe:
         for name in counts:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.validate_every < 2:
+            raise ValueError(f"validate_every must be 2 or more, got {self.validate_every}")
+        if self.validate_every != DEFAULTS["validate_every"] and not self.validate:
+            raise ValueError("validate_every goes with validate: it says which classes validate")
         if self.trial and not self.validate:
             raise ValueError("trial goes with validate: it examines the validation classes alone")
         if self.seed >= 2**63:

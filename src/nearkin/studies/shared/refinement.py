@@ -51,7 +51,7 @@ def search(
     if not tune:
         return {}
     found: Recipes = {}
-    axes = {"sampler": sampler} if sampler else {}
+    axes: dict[str, Any] = {"sampler": sampler} if sampler else {}
     for name, change in methods.items():
         one = recipe(data, epochs, change)
         if "loss" in change and one.epochs:
