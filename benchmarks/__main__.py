@@ -56,6 +56,7 @@ def main() -> None:
 def cells(row: Row) -> tuple[str, ...]:
     """A row as text, in the order of COLUMNS; the last says whether its goals are reached."""
     goals = [f"≤ {row.goal:.2f}"] if row.goal is not None else []
+    goals += [f"≤ {duration(row.budget)}"] if row.budget is not None else []
     goals += [f"≤ {size(row.limit)}"] if row.limit is not None else []
     return (
         row.what + (f" ({row.note})" if row.note else ""),

@@ -94,8 +94,103 @@ def comparison(name: str, size: int) -> Row:
     )
 
 
+def beside_base(quick: bool) -> Iterable[Row]:
+    """The rivals from papers without a library, each beside the loss that it is built on."""
+    from nearkin.losses import (
+        HDC,
+        Clustering,
+        Contrastive,
+        HierarchicalTriplet,
+        SpanningTree,
+        Triplet,
+    )
+
+    size = 64 if quick else 128
+    x, y = batch(size)
+    yield Row(
+        what=f"clustering, B = {size}, {size // PER_CLASS} classes",
+        ours=seconds({"ours": step(Clustering(), x, y)})["ours"],
+        budget=0.150,
+        note="NumPy, vectorised candidate by candidate: 450 ms",
+    )
+    tree = HierarchicalTriplet(size // PER_CLASS, DIM)
+    tree.survey(x, y)
+    for name, loss, base, goal in (
+        ("hierarchical-triplet", tree, Triplet(), 2.0),
+        ("hdc", HDC(), Contrastive(), 3.0),
+    ):
+        times = seconds({"ours": step(loss, x, y), "base": step(base, x, y)}, repeats=30)
+        yield Row(
+            what=f"{name}, B = {size}",
+            ours=times["ours"],
+            peer=f"our {type(base).__name__}",
+            theirs=times["base"],
+            goal=goal,
+        )
+    miner = SpanningTree()
+    yield Row(
+        what=f"miner spanning-tree, B = {size}, {PER_CLASS} a class",
+        ours=seconds({"ours": lambda: miner(x, y)}, repeats=30)["ours"],
+        budget=0.003,
+    )
+    yield hdml(size)
+    classes = 500 if quick else 11_318
+    yield Row(
+        what=f"tree of {classes:,} classes, D = {DIM}",
+        ours=seconds({"ours": lambda: surveyed(classes)}, repeats=1, warm_up=False)["ours"],
+        memory=peak_memory(surveyed, classes),
+        limit=LIMIT,
+        budget=30.0,
+        note="with a survey of two images a class",
+    )
+
+
+def surveyed(classes: int) -> None:
+    """The tree of the hierarchical triplet loss, made of a survey."""
+    from nearkin.losses import HierarchicalTriplet
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(classes).repeat_interleave(2)
+    centres = torch.randn(classes, DIM, generator=generator)
+    x = centres[labels] + torch.randn(len(labels), DIM, generator=generator)
+    HierarchicalTriplet(classes, DIM, tree="epoch").survey(x, labels)
+
+
+def hdml(size: int) -> Row:
+    """A training step of the Network builder on 28 x 28 pictures, by HDML and by its base alone."""
+    from nearkin.losses import HDML, Triplet
+    from nearkin.models import make
+
+    torch.manual_seed(0)
+    net = make("network", {}, (1, 28, 28), DIM)
+    pictures, labels = torch.rand(size, 1, 28, 28), torch.arange(size) // PER_CLASS
+    loss, base = HDML(size // PER_CLASS, DIM, 256, base="triplet"), Triplet(1.0)
+    loss.first.fill_(1.0)
+    loss.past.fill_(1.0)
+    loss.warm.fill_(True)  # past the first window, from which on synthetic negatives count
+    own = [*net.parameters(), *loss.parameters()]
+
+    def by_hdml() -> object:
+        features = net.trunk(pictures)
+        value = loss(net.head(features), labels, features=features, head=net.head)
+        return torch.autograd.grad(value, own)
+
+    def by_base() -> object:
+        return torch.autograd.grad(base(net(pictures), labels), [*net.parameters()])
+
+    times = seconds({"ours": by_hdml, "base": by_base})
+    return Row(
+        what=f"hdml of triplets, step of the Network, B = {size}",
+        ours=times["ours"],
+        peer="our Triplet",
+        theirs=times["base"],
+        goal=4.0,
+    )
+
+
 def rows(quick: bool) -> Iterable[Row]:
-    """Every loss at every size; the largest for the bound on memory."""
+    """Every loss at every size, the largest for the bound on memory; then the rivals' own goals."""
     for name in NAMES:
         for size in (64,) if quick else (*SIZES, LARGEST):
             yield comparison(name, size)
+    yield from beside_base(quick)

@@ -30,6 +30,7 @@ class Row:
     ours, theirs: medians, in seconds; theirs is None where no peer can do it.
     peer: whose time theirs is.
     goal: the largest ours / theirs that we want, or None where nothing was promised.
+    budget: the most seconds that we want.
     memory, peer_memory: peak resident bytes of a process that does this alone.
     limit: the largest memory that we want.
     note: what a reader must know, such as accuracies that were equal.
@@ -44,6 +45,7 @@ class Row:
     peer_memory: int | None = None
     limit: int | None = None
     note: str = ""
+    budget: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -56,6 +58,8 @@ class Row:
         checks = []
         if self.goal is not None and self.ratio is not None:
             checks.append(self.ratio <= self.goal)
+        if self.budget is not None:
+            checks.append(self.ours <= self.budget)
         if self.limit is not None and self.memory is not None:
             checks.append(self.memory <= self.limit)
         return all(checks) if checks else None

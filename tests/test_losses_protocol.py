@@ -39,7 +39,7 @@ class Own(nn.Module):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_of_ours_has_the_members_that_a_loss_must_have(name):
-    assert isinstance(make(name, classes=20, dim=16), Loss)
+    assert isinstance(make(name, classes=20, dim=16, features=8), Loss)
 
 
 def test_a_loss_of_ones_own_needs_the_call_and_a_metric_and_no_more():

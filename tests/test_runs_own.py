@@ -208,7 +208,7 @@ def test_a_class_that_was_typed_in_has_no_source():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_of_ours_can_be_told(name):
-    one, same = (seeded(losses.make, name, classes=10, dim=8) for _ in range(2))
+    one, same = (seeded(losses.make, name, classes=10, dim=8, features=6) for _ in range(2))
     fingerprint, why = fingerprint_of(one)
     assert not why
     assert fingerprint_of(same) == (fingerprint, "")

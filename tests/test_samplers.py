@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nearkin.data.neighbours import neighbours
 from nearkin.data.samplers import SAMPLERS, Batches, grouped, structure
 from nearkin.names import resolve
 
 BATCHES = {"random": 12, "classes": 12, "tuples": 6, "triplets": 12, "pairs": 12}
+BATCHES |= {"neighbours": 12, "streams": 12}
 LABELS = torch.tensor([0, 1, 2, 3, 4] * 7 + [0, 0, 3])
 
 
@@ -141,11 +143,49 @@ def test_grouped_keeps_every_round_whole(items, rounds, size, seed):
         ("triplets", 4, [0, 0, 1, 1], "multiple of 3"),
         ("pairs", 6, [0, 0, 1, 1], "multiple of 4"),
         ("pairs", 4, [0, 0, 5], "class 5 has one"),
+        ("neighbours", 12, [0, 0, 1, 1], "multiple of 4 classes x 2 images, got 12"),
+        ("neighbours", 16, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4], "wanted a batch of 8 at most"),
+        ("streams", 6, [0, 0, 1, 1], "multiple of 4, got 6"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(name, batch, labels, said):
     with pytest.raises(ValueError, match=said):
         resolve(SAMPLERS[name])(torch.tensor(labels), batch, 2, 0, 0)
+
+
+def test_neighbours_are_drawn_with_those_nearest_that_are_not_in_the_batch_yet():
+    """Classes on a line, named 0, 10, 20, ...: near(c) are the numbers around c."""
+    names = 10 * torch.arange(12)
+    labels = names.repeat_interleave(3)
+    near = torch.full((111, 5), -1)
+    for c in range(12):
+        order = sorted((abs(c - other), other) for other in range(12) if other != c)
+        near[10 * c] = 10 * torch.tensor([other for _, other in order[:5]])
+    anchors = torch.zeros(111)
+    for epoch in range(6):
+        for row in neighbours(labels, 16, 2, 3, epoch, near):
+            groups = labels[row].view(2, 4, 2)
+            assert torch.equal(groups[..., 0], groups[..., 1])
+            assert len(set(row.tolist())) == 16
+            groups = groups[..., 0].tolist()
+            anchors[[groups[0][0], groups[1][0]]] += 1
+            held = {groups[0][0], groups[1][0]}
+            for anchor, *others in groups:
+                free = [c for c in near[anchor].tolist() if c not in held][:3]
+                assert others[: len(free)] == free
+                held |= set(others)
+            assert len(held) == 8
+    drawn = anchors[names]
+    assert drawn.max() - drawn.min() <= 1
+
+
+def test_classes_of_which_nothing_is_known_are_drawn_at_random():
+    labels = torch.arange(12).repeat(4)
+    for near in (None, torch.full((12, 15), -1)):
+        steps = neighbours(labels, 16, 2, 0, 0, near)
+        assert steps.shape == (3, 16)
+        for row in steps:
+            assert labels[row].unique().numel() == 8
 
 
 def test_a_few_lonely_images_among_many_classes_are_left_out():

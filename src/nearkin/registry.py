@@ -63,6 +63,8 @@ LOSSES: Registry = {  # nn.Module of the options, and of classes and dim where i
     "graph-refinement": "nearkin.losses.refinement_options:refinement_from_options",
     "group": "nearkin.losses.group:GroupLoss",
     "hdc": "nearkin.losses.hdc:HDC",
+    "hdml": "nearkin.losses.hdml:HDML",
+    "hierarchical-triplet": "nearkin.losses.hierarchical:HierarchicalTriplet",
     "lifted-structure": "nearkin.losses.lifted:LiftedStructure",
     "margin": "nearkin.losses.borrowed.rivals:Margin",
     "matryoshka": "nearkin.losses.wrap.matryoshka:Matryoshka",
@@ -82,7 +84,8 @@ LOSSES: Registry = {  # nn.Module of the options, and of classes and dim where i
     "tuple-ratio": "nearkin.losses.tuples:TupleRatio",
     "tuple-triplet": "nearkin.losses.tuples:TupleTriplet",
 }
-MINERS: Registry = {  # pml:CLASS, of pytorch-metric-learning
+MINERS: Registry = {  # (embeddings, labels) -> indices; pml:CLASS is pytorch-metric-learning's
+    "spanning-tree": "nearkin.losses.mining:SpanningTree",
     "pml:AngularMiner": "pytorch_metric_learning.miners:AngularMiner",
     "pml:BatchEasyHardMiner": "pytorch_metric_learning.miners:BatchEasyHardMiner",
     "pml:BatchHardMiner": "pytorch_metric_learning.miners:BatchHardMiner",
@@ -117,6 +120,8 @@ SAMPLERS: Registry = {  # (labels, batch, per_class, seed, epoch) -> indices (st
     "tuples": "nearkin.data.samplers:tuples",
     "triplets": "nearkin.data.samplers:triplets",
     "pairs": "nearkin.data.samplers:pairs",
+    "neighbours": "nearkin.data.neighbours:neighbours",
+    "streams": "nearkin.data.streams:streams",
 }
 AUGMENTS: Registry = {  # (pictures, size, generator) -> pictures
     "none": "nearkin.data.transforms:centred",

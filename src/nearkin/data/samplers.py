@@ -97,8 +97,9 @@ def pairs(labels: Tensor, batch: int, per_class: int, seed: int, epoch: int) -> 
 def structure(sampler: str, batch: int) -> tuple[Tensor, ...] | None:
     """What the positions of a batch mean to a loss, as pytorch-metric-learning's indices_tuple.
 
-    (anchors, positives, negatives) of "triplets"; (a1, p, a2, n) of "pairs"; otherwise nothing,
-    and the loss takes every pair or triplet that the labels allow.
+    (anchors, positives, negatives) of "triplets"; (a1, p, a2, n) of "pairs"; both ends of the edges
+    of "streams", beside which all pairs of two classes count; otherwise nothing, and the loss takes
+    every pair or triplet that the labels allow.
 
     >>> [positions.tolist() for positions in structure("pairs", 8)]
     [[0, 2], [1, 3], [4, 6], [5, 7]]
@@ -108,6 +109,9 @@ def structure(sampler: str, batch: int) -> tuple[Tensor, ...] | None:
     positions = torch.arange(batch)
     if sampler == "triplets":
         return positions[0::3], positions[1::3], positions[2::3]
+    if sampler == "streams":
+        ends = positions[: batch // 2]
+        return ends[0::2], ends[1::2]
     if sampler == "pairs":
         like, unlike = positions.chunk(2)
         return like[0::2], like[1::2], unlike[0::2], unlike[1::2]
@@ -130,14 +134,19 @@ class Batches(Sampler[list[int]]):
         sampler: str = "classes",
         per_class: int = 4,
         seed: int = 0,
+        **known: Tensor,
     ):
+        """known: near of the sampler `neighbours`, edges of `streams`; kept in `known`, which may
+        be changed before `set_epoch`."""
+        self.known = known
         self.labels, self.batch, self.per_class, self.seed = labels, batch, per_class, seed
         self.sampler = look_up(sampler, SAMPLERS, "sampler")
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, step: int = 0) -> None:
         """The epoch that the next passes go through, from this step on where one was broken off."""
-        steps = self.sampler(self.labels, self.batch, self.per_class, self.seed, epoch)
+        given = self.labels, self.batch, self.per_class, self.seed, epoch
+        steps = self.sampler(*given, **self.known)
         if not 0 <= step <= len(steps):
             raise ValueError(f"an epoch has {len(steps)} steps: wanted one of them, got {step}")
         self.steps = steps[step:]

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from nearkin.losses.graph_refinement import GraphRefinement as GraphRefinement
     from nearkin.losses.group import GroupLoss as GroupLoss
     from nearkin.losses.hdc import HDC as HDC
+    from nearkin.losses.hdml import HDML as HDML
+    from nearkin.losses.hierarchical import HierarchicalTriplet as HierarchicalTriplet
     from nearkin.losses.lifted import LiftedStructure as LiftedStructure
+    from nearkin.losses.mining import SpanningTree as SpanningTree
     from nearkin.losses.pairs import Contrastive as Contrastive
     from nearkin.losses.protocol import Loss as Loss
     from nearkin.losses.protocol import param_groups as param_groups
@@ -59,6 +62,7 @@ OFFERED = (*KNOWN, "num_classes", "embedding_size", "descriptors_dim")
 OTHERS = (
     "nearkin.losses.borrowed.named:Borrowed",
     "nearkin.losses.graph_refinement:GraphRefinement",
+    "nearkin.losses.mining:SpanningTree",
     "nearkin.losses.protocol:Loss",
     "nearkin.losses.protocol:param_groups",
     "nearkin.losses.wrap.gradient_cache:cached_backward",
@@ -93,9 +97,12 @@ def make(
     return construct(loss, renamed, f"option of {name}", **known)
 
 
-def make_miner(name: str) -> nn.Module:
-    """The miner of this name, with its defaults: of MINERS."""
-    return look_up(name, MINERS, "miner")()
+def make_miner(name: str, metric: str | None = None) -> nn.Module:
+    """The miner of this name, with its defaults: of MINERS.
+
+    metric: that of the loss, for a miner which looks at distances as the loss does.
+    """
+    return construct(look_up(name, MINERS, "miner"), {}, f"option of {name}", metric=metric)
 
 
 def parameters(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Parameter]:
@@ -114,9 +121,31 @@ def parameters(name: str, options: Mapping[str, Any] | None = None) -> dict[str,
     loss, options = look_up(name, LOSSES, "loss"), options or {}
     found = parameters_of(loss)
     for inner in loss.names_within(options) if hasattr(loss, "names_within") else ():
-        within = {k.removeprefix(f"{inner}."): v for k, v in options.items()}
-        found |= {f"{inner}.{k}": p for k, p in parameters(inner, within).items()}
+        within = parameters(inner, options_within(inner, options))
+        found |= {f"{inner}.{option}": p for option, p in within.items()}
     return found
+
+
+def wants_features(name: str, options: Mapping[str, Any] | None = None) -> bool:
+    """Whether a loss, or one within it, is built for the size of the trunk's features.
+
+    >>> wants_features("hdml"), wants_features("combined", {"terms": "triplet + hdml"})
+    (True, True)
+    """
+    if name not in LOSSES:
+        return False
+    loss = look_up(name, LOSSES, "loss")
+    if hasattr(loss, "names_within"):
+        options = options or {}
+        inner = loss.names_within(options)
+        return any(wants_features(n, options_within(n, options)) for n in inner)
+    return "features" in parameters_of(loss)
+
+
+def options_within(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options NAME.OPTION of a wrapper, as the loss within takes them."""
+    start = f"{name}."
+    return {k.removeprefix(start): v for k, v in options.items() if k.startswith(start)}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,8 @@ one follows its line here:
     survey(x, y)      is called at the start of each epoch, with the embeddings (N, D) of all
                       training images and their labels (N,) where `wants` names "survey", else with
                       None and None
-    near              (C, k) int64: the k classes nearest to each, for the sampler `neighbours`
+    near(k)           (C, k) int64: the k classes nearest to each, for the sampler `neighbours`;
+                      None where nothing is known yet
 """
 
 from __future__ import annotations
@@ -127,6 +128,12 @@ def start_epoch(loss: Any, embeddings: Tensor | None = None, labels: Tensor | No
     survey = getattr(loss, "survey", None)
     if survey is not None:
         survey(embeddings, labels)
+
+
+def nearest_classes(loss: Any, k: int) -> Tensor | None:
+    """The k classes (C, k) nearest to each, as the loss knows them; None where it does not."""
+    near = getattr(loss, "near", None)
+    return None if near is None else near(k)
 
 
 def groups_of(loss: Any, lr: float, loss_lr: float = 0.0) -> Iterator[tuple[float, nn.Parameter]]:

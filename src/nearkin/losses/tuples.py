@@ -171,7 +171,13 @@ def tuples(embeddings: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor]:
         y (N, D), y+ (N, D), and others (N, N): 1 where y_i and y_j+ differ in class, else 0.
         N is 0 unless two classes have two images each.
     """
-    labels = checked_labels(labels, embeddings)
+    first, second, others = places_of_tuples(checked_labels(labels, embeddings))
+    anchor, partner = embeddings[first], embeddings[second]
+    return anchor, partner, others.to(at_least_float32(anchor).dtype)
+
+
+def places_of_tuples(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where in a batch (B,) y (N,) and y+ (N,) stand, and which y_i and y_j+ are others (N, N)."""
     order = labels.argsort(stable=True)  # class by class, in the order of the batch within each
     kind, even = labels[order], place_in_class(labels)[order] % 2 == 0
     first = (even[:-1] & (kind[:-1] == kind[1:])).nonzero().squeeze(1)
@@ -179,8 +185,7 @@ def tuples(embeddings: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor]:
     others = kind[:, None] != kind[None, :]
     if not others.any():
         first, others = first[:0], others[:0, :0]
-    anchor, partner = embeddings[order[first]], embeddings[order[first + 1]]
-    return anchor, partner, others.to(at_least_float32(anchor).dtype)
+    return order[first], order[first + 1], others
 
 
 def share_as_near(nearness: Tensor, others: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from nearkin import losses, models
 from nearkin.data import Splits, hold_out, subset
 from nearkin.data.items import Items
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
-from nearkin.losses.protocol import groups_of
+from nearkin.losses.protocol import groups_of, metric_of
 from nearkin.names import look_up, unknown
 from nearkin.registry import AUGMENTS, METRICS, OPTIMIZERS, PRECISIONS, SAMPLERS, SCHEDULES, SOURCES
 from nearkin.runs import head_start
@@ -43,10 +43,9 @@ def refuse_unfit(recipe: Recipe) -> None:
     head_start.refuse_unfit(recipe)
     models.check(recipe.backbone, backbone_options(recipe))
     with seeded(0):
-        make_miner(recipe)
-        memorised(
-            recipe, losses.make(recipe.loss, recipe.loss_options, classes=MANY, dim=recipe.dim)
-        )
+        sizes = {"classes": MANY, "dim": recipe.dim, "features": 1}
+        loss = memorised(recipe, losses.make(recipe.loss, recipe.loss_options, **sizes))
+        make_miner(recipe, loss)
 
 
 MANY = 1000  # classes: enough for every loss, few enough to be built at once
@@ -93,12 +92,30 @@ def backbone_options(recipe: Recipe) -> dict[str, Any]:
     return {**recipe.backbone_options, **power}
 
 
-def make_loss(recipe: Recipe, splits: Splits, own: nn.Module | None = None) -> nn.Module:
+def make_loss(
+    recipe: Recipe, splits: Splits, backbone: nn.Module, own: nn.Module | None = None
+) -> nn.Module:
     """The recipe's loss for the training classes (or one's own), behind a memory if so asked."""
     if own is None:
-        classes = len(splits.train.classes)
-        own = losses.make(recipe.loss, recipe.loss_options, classes=classes, dim=recipe.dim)
+        sizes = {"classes": len(splits.train.classes), "dim": recipe.dim}
+        if losses.wants_features(recipe.loss, recipe.loss_options):
+            sizes["features"] = feature_count(recipe, backbone)
+        own = losses.make(recipe.loss, recipe.loss_options, **sizes)
     return memorised(recipe, own)
+
+
+@torch.no_grad()
+def feature_count(recipe: Recipe, backbone: Any) -> int:
+    """F, how many numbers the trunk gives: found by a look at an empty input."""
+    if not hasattr(backbone, "made"):
+        raise ValueError(
+            f"{recipe.loss} is built for the features of a backbone that is named: beside an "
+            "object of one's own, wanted the loss as an object too"
+        )
+    training = backbone.training
+    found = backbone.eval().trunk(torch.zeros(1, *backbone.made["input_shape"])).flatten(1)
+    backbone.train(training)
+    return found.shape[1]
 
 
 def memorised(recipe: Recipe, loss: nn.Module) -> nn.Module:
@@ -112,7 +129,7 @@ def trunk_of(recipe: Recipe, backbone: Any, named: bool = True) -> nn.Module:
     A backbone of one piece has none, and then the recipe must not ask for either; nor for a start
     of the last layer where the backbone is an object of one's own (`named` is False).
     """
-    whole = isinstance(getattr(backbone, "trunk", None), nn.Module) and hasattr(backbone, "head")
+    whole = is_whole(backbone)
     wrong = [] if named else ["start", "head_start", "head_power", "head_dropout"]
     wrong += [] if whole else ["freeze", "head_first", "backbone_lr"]
     for field in wrong:
@@ -122,6 +139,11 @@ def trunk_of(recipe: Recipe, backbone: Any, named: bool = True) -> nn.Module:
             )
             raise ValueError(f"{field} wants a backbone {wanted}, got {type(backbone).__name__}")
     return backbone.trunk if whole else nn.Module()
+
+
+def is_whole(backbone: Any) -> bool:
+    """Whether a backbone falls into a trunk and a last layer."""
+    return isinstance(getattr(backbone, "trunk", None), nn.Module) and hasattr(backbone, "head")
 
 
 def make_optimizer(recipe: Recipe, backbone: nn.Module, loss: Any) -> torch.optim.Optimizer:
@@ -152,8 +174,8 @@ def rate_factor(recipe: Recipe, step: int, total: int) -> float:
     return look_up(recipe.schedule, SCHEDULES, "schedule")(step / total)
 
 
-def make_miner(recipe: Recipe) -> nn.Module | None:
+def make_miner(recipe: Recipe, loss: nn.Module) -> nn.Module | None:
     """The recipe's miner, or none."""
     if not recipe.miner:
         return None
-    return losses.make_miner(recipe.miner)
+    return losses.make_miner(recipe.miner, recipe.metric or metric_of(loss))

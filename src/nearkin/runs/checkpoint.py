@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin import models
+from nearkin.data.neighbours import NEAREST
 from nearkin.files import write_whole
 from nearkin.runs import build
 from nearkin.runs.manners import seeded
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from nearkin.runs.loop import Run
 
 KEPT = {"recipe", "data", "threads", "step", "epochs", "seconds", "loss_sum", "backbone", "loss"}
-KEPT |= {"optimizer", "average"}
+KEPT |= {"optimizer", "average", "known"}
 """What a checkpoint holds."""
 
 
@@ -41,6 +42,7 @@ def save(run: Run, path: Path) -> None:
         "loss": run.loss.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "average": run.hold.state_dict(),
+        "known": run.known,
     }
     write_whole(path, lambda file: torch.save(state, file))
 
@@ -74,6 +76,7 @@ def restore(run: Run, path: Path) -> None:
         raise OtherData(f"{path} was made on other data: delete it to begin anew")
     try:
         refuse_odd_numbers(run, state)
+        refuse_odd_knowledge(run, state["known"])
         refuse_misfit("backbone", run.backbone.module, state["backbone"])
         refuse_misfit("loss", run.loss, state["loss"])
         refuse_odd_optimizer(run, state["optimizer"])
@@ -88,6 +91,9 @@ def restore(run: Run, path: Path) -> None:
     run.loss_sum = state["loss_sum"].to(run.device)
     run.seconds, run.other_seconds = state["seconds"]
     run.threads_before = state["threads"]
+    run.known = state["known"]
+    if run.known:
+        run.draw(run.step // len(run.batches))
     now, before = torch.get_num_threads(), state["threads"][-1]
     if now != before:
         warnings.warn(
@@ -113,6 +119,22 @@ def refuse_odd_numbers(run: Run, state: Mapping[str, Any]) -> None:
     done = [epoch.get("steps") for epoch in state["epochs"]]
     if not all(type(steps) is int for steps in done) or sum(done) > step:
         raise ValueError(f"wanted epochs of {step} steps, got {done!r:.40}")
+
+
+def refuse_odd_knowledge(run: Run, known: Any) -> None:
+    """Refuse near classes or edges that are none of the training images."""
+    classes, images = len(run.splits.train.classes), len(run.splits.train)
+    bounds = {"near": (-1, classes, (classes, NEAREST)), "edges": (0, images, (None, 2))}
+    if not isinstance(known, dict) or not known.keys() <= bounds.keys():
+        raise ValueError("wanted near classes or edges by name")
+    for name, found in known.items():
+        low, high, (rows, columns) = bounds[name]
+        if not isinstance(found, Tensor) or found.dtype != torch.int64:
+            raise ValueError(f"wanted {name} as whole numbers")
+        if found.shape != (len(found) if rows is None else rows, columns):
+            raise ValueError(f"{name} is {form_of(found)}, wanted {columns} columns")
+        if not ((found >= low) & (found < high)).all():
+            raise ValueError(f"wanted {name} in {low}..{high - 1}")
 
 
 def refuse_misfit(name: str, module: nn.Module, state: Any) -> None:

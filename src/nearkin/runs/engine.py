@@ -228,6 +228,8 @@ def follow(
             if current.epoch_ends or clock.save_is_due(place.save_seconds):
                 log.flush()
                 clock.outside(lambda: save(current, checkpoint))
+    except FloatingPointError:  # of a loss that raises what is not finite
+        diverged = close_epoch(current, clock, log, True)
     finally:
         log.close()
     if diverged:

@@ -22,8 +22,10 @@ from nearkin.data.items import Items
 from nearkin.data.samplers import OneImage
 from nearkin.data.transforms import Pictures
 from nearkin.losses import cached_backward
-from nearkin.losses.protocol import active_share
+from nearkin.losses.mining import both_ways
+from nearkin.losses.protocol import Mined, active_share, call, wants_of
 from nearkin.models.heads import folded, halves
+from nearkin.models.network import in_full
 from nearkin.names import look_up
 from nearkin.registry import PRECISIONS, SAMPLERS
 from nearkin.runs import build
@@ -34,7 +36,13 @@ from nearkin.runs.holds import Hold
 from nearkin.runs.machine import usable
 from nearkin.runs.manners import seeded
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.refusals import refuse_another_dim, refuse_no_kin, refuse_nothing_to_learn
+from nearkin.runs.refusals import (
+    refuse_another_dim,
+    refuse_no_features,
+    refuse_no_kin,
+    refuse_nothing_to_learn,
+)
+from nearkin.runs.surveys import begin_epoch
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
@@ -98,14 +106,16 @@ class Run:
             if backbone is None:
                 labels = self.splits.train.labels
                 begin(recipe, own, labels, self.read, lambda: self.data_fingerprint)
-            self.loss: Any = build.make_loss(recipe, self.splits, loss)
+            self.loss: Any = build.make_loss(recipe, self.splits, own, loss)
+        if "features" in wants_of(self.loss):
+            refuse_no_features(recipe, own)
         self.trunk = build.trunk_of(recipe, own, named=backbone is None)
         self.learning = [p for p in self.trunk.parameters() if p.requires_grad]
         self.folds = backbone is None
         if hasattr(own, "made"):  # an own class may call `view`
             own = own.to(memory_format=torch.channels_last)  # convolutions: 1.5 x as fast
         self.loss = self.loss.to(self.device)
-        self.miner = build.make_miner(recipe)
+        self.miner = build.make_miner(recipe, self.loss)
         optimizer = build.make_optimizer(recipe, own, self.loss)
         self.backbone, self.optimizer = self.fabric.setup(own, optimizer)
         self.hold = Hold(recipe, own, self.optimizer)
@@ -119,6 +129,7 @@ class Run:
         self.threads_before: list[int] = []  # numbers of threads at work before the last `restore`
         self.seconds = self.other_seconds = 0.0  # of training; of evaluation and saving
         self.loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
+        self.known: dict[str, Tensor] = {}  # near classes or edges, for a sampler that wants them
         self.batches = self.batches_of(0)
         self.epoch_of_batches, self.first_batch = 0, self.batches[0]
         self.total = recipe.steps or recipe.epochs * len(self.batches)
@@ -135,7 +146,7 @@ class Run:
         """(steps, batch) indices into the training split."""
         r, train = self.recipe, self.splits.train
         try:
-            return self.sampler(train.labels, r.batch, r.per_class, r.seed, epoch)
+            return self.sampler(train.labels, r.batch, r.per_class, r.seed, epoch, **self.known)
         except OneImage as error:
             raise OneImage(error.label, error.count, repr(train.classes[error.label])) from None
 
@@ -143,8 +154,24 @@ class Run:
         """Indices (batch,) of the next step."""
         epoch, position = divmod(self.step, len(self.batches))
         if epoch != self.epoch_of_batches:
-            self.batches, self.epoch_of_batches = self.batches_of(epoch), epoch
+            self.draw(epoch)
         return self.batches[position]
+
+    def draw(self, epoch: int) -> None:
+        """Draw the batches of this epoch of the sampler."""
+        self.batches, self.epoch_of_batches = self.batches_of(epoch), epoch
+
+    def mined(self, embeddings: Tensor, labels: Tensor) -> Mined:
+        """The pairs or triplets that the miner chooses, or for which the sampler drew the batch."""
+        if self.miner is not None:
+            return self.miner(embeddings, labels)
+        if self.pattern and len(self.pattern) == 2:  # edges: all pairs of two classes beside them
+            return both_ways(torch.stack(self.pattern, 1), labels)
+        return self.pattern
+
+    def survey(self) -> Tensor:
+        """Embeddings (N, D) of all training images as they are, on the device."""
+        return self.embed_by(self.backbone.module, self.splits.train).to(self.device)
 
     @property
     def epoch(self) -> int:
@@ -189,7 +216,7 @@ class Run:
         where inputs are pictures, or that would take too much memory."""
         inputs = self.splits.train.inputs
         stored = isinstance(inputs, Tensor) and inputs.ndim == 2 and inputs.nbytes <= LARGEST
-        if not stored or self.recipe.chunk:
+        if not stored or self.recipe.chunk or "features" in wants_of(self.loss):
             return None
         return self.embed_by(self.still, self.splits.train).to(self.device)
 
@@ -199,6 +226,12 @@ class Run:
             return self.backbone(x)
         with self.fabric.autocast():
             return self.rest(x)
+
+    def features_and_embeddings(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the trunk gives (B, F) of prepared inputs, and what the head makes of it (B, D)."""
+        with self.fabric.autocast():
+            features = self.backbone.module.trunk(x).flatten(1)
+            return features, in_full(self.backbone.module.head, features)
 
     @property
     def deployed(self) -> Any:
@@ -254,6 +287,8 @@ def train(run: Run) -> Iterator[Step]:
 
 def one_step(run: Run) -> Step:
     """Take the next batch, and change the weights by it."""
+    if run.step % len(run.batches) == 0:
+        begin_epoch(run)
     recipe, indices = run.recipe, run.next_batch()
     generator = torch.Generator().manual_seed(noise_seed(recipe.seed, run.step))
     set_learning(run)
@@ -277,16 +312,20 @@ def one_step(run: Run) -> Step:
 def forward_backward(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Embeddings (detached) and loss of a batch, its gradients left in the parameters."""
 
-    def loss(embeddings: Tensor, labels: Tensor) -> Tensor:
-        tuples = run.miner(embeddings.detach(), labels) if run.miner else run.pattern
-        return run.loss(embeddings, labels, tuples)
+    def loss(embeddings: Tensor, labels: Tensor, **offered: Any) -> Tensor:
+        mined = run.mined(embeddings.detach(), labels)
+        return call(run.loss, embeddings, labels, mined, **offered)
 
     if run.recipe.chunk:
         return cached_backward(
             run.backbone, inputs, labels, loss, run.recipe.chunk, run.fabric.backward
         )
-    embeddings = run.forward(inputs)
-    value = loss(embeddings, labels)
+    if "features" in wants_of(run.loss):
+        features, embeddings = run.features_and_embeddings(inputs)
+        value = loss(embeddings, labels, features=features, head=run.backbone.module.head)
+    else:
+        embeddings = run.forward(inputs)
+        value = loss(embeddings, labels)
     run.fabric.backward(value)
     return embeddings.detach(), value
 

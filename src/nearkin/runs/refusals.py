@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,6 +10,8 @@ from nearkin.data import Splits
 from nearkin.data.splits import in_classes_of, places_in
 from nearkin.measure import kin_counts
 from nearkin.measure.metrics import NO_KIN
+from nearkin.runs.build import is_whole
+from nearkin.runs.recipe import Recipe
 
 if TYPE_CHECKING:
     from nearkin.runs.loop import Run
@@ -38,7 +40,7 @@ def refuse_nothing_to_learn(run: Run) -> None:
         generator, first = torch.Generator().manual_seed(0), labels[0].to(run.device)
         anywhere = torch.randn(32, recipe.batch, recipe.dim, generator=generator).to(run.device)
         run.loss.eval()  # a loss with a state learns nothing from noise
-        nothing = all(run.loss(x, first, run.pattern) == 0 for x in anywhere)
+        nothing = all(run.loss(x, first, run.mined(x, first)) == 0 for x in anywhere)
         run.loss.train()
         if nothing:
             raise ValueError(
@@ -61,3 +63,14 @@ def refuse_another_dim(run: Run) -> None:
     dim = run.embed(run.splits.train.select(torch.arange(1))).shape[1]
     if dim != run.recipe.dim:
         raise ValueError(f"dim is {run.recipe.dim}, but the backbone embeds into {dim} dimensions")
+
+
+def refuse_no_features(recipe: Recipe, backbone: Any) -> None:
+    """Refuse a loss that looks at features, where there are none, or batches come in pieces."""
+    if recipe.chunk:
+        raise ValueError(f"{recipe.loss} looks at the features of whole batches: leave out chunk")
+    if not is_whole(backbone):
+        raise ValueError(
+            f"{recipe.loss} wants a backbone with a `trunk` and a `head`, "
+            f"got {type(backbone).__name__}"
+        )

@@ -76,8 +76,7 @@ class Matryoshka(nn.Module):
         self.losses = nn.ModuleList(losses)
         self.metric = metric_of(losses[0])
         self.references = all(takes_references(one) for one in losses)
-        if any(wants_of(one) for one in losses):
-            raise ValueError(f"matryoshka cuts embeddings, but {loss} looks at the head itself")
+        self.wants = tuple(dict.fromkeys(want for one in losses for want in wants_of(one)))
 
     @staticmethod
     def names_within(options: Mapping[str, Any]) -> list[str]:
@@ -131,8 +130,10 @@ def builder(
 ) -> Callable[[int], nn.Module]:
     """d -> the loss on d numbers."""
     if isinstance(loss, str):
-        from nearkin.losses import make
+        from nearkin.losses import make, options_within, wants_features
 
+        if wants_features(loss, options_within(loss, options)):
+            raise ValueError(f"matryoshka cuts embeddings, but {loss} looks at the head itself")
         given = {}
         for key, value in options.items():
             if not key.startswith(f"{loss}."):
