@@ -1,4 +1,4 @@
-"""Training seed 2's network on real digits: our loop beside a bare one and beside a peer's trainer.
+"""Training the n-tuple report's network on digits: our loop beside a bare one and a peer's trainer.
 
 The bare loop is given its batches as finished tensors and does nothing but forward, loss, backward
 and step, in our precision. Both loops start from a fresh network, and the epoch alone is timed; in
@@ -33,7 +33,7 @@ from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import keep_freed_memory
 from nearkin.runs.recipe import Recipe
 
-TITLE = "Training: seed 2's network on mnist-5k"
+TITLE = "Training: the n-tuple report's network on mnist-5k"
 Batches = list[tuple[Tensor, Tensor]]  # pictures as the network wants them, labels
 RECIPE = Recipe(batch=120, per_class=12, precision="bf16", augment="shift", epochs=4)
 
@@ -84,7 +84,7 @@ def epoch_times(splits: Splits, repeats: int) -> dict[str, float]:
 def one_turn(recipe: Recipe, splits: Splits, batches: Batches) -> dict[str, float]:
     """Seconds of one epoch of each loop; network, optimiser and log are made before it."""
     torch.manual_seed(recipe.seed)
-    network = seed_two_network().to(memory_format=torch.channels_last)
+    network = small_network().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), recipe.lr, fused=True)
     with tempfile.TemporaryDirectory() as folder:
         run, log = Run(recipe, splits, "cpu"), StepLog(Path(folder), 0)
@@ -145,7 +145,7 @@ def metric_loss_only(recipe: Recipe, splits: Splits) -> Prepared:
     from pytorch_metric_learning.trainers import MetricLossOnly
 
     torch.manual_seed(recipe.seed)
-    network = seed_two_network()
+    network = small_network()
     labels = splits.train.labels
     logging.getLogger("PML").setLevel(logging.WARNING)
     trainer = MetricLossOnly(
@@ -187,7 +187,7 @@ class PilPictures(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.pictures[index])), self.labels[index]
 
 
-def seed_two_network() -> nn.Module:
+def small_network() -> nn.Module:
     return models.make("network", {}, (1, 28, 28), RECIPE.dim)
 
 

@@ -1,4 +1,4 @@
-"""Seed 2's triplet network: three pictures at a time through one network, to points in the plane.
+"""The n-tuple report's triplet network: three pictures at a time, to points in the plane.
 
     .venv/bin/python examples/network.py
 

@@ -15,7 +15,7 @@ from nearkin.models import BACKBONES, Network, make
 
 
 def seeds_network(dim=2):
-    """As seed 2 builds it."""
+    """As the n-tuple report builds it."""
     net = Network(28, 28, 1, dim)
     return net.add_conv(5, 5, 2, 2, 32).add_conv(5, 5, 2, 2, 64).add_fc(1024).add_fc(256)
 

@@ -92,9 +92,9 @@ def trained_into(out: Path, features: str) -> list[str]:
             ["study", "toolkit", "--seeds", "99999999999"],
             "seeds must be 1 to 1000, got 99999999999",
         ),
-        (["study", "toolkit", "--publish", __file__], "wanted a folder, it is a file"),
+        (["study", "toolkit", "--publish", __file__], "wanted a folder, but"),
         (["train", "--backbone", "identity"], "nothing to train"),
-        (["study", "toolkit", "--jobs", "0"], "wanted 1 job"),
+        (["study", "toolkit", "--jobs", "0"], "wanted 1 to 1024 jobs, got 0"),
         (["train", "--batch", "4", "--per-class", "4"], "wanted two classes in a batch"),
         (["train", "--sampler", "pairs"], "ratio-triplet finds nothing to learn from in the pairs"),
         (

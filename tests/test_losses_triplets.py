@@ -93,7 +93,9 @@ def test_explicit_triplets_of_embeddings(count, dim, seed):
     ours = RatioTriplet().triples(anchor, positive, negative)
     torch.testing.assert_close(ours, (plus**2).mean())
     printed = RatioTriplet(form="printed").triples(anchor, positive, negative)
-    torch.testing.assert_close(printed, (plus**2 + (minus - 1) ** 2).mean())  # seed 2, eq. 4
+    torch.testing.assert_close(
+        printed, (plus**2 + (minus - 1) ** 2).mean()
+    )  # n-tuple report, eq. 4
     assert RatioTriplet().triples(anchor[:0], anchor[:0], anchor[:0]) == 0
     same = RatioTriplet().triples(anchor, anchor, anchor)
     assert same == 1 / 4

@@ -79,6 +79,13 @@ class IrregularFile(OSError):
     """What is no regular file, where one was wanted."""
 
 
+def refuse_no_folder(path: Path, flag: str) -> None:
+    """A ValueError where a path cannot be a folder, as it, or one above it, is a file."""
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise ValueError(f"{flag} {path}: wanted a folder, but {there} is a file")
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file of a stranger's holds; a byte-order mark before it is no part of it."""
     with open_regular(path) as file:

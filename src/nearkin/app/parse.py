@@ -33,6 +33,7 @@ def parse(words: Sequence[str], commands: Commands) -> Callable[[], None]:
     command = look_up(name, commands, "command")
     rest, recipe = split_recipe_file(rest)
     refuse_twice(rest)
+    refuse_empty(rest, flags(command))
     asked = command
     if recipe:
         if "recipe" not in inspect.signature(command).parameters:
@@ -108,6 +109,19 @@ def refuse_twice(words: Sequence[str]) -> None:
     for flag in given:
         if given.count(flag) > 1:
             raise ValueError(f"{flag} is given twice: put all its values behind one")
+
+
+def refuse_empty(words: Sequence[str], valid: Mapping[str, Any]) -> None:
+    """A flag that takes several values wants one at least: none would be its default.
+
+    >>> refuse_empty(["--ks", "--", "x"], {"--ks": tuple[int, ...]})
+    Traceback (most recent call last):
+    ValueError: --ks wants one value or more
+    """
+    for word, after in zip(words, [*words, "--"][1:], strict=True):
+        several = get_origin(valid.get(word.replace("_", "-"))) is tuple
+        if several and after.startswith("--"):
+            raise ValueError(f"{word} wants one value or more")
 
 
 def split_recipe_file(words: Sequence[str]) -> tuple[list[str], str]:

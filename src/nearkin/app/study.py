@@ -9,6 +9,7 @@ from pathlib import Path
 from tyro.conf import OmitArgPrefixes, Positional
 
 from nearkin.app.output import Output
+from nearkin.files import refuse_no_folder
 from nearkin.names import Plain
 
 
@@ -53,9 +54,9 @@ def study(study: OmitArgPrefixes[Study], output: OmitArgPrefixes[Output] = Outpu
 
     keep_freed_memory()
     given = study.given()
-    if study.publish and study.publish.exists() and not study.publish.is_dir():
-        raise ValueError(f"--publish {study.publish}: wanted a folder, it is a file")
+    place = output.place()
     if study.publish:
+        refuse_no_folder(study.publish, "--publish")
         take(study.publish, page_name(study.name, given, study.demo, output.out), output.out)
     with bar() as shown:
         outcome = ask(
@@ -63,7 +64,7 @@ def study(study: OmitArgPrefixes[Study], output: OmitArgPrefixes[Output] = Outpu
             given,
             out=output.out,
             jobs=study.jobs,
-            place=output.place(),
+            place=place,
             bar=shown,
             demo=study.demo,
         )

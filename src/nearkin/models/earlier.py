@@ -53,7 +53,7 @@ def row_of(path: Path) -> dict:
         if path.absolute().parent.name in line:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict) and row.get("hash") == path.absolute().parent.name:
                 return row

@@ -118,6 +118,8 @@ def load_and_embed(
     if size < 0:
         raise ValueError(f"size must be 0 or more, got {size}")
     device, where = usable(place.device), ""
+    if made_size < 0 or (made_size and not made_by):
+        raise ValueError(f"--made-size {made_size} goes with --made-by, a side of 0 pixels or more")
     if made_by and not checkpoint:
         raise ValueError("--made-by goes with --checkpoint, a head on the features it made")
     with as_found(place.threads, device):

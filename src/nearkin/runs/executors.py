@@ -37,6 +37,8 @@ from nearkin.runs.store import Store
 Name = TypeVar("Name")
 Done = TypeVar("Done")
 
+MOST_JOBS = 1024
+
 Measurements = dict[str, Callable[[Place], dict[str, Any]]]
 """Hash -> function that measures it: its values, among them `data` and, if not this CPU, `machine`,
 which become fields of the measurement."""
@@ -213,8 +215,8 @@ def measure(
 
 def share(place: Place, jobs: int) -> Place:
     """The place of one of several jobs: each has its share of the cores."""
-    if jobs < 1:
-        raise ValueError(f"wanted 1 job or more, got {jobs}")
+    if not 1 <= jobs <= MOST_JOBS:
+        raise ValueError(f"wanted 1 to {MOST_JOBS} jobs, got {jobs}")
     return place if jobs == 1 else replace(place, threads=place.threads or max(1, cores() // jobs))
 
 

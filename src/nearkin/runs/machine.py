@@ -106,7 +106,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep what is freed for the next step, where it is glibc.
 
     By default large tensors go back to the system and come again as fresh pages, each cleared
-    first: a fifth of the time of a step of seed 2's network.
+    first: a fifth of the time of a step of the n-tuple report's network.
     """
     trim_threshold, map_threshold = -1, -3
     with contextlib.suppress(OSError, AttributeError, TypeError):

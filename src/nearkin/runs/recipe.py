@@ -185,6 +185,9 @@ class Recipe:
             raise ValueError(f"validate_every must be 2 or more, got {self.validate_every}")
         if self.validate_every != DEFAULTS["validate_every"] and not self.validate:
             raise ValueError("validate_every goes with validate: it says which classes validate")
+        for name, default in DEFAULTS.items():
+            if type(default) is int and name != "seed" and getattr(self, name) > MOST:
+                raise ValueError(f"{name} must be at most {MOST:,}, got {getattr(self, name)}")
         if self.trial and not self.validate:
             raise ValueError("trial goes with validate: it examines the validation classes alone")
         if self.seed >= 2**63:
@@ -211,6 +214,9 @@ class Recipe:
         """The fields that differ from the defaults, as plain data."""
         return {name: value for name, value in self.plain().items() if value != DEFAULTS[name]}
 
+
+MOST = 10**9
+"""The most that a count may be; nothing that a machine can do comes near it."""
 
 DEFAULTS = {
     f.name: f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from nearkin.files import write_whole
+from nearkin.files import read_json, write_whole
 from nearkin.search.photos import Found, Photo, composed, digest, file_of, find, stored
 from nearkin.search.store import PLAIN, LanceStore, Store, table_of, vectors_of
 
@@ -50,7 +50,7 @@ class Description:
     def read(cls, path: Path) -> Description:
         """The description in a file, checked."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
             if found["format"] > FORMAT:
                 raise ValueError(f"{path}: written by a newer Nearkin (format {found['format']})")
             known = {f.name for f in fields(cls)}
@@ -58,7 +58,7 @@ class Description:
                 raise KeyError(min(set(found) - known))
             found["sources"] = tuple((str(a), str(b)) for a, b in found.get("sources", ()))
             return cls(**found)
-        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"{path} is not the description of an index ({error})") from None
 
     def write(self, path: Path) -> None:

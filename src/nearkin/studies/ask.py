@@ -12,7 +12,7 @@ from nearkin.answers import Answer
 from nearkin.names import Plain, construct, look_up, parameters_of, typed
 from nearkin.registry import STUDIES
 from nearkin.runs.engine import Place
-from nearkin.runs.executors import complete, measured
+from nearkin.runs.executors import complete, measured, share
 from nearkin.runs.log import Silent
 from nearkin.runs.row import Row, Stored
 from nearkin.studies.notes import Note, free_name
@@ -80,6 +80,7 @@ def ask(
     demo: bool = False,
 ) -> Outcome:
     """Search, run and note what a study asks for, as `study`; the outcome holds the rows too."""
+    share(place, jobs)  # a wrong number of jobs is told before anything is written
     asked: Study = look_up(name, STUDIES, "study")
     given, kind, out = merged(asked, name, options, demo), f"option of study {name!r}", Path(out)
     note = Note(
