@@ -172,6 +172,16 @@ def test_validate_holds_out_another_fifth_of_the_classes_for_every_seed(seed):
     assert begun().validation is None
 
 
+@claim("validate_every")
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_validate_every_is_one_over_the_share_of_classes_held_out(seed):
+    current = begun(validate=True, validate_every=2, seed=seed)
+    assert current.validation is not None
+    held = {name for i, name in enumerate("abcdefghij") if (i + seed) % 2 == 1}
+    assert set(current.validation.query.classes) == held
+    assert set(current.splits.train.classes) == set("abcdefghij") - held
+
+
 @claim("trial")
 def test_a_trial_looks_at_validation_classes_alone(tmp_path):
     recipe = replace(BASE, validate=True, trial=True)
