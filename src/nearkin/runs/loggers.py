@@ -37,7 +37,7 @@ class WandbLogger:
     """
 
     def __init__(self, folder: Path, **options: Any):
-        import wandb  # type: ignore[import-not-found]
+        import wandb
 
         folder.parent.mkdir(parents=True, exist_ok=True)
         self.run: Any = wandb.init(**{"dir": str(folder.parent), **options})
@@ -53,16 +53,19 @@ class WandbLogger:
 
 
 class MLFlowLogger:
-    """A run of MLflow, by default in the folder.
+    """A run of MLflow, by default in a database of SQLite in the folder.
 
     Args:
-        tracking_uri: of MLflow's server or folder.
+        tracking_uri: of MLflow's server or database.
         experiment: its name.
     """
 
     def __init__(self, folder: Path, tracking_uri: str = "", experiment: str = "nearkin"):
-        from mlflow.tracking import MlflowClient  # type: ignore[import-not-found]
+        from mlflow.tracking import MlflowClient
 
+        if not tracking_uri:  # which mlflow-skinny comes without
+            import alembic  # noqa: F401
+            import sqlalchemy  # noqa: F401
         folder.mkdir(parents=True, exist_ok=True)
         uri = tracking_uri or f"sqlite:///{(folder / 'mlflow.db').absolute()}"
         self.client: Any = MlflowClient(tracking_uri=uri)
@@ -124,15 +127,8 @@ def loggers_of(wanted: str | Logger | Iterable[str | Logger], folder: Path) -> S
 def logger_of(wanted: str | Logger, folder: Path) -> Logger:
     if isinstance(wanted, str):
         build: Any = look_up(wanted, LOGGERS, "logger")
-        try:
-            with optional():
-                return build(folder / wanted)
-        except ModuleNotFoundError as error:
-            if error.name and error.name.partition(".")[0] == wanted:
-                raise ValueError(
-                    f"logger {wanted!r} wants its package: pip install {wanted}"
-                ) from None
-            raise
+        with optional():
+            return build(folder / wanted)
     lacking = [n for n in ("log_metrics", "log_hyperparams", "finalize") if not hasattr(wanted, n)]
     if lacking:
         raise ValueError(f"a logger wants {', '.join(lacking)}, as Lightning Fabric's have")
