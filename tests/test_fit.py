@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 import nearkin as nk
 from nearkin.models import make
 from nearkin.models.golden import drawing
-from nearkin.runs.fit import Callback
 from nearkin.runs.loop import Run, train
 from nearkin.runs.recipe import Recipe
 
@@ -107,7 +106,7 @@ def test_the_networks_of_the_readme():
         epochs=2,
         augment="affine",
         device="cpu",
-        callbacks=[Callback(on_epoch=ends.append)],
+        callbacks=[nk.Callback(on_epoch=ends.append)],
     )
     assert [end.epoch for end in ends] == [1, 2]
     assert 0 < ends[-1].metrics["knn_accuracy"] <= 1
@@ -358,7 +357,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path, stop)
     torch.manual_seed(99)
     other = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
     rest = []
-    resumed = once(other, resume=kept, callbacks=[Callback(on_step=rest.append)])
+    resumed = once(other, resume=kept, callbacks=[nk.Callback(on_step=rest.append)])
     assert rest[0].step > 1
     assert resumed.identity == whole.identity
     assert not kept.exists()
@@ -382,21 +381,6 @@ def test_a_state_of_other_data_or_settings_is_refused(tmp_path):
         once(lr=0.5)
     with pytest.raises(ValueError, match="other data"):
         once(X + 1)
-
-
-def test_the_process_is_left_as_it_was_found():
-    torch.manual_seed(7)
-    wanted = torch.rand(2)
-    torch.manual_seed(7)
-    threads = torch.get_num_threads()
-    nk.fit(mlp_of_seed_free(), nk.losses.Contrastive(), X, Y, **SETTINGS)
-    assert torch.equal(torch.rand(2), wanted)
-    assert torch.get_num_threads() == threads
-
-
-def mlp_of_seed_free():
-    with torch.random.fork_rng():
-        return mlp()
 
 
 def test_two_learning_rates_and_a_trunk_that_rests():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nearkin.runs.engine import Place, run
     from nearkin.runs.estimator import Embedding
     from nearkin.runs.executors import complete
-    from nearkin.runs.fit import fit
+    from nearkin.runs.fit import Callback, fit
     from nearkin.runs.recipe import Recipe
     from nearkin.search.index import Index
     from nearkin.studies.ask import study
@@ -36,6 +36,7 @@ __version__ = "0.1.0"
 WINGS = ("closed", "models", "data", "graphs", "losses", "measure", "report", "runs", "studies")
 NAMES = {
     "Accumulator": "nearkin.measure",
+    "Callback": "nearkin.runs.fit",
     "Embedding": "nearkin.runs.estimator",
     "Index": "nearkin.search.index",
     "Model": "nearkin.models.model",
@@ -53,6 +54,7 @@ NAMES = {
 MODULES = {"verify": "nearkin.measure.verify"}
 __all__ = [
     "Accumulator",
+    "Callback",
     "Embedding",
     "Index",
     "Model",
