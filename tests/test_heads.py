@@ -71,7 +71,7 @@ def test_a_head_starts_as_the_closed_form_and_is_folded_into_one_layer(power, x)
     form = fitted(x, 6, power)
     backbone = models.make("linear", {"power": power}, (16,), 6)
     before = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
-    start_head(backbone, form.map_)
+    start_head(backbone, [form.map_])
     torch.testing.assert_close(backbone(x), torch.from_numpy(form.transform(x.numpy())))
     learn(backbone, x)
     assert not torch.allclose(backbone(x), torch.from_numpy(form.transform(x.numpy())), atol=0.1)
@@ -100,16 +100,26 @@ def test_an_mlp_starts_as_the_closed_form(hidden, power, x):
     torch.testing.assert_close(again(x), backbone(x), rtol=1e-3, atol=1e-3)
 
 
+def test_slices_of_an_mlp_start_as_the_rows_of_the_closed_form(x):
+    form = fitted(x, 8)
+    backbone = models.make("mlp", {"stages": 2}, (16,), 6)
+    start_mlp(backbone, form.map_)
+    wanted = unit_slices(torch.from_numpy(form.transform(x.numpy()))[:, :6], 3, 3)
+    torch.testing.assert_close(backbone(x), wanted, rtol=1e-4, atol=1e-4)
+    learn(backbone, x)
+    torch.testing.assert_close(folded(backbone)(x), backbone(x), rtol=1e-3, atol=1e-3)
+
+
 def test_an_mlp_without_enough_hidden_units_is_refused(x):
     backbone = models.make("mlp", {"hidden": 8}, (16,), 6)
-    with pytest.raises(ValueError, match="wanted one head of 4 dimensions or fewer, half its"):
+    with pytest.raises(ValueError, match="wanted a head of 4 dimensions or fewer, half its"):
         start_mlp(backbone, fitted(x, 4).map_)
 
 
 def test_dropout_is_of_the_whitened_inputs_and_of_training_alone(x):
     form = fitted(x, 6)
     backbone = models.make("linear", {}, (16,), 6)
-    start_head(backbone, form.map_, dropout=0.5)
+    start_head(backbone, [form.map_], dropout=0.5)
     expected = torch.from_numpy(form.transform(x.numpy()))
     torch.manual_seed(0)
     seen = backbone.train()(x)
@@ -123,7 +133,7 @@ def test_dropout_is_of_the_whitened_inputs_and_of_training_alone(x):
 def test_what_learns_nothing_can_be_made_once(name, x):
     backbone = models.make(name, {"power": 0.5}, (16,), 6)
     form = fitted(x, 6, 0.5)
-    start_head(backbone, form.map_, 0.5) if name == "linear" else start_mlp(backbone, form.map_)
+    start_head(backbone, [form.map_], 0.5) if name == "linear" else start_mlp(backbone, form.map_)
     once, rest = halves(backbone)
     assert not list(once.parameters())
     assert [id(p) for p in rest.parameters()] == [id(p) for p in backbone.parameters()]
@@ -156,9 +166,44 @@ def test_what_the_last_layer_reads(x):
 
 
 def test_backbones_that_do_not_end_in_one_linear_layer_are_refused(x):
-    for backbone in (
-        models.make("identity", {}, (16,), 16),
-        models.make("linear", {"stages": 2}, (16,), 6),
-    ):
-        with pytest.raises(ValueError, match="wanted a backbone that ends in one linear layer"):
-            start_head(backbone, fitted(x, 6).map_)
+    backbone = models.make("identity", {}, (16,), 16)
+    with pytest.raises(ValueError, match="wanted a backbone that ends in one linear layer"):
+        start_head(backbone, [fitted(x, 6).map_])
+    with pytest.raises(ValueError, match="wanted a map of 5 dimensions, got one of 6"):
+        start_head(models.make("linear", {"stages": 2}, (16,), 5), [fitted(x, 6).map_])
+
+
+def unit_slices(x: Tensor, *sizes: int) -> Tensor:
+    return torch.cat([part / part.norm(dim=1, keepdim=True) for part in x.split(sizes, 1)], 1)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_slices_of_one_level_start_as_the_rows_of_the_closed_form(power, x):
+    form = fitted(x, 7, power)
+    backbone = models.make("linear", {"power": power, "stages": 3}, (16,), 7)
+    before = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
+    start_head(backbone, [form.map_], dropout=0.3)
+    wanted = unit_slices(torch.from_numpy(form.transform(x.numpy())), 2, 2, 3)
+    torch.testing.assert_close(backbone.eval()(x), wanted, rtol=1e-4, atol=1e-4)
+    learn(backbone, x)
+    assert not torch.allclose(backbone(x), wanted, atol=0.1)
+    one = folded(backbone)
+    assert {name: tensor.shape for name, tensor in one.state_dict().items()} == before
+    torch.testing.assert_close(one(x), backbone(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
+def test_each_level_starts_as_a_closed_form_of_its_own(norm):
+    options = {"weights": "none", "stages": 2, "norm": norm, "pool": "max"}
+    backbone: Any = models.make("timm:test_resnet", options, (3, 32, 32), 6).eval()
+    pictures = torch.rand(60, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        levels = backbone.trunk.features(pictures)
+        read = [norm(level) for norm, level in zip(backbone.head[-1].norms, levels, strict=True)]
+        assert torch.equal(before_last(backbone)(pictures), torch.cat(read, 1))
+        forms = [fitted(level, 3) for level in read]
+        start_head(backbone, [form.map_ for form in forms])
+        made = [form.transform(level.numpy()) for form, level in zip(forms, read, strict=True)]
+        wanted = unit_slices(torch.from_numpy(np.concatenate(made, 1)), 3, 3)
+        torch.testing.assert_close(backbone(pictures), wanted, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(folded(backbone)(pictures), wanted, rtol=1e-3, atol=1e-3)

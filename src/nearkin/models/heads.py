@@ -10,6 +10,7 @@ Dimensions: B batch, F features, H hidden units, D embedding.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from nearkin.closed.forms import LinearMap
 from nearkin.models.features import Backbone, Power
+from nearkin.models.stages import StagedHead
 
 
 class Whitening(nn.Module):
@@ -34,23 +36,26 @@ class Whitening(nn.Module):
         return (x - self.mean) @ self.coordinates.T
 
 
-def start_head(backbone: Any, found: LinearMap, dropout: float = 0.0) -> None:
+def start_head(backbone: Any, found: Sequence[LinearMap], dropout: float = 0.0) -> None:
     """Let the last layer of the backbone, one linear layer (F, D), start as this map of D rows.
+
+    A head of several stages has a map for each level, whose rows are those of the slices in their
+    order; its slices are of unit length, so only the directions count.
 
     dropout: share of its whitened inputs that are left out while it learns.
     """
-    owner, name = last_layer(backbone)
-    layer, rows = getattr(owner, name), len(found.components)
-    if layer.out_features != rows:
-        raise ValueError(f"wanted a map of {layer.out_features} dimensions, got one of {rows}")
-    set_weights(layer, torch.from_numpy(found.components))
-    setattr(owner, name, nn.Sequential(Whitening(found), nn.Dropout(dropout), layer))
+    for (owner, name), one in zip(last_layers(backbone), found, strict=True):
+        layer, rows = getattr(owner, name), len(one.components)
+        if layer.out_features != rows:
+            raise ValueError(f"wanted a map of {layer.out_features} dimensions, got one of {rows}")
+        set_weights(layer, torch.from_numpy(one.components))
+        setattr(owner, name, nn.Sequential(Whitening(one), nn.Dropout(dropout), layer))
 
 
 def drop_inputs(backbone: Any, dropout: float) -> None:
     """Leave out this share of what the last layer reads while it learns; it starts as it is."""
-    owner, name = last_layer(backbone)
-    setattr(owner, name, nn.Sequential(nn.Dropout(dropout), getattr(owner, name)))
+    for owner, name in last_layers(backbone):
+        setattr(owner, name, nn.Sequential(nn.Dropout(dropout), getattr(owner, name)))
 
 
 def start_mlp(backbone: Any, found: LinearMap, dropout: float = 0.0) -> None:
@@ -61,11 +66,11 @@ def start_mlp(backbone: Any, found: LinearMap, dropout: float = 0.0) -> None:
     and improving convolutional neural networks via concatenated rectified linear units, ICML 2016).
     Units beyond 2R stay random, and unheard.
     """
-    place = first_layer(backbone)
-    first, last, rows = backbone.trunk[place], backbone.head, len(found.components)
-    if not isinstance(last, nn.Linear) or last.out_features > rows:
+    place, (owner, name) = first_layer(backbone), last_layers(backbone)[0]
+    first, last, rows = backbone.trunk[place], getattr(owner, name), len(found.components)
+    if last.out_features > rows:
         raise ValueError(
-            f"a start of mlp wanted one head of {rows} dimensions or fewer, half its hidden units, "
+            f"a start of mlp wanted a head of {rows} dimensions or fewer, half its hidden units, "
             f"got {last}"
         )
     weights, components = first.weight.detach().clone(), torch.from_numpy(found.components)
@@ -85,17 +90,28 @@ def set_weights(layer: nn.Linear, weight: Tensor) -> None:
         layer.bias.zero_()
 
 
-def last_layer(backbone: Any) -> tuple[nn.Module, str]:
-    """Where the last layer is: its owner, and its name there."""
+def last_layers(backbone: Any) -> list[tuple[nn.Module, str]]:
+    """Where the last layer is: its owner, and its name there; of a head of several stages, where
+    the layer of each level is."""
+    owner, name = last_place(backbone)
+    layer = getattr(owner, name)
+    if isinstance(layer, StagedHead):
+        return [(layer.maps, str(level)) for level in range(len(layer.maps))]
+    if not isinstance(layer, nn.Linear):
+        raise ValueError(
+            f"a start wanted a backbone that ends in one linear layer, or in one for each level, "
+            f"got {type(layer).__name__}"
+        )
+    return [(owner, name)]
+
+
+def last_place(backbone: Any) -> tuple[nn.Module, str]:
+    """Where the last part of the head is: its owner, and its name there."""
     owner, name = backbone, "head"
     if not isinstance(getattr(backbone, name, None), nn.Module):
         raise ValueError(f"a start wanted a backbone with a head, got {type(backbone).__name__}")
     while isinstance(layer := getattr(owner, name), nn.Sequential) and len(layer):
         owner, name = layer, str(len(layer) - 1)
-    if not isinstance(layer, nn.Linear):
-        raise ValueError(
-            f"a start wanted a backbone that ends in one linear layer, got {type(layer).__name__}"
-        )
     return owner, name
 
 
@@ -104,11 +120,17 @@ def first_layer(backbone: Any) -> int:
     return next(i for i, layer in enumerate(backbone.trunk) if isinstance(layer, nn.Linear))
 
 
+def first_of(backbone: Any) -> nn.Linear:
+    """The first linear layer of `mlp`."""
+    return backbone.trunk[first_layer(backbone)]
+
+
 def before_last(backbone: Any) -> Any:
-    """The backbone without its last layer: what a start of it reads."""
-    owner, name = last_layer(backbone)
+    """The backbone without its last layer: what a start of it reads, level beside level."""
+    owner, name = last_place(backbone)
     last = getattr(owner, name)
-    return exchanged(backbone, lambda module: nn.Identity() if module is last else None)
+    read = last.norms if isinstance(last, StagedHead) else nn.Identity()
+    return exchanged(backbone, lambda module: read if module is last else None)
 
 
 def folded(backbone: Any) -> Any:

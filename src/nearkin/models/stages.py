@@ -47,15 +47,27 @@ class StagedHead(nn.Module):
         super().__init__()
         self.levels, self.slices = tuple(levels), slice_sizes(dim, stages)
         sizes = self.slices if len(self.levels) > 1 else (dim,)
-        self.norms = nn.ModuleList(norm(features) for features in self.levels)
+        self.norms = Norms(self.levels, norm)
         self.maps = nn.ModuleList(
             projection(features, size) for features, size in zip(self.levels, sizes, strict=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = zip(self.norms, self.maps, x.split(self.levels, 1), strict=True)
-        whole = torch.cat([layer(norm(part)) for norm, layer, part in parts], 1)  # (B, D)
+        parts = zip(self.maps, self.norms(x).split(self.levels, 1), strict=True)
+        whole = torch.cat([layer(part) for layer, part in parts], 1)  # (B, D)
         return torch.cat([unit(part) for part in whole.split(self.slices, 1)], 1)
+
+
+class Norms(nn.ModuleList):
+    """The normalisation of each level's features, side by side: (B, sum F) -> (B, sum F)."""
+
+    def __init__(self, levels: Sequence[int], norm: Callable[[int], nn.Module]):
+        super().__init__(norm(features) for features in levels)
+        self.levels = tuple(levels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = zip(self, x.split(self.levels, 1), strict=True)
+        return torch.cat([norm(part) for norm, part in parts], 1)
 
 
 class Levels(nn.Module):

@@ -17,7 +17,9 @@ from nearkin.models.heads import (
     before_last,
     drop_inputs,
     first_layer,
+    first_of,
     is_still,
+    last_layers,
     start_head,
     start_mlp,
 )
@@ -30,8 +32,8 @@ OF_A_SIZE = {"nca", "power"}
 
 Kept = TypeVar("Kept")
 
-maps: OrderedDict[Hashable, LinearMap] = OrderedDict()
-sets: OrderedDict[Hashable, Items] = OrderedDict()
+maps: OrderedDict[Hashable, list[LinearMap]] = OrderedDict()
+sets: OrderedDict[Hashable, list[Items]] = OrderedDict()
 
 
 def refuse_unfit(recipe: Recipe) -> None:
@@ -77,29 +79,44 @@ def begin(
             drop_inputs(backbone, recipe.head_dropout)
         return
     mlp = recipe.backbone == "mlp" and not recipe.start
-    part = backbone.trunk[: first_layer(backbone)] if mlp else before_last(backbone)
+    if mlp:
+        part, layers = backbone.trunk[: first_layer(backbone)], [first_of(backbone)]
+    else:
+        part = before_last(backbone)
+        layers = [getattr(owner, name) for owner, name in last_layers(backbone)]
 
-    def items() -> Items:
-        return Items(read(part).numpy(), labels.numpy())
+    def items() -> list[Items]:
+        levels = read(part).split([layer.in_features for layer in layers], 1)
+        return [Items(features.numpy(), labels.numpy()) for features in levels]
 
-    def fitted() -> LinearMap:
+    def fitted() -> list[LinearMap]:
         found = remembered(sets, of_set, items) if stored else items()
-        rows = found.moments.features
-        if mlp:
-            rows = min(rows, backbone.trunk[first_layer(backbone)].out_features // 2)
-        elif recipe.head_start in OF_A_SIZE:
-            rows = recipe.dim
-        shrinkage, options = settings(recipe)
-        return solve(recipe.head_start, found, rows, shrinkage=shrinkage, options=options)
+        return [
+            form_of(recipe, level, layer, mlp) for level, layer in zip(found, layers, strict=True)
+        ]
 
     stored = all(is_still(layer) for layer in part.modules() if not list(layer.children()))
     of_set = (*of_data(recipe), fingerprint(), mlp) if stored else ()
     found = remembered(maps, (*of_form(recipe), of_set), fitted) if stored else fitted()
     if mlp:
-        start_mlp(backbone, found, recipe.head_dropout)
-    else:
-        components = found.components[: recipe.dim]
-        start_head(backbone, replace(found, components=components), recipe.head_dropout)
+        start_mlp(backbone, found[0], recipe.head_dropout)
+        return
+    sized = [
+        replace(one, components=one.components[: layer.out_features])
+        for one, layer in zip(found, layers, strict=True)
+    ]
+    start_head(backbone, sized, recipe.head_dropout)
+
+
+def form_of(recipe: Recipe, items: Items, layer: nn.Linear, mlp: bool) -> LinearMap:
+    """The map of a level's features that its layer starts from; it may have more rows than that."""
+    rows = items.moments.features
+    if mlp:
+        rows = min(rows, layer.out_features // 2)
+    elif recipe.head_start in OF_A_SIZE:
+        rows = layer.out_features
+    shrinkage, options = settings(recipe)
+    return solve(recipe.head_start, items, rows, shrinkage=shrinkage, options=options)
 
 
 def of_form(recipe: Recipe) -> tuple[Hashable, ...]:
