@@ -108,6 +108,9 @@ class GATv2Score(nn.Module):
         weight = self.weight[:, None]  # (H, 1, K)
         if query.shape[-2] == 1:  # neighbour lists: nothing to save, and cdist is slow on them
             return dot(F.leaky_relu(query + key, self.slope), weight).mT
+        if torch.compiler.is_compiling():  # no sizes that the signs of the weights decide
+            pairs = query[..., :, None, :] + key[..., None, :, :]  # (H, N, M, K)
+            return (F.leaky_relu(pairs, self.slope) * weight[:, None]).sum(-1)
         each = dot(query, weight) + dot(key, weight).mT  # (H, N, M)
         heads = zip(query.unbind(-3), key.unbind(-3), self.weight, strict=True)
         bend = torch.stack([weighted_l1(q, -k, a) for q, k, a in heads], -3)
