@@ -18,6 +18,7 @@ from nearkin.losses.inputs import (
     refuse,
     within,
 )
+from nearkin.losses.protocol import part_means
 from nearkin.tensors import inner, unit
 
 
@@ -67,6 +68,13 @@ class CrossEntropy(nn.Module):
         """(B, D) -> (B, C)."""
         return inner(as_weights(embeddings, self.weight), self.weight) + self.bias
 
+    @torch.no_grad()
+    def start_at(self, embeddings: Tensor, labels: Tensor) -> None:
+        """W = the classes' means m, b = -|m|²/2: the nearest mean has the largest logit."""
+        means = part_means(embeddings, labels, len(self.weight))[:, 0]
+        self.weight.copy_(means)
+        self.bias.copy_(-means.square().sum(1) / 2)
+
     def rates(self) -> dict[str, float]:
         """That of weight and bias."""
         return {"": self.rate}
@@ -115,6 +123,11 @@ class NormalisedCrossEntropy(nn.Module):
         cosine = inner(unit(as_weights(embeddings, self.weight)), unit(self.weight))  # (B, C)
         total = F.cross_entropy(cosine / self.temperature, labels, reduction="sum")
         return total / max(len(labels), 1)
+
+    @torch.no_grad()
+    def start_at(self, embeddings: Tensor, labels: Tensor) -> None:
+        """W = the means of the classes' unit embeddings."""
+        self.weight.copy_(part_means(unit(embeddings), labels, len(self.weight))[:, 0])
 
     def rates(self) -> dict[str, float]:
         """That of the directions."""

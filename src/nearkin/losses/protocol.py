@@ -24,6 +24,9 @@ one follows its line here:
     survey(x, y)      is called at the start of each epoch, with the embeddings (N, D) of all
                       training images and their labels (N,) where `wants` names "survey", else with
                       None and None
+    start_at(x, y)    lets proxies or a classifier start at the means of the classes: called once,
+                      before the first step, with the embeddings (N, D) of all training images and
+                      their labels (N,), where the recipe's loss_start is "means"
     near(k)           (C, k) int64: the k classes nearest to each, for the sampler `neighbours`;
                       None where nothing is known yet
 """
@@ -34,9 +37,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from nearkin.registry import METRICS
+from nearkin.tensors import place_in_class
 
 Labels = Tensor | np.ndarray | Sequence[int] | Sequence[str]
 """Classes of items, one each: integers, or text."""
@@ -134,6 +139,22 @@ def nearest_classes(loss: Any, k: int) -> Tensor | None:
     """The k classes (C, k) nearest to each, as the loss knows them; None where it does not."""
     near = getattr(loss, "near", None)
     return None if near is None else near(k)
+
+
+def part_means(x: Tensor, labels: Tensor, classes: int, parts: int = 1) -> Tensor:
+    """(C, K, D) means of the items x (N, D) of each class, cut into K parts: every K-th item in
+    turn. A part is the mean of its whole class where that has fewer items than K.
+
+    >>> part_means(torch.tensor([[0.0], [1], [2], [9]]), torch.tensor([0, 0, 0, 1]), 2, 2)[:, :, 0]
+    tensor([[1., 1.],
+            [9., 9.]])
+    """
+    part = labels * parts + place_in_class(labels) % parts
+    sums = x.new_zeros(classes * parts, x.shape[1]).index_add_(0, part, x)
+    counts = part.bincount(minlength=classes * parts)
+    sums, counts = sums.view(classes, parts, -1), counts.view(classes, parts, 1)
+    whole = sums.sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp_min(1)
+    return torch.where(counts > 0, sums / counts.clamp_min(1), whole)
 
 
 def groups_of(loss: Any, lr: float, loss_lr: float = 0.0) -> Iterator[tuple[float, nn.Parameter]]:

@@ -22,6 +22,7 @@ from nearkin.losses.inputs import (
     peer_names,
     refuse,
 )
+from nearkin.losses.protocol import part_means
 from nearkin.names import look_up
 from nearkin.tensors import largest, unit
 
@@ -163,6 +164,12 @@ class ProxyGML(nn.Module):
         once = partial(checkpoint, self.subgraphs, use_reentrant=False, preserve_rng_state=False)
         losses = [once(*block) for block in blocks]  # gradients compute each block once more
         return torch.stack(losses).sum() / len(proxies)
+
+    @torch.no_grad()
+    def start_at(self, embeddings: Tensor, labels: Tensor) -> None:
+        """The N proxies of a class = the means of N parts of its unit embeddings."""
+        means = part_means(unit(embeddings), labels, self.classes, self.per_class)
+        self.proxies.copy_(means.flatten(0, 1))
 
     def rates(self) -> dict[str, float]:
         """The learning rate of the proxies, which learn faster than the network."""

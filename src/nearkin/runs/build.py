@@ -32,6 +32,7 @@ def refuse_unknown(recipe: Recipe) -> None:
         ("schedule", SCHEDULES),
         ("metric", ("", *METRICS)),
         ("refine", ("", *SOURCES)),
+        ("loss_start", ("random", MEANS)),
     ):
         if getattr(recipe, field) not in names:
             raise unknown(getattr(recipe, field), filter(None, names), field)
@@ -45,9 +46,20 @@ def refuse_unfit(recipe: Recipe) -> None:
     with seeded(0):
         sizes = {"classes": MANY, "dim": recipe.dim, "features": 1}
         loss = memorised(recipe, losses.make(recipe.loss, recipe.loss_options, **sizes))
+        refuse_no_means(recipe, loss)
         make_miner(recipe, loss)
 
 
+def refuse_no_means(recipe: Recipe, loss: Any) -> None:
+    """Refuse a start at the means of classes for a loss that has no part for each class."""
+    if recipe.loss_start == MEANS and not hasattr(loss, "start_at"):
+        raise ValueError(
+            f"loss_start={MEANS} wants a loss with proxies or a classifier that can start there, "
+            f"got {recipe.loss!r}"
+        )
+
+
+MEANS = "means"
 MANY = 1000  # classes: enough for every loss, few enough to be built at once
 
 

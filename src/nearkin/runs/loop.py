@@ -133,6 +133,9 @@ class Run:
         self.batches = self.batches_of(0)
         self.epoch_of_batches, self.first_batch = 0, self.batches[0]
         self.total = recipe.steps or recipe.epochs * len(self.batches)
+        build.refuse_no_means(recipe, self.loss)
+        if self.total and recipe.loss_start == build.MEANS:
+            self.loss.start_at(self.survey(), self.labels)
         if backbone is not None:
             refuse_another_dim(self)
         if recipe.refine:

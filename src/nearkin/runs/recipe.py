@@ -91,6 +91,9 @@ class Recipe:
     """a name from `nearkin list`, or pml:CLASS of pytorch-metric-learning"""
     loss_options: Mapping[str, Plain] = field(default_factory=dict)
     """key=value ... for the loss's constructor; for a term of combined, TERM.OPTION=value"""
+    loss_start: str = "random"
+    """how the loss's proxies or classifier start: random, or means: at the means of the classes'
+    embeddings, as the head makes them at its start"""
     miner: str = ""
     """pml:CLASS of pytorch-metric-learning, or none"""
     memory: int = 0

@@ -17,11 +17,15 @@ from torch import Tensor
 
 from nearkin.extras import optional
 from nearkin.losses.inputs import Labels, Mined, as_weights, checked_labels, checked_references
+from nearkin.losses.protocol import part_means
 from nearkin.names import TOO_LARGE, look_up
-from nearkin.tensors import at_least_float32
+from nearkin.tensors import at_least_float32, unit
 
 PROXY_RATE = 0.01
 """The learning rate of proxies and classifiers in PML's own examples."""
+
+COLUMNS = ("W", "fc")
+"""Parameters of PML that hold a class's part in columns; others, in rows."""
 
 DISTANCES: dict[str, tuple[str, dict[str, Any]]] = {
     "cosine": ("CosineSimilarity", {}),
@@ -77,6 +81,16 @@ def forward(
 def rates(self: Any) -> dict[str, float]:
     """The learning rate of its proxies, classifier or margins, where there are any."""
     return {"loss.": self.rate} if any(True for _ in self.loss.parameters()) else {}
+
+
+@torch.no_grad()
+def start_at(self: Any, embeddings: Tensor, labels: Tensor) -> None:
+    """Its proxies, or its classifier's directions, = the means of (parts of) each class's unit
+    embeddings."""
+    ((name, own),) = self.loss.named_parameters()
+    rows = own.T if name in COLUMNS else own
+    means = part_means(unit(embeddings), labels, self.classes, len(rows) // self.classes)
+    rows.copy_(means.flatten(0, 1))
 
 
 def name_of(loss: Any) -> str:

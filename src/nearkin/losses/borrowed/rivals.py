@@ -48,7 +48,7 @@ class ArcFace(nn.Module):
     """
 
     metric, references = "cosine", False
-    forward, rates = bridge.forward, bridge.rates
+    forward, rates, start_at = bridge.forward, bridge.rates, bridge.start_at
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class ProxyAnchor(nn.Module):
     """
 
     metric, references = "cosine", False
-    forward, rates = bridge.forward, bridge.rates
+    forward, rates, start_at = bridge.forward, bridge.rates, bridge.start_at
 
     def __init__(
         self,
@@ -247,7 +247,7 @@ class ProxyNCA(nn.Module):
     """
 
     metric, references = "cosine", False
-    forward, rates = bridge.forward, bridge.rates
+    forward, rates, start_at = bridge.forward, bridge.rates, bridge.start_at
 
     def __init__(
         self, classes: int, dim: int, softmax_scale: float = 8.0, rate: float = PROXY_RATE
@@ -307,7 +307,7 @@ class SoftTriple(nn.Module):
     """
 
     metric, references = "cosine", False
-    forward, rates = bridge.forward, bridge.rates
+    forward, rates, start_at = bridge.forward, bridge.rates, bridge.start_at
 
     def __init__(
         self,
