@@ -177,3 +177,17 @@ def test_an_interval_of_shares_never_leaves_0_to_100_per_cent():
         ends = [float(x) for x in re.findall(r"[\d.]+", cell.interval)]
         assert cell.interval.startswith("[")
         assert 0 <= ends[0] < ends[1] <= 100
+
+
+def test_rows_below_the_line_are_never_the_best():
+    rows = (("a", 0.5), ("b", 0.6), ("own batches", 0.9))
+    table = Table("t", ("name", "R@1"), rows, best=("R@1",), percent=("R@1",), above=2)
+    assert [row[1].best for row in tables.cells(table)] == [False, True, False]
+    lines = tables.markdown(table).splitlines()
+    assert lines[-3:] == ["| b | **60.0** |", "|  |  |", "| own batches | 90.0 |"]
+    bodies = str(tables.html(table)).split("<tbody>")
+    assert ["own batches" in body for body in bodies] == [False, False, True]
+    assert [row.end_section for row in tables.terminal(table).rows] == [False, True, True]
+    whole = Table("t", ("name", "R@1"), rows, best=("R@1",), percent=("R@1",))
+    assert [row[1].best for row in tables.cells(whole)] == [False, False, True]
+    assert "|  |  |" not in tables.markdown(whole)

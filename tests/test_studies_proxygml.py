@@ -48,7 +48,7 @@ def test_every_recipe_is_asked_for_once_and_can_be_built(name):
     assert {r.seed for r in asked} == set(range(5))
     assert not any(r.validate for r in asked)
     for loss, options in {(r.loss, tuple(r.loss_options.items())) for r in asked}:
-        make(loss, dict(options), classes=100, dim=16)
+        make(loss, dict(options), classes=100, dim=16, features=8)
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -71,10 +71,11 @@ def test_the_search_holds_classes_back_and_can_be_left_out(name):
 def test_every_method_has_twelve_trials():
     found = rivals.search()
     counts = Counter(case.method for case in found)
-    assert counts == {name: 12 for name in rivals.METHODS if name != rivals.UNTRAINED}
+    every = set(rivals.METHODS) | set(rivals.OWN_BATCHES)
+    assert counts == dict.fromkeys(every - {rivals.UNTRAINED, rivals.HDC_AT_ONE_LEVEL}, 12)
     tried = found.values()
     assert {r.dim for r in tried} == {512}
-    assert len({(r.loss, r.lr, r.loss_lr, r.seed) for r in tried}) == len(tried)
+    assert len({r.hash for r in tried}) == len(tried)
 
 
 def tried(name: str, recipe: Recipe, share: float = 0.5) -> dict[Case, Row]:
@@ -123,8 +124,34 @@ def test_the_final_runs_have_the_settings_of_the_search():
     asked = rivals.recipes(searched=searched, seeds=2, dims="64,512").values()
     trained = [r for r in asked if r.backbone != "identity"]
     assert {r.lr for r in trained} == {1e-4}
-    assert len(trained) == 14 * 2 * 2
+    assert len(trained) == (21 + 8) * 2 * 2
     assert {r.dim for r in trained} == {64, 512}
+
+
+def test_an_option_is_tried_in_place_of_a_learning_rate_of_the_loss():
+    tried = {c: trial for c, trial in rivals.search().items() if c.method == "clustering"}
+    settings = {(r.lr, r.loss_options["gamma"]) for r in tried.values()}
+    assert settings == {(lr, gamma) for lr in (1e-4, 3e-4, 1e-3) for gamma in (1.0, 16.0)}
+    rows = {c: done(r, 0.5 + 0.01 * (c["gamma"] == 16 and r.lr == 3e-4)) for c, r in tried.items()}
+    base = replace(common(CUB), loss="clustering", loss_options={"rounds": 1})
+    best = settle(base, rows, "clustering")
+    assert (best.lr, best.loss_options) == (3e-4, {"rounds": 1, "gamma": 16.0})
+
+
+def test_all_differ_from_their_base_in_one_thing():
+    """HDC cannot be at the last level of stored features; batches of their own want classes."""
+    for data in (CUB, "omniglot"):
+        found = rivals.asked(data, 0, 64)
+        for name, base in rivals.BASES.items():
+            if name in found:
+                one, other = (found[n].plain() for n in (name, base))
+                changed = {field for field in one if one[field] != other[field]}
+                assert len(changed) == 1, (name, changed)
+        assert (rivals.HDC_AT_ONE_LEVEL in found) == (data == "omniglot")
+    assert not rivals.asked("mnist-5k", 0, 64).keys() & rivals.OWN_BATCHES.keys()
+    with pytest.raises(ValueError, match="did you mean 'HDC'"):
+        rivals.recipes(methods="HDCC")
+    assert {c.method for c in rivals.recipes(methods="HDC,ProxyGML")} == {"HDC", "ProxyGML"}
 
 
 def test_the_table_of_rivals():
@@ -133,9 +160,12 @@ def test_the_table_of_rivals():
         case: done(recipe, points.get(case.method, 0.5) + 0.0001 * (recipe.seed * 7 % 5))
         for case, recipe in rivals.recipes(dims="512").items()
     }
+    rows = {c: replace(r, epochs=(replace(r.epochs[0], steps=3000),)) for c, r in rows.items()}
     found = rivals.answer(rows)
     (table,) = found.tables
-    assert [row[0] for row in table.rows] == list(rivals.METHODS)
+    equal = [name for name in rivals.METHODS if name != rivals.HDC_AT_ONE_LEVEL]
+    assert [row[0] for row in table.rows] == [*equal, *rivals.OWN_BATCHES]
+    assert table.above == len(equal)
     ours = cells(table, "ProxyGML")
     assert ours["R@1"].mean == pytest.approx(0.5852)
     assert ours["best epoch on test"].mean == pytest.approx(0.9)
@@ -143,17 +173,22 @@ def test_the_table_of_rivals():
     assert ours["p"] == ""
     assert cells(table, "SoftTriple")["p"] == "< 0.001"
     assert cells(table, "no training")["R@1"].n == 1
-    unsearched, leader, order = found.findings
+    assert cells(table, "HDC")["ms a step"] == pytest.approx(20)
+    assert cells(table, "HDC")["published R@1"] == "53.6 (GoogLeNet, three depths, 384-D)"
+    assert cells(table, "HDML on tuples")["p"] == ""
+    unsearched, leader, added, order = found.findings
+    assert "HDC +0.0 points (p = 1.000)" in added
+    assert "HDML on tuples +0.0 points" in added
     assert "Settings were not searched here" in unsearched
     assert leader == (
-        "512-D: multi-similarity is best, R@1 59.0 %, surely above all 13 others. ProxyGML has "
-        "58.5 %; surely better than it: multi-similarity; surely worse: 12 of the 13 others. The "
+        "512-D: multi-similarity is best, R@1 59.0 %, surely above all 20 others. ProxyGML has "
+        "58.5 %; surely better than it: multi-similarity; surely worse: 19 of the 20 others. The "
         "inputs as they are: 60.0 %."
     )
     assert "published as number 2" in order
     chosen = {c: replace(row, recipe=replace(row.recipe, loss_lr=0.01)) for c, row in rows.items()}
     assert "not searched" not in " ".join(rivals.answer(chosen).findings)
-    assert figures(found)[0].groups == tuple(rivals.METHODS)
+    assert figures(found)[0].groups == (*equal, *rivals.OWN_BATCHES)
 
 
 def test_published_numbers_stand_beside_the_pictures_that_they_are_of_alone():

@@ -16,7 +16,8 @@ class Table:
     """Cells under column heads.
 
     percent, best and lowest name columns: those of shares in 0..1, printed in per cent; those
-    whose highest value is set in bold; those whose lowest is.
+    whose highest value is set in bold; those whose lowest is. above: so many rows stand above a
+    line; those below it cannot be compared with them on equal terms, and are never the best.
     """
 
     title: str
@@ -26,6 +27,7 @@ class Table:
     best: tuple[str, ...] = ()
     lowest: tuple[str, ...] = ()
     percent: tuple[str, ...] = ()
+    above: int | None = None
 
     def __post_init__(self) -> None:
         strange = set(self.best + self.lowest + self.percent) - set(self.columns)

@@ -85,6 +85,7 @@ LOSSES: Registry = {  # nn.Module of the options, and of classes and dim where i
     "tuple-triplet": "nearkin.losses.tuples:TupleTriplet",
 }
 MINERS: Registry = {  # (embeddings, labels) -> indices; pml:CLASS is pytorch-metric-learning's
+    "all": "nearkin.losses.mining:AllPairs",
     "spanning-tree": "nearkin.losses.mining:SpanningTree",
     "pml:AngularMiner": "pytorch_metric_learning.miners:AngularMiner",
     "pml:BatchEasyHardMiner": "pytorch_metric_learning.miners:BatchEasyHardMiner",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nearkin.losses.hdml import HDML as HDML
     from nearkin.losses.hierarchical import HierarchicalTriplet as HierarchicalTriplet
     from nearkin.losses.lifted import LiftedStructure as LiftedStructure
+    from nearkin.losses.mining import AllPairs as AllPairs
     from nearkin.losses.mining import SpanningTree as SpanningTree
     from nearkin.losses.pairs import Contrastive as Contrastive
     from nearkin.losses.protocol import Loss as Loss
@@ -62,6 +63,7 @@ OFFERED = (*KNOWN, "num_classes", "embedding_size", "descriptors_dim")
 OTHERS = (
     "nearkin.losses.borrowed.named:Borrowed",
     "nearkin.losses.graph_refinement:GraphRefinement",
+    "nearkin.losses.mining:AllPairs",
     "nearkin.losses.mining:SpanningTree",
     "nearkin.losses.protocol:Loss",
     "nearkin.losses.protocol:param_groups",

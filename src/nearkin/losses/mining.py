@@ -51,6 +51,24 @@ class SpanningTree(nn.Module):
         return both_ways(edges, labels)
 
 
+class AllPairs(nn.Module):
+    """All pairs of a batch, those of one class as positives and those of two as negatives.
+
+    What a loss takes without a miner; with this one it takes them too where the sampler has drawn
+    pairs or triplets of its own, which shows what those are worth.
+
+    >>> x, y = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([7, 7, 5])
+    >>> [index.tolist() for index in AllPairs()(x, y)]
+    [[0, 1], [1, 0], [0, 1, 2, 2], [2, 2, 0, 1]]
+    """
+
+    @torch.no_grad()
+    def forward(self, embeddings: Tensor, labels: Labels) -> tuple[Tensor, ...]:
+        """(a1, p, a2, n)."""
+        kin, others = pair_masks(checked_labels(labels, embeddings))
+        return *kin.nonzero(as_tuple=True), *others.nonzero(as_tuple=True)
+
+
 def both_ways(edges: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """(a1, p, a2, n) of edges (E, 2): these in both directions, and all pairs of two classes."""
     one, two = edges.T

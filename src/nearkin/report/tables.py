@@ -59,6 +59,7 @@ def cells(table: Table) -> list[list[Shown]]:
             [row[i] for row in table.rows],
             percent=name in table.percent,
             best=max if name in table.best else min if name in table.lowest else None,
+            above=table.above,
         )
         for i, name in enumerate(table.columns)
     ]
@@ -74,8 +75,11 @@ def kinds(table: Table) -> list[str]:
     ]
 
 
-def column(values: Sequence[Cell], percent: bool = False, best=None) -> list[Shown]:
-    """One column; `best` (max or min) chooses what stands out, along with what prints the same.
+def column(
+    values: Sequence[Cell], percent: bool = False, best=None, above: int | None = None
+) -> list[Shown]:
+    """One column; `best` (max or min) chooses what stands out, along with what prints the same, of
+    the rows above the line.
 
     >>> [str(s) for s in column([Estimate(0.573, 0.569, 0.577, 5), 0.5, None], percent=True)]
     ['57.3 ± 0.4', '50.0', '–']
@@ -83,11 +87,19 @@ def column(values: Sequence[Cell], percent: bool = False, best=None) -> list[Sho
     scale = 100 if percent else 1
     digits = decimals([v for v in values if not isinstance(v, str)], scale)
     shown = [show(v, scale, digits) for v in values]
-    numbers = [(middle(v), s.text) for v, s in zip(values, shown, strict=True) if s.number]
+    ranked = list(zip(values, shown, strict=True))[:above]
+    numbers = [(middle(v), s.text) for v, s in ranked if s.number]
     if best is None or len(numbers) < 2:
         return shown
     winner = best(numbers)[1]
-    return [replace(s, best=s.number and s.text == winner) for s in shown]
+    top = [replace(s, best=s.number and s.text == winner) for _, s in ranked]
+    return [*top, *shown[len(top) :]]
+
+
+def parts(table: Table) -> list[list[list[Shown]]]:
+    """The rows as they are printed, those above the line and those below it."""
+    rows, above = cells(table), len(table.rows) if table.above is None else table.above
+    return [part for part in (rows[:above], rows[above:]) if part]
 
 
 def middle(value: Cell) -> float:
@@ -190,8 +202,10 @@ def terminal(table: Table) -> rich.table.Table:
     for head, kind in zip(heads(table), kinds(table), strict=True):
         side = "right" if kind == "number" else "left"
         drawn.add_column(Text(head), justify=side, overflow="fold")
-    for row in cells(table):
-        drawn.add_row(*[Text(str(s), style="bold" if s.best else "") for s in row])
+    for part in parts(table):
+        for row in part:
+            drawn.add_row(*[Text(str(s), style="bold" if s.best else "") for s in row])
+        drawn.add_section()
     return drawn
 
 
@@ -206,13 +220,15 @@ def markdown_text(text: str) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A GitHub table under its title in bold."""
+    """A GitHub table under its title in bold, with an empty row in place of its line."""
     rules = ["---:" if kind == "number" else "---" for kind in kinds(table)]
     lines = [[markdown_text(head) for head in heads(table)], rules]
-    for row in cells(table):
-        lines.append(
-            [f"**{markdown_text(str(s))}**" if s.best else markdown_text(str(s)) for s in row]
-        )
+    for place, part in enumerate(parts(table)):
+        lines += [[""] * len(rules)] if place else []
+        for row in part:
+            lines.append(
+                [f"**{markdown_text(str(s))}**" if s.best else markdown_text(str(s)) for s in row]
+            )
     grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     note = f"\n\n{markdown_text(table.note)}" if table.note else ""
     return f"**{markdown_text(table.title)}**\n\n{grid}{note}\n"
@@ -225,15 +241,19 @@ def html(table: Table) -> Markup:
         Markup('<th scope="col" class="{}">{}</th>').format(c, name)
         for c, name in zip(side, heads(table), strict=True)
     )
-    rows = Markup("\n").join(
-        Markup("<tr>{}</tr>").format(
-            Markup().join(
-                Markup('<td class="{}">{}</td>').format(c, html_cell(s))
-                for c, s in zip(side, row, strict=True)
+    bodies = [
+        Markup("\n").join(
+            Markup("<tr>{}</tr>").format(
+                Markup().join(
+                    Markup('<td class="{}">{}</td>').format(c, html_cell(s))
+                    for c, s in zip(side, row, strict=True)
+                )
             )
+            for row in part
         )
-        for row in cells(table)
-    )
+        for part in parts(table)
+    ]
+    rows = Markup("\n</tbody>\n<tbody>\n").join(bodies)
     return Markup("<table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>").format(
         head, rows
     )

@@ -18,7 +18,7 @@ OMNIGLOT = "features:omniglot_efficientnet_lite0_224px.npz"
 PICTURES = {CUB: "cub", CARS: "cars", OMNIGLOT: "omniglot"}
 """File of features -> the data set of whose pictures they are."""
 
-CLASSES = {CUB: 100, CARS: 98, "cub": 100, "cars": 98}
+CLASSES = {CUB: 100, CARS: 98, "cub": 100, "cars": 98, "sop": 11_318}
 CLASSES |= {OMNIGLOT: 964, "omniglot": 964, "mnist-5k": 10}
 """Training classes, to know beforehand which ratios choose the true class alone."""
 

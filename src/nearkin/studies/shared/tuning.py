@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from nearkin import losses
 from nearkin.names import Plain, look_up, parameters_of
@@ -21,6 +22,10 @@ RATES = (1e-4, 3e-4, 1e-3)
 LOSS_RATES = (1e-3, 1e-2)
 LONE_RATES = (3e-5, 1e-4, 2e-4, 4e-4, 1e-3, 3e-3)
 """Learning rates of the network, of a loss's own proxies, and of a network whose loss has none."""
+
+OPTIONS: dict[str, dict[str, tuple[float, ...]]] = {"clustering": {"gamma": (1.0, 16.0)}}
+"""Options of a loss that are tried in place of a learning rate of its own; clustering's gamma is 1
+in its paper's code, and an eighth of a batch of 128, since its energy grows with the batch."""
 
 HOLDS: dict[str, dict[str, float]] = {
     "free": {},
@@ -70,12 +75,12 @@ def trials(
     }
 
 
-def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, float]]]:
+def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, Any]]]:
     """The settings that a method tries, each by its name on the axes of a case and as fields.
 
     What is not trained: 24 powers and shrinkages of its closed form. A head that starts as one: 24
     of learning rates and of what holds it near its start. Any other: 6 learning rates, 3 x 2 where
-    the loss has one too.
+    the loss has one too, or an option to be tried.
     """
     if not (recipe.epochs or recipe.steps):
         return [
@@ -85,11 +90,20 @@ def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, float]]]:
     rates = [{"lr": lr, "loss_lr": 0.0} for lr in LONE_RATES]
     if learns(recipe.loss):
         rates = [{"lr": lr, "loss_lr": loss_lr} for lr in RATES for loss_lr in LOSS_RATES]
+    tried: list[tuple[dict[str, Plain], dict[str, Any]]] = [(dict(rate), rate) for rate in rates]
+    for option, values in OPTIONS.get(recipe.loss, {}).items():
+        tried = [
+            (
+                {"lr": lr, option: value},
+                {"lr": lr, "loss_options": {**recipe.loss_options, option: value}},
+            )
+            for lr, value in product(RATES, values)
+        ]
     if recipe.head_start == ORTHOGONAL:
-        return [(dict(rate), rate) for rate in rates]
+        return tried
     return [
-        ({**rate, "hold": hold}, {**rate, **fields})
-        for rate, (hold, fields) in product(rates, HOLDS.items())
+        ({**setting, "hold": hold}, {**changes, **fields})
+        for (setting, changes), (hold, fields) in product(tried, HOLDS.items())
     ]
 
 
@@ -131,13 +145,16 @@ def settle(
             if epoch.validation and by in epoch.validation:
                 tried = replace(row.recipe, epochs=epoch.epoch)
                 setting = tuple(getattr(tried, field) for field in SETTLED)
+                setting += tuple((o, tried.loss_options[o]) for o in OPTIONS.get(tried.loss, ()))
                 found.setdefault(setting, []).append(epoch.validation[by])
     if not found:
         return recipe
     most = max(map(len, found.values()))
     whole = {setting: sum(shares) for setting, shares in found.items() if len(shares) == most}
     best = max(whole, key=whole.__getitem__)
-    return replace(recipe, **dict(zip(SETTLED, best, strict=True)))
+    settled, options = best[: len(SETTLED)], dict(best[len(SETTLED) :])
+    changed = {"loss_options": {**recipe.loss_options, **options}} if options else {}
+    return replace(recipe, **dict(zip(SETTLED, settled, strict=True)), **changed)
 
 
 def unsearched(rows: Rows) -> list[str]:
