@@ -142,5 +142,5 @@ def test_every_module_stands_in_the_extra_that_its_error_names():
     homes = packages_distributions()
     for module, extra in EXTRAS.items():
         names = {Requirement(line).name for line in project["optional-dependencies"][extra]}
-        assert {name.lower() for name in homes[module]} & names, (module, extra)
+        assert {name.lower().replace("_", "-") for name in homes[module]} & names, (module, extra)
     assert {Requirement(line).name for line in project["dependencies"]} == {"numpy", "torch"}

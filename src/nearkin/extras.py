@@ -20,6 +20,7 @@ EXTRAS = {
     "onnx": "search",
     "onnxruntime": "search",
     "onnxscript": "search",
+    "prometheus_client": "serve",
     "pyarrow": "search",
     "pytorch_metric_learning": "rivals",
     "rich": "run",
@@ -27,11 +28,13 @@ EXTRAS = {
     "scipy": "measure",
     "sklearn": "measure",
     "sqlalchemy": "loggers",
+    "starlette": "serve",
     "tensorboard": "run",
     "timm": "run",
     "torchvision": "run",
     "tyro": "run",
     "wandb": "loggers",
+    "uvicorn": "serve",
 }
 """Module -> the extra of pyproject.toml that installs it; torch and numpy are always there."""
 

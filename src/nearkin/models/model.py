@@ -140,6 +140,11 @@ class Model:
         x = torch.cat(rows) if rows else torch.empty(0, self.dim)
         return self.shortened(x, truncate, precision)
 
+    def embed_prepared(self, pixels: Tensor, device: str = "auto") -> Tensor:
+        """Embeddings (N, D) float32, on the CPU, of pictures that `preprocessing.prepare` has made:
+        (N, C, H, W) uint8. `embed` would crop them once more."""
+        return next(self.stream(iter([pixels]), device))
+
     def stream(self, batches: Iterator[Tensor], device: str = "auto") -> Iterator[Tensor]:
         """The embeddings (B, D) float32 of each of `inputs.batches`, on the CPU."""
         place = torch.device(usable(device))

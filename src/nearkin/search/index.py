@@ -439,7 +439,7 @@ class Index:
         if fresh:
             import torch
 
-            embedded = self.model.embed(torch.stack([picture for _, picture in fresh]))
+            embedded = self.model.embed_prepared(torch.stack([picture for _, picture in fresh]))
             rows += [row for row, _ in fresh]
             vectors += list(np.asarray(embedded))
         if rows:

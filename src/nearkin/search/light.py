@@ -48,7 +48,10 @@ class Light:
 
     def embed(self, paths: list[Path]) -> np.ndarray:
         """Embeddings (N, D) float32 of picture files."""
-        pixels = np.stack([self.prepared(path) for path in paths])
+        return self.embed_pixels(np.stack([self.prepared(path) for path in paths]))
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Embeddings (N, D) float32 of prepared pictures (N, C, H, W) uint8."""
         return np.asarray(self.session.run(["embeddings"], {"pixels": pixels})[0])
 
     def prepared(self, path: Path) -> np.ndarray:
