@@ -1,12 +1,17 @@
 """A Model in another form gives the same embeddings, whatever the size of the batch."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 import nearkin as nk
 from nearkin.app.main import main
+from nearkin.data import pictures
 from nearkin.search import export as module
 from nearkin.search.export import Deployed, export, golden_items, refuse_others
 from nearkin.search.light import Light
@@ -31,6 +36,20 @@ def test_onnx_is_one_file_that_embeds_as_the_model_does(tmp_path, metric):
         (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
     )
     assert (cosine > 0.9999).all()
+
+
+def test_the_light_form_reduces_large_pictures_by_the_number_of_its_model(tmp_path, monkeypatch):
+    net: Any = model()
+    net.preprocessing = replace(net.preprocessing, above=10**6)
+    export(net, tmp_path / "model.onnx")
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1100, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    seen, reduction = [], pictures.reduction
+    monkeypatch.setattr(pictures, "reduction", lambda *a: seen.append(reduction(*a)) or seen[-1])
+    found = Light(tmp_path / "model.onnx").prepared(tmp_path / "a.png").astype(int)
+    wanted = net.preprocessing.prepare(tmp_path / "a.png").numpy()
+    assert np.abs(found - wanted).max() <= 1
+    assert seen[0] == seen[1] > 1
 
 
 def test_torch_export_takes_any_batch(tmp_path):

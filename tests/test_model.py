@@ -2,6 +2,7 @@
 near two of them are; fewer dimensions and bits are what their formulas say."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,35 @@ def test_a_file_s_pixels_are_those_of_batches(folders, name, size, monkeypatch):
     found = model.embed([folders / name / path for path in split.names])
     assert torch.equal(found, wanted.flatten(1))
     assert torch.equal(model.embed(split), wanted.flatten(1))
+
+
+@pytest.mark.parametrize("short_side", [64, 0])
+def test_reducing_is_the_preprocessing_s_own_number_for_a_picture_in_any_form(tmp_path, short_side):
+    """250,000 pixels are decoded whole where that is the number, and reduced by one less."""
+    noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    forms = [
+        tmp_path / "a.png",
+        Image.fromarray(noise),
+        noise,
+        torch.from_numpy(noise).movedim(2, 0),
+    ]
+    found = {}
+    for above in (250_000, 249_999):
+        steps = Preprocessing(20, 20, 3, short_side, 0.5, (0.0,), (1.0,), above=above)
+        model = nk.Model(nn.Flatten(), steps)
+        model.save(tmp_path / str(above))
+        written = json.loads((tmp_path / str(above) / "preprocess.json").read_text())
+        assert written["reduce"] == {"above": above, "spare": short_side or 40, "by": "powers of 2"}
+        again = nk.Model.load(tmp_path / str(above), backbone=nn.Flatten())
+        assert again.preprocessing == steps
+        several = torch.cat([again.embed([form]) for form in forms])
+        assert torch.equal(several, several[:1].expand(4, -1))
+        found[above] = several[0]
+    small = np.asarray(Image.fromarray(noise).reduce(2 if short_side else 4))
+    wanted = nk.Model(nn.Flatten(), steps).embed([small])[0]
+    assert torch.equal(found[249_999], wanted)
+    assert not torch.equal(found[250_000], wanted)
 
 
 def test_mnist_s_split_is_its_pictures():

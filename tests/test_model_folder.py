@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 import nearkin as nk
+from nearkin.data.pictures import WHOLE
 from nearkin.models import describe, folder, make
 from nearkin.models.golden import DRAWINGS
 from nearkin.models.preprocess import Preprocessing, photographs_at
@@ -129,6 +130,8 @@ def test_the_folder_holds_what_is_promised_and_no_pickle(tmp_path):
     assert {"L", "RGBA", "P", "CMYK"} <= {image.mode for image in kinds}
     assert 1 in [image.width for image in kinds]
     assert [image.getexif().get(0x0112) for image in kinds].count(6) == 1
+    assert steps["reduce"]["above"] == WHOLE == 50_000_000
+    assert [image.width * image.height > WHOLE for image in kinds].count(True) == 1
 
 
 def saved(tmp_path) -> Path:
@@ -224,6 +227,11 @@ def test_a_config_that_is_none_is_refused(tmp_path, content):
         lambda steps: steps.update(std=[0.0]),
         lambda steps: steps.update(mean="ab"),
         lambda steps: steps["decode"].update(channels=2),
+        lambda steps: steps.pop("reduce"),
+        lambda steps: steps["reduce"].update(above=0),
+        lambda steps: steps["reduce"].update(above=WHOLE + 1),
+        lambda steps: steps["reduce"].update(above=1e6),
+        lambda steps: steps["reduce"].update(spare=1),
     ],
 )
 def test_preprocessing_that_this_version_does_not_know_is_refused(tmp_path, change):

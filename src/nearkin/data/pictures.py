@@ -1,7 +1,8 @@
 """The one reader of picture files: pixels as every viewer shows them, in bounded memory.
 
 Only the formats of FORMATS are tried, whatever a file's name says, and only regular files are
-opened. Pictures of more than WHOLE pixels are reduced while they are decoded.
+opened. Pictures of more than WHOLE pixels are reduced while they are decoded; a Model's
+preprocess.json may have another number.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ LARGEST = 400_000_000
 """Pixels beyond which a picture is refused."""
 BYTES = 1_200_000_000
 """The most that the decoded pixels of one picture may take."""
-BAND = 4_000_000  # pixels of a large picture that are converted at a time
+BAND = 1_000_000  # pixels of a large picture that are converted at a time
 PASSING = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.ESTALE}
 PASSING |= {errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.EINTR, errno.ENODEV, errno.EBUSY}
 """What the system says of a file that tells nothing about the picture in it."""
@@ -63,7 +64,9 @@ def readable_endings() -> set[str]:
     return ENDINGS | (HEIC if importlib.util.find_spec("pi_heif") else set())
 
 
-def read(path: Path, channels: int = 3, short_side: int = 0) -> np.ndarray:
+def read(
+    path: Path, channels: int = 3, short_side: int = 0, above: int = WHOLE, spare: int = 0
+) -> np.ndarray:
     """The picture of a file as (H, W, C) uint8, by `decoded`.
 
     Raises:
@@ -75,9 +78,9 @@ def read(path: Path, channels: int = 3, short_side: int = 0) -> np.ndarray:
             if image.width * image.height > LARGEST:
                 raise BadPicture(f"{path}: too large, {image.width:,} x {image.height:,} pixels")
             if image.width * image.height <= WHOLE:
-                return decoded(image, channels, short_side)
+                return decoded(image, channels, short_side, above, spare)
             with LARGE:  # one at a time: its memory is that of all others together
-                return decoded(image, channels, short_side)
+                return decoded(image, channels, short_side, above, spare)
     except BadPicture as error:
         raise BadPicture(str(error)) from None
     except UnidentifiedImageError:
@@ -120,15 +123,26 @@ def opened(file: BinaryIO, path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def decoded(image: Image.Image, channels: int = 3, short_side: int = 0) -> np.ndarray:
+def decoded(
+    image: Image.Image,
+    channels: int = 3,
+    short_side: int = 0,
+    above: int = WHOLE,
+    spare: int = 0,
+) -> np.ndarray:
     """A picture as (H, W, C) uint8, in colour (3 channels) or grey (1), as viewers show it.
 
     It is turned as its EXIF orientation says. Grey, palette and CMYK become what is asked for;
     16-bit is scaled to 8, and so are floats in 0..1; what is transparent lies on white. A short
     side longer than `short_side` is shrunk to it, as torchvision's Resize does; 0 keeps the size.
+
+    Args:
+        above, spare: a picture of more than `above` pixels is reduced by a power of two while it is
+            decoded, its short side to no less than twice `spare`, or twice `short_side` where that
+            is 0.
     """
     mode = "RGB" if channels == 3 else "L"
-    factor, whole = reduction(image, short_side), image.width
+    factor, whole = reduction(image, spare or short_side, above), image.width
     if factor > 1:  # a JPEG's decoder reduces by up to 8 itself
         least = min(factor, 8)
         image.draft(None, (-(-image.width // least), -(-image.height // least)))
@@ -146,15 +160,15 @@ def decoded(image: Image.Image, channels: int = 3, short_side: int = 0) -> np.nd
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def reduction(image: Image.Image, short_side: int) -> int:
-    """By how much a picture of more than WHOLE pixels is reduced before it is shrunk.
+def reduction(image: Image.Image, spare: int, above: int = WHOLE) -> int:
+    """By how much a picture of more than `above` pixels is reduced before it is shrunk.
 
     >>> [reduction(Image.new("1", size), 256) for size in ((4000, 3000), (16000, 12000))]
     [1, 16]
     """
-    if not short_side or image.width * image.height <= WHOLE:
+    if not spare or image.width * image.height <= above:
         return 1
-    return 2 ** max(0, (min(image.size) // (2 * short_side)).bit_length() - 1)
+    return 2 ** max(0, (min(image.size) // (2 * spare)).bit_length() - 1)
 
 
 def reduced(image: Image.Image, mode: str, factor: int) -> Image.Image:

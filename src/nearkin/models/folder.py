@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from nearkin.extras import optional
@@ -65,7 +64,7 @@ def save(model: Model, path: Path) -> Path:
         if model.preprocessing:
             files[STEPS] = text(model.preprocessing.to_json())
             files |= {f"golden/{name}": drawn(draw) for name, draw in golden.DRAWINGS.items()}
-        files[EMBEDDINGS] = packed(golden_tensors(model, files))
+        files[EMBEDDINGS] = packed(golden_tensors(model))
         files[CARD] = card(model, timm=config is not None).encode()
         block = {
             "format": FORMAT,
@@ -107,11 +106,11 @@ def shapes(module: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-def golden_tensors(model: Model, files: Mapping[str, bytes]) -> dict[str, Tensor]:
+def golden_tensors(model: Model) -> dict[str, Tensor]:
     """The embeddings (8, D) of the golden pictures, or of eight items of numbers beside them."""
     if model.preprocessing:
-        pictures = [Image.open(BytesIO(files[f"golden/{name}"])) for name in golden.DRAWINGS]
-        return {"embeddings": model.embed(pictures, device="cpu")}
+        pixels = torch.stack([model.preprocessing.prepare(image) for image in golden.images()])
+        return {"embeddings": next(model.stream(iter([pixels]), "cpu"))}
     items = golden.numbers(tuple(model.blank().shape[1:]))
     return {"embeddings": model.embed(items, device="cpu"), "items": items}
 

@@ -1,12 +1,15 @@
 """Eight drawn pictures (or items of numbers) whose embeddings a Model is saved with.
 
 A Model that is loaded is checked by them. They hold what goes wrong when a Model moves: EXIF
-orientation, grey, transparency, palettes, 16 bits, CMYK, a single column of pixels, JPEG.
+orientation, transparency, palettes, 16 bits, CMYK, a single column of pixels, JPEG, and grey of so
+many pixels that decoding reduces it (`pictures.WHOLE`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nearkin.data.pictures import ORIENTATION
+from nearkin.data.pictures import ORIENTATION, opened
 
 LEAST = 0.9999  # cosine of an embedding to the one that was saved
 ITEMS = 8
@@ -42,8 +45,16 @@ def turned(file: BinaryIO) -> None:
     Image.fromarray(drawing(110, 170, 1)).save(file, "JPEG", quality=92, exif=exif)
 
 
-def grey(file: BinaryIO) -> None:
-    Image.fromarray(drawing(90, 90, 2)).convert("L").save(file, "PNG")
+def large(file: BinaryIO) -> None:
+    file.write(large_file())
+
+
+@cache
+def large_file() -> bytes:
+    """8192 x 6144 = 50.3 million grey pixels, in blocks of 8 x 8 equal ones, for a short file."""
+    file, small = BytesIO(), Image.fromarray(drawing(768, 1024, 2)).convert("L")
+    small.resize((8192, 6144), Image.Resampling.NEAREST).save(file, "JPEG", optimize=True)
+    return file.getvalue()
 
 
 def transparent(file: BinaryIO) -> None:
@@ -71,13 +82,22 @@ def printed(file: BinaryIO) -> None:
 DRAWINGS: dict[str, Callable[[BinaryIO], None]] = {
     "1-colour.png": colour,
     "2-exif-orientation-6.jpg": turned,
-    "3-grey.png": grey,
+    "3-grey-50-megapixels.jpg": large,
     "4-rgba.png": transparent,
     "5-one-pixel-wide.png": column,
     "6-palette.png": palette,
     "7-sixteen-bit.png": deep,
     "8-cmyk.jpg": printed,
 }
+
+
+def images() -> Iterator[Image.Image]:
+    """The golden pictures one after the other, each open until the next."""
+    for name, draw in DRAWINGS.items():
+        file = BytesIO()
+        draw(file)
+        with opened(file, Path(name)) as image:
+            yield image
 
 
 def numbers(shape: tuple[int, ...]) -> Tensor:

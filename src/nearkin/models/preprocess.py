@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,13 @@ class Preprocessing:
 
     1. decode: turned by EXIF orientation, transparent parts on white, 16 bits scaled to 8, in
        colour (3 channels) or grey (1)
-    2. shrink: a short side above `short_side` is shrunk to it (Pillow, bilinear)
-    3. crop: the square in the centre whose side is `crop` of the short side; 0: the whole picture
-    4. resize: to height x width (torch, bilinear with antialiasing, rounded to whole numbers)
-    5. invert: black and white are exchanged where `inverted`
-    6. normalise: (pixel / 255 - mean) / std
+    2. reduce: a picture of more pixels than `above` is reduced by a power of two while it is
+       decoded, its short side to no less than twice what the next steps take of it
+    3. shrink: a short side above `short_side` is shrunk to it (Pillow, bilinear)
+    4. crop: the square in the centre whose side is `crop` of the short side; 0: the whole picture
+    5. resize: to height x width (torch, bilinear with antialiasing, rounded to whole numbers)
+    6. invert: black and white are exchanged where `inverted`
+    7. normalise: (pixel / 255 - mean) / std
 
     Arrays and tensors are taken as data sets hold them: already decoded, never inverted.
     """
@@ -50,6 +53,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     inverted: bool = False
+    above: int = pictures.WHOLE
 
     def prepare(self, picture: Any) -> Tensor:
         """One picture (a path, a PIL image, an array or a tensor) as (C, H, W) uint8."""
@@ -65,9 +69,14 @@ class Preprocessing:
         return self.fitted(decoded(as_image(array), *self.reading))
 
     @property
-    def reading(self) -> tuple[int, int]:
-        """The channels and the short side that `nearkin.data.pictures` is asked for."""
-        return self.channels, self.short_side
+    def reading(self) -> tuple[int, int, int, int]:
+        """What `nearkin.data.pictures` is asked for: channels, short_side, above and spare."""
+        return self.channels, self.short_side, self.above, self.spare
+
+    @property
+    def spare(self) -> int:
+        """The short side of which a picture that is reduced keeps twice as much at least."""
+        return self.short_side or ceil(max(self.height, self.width) / (self.crop or 1))
 
     def shown(self, pixels: Tensor) -> Tensor:
         """The pixels of a file as the data set that was trained on has them."""
@@ -112,6 +121,7 @@ class Preprocessing:
                 "16 bit": "scaled",
                 "channels": self.channels,
             },
+            "reduce": {"above": self.above, "spare": self.spare, "by": "powers of 2"},
             "shrink": {"short_side": self.short_side, "by": "pillow bilinear"},
             "crop": {"centre": self.crop},
             "resize": {
@@ -141,6 +151,7 @@ class Preprocessing:
                 tuple(map(float, found["mean"])),
                 tuple(map(float, found["std"])),
                 found["invert"],
+                found["reduce"]["above"],
             )
             sound = made.to_json() == found and made.sound()
         except (KeyError, TypeError, ValueError):
@@ -161,6 +172,8 @@ class Preprocessing:
             and len(self.std) in (1, 3)
             and all(deviation > 0 for deviation in self.std)
             and isinstance(self.inverted, bool)
+            and isinstance(self.above, int)
+            and 0 < self.above <= pictures.WHOLE  # so that one golden picture lies above it
         )
 
 
@@ -207,10 +220,10 @@ def path_of(path: str | Path) -> Path:
     return path
 
 
-def decoded(image: Image.Image, channels: int, short_side: int) -> np.ndarray:
+def decoded(image: Image.Image, *reading: int) -> np.ndarray:
     """A PIL image as `pictures.read` gives a file's; what cannot be decoded is a ValueError."""
     try:
-        return pictures.decoded(image, channels, short_side)
+        return pictures.decoded(image, *reading)
     except (OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"a picture is truncated or damaged ({error})") from None
 

@@ -157,16 +157,10 @@ def refuse_others(model: Model, run: Callable[[np.ndarray], np.ndarray], form: s
 
 def golden_items(model: Model) -> Iterator[tuple[Tensor, str]]:
     """Prepared pixels (C, H, W) of each golden picture, and its name."""
-    from io import BytesIO
+    from nearkin.models.golden import DRAWINGS, images
 
-    from PIL import Image
-
-    from nearkin.models.golden import DRAWINGS
-
-    for name, draw in DRAWINGS.items():
-        file = BytesIO()
-        draw(file)
-        yield pictures_of(model).prepare(Image.open(file)), name
+    for name, image in zip(DRAWINGS, images(), strict=True):
+        yield pictures_of(model).prepare(image), name
 
 
 def pictures_of(model: Model) -> Any:

@@ -56,8 +56,9 @@ class Light:
 
     def prepared(self, path: Path) -> np.ndarray:
         """A picture file as (C, H, W) uint8."""
-        decode, resize = self.steps["decode"], self.steps["resize"]
-        array = pictures.read(path, decode["channels"], self.steps["shrink"]["short_side"])
+        resize, reduce = self.steps["resize"], self.steps["reduce"]
+        channels, side = self.steps["decode"]["channels"], self.steps["shrink"]["short_side"]
+        array = pictures.read(path, channels, side, reduce["above"], reduce["spare"])
         array = cropped(array, self.steps["crop"]["centre"])
         image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
         size = (resize["width"], resize["height"])
