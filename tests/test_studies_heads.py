@@ -12,7 +12,7 @@ from nearkin.runs.engine import Place
 from nearkin.runs.executors import complete
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.ask import ask
-from nearkin.studies.heads import closed_forms
+from nearkin.studies.heads import closed_forms, trained
 from nearkin.studies.shared import tuning
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.over_classes import (
@@ -21,7 +21,7 @@ from nearkin.studies.shared.over_classes import (
     difference_over_classes,
     over_classes,
 )
-from nearkin.studies.shared.tuning import HOLDS, settings, settle, trials
+from nearkin.studies.shared.tuning import HOLDS, STARTS, settings, settle, trials
 from nearkin.studies.study import Case
 
 CPU = Place(device="cpu", threads=1)
@@ -118,8 +118,9 @@ def test_24_settings_for_every_head_that_starts_as_a_closed_form():
         recipe = Recipe(loss=loss, backbone="linear", head_start="whitened")
         found = settings(recipe)
         assert len(found) == 24
-        assert len({tuple(sorted(fields.items())) for _, fields in found}) == 24
+        assert len({replace(recipe, **fields) for _, fields in found}) == 24
         assert {name["hold"] for name, _ in found} == set(HOLDS)
+        assert {name["start"] for name, _ in found} == set(STARTS)
         assert len(settings(replace(recipe, head_start="orthogonal"))) == 6
         assert len(trials("any", recipe)) == 48
 
@@ -129,7 +130,7 @@ def test_what_is_settled_takes_everything_that_the_best_trial_had():
     asked = trials("any", recipe, dim=64)
     rows = {}
     for case, tried in asked.items():
-        good = case.get("hold") == "decay" and case["lr"] == 3e-4 and case["loss_lr"] == 1e-2
+        good = (case.get("hold"), case["start"], case["lr"]) == ("decay", "half KISSME", 3e-4)
         row = finished(tried, 0.5)
         epochs = tuple(
             replace(
@@ -139,9 +140,8 @@ def test_what_is_settled_takes_everything_that_the_best_trial_had():
         )
         rows[case] = replace(row, epochs=epochs)
     best = settle(recipe, rows, "any", dim=64)
-    assert best == replace(
-        recipe, lr=3e-4, loss_lr=1e-2, start_decay=HOLDS["decay"]["start_decay"], epochs=2
-    )
+    chosen = {**STARTS["half KISSME"], **HOLDS["decay"], "lr": 3e-4, "epochs": 2}
+    assert best == replace(recipe, **chosen)
     assert settle(recipe, rows, "any", dim=128) == recipe
     assert settle(recipe, rows, "any", by="map@r", dim=64) == recipe  # which no trial has
 
@@ -182,3 +182,67 @@ def test_an_unfinished_study_still_answers(outcome):
     assert closed_forms.answer(few).findings == ()
     one = next(case for case in outcome.rows if case == Case("LDA", dim=4))
     assert closed_forms.answer({one: outcome.rows[one]}).tables
+
+
+@pytest.fixture(scope="module")
+def heads(features, tmp_path_factory):
+    """The study of trained heads, of few settings."""
+    options = {"data": features, "dims": "4", "epochs": 2, "seeds": 3}
+    options |= {"methods": "proxy-anchor,multi-similarity"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "POWERS", (0.5,))
+        patch.setattr(tuning, "SHRINKAGES", (0.3, 1.0))
+        patch.setattr(tuning, "STARTED_RATES", (1e-3,))
+        patch.setattr(trained, "common", small)
+        return ask("heads", options, out=tmp_path_factory.mktemp("out"), place=CPU)
+
+
+def small(data: str, epochs: int = 0) -> Recipe:
+    """The common recipe, with batches that fit these few points."""
+    return replace(tuning.common(data, epochs), batch=32, dim=4)
+
+
+def test_every_loss_has_as_many_trials_from_the_same_starts(heads):
+    tried = [row.recipe for row in heads.trials if row.recipe.epochs]
+    for loss, start in (("proxy-anchor", "means"), ("multi-similarity", "random")):
+        own = [r for r in tried if r.loss == loss]
+        assert len(own) == 3 * 1 * 4 * 2
+        assert {r.loss_start for r in own} == {start}
+        assert {r.head_power for r in own} == {0.5}
+        assert {r.validate_every for r in own} == {2}
+        starts = {(r.head_start, r.head_shrinkage) for r in own}
+        assert starts == {("whitened", 0.3), ("whitened", 1.0), ("kissme", 1.0)}
+
+
+def test_heads_are_held_against_the_closed_form_that_is_highest_on_test(heads):
+    answer, rows = heads.answer, heads.rows
+    (table,) = answer.tables
+    names = [row[0] for row in table.rows]
+    assert names == [
+        "no training, all dimensions",
+        *trained.FORMS,
+        "multi-similarity",
+        "proxy-anchor",
+    ]
+    shares = {
+        case.method: row.metrics.last["recall@1"]
+        for case, row in rows.items()
+        if case.method in trained.FORMS
+    }
+    for name in ("multi-similarity", "proxy-anchor"):
+        own = [row.metrics.last["recall@1"] for case, row in rows.items() if case.method == name]
+        assert len(own) == 3
+        (line,) = [row for row in table.rows if row[0] == name]
+        gap = 100 * (np.mean(own) - max(shares.values()))
+        assert line[3].mean == pytest.approx(gap, abs=1e-3)
+        assert line[1].mean == pytest.approx(np.mean(own), abs=1e-6)
+    assert len(answer.findings) == 2
+    assert f"{100 * max(shares.values()):.1f} %" in answer.findings[0]
+
+
+def test_heads_without_rows_still_answer(heads):
+    few = {case: row for case, row in heads.rows.items() if case.method != "LDA"}
+    bare = {case: row for case, row in few.items() if case.method in (UNTRAINED, "proxy-anchor")}
+    assert trained.answer(few).tables
+    assert trained.answer(bare).findings == ()
+    assert trained.answer({}).tables == ()

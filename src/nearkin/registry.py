@@ -159,6 +159,7 @@ STUDIES: Registry = {
     "fine-tuning": "nearkin.studies.photographs.fine_tuning:STUDY",
     "graph": "nearkin.studies.graphlab.graph:STUDY",
     "graph-gain": "nearkin.studies.graphlab.gain:STUDY",
+    "heads": "nearkin.studies.heads.trained:STUDY",
     "proxygml-ablation": "nearkin.studies.proxygml.ablation:STUDY",
     "proxygml-cost": "nearkin.studies.proxygml.cost:STUDY",
     "proxygml-curve": "nearkin.studies.proxygml.curve:STUDY",

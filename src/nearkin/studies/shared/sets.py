@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.studies.shared.tuning import SETTLED, common, settle, trials
@@ -46,7 +47,7 @@ def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> Recipes:
 
 def settings_of_full(
     data: str, epochs: int, searched: Rows | None, name: str = FULL
-) -> dict[str, int | float]:
+) -> dict[str, Any]:
     """The learning rates and epochs that the trials of the full method, by this name, chose."""
     best = settle(proxygml(data, epochs, {}), searched, name)
     return {name: getattr(best, name) for name in SETTLED}

@@ -27,6 +27,15 @@ OPTIONS: dict[str, dict[str, tuple[float, ...]]] = {"clustering": {"gamma": (1.0
 """Options of a loss that are tried in place of a learning rate of its own; clustering's gamma is 1
 in its paper's code, and an eighth of a batch of 128, since its energy grows with the batch."""
 
+STARTS: dict[str, dict[str, Any]] = {
+    "whitened, 0.3": {"head_start": "whitened", "head_shrinkage": 0.3},
+    "whitened, 1": {"head_start": "whitened", "head_shrinkage": 1.0},
+    "half KISSME": {"head_start": "kissme", "head_options": {"contrast": 0.5}},
+}
+"""Closed forms that a head may start as, by the name of their axis; all after a square root."""
+STARTED_RATES = (1e-4, 3e-4)
+"""Learning rates of a head that starts as a closed form: at 1e-3 it leaves its start behind."""
+
 HOLDS: dict[str, dict[str, float]] = {
     "free": {},
     "dropout": {"head_dropout": 0.5},
@@ -43,8 +52,8 @@ HALVES = 2
 from as there can be. On CUB's and Cars's features, settings of closed forms that two folds of a
 fifth chose were up to 3 points below others on new classes (LOG.md)."""
 
-SETTLED = ("lr", "loss_lr", "head_power", "head_shrinkage", "head_dropout", "start_decay")
-SETTLED += ("average", "epochs")
+SETTLED = ("head_start", "head_options", "head_power", "head_shrinkage", "lr", "loss_lr")
+SETTLED += ("head_dropout", "start_decay", "average", "epochs")
 """What the search chooses."""
 
 
@@ -79,13 +88,19 @@ def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, Any]]]:
     """The settings that a method tries, each by its name on the axes of a case and as fields.
 
     What is not trained: 24 powers and shrinkages of its closed form. A head that starts as one: 24
-    of learning rates and of what holds it near its start. Any other: 6 learning rates, 3 x 2 where
-    the loss has one too, or an option to be tried.
+    of 3 such starts, 2 learning rates and 4 ways to hold it near its start. Any other: 6 learning
+    rates, 3 x 2 where the loss has one too, or an option to be tried.
     """
     if not (recipe.epochs or recipe.steps):
         return [
             ({"power": f["head_power"], "shrinkage": f.get("head_shrinkage", 0.0)}, f)
             for f in closed_settings(recipe.head_start)
+        ]
+    if recipe.head_start != ORTHOGONAL:
+        ways = product(STARTS.items(), STARTED_RATES, HOLDS.items())
+        return [
+            ({"lr": lr, "start": start, "hold": hold}, {"lr": lr, **STARTS[start], **HOLDS[hold]})
+            for (start, _), lr, (hold, _) in ways
         ]
     rates = [{"lr": lr, "loss_lr": 0.0} for lr in LONE_RATES]
     if learns(recipe.loss):
@@ -99,12 +114,7 @@ def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, Any]]]:
             )
             for lr, value in product(RATES, values)
         ]
-    if recipe.head_start == ORTHOGONAL:
-        return tried
-    return [
-        ({**setting, "hold": hold}, {**changes, **fields})
-        for (setting, changes), (hold, fields) in product(tried, HOLDS.items())
-    ]
+    return tried
 
 
 def closed_settings(form: str) -> list[dict[str, float]]:
