@@ -4,15 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from finished import finished
+from nearkin.data import load
 from nearkin.measure import retrieval
 from nearkin.measure.statistics import bootstrap, bootstrap_difference
 from nearkin.runs.engine import Place
 from nearkin.runs.executors import complete
+from nearkin.runs.loop import Run, train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.row import Measurement
 from nearkin.studies.ask import ask
-from nearkin.studies.heads import closed_forms, trained
+from nearkin.studies.heads import closed_forms, starts, trained
 from nearkin.studies.shared import tuning
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.over_classes import (
@@ -246,3 +250,43 @@ def test_heads_without_rows_still_answer(heads):
     assert trained.answer(few).tables
     assert trained.answer(bare).findings == ()
     assert trained.answer({}).tables == ()
+
+
+def test_where_the_gradient_goes_is_told_from_every_start(features, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(starts, "common", small)
+        patch.setattr(starts, "STEPS", 4)
+        patch.setattr(starts, "LOOKS", 2)
+        patch.setattr(starts, "GROUPS", (1, 2, 4, 6, 8))
+        options = {"data": features, "dim": 4, "seeds": 2, "losses": "multi-similarity"}
+        outcome = ask("starts", options, out=tmp_path, place=CPU)
+        answer = outcome.answer
+    assert len(outcome.rows) == 3 * 2
+    for measured in outcome.rows.values():
+        assert isinstance(measured, Measurement)
+        assert [look["step"] for look in measured.values["looks"]] == [0, 2, 4]
+        for look in measured.values["looks"]:
+            assert sum(look["shares"]) == pytest.approx(1)
+            assert len(look["shares"]) == 6
+    (table,) = answer.tables
+    assert [row[1] for row in table.rows] == list(starts.STARTS)
+    assert [figure.title for figure in answer.figures] == [
+        "R@1 over steps, multi-similarity",
+        "Variance along the features' principal directions",
+        "Share of the first 4 directions in what a step changes, multi-similarity",
+    ]
+
+
+def test_the_change_of_embeddings_is_that_of_a_step_along_the_gradient(features):
+    """A step of plain gradient descent on the first batch moves all embeddings by -rate X G^T."""
+    recipe = replace(small(features), loss="multi-similarity", head_start="whitened", epochs=1)
+    run = Run(replace(recipe, optimizer="sgd", momentum=0.0, lr=1e-3), load(features), "cpu")
+    before, moved = run.embed(run.splits.train), starts.change(run)
+    next(train(run))
+    change = (run.embed(run.splits.train) - before).double()
+    torch.testing.assert_close(change - change.mean(0), -1e-3 * moved, atol=1e-5, rtol=1e-2)
+    variances, scores = starts.principal(run.splits.train.tensor.double().numpy())
+    torch.testing.assert_close(scores.T @ scores, torch.eye(16, dtype=torch.double))
+    assert (np.diff(variances) <= 0).all()
+    shares = (scores.T @ moved).square().sum(1) / moved.square().sum()
+    assert shares.sum().item() == pytest.approx(1, abs=1e-6)

@@ -168,6 +168,7 @@ STUDIES: Registry = {
     "rank-collapse": "nearkin.studies.graphlab.rank_collapse:STUDY",
     "rivals": "nearkin.studies.proxygml.rivals:STUDY",
     "samples": "nearkin.studies.photographs.samples:STUDY",
+    "starts": "nearkin.studies.heads.starts:STUDY",
     "toolkit": "nearkin.studies.toolkit.losses:STUDY",
     "transfer": "nearkin.studies.photographs.transfer:STUDY",
 }

@@ -1,0 +1,255 @@
+"""Why the start of a linear head counts: the features' spectrum, and where a gradient goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nearkin.answers import Answer, Line, Lines, Table
+from nearkin.closed import Moments, powered
+from nearkin.losses.protocol import call
+from nearkin.measure import recalls
+from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate
+from nearkin.runs.engine import Place, splits_of
+from nearkin.runs.loop import Run, train
+from nearkin.runs.machine import machine
+from nearkin.runs.outcome import described
+from nearkin.runs.recipe import Recipe
+from nearkin.studies.shared.methods import picked
+from nearkin.studies.shared.sets import CUB
+from nearkin.studies.shared.tuning import common
+from nearkin.studies.shared.words import percent
+from nearkin.studies.study import Case, Measured, Study, Task
+
+TITLE = "Where the gradient of a head goes"
+QUESTION = (
+    "Why is a linear head that starts orthogonal on stored features below one that starts as a "
+    "closed form? R@1 on new classes over the steps of training, from either start; the variances "
+    "of the features' principal directions; and which of these directions a step along the loss's "
+    "gradient uses, when it changes the embeddings of the training images."
+)
+STARTS: dict[str, dict[str, Any]] = {
+    "orthogonal": {"lr": 1e-3},
+    "orthogonal, square roots": {"lr": 1e-3, "head_power": 0.5},
+    "whitened, square roots": {"lr": 1e-4, "head_power": 0.5, "head_start": "whitened"},
+}
+"""Start -> what differs from the common recipe; the rates are those that searches chose there."""
+
+LOSSES = "cross-entropy,multi-similarity,proxy-anchor"
+STEPS = 500
+LOOKS = 10
+"""How often a run is looked at, besides its start."""
+GROUPS = (1, 4, 16, 64, 256)
+"""The principal directions fall into groups that begin behind so many."""
+
+
+def measure(
+    data: str = CUB, seeds: int = 3, dim: int = 64, losses: str = LOSSES
+) -> dict[Case, Task]:
+    """For each loss, start and seed: R@1 and the gradient's directions over the steps.
+
+    Args:
+        data: the data set, of features.
+        seeds: how many, from 0.
+        dim: of the embeddings.
+        losses: names separated by commas, of those that studies compare.
+    """
+    base = replace(common(data), dim=dim, steps=STEPS, epochs=LOOKS, evaluate_every=1)
+    found = {}
+    for name, change in picked(losses).items():
+        for start, begins in STARTS.items():
+            for seed in range(seeds):
+                recipe = replace(base, **change, **begins, seed=seed)
+                task = Task(f"starts-{recipe.hash}", partial(followed, recipe), recipe)
+                found[Case(name, seed, start=start)] = task
+    return found
+
+
+def followed(recipe: Recipe, place: Place) -> dict[str, Any]:
+    """One run, looked at before the first step and at the end of each part."""
+    splits = splits_of(recipe, place)
+    run = Run(recipe, splits, place.device)
+    features = powered(run.splits.train.tensor.double().numpy(), recipe.head_power)
+    variances, scores = principal(features)
+    seen = [look(run, scores)]
+    seen += [look(run, scores) for _ in train(run) if run.epoch_ends]
+    return {
+        "looks": seen,
+        "variances": [round(float(v), 10) for v in variances],
+        "machine": machine(run.device),
+        "data": described(splits),
+    }
+
+
+def principal(features: np.ndarray) -> tuple[np.ndarray, Tensor]:
+    """Variances (F,) of the principal directions, the largest first, and the scores (N, F) of the
+    items along them, each of length 1; 0 where there is no variance."""
+    moments = Moments.of(features.copy(), np.zeros(len(features), int))
+    variances, directions = moments.spectrum
+    there = variances > 1e-9 * variances[0]
+    length = np.sqrt(np.where(there, variances, np.inf) * len(features))
+    return variances, torch.from_numpy((features - moments.mean) @ directions / length)
+
+
+def look(run: Run, scores: Tensor) -> dict[str, Any]:
+    """The step, R@1 of the test set, and the share of each group of directions in the change of
+    the training images' embeddings by a step along the gradient of the first batch's loss.
+
+    With z = W x and the gradient G of W, a step changes the embeddings of all images by X G^T; the
+    share of direction k is |u_k^T X G^T|², u_k the images' scores along it.
+    """
+    query = run.splits.query
+    share = recalls(run.embed(query), query.labels, ks=(1,))["recall@1"]
+    found = (scores.T @ change(run)).square().sum(1)  # (F,)
+    groups = [float(part.sum() / found.sum()) for part in found.tensor_split(GROUPS)]
+    return {"step": run.step, "recall@1": share, "shares": groups}
+
+
+def change(run: Run) -> Tensor:
+    """X G^T (N, D) float64: how a step along the gradient changes the embeddings of all images."""
+    run.backbone.eval()  # all inputs, none dropped
+    inputs, chosen = run.seen, run.first_batch
+    assert inputs is not None, "stored features are in memory"
+    (weight,) = [p for p in run.backbone.parameters() if p.requires_grad and p.ndim == 2]
+    labels = run.labels[chosen]
+    embeddings = run.forward(inputs[chosen])
+    value = call(run.loss, embeddings, labels, run.mined(embeddings.detach(), labels))
+    (slope,) = torch.autograd.grad(value, [weight])
+    run.backbone.train()
+    moved = inputs.double() @ slope.double().T
+    return moved - moved.mean(0)
+
+
+def answer(found: Measured) -> Answer:
+    """R@1 over steps, the spectrum, the gradient's directions over steps, and a table of both."""
+    runs = {(c.method, c["start"], c.seed): m.values for c, m in found.items()}
+    losses = list(dict.fromkeys(method for method, _, _ in runs))
+    return Answer(
+        title=TITLE,
+        question=QUESTION,
+        findings=tuple(findings(runs)) if runs else (),
+        tables=(table(runs, losses),) if runs else (),
+        figures=(
+            *(over_steps(runs, loss) for loss in losses),
+            *((spectrum(runs),) if runs else ()),
+            *(directions(runs, loss) for loss in losses),
+        ),
+    )
+
+
+Runs = dict[tuple[str, str, int], Any]
+
+
+def of(runs: Runs, loss: str, start: str) -> list[Sequence[dict]]:
+    """The looks of every seed."""
+    return [v["looks"] for (m, s, _), v in runs.items() if (m, s) == (loss, start)]
+
+
+def values(looks: list[Sequence[dict]], read: Any, within: Bounds = FREE) -> list[Estimate]:
+    """The estimate over seeds at each look."""
+    return [estimate([read(one) for one in at], within) for at in zip(*looks, strict=True)]
+
+
+def over_steps(runs: Runs, loss: str) -> Lines:
+    """R@1 from every start."""
+    lines = []
+    for start in STARTS:
+        looks = of(runs, loss, start)
+        if looks:
+            steps = [one["step"] for one in looks[0]]
+            lines.append(Line.of(start, steps, values(looks, lambda o: o["recall@1"], SHARES)))
+    return Lines(f"R@1 over steps, {loss}", "step", "R@1", tuple(lines), percent=True)
+
+
+def spectrum(runs: Runs) -> Lines:
+    """The variances of the principal directions, as shares of the largest."""
+    lines = []
+    for start in list(STARTS)[:2]:
+        one = next((v for (_, s, _), v in runs.items() if s == start), None)
+        if one is not None:
+            v = [x / one["variances"][0] for x in one["variances"] if x > 0]
+            name = "square roots" if "roots" in start else "features as they are"
+            lines.append(Line(name, tuple(map(float, range(1, len(v) + 1))), tuple(v)))
+    title = "Variance along the features' principal directions"
+    return Lines(title, "direction", "share of the largest", tuple(lines), log_x=True, log_y=True)
+
+
+def names_of_groups() -> list[str]:
+    """Each group by the numbers of its directions."""
+    ends = [*(str(g) for g in GROUPS), ""]
+    starts = [1, *(g + 1 for g in GROUPS)]
+    return [
+        f"{first}" if str(first) == end else f"{first} to {end}" if end else f"{first} and more"
+        for first, end in zip(starts, ends, strict=True)
+    ]
+
+
+def directions(runs: Runs, loss: str) -> Lines:
+    """The share of the first 16 directions in what a step changes, from every start."""
+    lines = []
+    for start in STARTS:
+        looks = of(runs, loss, start)
+        if looks:
+            steps = [one["step"] for one in looks[0]]
+            first = values(looks, lambda o: sum(o["shares"][:3]), SHARES)
+            lines.append(Line.of(start, steps, first))
+    title = f"Share of the first {GROUPS[2]} directions in what a step changes, {loss}"
+    return Lines(title, "step", "share", tuple(lines), percent=True)
+
+
+def table(runs: Runs, losses: list[str]) -> Table:
+    """For every loss and start: R@1 before, at best and at the end; the gradient's groups."""
+    lines = []
+    for loss in losses:
+        for start in STARTS:
+            looks = of(runs, loss, start)
+            if looks:
+                recall = values(looks, lambda o: o["recall@1"], SHARES)
+                best = max(recall, key=lambda one: one.mean)
+                groups = [
+                    values([[run[0]] for run in looks], lambda o, g=g: o["shares"][g], SHARES)[0]
+                    for g in range(len(GROUPS) + 1)
+                ]
+                lines.append((loss, start, recall[0], best, recall[-1], *groups))
+    heads = ("R@1 at the start", "at its best", "at the end")
+    groups = tuple(f"directions {name}" for name in names_of_groups())
+    return Table(
+        title=f"{STEPS} steps from every start",
+        columns=("loss", "start", *heads, *groups),
+        rows=tuple(lines),
+        percent=(*heads, *groups),
+        note=(
+            "Mean ± half of the 95 % t-interval over seeds; R@1 on the test classes, at its best "
+            "chosen there. Directions: principal ones of the training features, the largest "
+            "variance first; their share in how the first step along the gradient changes the "
+            "embeddings of the training images."
+        ),
+    )
+
+
+def findings(runs: Runs) -> list[str]:
+    """What either start reaches, and how much of the first gradient goes to few directions."""
+    found = []
+    for loss in dict.fromkeys(method for method, _, _ in runs):
+        said = []
+        for start in STARTS:
+            looks = of(runs, loss, start)
+            if looks:
+                recall = [one.mean for one in values(looks, lambda o: o["recall@1"])]
+                first = values([[run[0]] for run in looks], lambda o: sum(o["shares"][:3]))[0]
+                said.append(
+                    f"{start}: {percent(recall[0])} at the start, {percent(max(recall))} at its "
+                    f"best; {percent(first.mean, 0)} of what the first step changes lies in "
+                    f"{GROUPS[2]} directions"
+                )
+        found.append(f"{loss}. " + ". ".join(one[0].upper() + one[1:] for one in said) + ".")
+    return found
+
+
+STUDY = Study(TITLE, QUESTION, answer, measure=measure)
