@@ -173,7 +173,7 @@ def carry_out(
         if row:
             return served(row, store)
         known = declared(parts.data.splits, place.made_by, place.made_size, place.root)
-        peak = Peak(torch.device(device))
+        peak = Peak(torch.device(device), exact=not recipe.trial)
         current = Run(
             parts.recipe,
             known,
