@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from finished import finished
-from nearkin.answers import Bars, Line, Lines, Matrix
+from nearkin.answers import Dots, Line, Lines, Matrix
 from nearkin.data.terms import may_show
 from nearkin.measure.statistics import Estimate
 from nearkin.runs.recipe import Recipe
@@ -91,5 +91,5 @@ LINES = Lines(
     percent=True,
 )
 HALF = Estimate(0.5, 0.49, 0.51, 5)
-BARS = Bars("Bars", "R@1", ("a", EVIL), ("2-D", "64-D"), ((HALF, None), (HALF, HALF)), percent=True)
+BARS = Dots("Dots", "R@1", ("a", EVIL), ("2-D", "64-D"), ((HALF, None), (HALF, HALF)), percent=True)
 MATRIX = Matrix("Matrix", ("a", EVIL), ("b", "c"), ((HALF, None), (HALF, HALF)), percent=True)

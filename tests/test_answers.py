@@ -2,7 +2,7 @@
 
 import pytest
 
-from nearkin.answers import Answer, Bars, Line, Lines, Table
+from nearkin.answers import Answer, Dots, Line, Lines, Table
 from nearkin.measure.statistics import estimate
 from nearkin.report import plots
 
@@ -42,7 +42,7 @@ def test_where_seeds_differ_in_number_the_band_has_no_width_without_an_interval(
 def test_two_x_are_bars():
     lines = Lines("t", "epoch", "R@1", (Line.of("a", (2, 4), FIVE[:2]),), percent=True, note="n")
     (figure,) = Answer("t", "q", figures=(lines,)).figures
-    assert isinstance(figure, Bars)
+    assert isinstance(figure, Dots)
     assert (figure.groups, figure.series) == (("a",), ("epoch 2", "epoch 4"))
     assert (figure.title, figure.y, figure.note, figure.percent) == ("t", "R@1", "n", True)
     assert [v.mean for v in figure.values[0] if v] == pytest.approx([0.12, 0.22])
@@ -52,7 +52,7 @@ def test_two_x_are_bars():
 def test_lines_of_different_x_share_the_series_of_the_bars():
     both = (Line.of("a", (2, 4), TWO[:2]), Line.of("b", (4,), ONE[:1]))
     figure = Lines("t", "epoch", "R@1", both).as_curves()
-    assert isinstance(figure, Bars)
+    assert isinstance(figure, Dots)
     assert figure.values == ((TWO[0], TWO[1]), (None, ONE[0]))
 
 
@@ -70,7 +70,7 @@ def test_figures_draw_the_points_of_two_seeds_and_no_band():
     assert "10.0 % [" not in drawn(TWO)
     assert "12.0 % [" in drawn(FIVE)
     assert drawn(TWO).count("PolyCollection") == 0
-    bars = plots.svg(Bars("t", "y", ("a",), ("s",), ((TWO[0],),), percent=True))
+    bars = plots.svg(Dots("t", "y", ("a",), ("s",), ((TWO[0],),), percent=True))
     assert "10.0 / 14.0" in bars
     assert "±" not in bars
 

@@ -9,7 +9,7 @@ import pytest
 
 import nearkin as nk
 from finished import finished, with_last
-from nearkin.answers import Answer
+from nearkin.answers import Answer, Finding
 from nearkin.names import look_up
 from nearkin.registry import STUDIES
 from nearkin.runs import executors
@@ -62,7 +62,7 @@ def test_a_study_asks_for_runs_or_for_measurements():
 def test_an_answer_is_had_from_python_and_its_rows_are_noted(features, tmp_path):
     options = {"data": features, "seeds": 1, "epochs": 1, "tune": False}
     answer = nk.study("graph-gain", out=tmp_path / "out", place=CPU, **options)
-    assert len(answer.tables[0].rows) == 14
+    assert len(answer.tables[1].rows) == 14
     (note,) = notes(tmp_path / "out")
     assert (note.name, note.study, note.data) == (
         "graph-gain-points-epochs-1",
@@ -213,11 +213,11 @@ def test_an_older_version_of_a_metric_is_left_out_of_it_alone():
 
 
 def test_an_answer_tells_what_was_left_out():
-    read = lambda rows: Answer("t", "q", (f"{len(rows)} rows",))  # noqa: E731
+    read = lambda rows: Answer("t", "q", (Finding(f"{len(rows)} rows"),))  # noqa: E731
     rows = {Case("a", 0): of("one"), Case("a", 1): of("one"), Case("a", 2): of("two")}
     answer = Outcome(read, Note("n", "s", "c"), rows).answer
-    assert answer.findings[0] == "2 rows"
-    assert "a, seed 2" in answer.findings[1]
+    assert str(answer.findings[0]) == "2 rows"
+    assert "a, seed 2" in answer.remarks[0]
 
 
 def test_complete_gives_rows_the_names_of_their_recipes(features, tmp_path: Path):

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from nearkin.answers import Answer, Gallery, Maps, Table
+from nearkin.answers import Answer, Finding, Gallery, Maps, Table
 from nearkin.report import pictures, standard, views, write_markdown, write_page
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Measurement, Row
@@ -36,7 +36,7 @@ def answer(rows) -> Answer:
     return Answer(
         f"Title {EVIL}",
         f"Question {EVIL}?",
-        (f"Finding {EVIL}.",),
+        (Finding(f"Finding {EVIL}."),),
         (table,),
         (LINES, BARS, MATRIX, maps, gallery),
     )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from nearkin.answers import Bars, Gallery, Line, Lines, Maps, Matrix
+from nearkin.answers import Dots, Gallery, Line, Lines, Maps, Matrix
 from nearkin.report import items, pictures, plots, views
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
@@ -43,7 +43,7 @@ def test_an_svg_is_well_formed_and_says_its_numbers(figure):
 
 
 def test_a_dollar_in_a_name_is_no_formula():
-    bars = Bars("b", "price in $ or $", ("$x$",), ("s",), ((HALF,),))
+    bars = Dots("b", "price in $ or $", ("$x$",), ("s",), ((HALF,),))
     root = ElementTree.fromstring(plots.svg(bars))
     texts = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "$x$" in texts
@@ -54,7 +54,7 @@ def test_figures_without_any_value_can_be_drawn():
     for figure in (
         Lines("l", "x", "y", ()),
         Lines("l", "x", "y", (Line("one point", (1,), (0.0,)),)),
-        Bars("b", "y", ("a",), ("s",), ((None,),)),
+        Dots("b", "y", ("a",), ("s",), ((None,),)),
         Matrix("m", ("a",), ("b",), ((None,),)),
     ):
         ElementTree.fromstring(plots.svg(figure))

@@ -117,14 +117,18 @@ def test_attention_compares_layers_and_their_parts():
     seen = {"attention_within": 0.2, "attention_across": 0.7, "degree": 9.0, "kin_heard": 1 / 9}
     rows = rows_of("attention", recall, **seen)
     found = attention.answer(rows)
-    whole, parts = found.tables
+    standings, whole, parts = found.tables
+    assert cells(standings, "GATv2")["rank"] == "1–2"  # as is its paper's form
     assert cells(whole, "GATv2")["to dot-product"].mean == pytest.approx(0.02)
     assert cells(whole, "GAT")["to dot-product"].mean == pytest.approx(0)
     assert cells(whole, "dot-product")["p"] == ""
     assert cells(whole, "cross-entropy")["parameters of the loss, M"] == 2
     assert cells(parts, "GATv2 without residual")["to the whole"].mean == pytest.approx(-0.1)
-    assert "Of the parts, GAT without residual loses most: −10.0 points." in found.findings
-    lines = {line.name: line.y for line in figures(found)[1].lines}
+    text = " ".join(map(str, found.findings))
+    assert "What leaving a part out of GAT changes in R@1: surely residual, −10.0 points" in text
+    assert "Surely better than the dot product in R@1: GATv2, +2.0 points (p < 0.001)" in text
+    assert found.summary[0] == "Against the dot product, GATv2 is better; GAT cannot be told apart."
+    lines = {line.name: line.y for line in figures(found)[2].lines}
     assert len(lines) == 6
     assert lines["GAT, within classes"] == pytest.approx((2.0,) * 3)  # 0.2, equal: 1 of 10
     assert lines["GAT, across classes"] == pytest.approx((0.875,) * 3)  # 0.7, equal: 8 of 10
@@ -137,13 +141,13 @@ def test_graphs_stand_beside_the_full_one_and_their_random_control():
 
     rows = rows_of("graph", recall, degree=8.0, kin_heard=0.25)
     found = graph.answer(rows)
-    eight = cells(found.tables[0], "8 nearest")
+    eight = cells(found.tables[1], "8 nearest")
     assert eight["to full"].mean == pytest.approx(0.03)
     assert eight["to random"].mean == pytest.approx(0.02)
     assert eight["neighbours"] == 8
     assert eight["kin among them"].mean == pytest.approx(0.25)
-    assert cells(found.tables[0], "full")["to random"] is None
-    assert [line.name for line in figures(found)[0].lines] == ["nearest", "at random"]
+    assert cells(found.tables[1], "full")["to random"] is None
+    assert [line.name for line in figures(found)[1].lines] == ["nearest", "at random"]
 
 
 def test_every_random_graph_names_the_degree_of_the_graph_that_it_controls():
@@ -163,7 +167,7 @@ def test_edges_stand_beside_none_and_beside_themselves_untaught():
         gate = recipe.loss_options.get("edges") == "gate"
         return 0.5 + 0.02 * gate + 0.05 * bool(recipe.loss_options.get("edge_loss"))
 
-    table = edges.answer(rows_of("edges", recall)).tables[0]
+    table = edges.answer(rows_of("edges", recall)).tables[1]
     taught = cells(table, "gate of the message, edge loss")
     assert taught["to none"].mean == pytest.approx(0.07)
     assert taught["to no edge loss"].mean == pytest.approx(0.05)
@@ -177,7 +181,7 @@ def test_the_gain_is_over_each_control_with_the_same_batches():
         edges = 0.0 if alone == 0 or options.get("layer") == "no-edges" else 0.03
         return 0.5 + alone + edges + 0.1 * (recipe.sampler == "classes")
 
-    table = gain.answer(rows_of("graph-gain", recall)).tables[0]
+    table = gain.answer(rows_of("graph-gain", recall)).tables[1]
     for batches in ("P x K", "random"):
         full = cells(table, "attention, full graph", batches)
         assert full["over the auxiliary loss"].mean == pytest.approx(0.05)

@@ -105,7 +105,7 @@ def test_the_tables_tell_each_form_with_its_interval_over_classes(outcome):
     assert cell.mean == pytest.approx(whitened.metrics.last["recall@1"], abs=1e-5)
     assert cell.n == 15
     assert table.rows[1][4] is None  # PCA has no shrinkage
-    assert "The features as they are" in answer.findings[0]
+    assert "The features as they are" in str(answer.findings[0])
 
 
 def test_trials_of_one_map_follow_each_other(features):

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -162,7 +163,10 @@ def test_the_table_of_rivals():
     }
     rows = {c: replace(r, epochs=(replace(r.epochs[0], steps=3000),)) for c, r in rows.items()}
     found = rivals.answer(rows)
-    (table,) = found.tables
+    standings, table = found.tables
+    assert cells(standings, "multi-similarity")["rank, 512-D"] == "1"
+    assert cells(standings, "ProxyGML")["rank, 512-D"] == "2"
+    assert cells(standings, "SupCon")["rank, 512-D"] == "4–21"
     equal = [name for name in rivals.METHODS if name != rivals.HDC_AT_ONE_LEVEL]
     assert [row[0] for row in table.rows] == [*equal, *rivals.OWN_BATCHES]
     assert table.above == len(equal)
@@ -176,19 +180,27 @@ def test_the_table_of_rivals():
     assert cells(table, "HDC")["ms a step"] == pytest.approx(20)
     assert cells(table, "HDC")["published R@1"] == "53.6 (GoogLeNet, three depths, 384-D)"
     assert cells(table, "HDML on tuples")["p"] == ""
-    unsearched, leader, added, order = found.findings
-    assert "HDC +0.0 points (p = 1.000)" in added
-    assert "HDML on tuples +0.0 points" in added
-    assert "Settings were not searched here" in unsearched
+    assert "Settings were not searched here" in found.remarks[0]
+    leader, reference, *others = map(str, found.findings)
     assert leader == (
-        "512-D: multi-similarity is best, R@1 59.0 %, surely above all 20 others. ProxyGML has "
-        "58.5 %; surely better than it: multi-similarity; surely worse: 19 of the 20 others. The "
-        "inputs as they are: 60.0 %."
+        "512-D: multi-similarity is best, R@1 59.0 %, surely above all 20 others. No training has "
+        "60.0 %, 1.0 points more (p < 0.001)."
     )
-    assert "published as number 2" in order
+    assert reference.startswith(
+        "512-D: ProxyGML has 58.5 %; surely better: multi-similarity, +0.5 points (p < 0.001); "
+        "surely worse: "
+    )
+    assert reference.endswith("; and 16 more.")
+    assert any("what a method changes in R@1 of the loss that it is" in text for text in others)
+    assert any("methods and ours have a rank correlation of" in text for text in others)
+    assert found.summary == (
+        "At 512-D, multi-similarity is best, with 59.0 % R@1, surely ahead of all 20 others.",
+        "ProxyGML has 58.5 %, which makes it number 2 of 21.",
+        "No training has 60.0 %: multi-similarity has 1.0 points less.",
+    )
     chosen = {c: replace(row, recipe=replace(row.recipe, loss_lr=0.01)) for c, row in rows.items()}
-    assert "not searched" not in " ".join(rivals.answer(chosen).findings)
-    assert figures(found)[0].groups == (*equal, *rivals.OWN_BATCHES)
+    assert rivals.answer(chosen).remarks == ()
+    assert set(figures(found)[0].groups) == {*equal} - {"no training"}
 
 
 def test_published_numbers_stand_beside_the_pictures_that_they_are_of_alone():
@@ -210,16 +222,20 @@ def test_the_ablation_compares_under_shared_settings_and_under_own():
         recall = 0.5 if case.method == ablation.NONE and recipe.lr == 1e-4 else recall
         rows[case] = done(recipe, recall + 0.001 * recipe.seed, monitor)
     found = ablation.answer(rows)
-    shared, own, graph = found.tables
-    assert [len(t.rows) for t in found.tables] == [8, 8, 8 + len(ablation.CONTROLS)]
+    _, shared, own, graph = found.tables
+    assert [len(t.rows) for t in found.tables] == [8, 8, 8, 8 + len(ablation.CONTROLS)]
     assert cells(shared, ablation.NONE)["R@1"].mean == pytest.approx(0.402)
     assert cells(own, ablation.NONE)["R@1"].mean == pytest.approx(0.502)
     assert cells(own, "2: S^pos")["R@1"] == cells(shared, "2: S^pos")["R@1"]
     assert cells(graph, ablation.NONE)["own proxies chosen"].mean == pytest.approx(0.3)
-    text = " ".join(found.findings)
-    assert "Row 1 has 40.2 % R@1, the full method 58.2 %: 18.0 points apart" in text
-    assert "all proxies chosen: 55.2 %" in text
-    assert "joined to 30 % of its own class's proxies, and 2 % of the samples to none" in text
+    text = " ".join(map(str, found.findings))
+    assert found.summary[0] == "Without its three modules ProxyGML falls from 58.2 % R@1 to 40.2 %."
+    assert "change R@1 by +18.0 points" in text
+    assert "1, all proxies chosen, +15.0 points (p < 0.001), 83 % of the gap" in text
+    assert (
+        "joined to 30 % [30, 30] of its own class's proxies, and 2 % [2, 2] of the samples to none"
+        in text
+    )
     assert {case["under"] for case in ablation.recipes()} == {ablation.SHARED}
 
 
@@ -233,8 +249,10 @@ def test_ratios_that_teach_nothing_are_skipped_and_named():
             ProxyGML(100, 4, ratio=useless)
     rows = {c: done(r, 0.6 if c["ratio"] == 0.1 else 0.5) for c, r in asked.items()}
     found = ratio.answer(rows)
-    assert "r = 0.1 leads, R@1 60.0 %; one seed cannot tell methods apart." in found.findings
-    assert "r = 0.005, 0.01. With 100 classes" in found.findings[-1]
+    assert "R@1: r = 0.1 leads, R@1 60.0 %; one seed cannot tell methods apart." in map(
+        str, found.findings
+    )
+    assert "r = 0.005, 0.01. With 100 classes" in found.remarks[0]
     assert figures(found)[0].lines[0].x == tuple(sorted(ratios))
 
 
@@ -253,11 +271,12 @@ def test_the_count_of_proxies_is_told_from_the_temperature():
     assert lines["r = 0.05"].y[0] == pytest.approx(0.501)
     assert lines["r = 0.05, s = 12 / N"].y[0] == pytest.approx(0.581)
     assert 1 not in cosines.lines[0].x
+    text = " ".join(map(str, found.findings))
     assert (
-        "r = 0.05: 12 proxies a class instead of 1 change R@1 by +8.0 points" in found.findings[0]
+        "What 12 proxies a class instead of 1 change in R@1: surely r = 0.05, +8.0 points" in text
     )
-    assert "by +0.0 points" in found.findings[3]
-    assert "cosine of 0.99" in found.findings[-1]
+    assert "r = 0.05, s = 12 / N by +0.0 points, which cannot be told from none (p ≥ 1.000)" in text
+    assert "cosine of 0.99" in text
 
 
 def test_the_cost_is_measured_and_read():
@@ -274,18 +293,22 @@ def test_the_cost_is_measured_and_read():
     measured[Case("as released")] = Measurement("a", {"cosines": [0.0, 0.8, 0.99]})
     found = cost.answer(measured)
     assert len(found.tables[0].rows) == len(settings)
-    assert "100 classes: 24 proxies a class instead of 1 take 24.0 times" in found.findings[0]
-    assert "then takes 20.0 times as long" in found.findings[0]
-    assert "cosine of 0.00 at the start and of 0.99 after 2 epochs" in found.findings[-1]
+    first, *_, last = map(str, found.findings)
+    assert "100 classes: 24 proxies a class instead of 1 take 24.0 times" in first
+    assert "then takes 20.0 times as long" in first
+    assert "cosine of 0.00 at the start and of 0.99 after 2 epochs" in last
 
 
 def test_what_was_measured_makes_a_page(tmp_path, monkeypatch):
     few = [cost.Setting(classes=20, proxies=2, ratio=0.2, weight=0.3)]
     monkeypatch.setattr(cost, "settings", lambda classes: few)
     monkeypatch.setattr(cost, "cosines", lambda asked, place: {"cosines": [0.9]})
-    found = ask("proxygml-cost", {}, out=tmp_path)
+    y = np.arange(12).repeat(4)
+    np.savez(tmp_path / "points.npz", x=np.eye(12, dtype="float32")[y], y=y)
+    given = {"data": f"features:{tmp_path / 'points.npz'}"}
+    found = ask("proxygml-cost", given, out=tmp_path)
     monkeypatch.setattr(cost, "cost", lambda *asked: pytest.fail("measured again"))
-    assert ask("proxygml-cost", {}, out=tmp_path).rows == found.rows
+    assert ask("proxygml-cost", given, out=tmp_path).rows == found.rows
     page = write_markdown(found.answer, found.rows, tmp_path, tmp_path, name="cost")
     assert "| 20 | 2 | 0.2 | yes |" in page.read_text()
 
@@ -326,7 +349,8 @@ def test_the_curve_follows_both_losses():
         "held-back images",
     ]
     assert figures(found)[1].lines[0].y == pytest.approx([e["loss"] for e in epochs])
-    assert "is highest after epoch" in found.findings[0]
+    assert "From its highest, " in str(found.findings[0])
+    assert "R@1 on new classes is highest after epoch" in found.summary[0]
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -86,7 +86,7 @@ def test_the_sweep_is_of_both_forms_and_every_weight():
 
 def test_pixels_alone_lead_nothing_and_are_no_reference():
     bare = rows_of(seeds=1, methods=UNTRAINED, dims="2")
-    assert claims.findings(bare, 2) == []
+    assert claims.findings({2: bare}) == []
     assert tables.comparison(bare, 2).note.endswith("No training: the pixels, 784-D.")
     assert losses.leader(bare) is None
 
@@ -155,40 +155,37 @@ A, B = "triplet (4-6)", "Siamese (1-3)"
 @pytest.mark.parametrize(
     ("head", "a", "b", "relation", "size"),
     [
-        ("4/7/9", {"nine": 3}, {"nine": 30}, "is better than", "−9.00 points"),
-        ("4/7/9", {"nine": 30}, {"nine": 3}, "is worse than", "+9.00 points"),
-        ("separation", {"separation": 9.0}, {"separation": 20.0}, "is worse than", "−11"),
+        ("4/7/9", {"nine": 3}, {"nine": 30}, "better", "−9.00 points"),
+        ("4/7/9", {"nine": 30}, {"nine": 3}, "worse", "+9.00 points"),
+        ("separation", {"separation": 9.0}, {"separation": 20.0}, "worse", "−11"),
     ],
 )
 def test_a_claim_says_who_is_better_whichever_way_the_column_goes(head, a, b, relation, size):
     rows = rows_of(lambda name, seed: {A: a, B: b}.get(name, {}), dims="2")
-    expected = f"{A} {relation} {B} ({size}, p < 0.001)"
-    (line,) = (f for f in claims.findings(rows, 2) if f.startswith(f"2-D, by {head}: "))
+    expected = f"{relation} by {head} ({size}, p < 0.001) at 2-D"
+    (line,) = (t for f in claims.findings({2: rows}) if (t := str(f)).startswith(f"{A} against"))
+    assert line.startswith(f"{A} against {B} is ")
     assert expected in line
 
 
 def test_a_claim_of_shares_and_one_of_unevenness():
     sure = Difference(estimate([0.05, 0.051, 0.049]), 0.001)
-    assert claims.claim_words("a", "b", sure, "5-NN") == (
-        "a is better than b (+5.00 points, p = 0.001)"
-    )
-    assert (
-        claims.claim_words("a", "b", sure, "anisotropy") == "a is worse than b (+0.05, p = 0.001)"
-    )
+    assert claims.claim_words(sure, "5-NN") == "better by 5-NN (+5.00 points, p = 0.001)"
+    assert claims.claim_words(sure, "anisotropy") == "worse by anisotropy (+0.05, p = 0.001)"
 
 
 def test_a_claim_needs_seeds_of_both_and_a_difference_beyond_chance():
     rows = rows_of(lambda name, seed: {"nine": 10 - 2 * (name == A) * (1 - 3 * seed)}, dims="2")
-    found = claims.claims(rows, "4/7/9")
-    words = claims.claim_words(A, B, found["4/7/9", A, B], "4/7/9")  # -2/3, +4/3 points: t = 1/3
-    assert f"{A} cannot be told from {B} (+0.33 points, p = 1.000)" in words
-    assert claims.claims(rows_of(seeds=1, dims="2"), "4/7/9") == {}
-    assert claims.claims({c: r for c, r in rows.items() if c.method == A}, "4/7/9") == {}
+    found = claims.claims(rows)
+    words = claims.claim_words(found["4/7/9", A, B], "4/7/9")  # -2/3, +4/3 points: t = 1/3
+    assert words == "not to be told apart by 4/7/9 (+0.33 points, p = 1.000)"
+    assert claims.claims(rows_of(seeds=1, dims="2")) == {}
+    assert claims.claims({c: r for c, r in rows.items() if c.method == A}) == {}
 
 
 def test_the_p_of_claims_are_corrected_together():
     rows = rows_of(lambda name, seed: {"nine": 10 + (name == A) * (1 + seed)}, seeds=3, dims="2")
-    found = claims.claims(rows, "4/7/9")
+    found = claims.claims(rows)
     alone = paired({0: 1, 1: 2, 2: 3}, dict.fromkeys(range(3), 0))
     assert len(found) == 8
     assert found["4/7/9", A, B].p == pytest.approx(8 * alone.p)
@@ -203,9 +200,9 @@ def test_it_is_told_whom_ours_beats_and_whom_not():
 
     ours, count = "ours: Fisher NCA", len(TRAINED) - 2
     expected = {
-        "separation": f"{ours} is better than {count - 2} of the {count} others, "
+        "separation": f"by separation, better than {count - 2} of the {count} others, "
         f"worse than {A}, not to be told from {B}",
-        "anisotropy": f"{ours} is better than all {count} others",
+        "anisotropy": f"by anisotropy, better than all {count} others",
     }
     rows = rows_of(value, seeds=4, dims="64")
     for head, words in expected.items():
@@ -214,11 +211,10 @@ def test_it_is_told_whom_ours_beats_and_whom_not():
     alone = rows_of(value, seeds=4, methods=ours, dims="64")
     assert claims.ours_words(alone, ours, "separation") == ""
     late = {c: row for c, row in rows.items() if c.seed == 0 or c.method in (ours, A)}
-    assert claims.ours_words(late, ours, "separation") == f"{ours} is worse than {A}"
-    found = claims.findings(rows, 64)
-    for head, words in expected.items():
-        (line,) = (f for f in found if f.startswith(f"64-D, by {head}: "))
-        assert f"; {words}; " in line
+    assert claims.ours_words(late, ours, "separation") == f"by separation, worse than {A}"
+    found = map(str, claims.findings({64: rows}))
+    (line,) = (f for f in found if f.startswith(f"64-D: {ours} is, "))
+    assert all(words in line for words in expected.values())
 
 
 def test_groups_that_look_alike_are_those_of_the_data_set():
@@ -226,7 +222,7 @@ def test_groups_that_look_alike_are_those_of_the_data_set():
     heads = ("pullover/coat/shirt", "sandal/sneaker/boot")
     assert tables.shapes(rows, 2).columns[-2:] == tables.overlaps(rows, 2).series == heads
     assert cells(tables.shapes(rows_of(dims="2"), 2), A).keys() >= {"4/7/9", "2/3"}
-    assert "by pullover/coat/shirt: triplet" in " ".join(claims.findings(rows, 2))
+    assert "by pullover/coat/shirt (" in " ".join(map(str, claims.findings({2: rows})))
 
 
 def test_the_leader_s_gallery_is_of_its_first_finished_seed():
@@ -244,23 +240,22 @@ def test_the_answer_shows_every_method_and_one_picture_of_each():
         early = tuple(replace(epoch, epoch=at) for at in (1, 2) for epoch in row.epochs)
         rows[case] = replace(row, epochs=early + row.epochs)
     found = losses.answer(rows)
-    kin, shape, *_, sweep = found.tables
+    _, kin, shape, *_, sweep = found.tables
     assert len(kin.rows) == len(shape.rows) == len(METHODS)
     assert [row[:2] for row in sweep.rows] == [(f, l2) for f in ("right", "printed") for l2 in L2]
     between = sweep.rows[0][sweep.columns.index("share between")]
     assert isinstance(between, Estimate)
     assert between.mean == pytest.approx(20 / 21)  # a separation of 20
-    maps, *bars_and_lines, gallery = figures(found)
+    _, maps, *dots_and_lines, gallery = figures(found)
     assert [name for name, _ in maps.rows] == TRAINED  # pixels are not in 2-D
     assert {(r.recipe.dim, r.recipe.seed) for _, r in maps.rows} == {(2, 0)}
-    assert [type(f).__name__ for f in bars_and_lines] == ["Bars", "Bars", "Lines", "Lines"]
+    assert [type(f).__name__ for f in dots_and_lines] == ["Dots", "Dots", "Lines", "Lines"]
     assert gallery.title == "Neighbours by cross-entropy, 64-D"  # the first of equals
-    assert [f.split(":")[0] for f in found.findings] == [
-        "2-D",
-        "64-D",
-        "n-pair (7), right",
-        "n-pair (7), printed",
-    ]
+    sweep, *leaders = map(str, found.findings)
+    assert sweep.startswith("n-pair (7) over l2 = 0,")
+    assert [text.split(":")[0] for text in leaders] == ["2-D", "64-D"]
+    assert found.summary[0].startswith("At 64-D, cross-entropy leads with 90.00 % 5-NN accuracy")
+    assert found.summary[-1].startswith("The n-pair loss (7) collapses under no weight")
 
 
 def test_the_answer_to_no_rows_is_empty():
@@ -269,28 +264,20 @@ def test_the_answer_to_no_rows_is_empty():
     assert found.question
 
 
-def test_a_diverged_run_is_named_and_counts_nowhere():
+def test_a_diverged_run_counts_nowhere():
     asked = losses.recipes(data="mnist", seeds=1)
     lost = [c for c in asked if c.method.startswith("tuple ratio") or c.get("l2") == 1.1]
     rows = {c: diverged(done(r)) if c in lost else done(r) for c, r in asked.items()}
     found = losses.answer(rows)
-    assert found.findings[-1] == (
-        "Diverged: tuple ratio (8), dim 2, seed 0; "
-        "tuple ratio (8) printed, dim 2, seed 0; "
-        "tuple ratio (8), dim 64, seed 0; "
-        "tuple ratio (8) printed, dim 64, seed 0; "
-        "n-pair (7), right, l2 1.1, seed 0; "
-        "n-pair (7), printed, l2 1.1, seed 0."
-    )
     assert not any("tuple ratio (8)" in str(table.rows) for table in found.tables)
-    assert len(figures(found)[0].rows) == len(TRAINED) - 2
+    assert len(figures(found)[1].rows) == len(TRAINED) - 2
     assert len(found.tables[-1].rows) == 2 * (len(L2) - 1)
     nothing = losses.answer({c: diverged(done(r)) for c, r in asked.items()})
-    assert (nothing.tables, nothing.figures, len(nothing.findings)) == ((), (), 1)
+    assert (nothing.tables, nothing.figures, nothing.findings) == ((), (), ())
+    assert nothing.summary == ("No run that could be compared has finished.",)
 
 
-ALL = "over l2 = 0, 0.1, 0.5, 0.9, 1.1 it has collapsed"
-PREDICTED = "as predicted for classes that are points (above 1 alone)."
+PREDICTED = "as predicted"
 
 
 @pytest.mark.parametrize(
@@ -318,19 +305,21 @@ PREDICTED = "as predicted for classes that are points (above 1 alone)."
 @pytest.mark.parametrize("form", ["right", "printed"])
 def test_collapse_is_told_by_norm_or_by_chance_and_held_against_theory(form, value, said):
     rows = swept(lambda f, l2, seed: value(l2, seed) if f == form else {"norm": 10 * (1.2 - l2)})
-    assert collapse.findings(rows, form) == [f"n-pair (7), {form}: {ALL} {said}"]
-    assert losses.answer(rows).findings[form == "printed"] == collapse.findings(rows, form)[0]
+    (finding,) = collapse.findings(rows)
+    assert str(finding).startswith("n-pair (7) over l2 = 0, 0.1, 0.5, 0.9, 1.1 collapses in the ")
+    assert f"the {form} form {said}" in str(finding)
+    assert str(finding).endswith(" for classes that are points (above 1 alone).")
+    assert losses.answer(rows).findings == (finding,)
 
 
 def test_nothing_is_said_of_collapse_before_weights_on_both_sides_are_done():
     def some(*weights):
         return swept(lambda form, l2, seed: {} if l2 in weights else None)
 
-    assert collapse.findings(some(0.0, 0.1, 0.9), "right") == []
-    assert collapse.findings(some(0.1, 1.1), "right") == []
-    assert collapse.findings(some(0.0, 1.1), "right")[0].startswith(
-        "n-pair (7), right: over l2 = 0,"
-    )
+    assert collapse.findings(some(0.0, 0.1, 0.9)) == []
+    assert collapse.findings(some(0.1, 1.1)) == []
+    (found,) = collapse.findings(some(0.0, 1.1))
+    assert str(found).startswith("n-pair (7) over l2 = 0, 1.1 collapses in the right form")
 
 
 @pytest.mark.parametrize("form", ["right", "printed"])

@@ -95,14 +95,14 @@ class Lines:
     note: str = ""
     percent: bool = False
 
-    def as_curves(self) -> Lines | Bars:
-        """These lines; bars where no line has three points, which are no curve."""
+    def as_curves(self) -> Lines | Dots:
+        """These lines; dots where no line has three points, which are no curve."""
         solid = [line for line in self.lines if not line.dashed]
         if not solid or any(len(line.x) >= 3 for line in solid):
             return self
         steps = sorted({x for line in solid for x in line.x})
         found = [dict(zip(line.x, line.estimates(), strict=True)) for line in solid]
-        return Bars(
+        return Dots(
             self.title,
             self.y,
             groups=tuple(line.name for line in solid),
@@ -114,8 +114,13 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Bars:
-    """Groups of bars with intervals: values[group][series]."""
+class Dots:
+    """A dot with its interval, and one for each seed, for every group and series:
+    values[group][series].
+
+    marks: levels that are drawn as lines across all groups, such as that of no training.
+    open: (group, series) of the dots that are drawn hollow.
+    """
 
     title: str
     y: str
@@ -124,6 +129,8 @@ class Bars:
     values: tuple[tuple[Estimate | None, ...], ...]
     note: str = ""
     percent: bool = False
+    marks: tuple[tuple[str, float], ...] = ()
+    open: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -177,23 +184,74 @@ class BatchGraphs:
     note: str = ""
 
 
-Figure = Lines | Bars | Matrix | Maps | Gallery | BatchGraphs
+Figure = Lines | Dots | Matrix | Maps | Gallery | BatchGraphs
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence of an answer, with its numbers and its doubt.
+
+    p: of the surest difference that it names; 1 where it says that none can be told.
+    size: of that difference, which orders those of one p.
+    group: what it is about; findings of one group stand together.
+    """
+
+    text: str
+    p: float = 1.0
+    size: float = 0.0
+    group: str = ""
+
+    @property
+    def strength(self) -> tuple[float, float]:
+        """The surer, the less: its p as one prints it, and less its size."""
+        return round(self.p, 3), -self.size
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A study's result: what was asked, what came of it in a few sentences, and the evidence."""
+    """A study's result: what was asked, what came of it in a few sentences, and the evidence.
+
+    summary: three sentences at most, as one would say them aloud.
+    findings: the numbers behind them, the surest first; a page shows FINDINGS of them.
+    tables, figures: the first of each is shown at once, the others when asked for.
+    remarks: what limits the whole, such as rows left out.
+    """
 
     title: str
     question: str
-    findings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
+    summary: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.summary) > SENTENCES:
+            raise ValueError(
+                f"{self.title}: {SENTENCES} sentences at most, got {len(self.summary)}"
+            )
         drawn = (f.as_curves() if isinstance(f, Lines) else f for f in self.figures)
         object.__setattr__(self, "figures", tuple(filter(says_something, drawn)))
         object.__setattr__(self, "tables", tuple(filter(says_something, self.tables)))
+        object.__setattr__(self, "findings", surest_first(self.findings))
+
+
+SENTENCES = 3
+FINDINGS = 7
+"""The most that the summary of an answer has, and that a page shows at once."""
+
+
+def surest_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The groups by their surest finding, and so the findings of each; one without a group is one
+    by itself."""
+    groups: dict[str | int, list[Finding]] = {}
+    for i, finding in enumerate(findings):
+        groups.setdefault(finding.group or i, []).append(finding)
+    by_strength = [sorted(group, key=lambda f: f.strength) for group in groups.values()]
+    return tuple(f for group in sorted(by_strength, key=lambda g: g[0].strength) for f in group)
 
 
 def says_something(shown: Table | Figure) -> bool:
@@ -201,7 +259,7 @@ def says_something(shown: Table | Figure) -> bool:
     match shown:
         case Lines():
             return bool(shown.lines)
-        case Bars():
+        case Dots():
             return bool(shown.groups)
         case Gallery():
             return bool(shown.row)

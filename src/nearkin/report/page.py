@@ -13,7 +13,7 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 
-from nearkin.answers import Answer, BatchGraphs, Figure, Gallery, Lines, Maps
+from nearkin.answers import FINDINGS, Answer, BatchGraphs, Figure, Gallery, Lines, Maps
 from nearkin.files import write_whole
 from nearkin.report import batch_graphs, pictures, plots, standard, tables
 from nearkin.report.items import Items, picture_uri, sheet
@@ -56,14 +56,8 @@ def write_page(
     """
     folder, store, atlas = Path(folder), Path(store_folder), Atlas()
     values = contents(answer, rows, command)
-    curves = values.pop("curves")
-    figures = [html_figure(figure, store, atlas) for figure in answer.figures]
-    text = template("page.html").render(
-        **values,
-        figures=figures,
-        curves=curves and html_figure(curves, store, atlas),
-        maps=atlas.values(),
-    )
+    figures = [html_figure(figure, store, atlas) for figure in values.pop("figures")]
+    text = template("page.html").render(**values, figures=figures, maps=atlas.values())
     write_markdown(answer, rows, folder, store, name=name, command=command)
     return write(folder / f"{name}.html", text)
 
@@ -82,16 +76,15 @@ def write_markdown(
     The arguments are those of write_page; the result is the Markdown file's path.
     """
     folder, values = Path(folder), contents(answer, rows, command)
-    drawn = [*answer.figures, *([values["curves"]] if values["curves"] else [])]
     shown = []
-    for number, figure in enumerate(drawn, 1):
+    for number, figure in enumerate(values.pop("figures"), 1):
         path = pictures.save(figure, folder / name / f"figure-{number}", Path(store_folder))
         if path:
             shown.append((figure.title, path, figure.note))
     for old in set((folder / name).glob("figure-*")) - {path for _, path, _ in shown}:
         old.unlink()  # of an earlier page, which had more
     links = [(title, quote(f"{name}/{path.name}"), note) for title, path, note in shown]
-    return write(folder / f"{name}.md", template("page.md").render(**values, pictures=links))
+    return write(folder / f"{name}.md", template("page.md").render(**values, figures=links))
 
 
 def write(path: Path, text: str) -> Path:
@@ -132,11 +125,14 @@ def contents(answer: Answer, rows: Mapping[Case, Stored], command: str) -> dict:
     ordered = [row for group in named.values() for row in group]
     common, table = standard.shared(ordered), standard.runs(ordered, named)
     has_curves = any(isinstance(f, Lines) and f.x == "epoch" for f in answer.figures)
+    curves = None if has_curves else standard.curves(ordered, named)
     return {
         "answer": answer,
+        "figures": [*answer.figures, *([curves] if curves else [])],
+        "findings": answer.findings[:FINDINGS],
+        "more_findings": answer.findings[FINDINGS:],
+        "tables": [*answer.tables, *([standard.selection(ordered, named)] if rows else [])],
         "rows": ordered,
-        "selection": standard.selection(ordered, named),
-        "curves": None if has_curves else standard.curves(ordered, named),
         "diverged": [
             (name, row)
             for name, group in named.items()
@@ -212,7 +208,7 @@ def html_figure(figure: Figure, store: Path, atlas: Atlas) -> dict:
         batch_graphs.svg(figure, store) if isinstance(figure, BatchGraphs) else plots.svg(figure)
     )
     points = float(drawn.split('width="', 1)[1].split("pt", 1)[0])
-    return shown | {"svg": drawn, "points": points, "wide": points > 80 * plots.WIDE}
+    return shown | {"svg": plots.themed(drawn), "points": points, "wide": points > 80 * plots.WIDE}
 
 
 def html_map(view: Panel | str, atlas: Atlas) -> dict:

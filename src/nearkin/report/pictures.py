@@ -16,7 +16,7 @@ from nearkin.answers import BatchGraphs, Figure, Gallery, Maps
 from nearkin.files import write_whole
 from nearkin.report import batch_graphs
 from nearkin.report.items import file_of
-from nearkin.report.plots import INK, drawing, new, short, svg, wrap
+from nearkin.report.plots import INK, drawing, new, on_paper, short, svg, wrap
 from nearkin.report.views import (
     CLASS_COLOURS,
     OTHER,
@@ -172,9 +172,9 @@ def save(figure: Figure, stem: Path, store: Path) -> Path | None:
     if isinstance(figure, Maps | Gallery):
         content = png(figure, store, origin)
     elif isinstance(figure, BatchGraphs):
-        content = f"{batch_graphs.svg(figure, store)}<!-- {origin} -->\n".encode()
+        content = f"{on_paper(batch_graphs.svg(figure, store))}<!-- {origin} -->\n".encode()
     else:
-        content = svg(figure).encode()
+        content = on_paper(svg(figure)).encode()
     write_whole(path, lambda file: file.write(content))
     return path
 

@@ -1,4 +1,4 @@
-"""Curves, bars and matrices as SVG, by matplotlib.
+"""Curves, dots and matrices as SVG, by matplotlib.
 
 An SVG keeps its text as text and says its numbers when one points at them; a page inlines it, a
 Markdown page shows it as a file. The same figure gives the same bytes every time. Colours are
@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from html import escape
-from itertools import cycle
+from itertools import cycle, product
 from math import isfinite, log10
 from typing import Any
 
 import numpy as np
 
-from nearkin.answers import Bars, Cell, Line, Lines, Matrix
+from nearkin.answers import Cell, Dots, Line, Lines, Matrix
 from nearkin.extras import optional
 from nearkin.report import tables
 
@@ -30,6 +30,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#2
 MARKERS = "osD^vPXh"
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 INK = "#222222"
+PAPER = "#ffffff"
+STRIPE = "#f4f5f7"
+ON_LIGHT = "#212121"  # of text on a light cell, which stays light in the dark
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -92,7 +95,7 @@ class Tips:
         return f"<g><title>{escape(self.texts[int(match[1])])}</title>"
 
 
-def svg(figure: Lines | Bars | Matrix) -> str:
+def svg(figure: Lines | Dots | Matrix) -> str:
     """The figure as SVG that scales to whatever holds it."""
     return as_svg(partial(VECTOR[type(figure)], figure))
 
@@ -112,6 +115,28 @@ def as_svg(draw: Callable[[Tips], Any]) -> str:
     text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
     # joins and ends of all strokes: on the root, where they cannot leak into a page
     return text.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
+
+
+THEMED = {
+    INK: "var(--ink)",
+    "#444444": "var(--soft)",
+    "#888888": "var(--line)",
+    "#e4e4e4": "var(--line)",
+    PAPER: "var(--paper)",
+    STRIPE: "var(--wash)",
+}
+"""Colours of a figure that a page gives its own, light or dark."""
+
+
+def themed(text: str) -> str:
+    """An SVG whose ink, lines and paper are those of the page that holds it."""
+    return re.sub(r"#[0-9a-f]{6}", lambda match: THEMED.get(match[0], match[0]), text)
+
+
+def on_paper(text: str) -> str:
+    """An SVG on white, for those who show it on any ground."""
+    head = text.index(">", text.index("<svg ")) + 1
+    return f'{text[:head]}<rect width="100%" height="100%" fill="{PAPER}"/>{text[head:]}'
 
 
 def shown(value: Cell, percent: bool) -> str:
@@ -231,46 +256,60 @@ def with_unit(text: str, percent: bool) -> str:
     return f"{text} (%)" if percent and "%" not in text else text
 
 
-def draw_bars(figure: Bars, tips: Tips):
-    """Lying bars from zero, each with its interval and its number."""
+def draw_dots(figure: Dots, tips: Tips):
+    """A row for each group: the mean of each series as a dot on its interval, every seed as a small
+    one, and the number at the right."""
     scale = 100 if figure.percent else 1
-    count, gap = len(figure.series), 0.35
-    drawn = new(WIDE, 0.9 + len(figure.groups) * (0.21 * count + 0.09))
+    count = len(figure.series)
+    drawn = new(WIDE, 0.95 + len(figure.groups) * (0.17 * count + 0.13) + 0.2 * bool(figure.marks))
     axes = drawn.add_subplot()
-    step = (1 - gap) / count
-    values = [v for group in figure.values for v in group]
-    digits = tables.decimals(values, scale)
+    step = 0.78 / count
+    digits = tables.decimals([v for group in figure.values for v in group], scale)
+    for g in range(1, len(figure.groups), 2):  # stripes lead the eye to the numbers
+        axes.axhspan(g - 0.5, g + 0.5, color=STRIPE, linewidth=0, zorder=0)
+    for g, s in product(range(len(figure.groups)), range(count)):
+        value, y = figure.values[g][s], g + (s + 0.5) * step - 0.39
+        if value is None or not isfinite(value.mean):
+            continue
+        group, name, colour = figure.groups[g], figure.series[s], COLOURS[s % len(COLOURS)]
+        if len(value.seeds) > 1:
+            seeds = scale * np.array(value.seeds)
+            axes.plot(seeds, [y] * len(seeds), ".", color=colour, markersize=3.5, alpha=0.45)
+        if value.high > value.low and not value.points:
+            ends = [scale * value.low, scale * value.high]
+            axes.plot(ends, [y, y], color=colour, linewidth=1.6, solid_capstyle="round")
+        hollow = (group, name) in figure.open
+        face = PAPER if hollow else colour
+        marker = MARKERS[s % len(MARKERS)]
+        look: dict = {"marker": marker, "color": colour, "markerfacecolor": face}
+        (dot,) = axes.plot([scale * value.mean], [y], markersize=6, markeredgewidth=1.3, **look)
+        tips.add(dot, f"{group}, {name}\n{figure.y} {shown(value, figure.percent)}")
+        where = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        text = str(tables.show(value, scale, digits))
+        at_right = (1, y)
+        axes.annotate(text, at_right, xycoords=axes.get_yaxis_transform(), fontsize=8, **where)
     for s, name in enumerate(figure.series):
-        colour = COLOURS[s % len(COLOURS)]
-        for g, group in enumerate(figure.groups):
-            value = figure.values[g][s]
-            y = g + gap / 2 + (s + 0.5) * step - 0.5
-            text = str(tables.show(value, scale, digits))
-            top = 0.0
-            if value is not None and isfinite(value.mean):
-                mean, low, high = (scale * v for v in (value.mean, value.low, value.high))
-                (bar,) = axes.barh(y, mean, step * 0.92, color=colour, alpha=0.85)
-                tips.add(bar, f"{group}, {name}\n{figure.y} {shown(value, figure.percent)}")
-                if len(value.points) > 1:
-                    seeds = scale * np.array(value.points)
-                    axes.plot(seeds, [y] * len(seeds), "o", color=INK, markersize=2.5)
-                elif value.n > 1:
-                    axes.plot([low, high], [y, y], color=INK, linewidth=1.1)
-                top = max(mean, high, 0)
-            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(text, (top, y), fontsize=8, **where)
-        axes.barh([0], [0], color=colour, alpha=0.85, label=name)
+        look = {"marker": MARKERS[s % len(MARKERS)], "color": COLOURS[s % len(COLOURS)]}
+        axes.plot([], [], linewidth=1.6, label=name, **look)
+    for name, level in figure.marks:
+        axes.axvline(scale * level, color=INK, linewidth=1, linestyle=(0, (4, 2)), label=name)
     axes.set_yticks(range(len(figure.groups)), [wrap(g, 26) for g in figure.groups])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(figure.groups) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    low, high = axes.get_xlim()
-    axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= high])
-    axes.set_xlim(low, high + 0.2 * (high - low))  # room for the numbers
+    axes.spines["left"].set_visible(False)
+    if figure.percent:
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, 0) if low < 0 <= lowest(figure) else low, min(high, 100.6))
     axes.set_xlabel(with_unit(figure.y, figure.percent))
-    if count > 1:
-        drawn.legend(loc="outside lower center", ncols=min(3, count), handlelength=1.2)
+    if count > 1 or figure.marks:
+        drawn.legend(loc="outside lower center", ncols=min(3, count + len(figure.marks)))
     return drawn
+
+
+def lowest(figure: Dots) -> float:
+    """The least value of any interval; 0 where there is none."""
+    return min((v.low for group in figure.values for v in group if v), default=0.0)
 
 
 def short(text: str, length: int) -> str:
@@ -301,7 +340,7 @@ def draw_matrix(figure: Matrix, tips: Tips):
         for j, col in enumerate(figure.columns):
             value = figure.values[i][j]
             cell = tables.show(value, scale, digits)
-            ink = "white" if means[i, j] > dark else INK
+            ink = "white" if means[i, j] > dark else ON_LIGHT
             lift = 0.12 if cell.interval else 0
             text = axes.text(j, i - lift, cell.text, ha="center", va="center", color=ink)
             tips.add(text, f"{row}, {col}\n{cell}{' %' if figure.percent else ''}")
@@ -319,4 +358,4 @@ def draw_matrix(figure: Matrix, tips: Tips):
     return drawn
 
 
-VECTOR: dict[type, Callable] = {Lines: draw_lines, Bars: draw_bars, Matrix: draw_matrix}
+VECTOR: dict[type, Callable] = {Lines: draw_lines, Dots: draw_dots, Matrix: draw_matrix}

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from nearkin.answers import Answer
+from nearkin.answers import FINDINGS, Answer
 from nearkin.report import tables
 from nearkin.report.page import write_markdown, write_page
 from nearkin.runs.row import Metrics, Row, Stored, from_json, to_json
@@ -22,14 +22,16 @@ WIDE = 160  # characters of a line where tables go to a file, which wraps nothin
 
 
 def show(answer: Answer, rows: Mapping[Case, Stored], out: Path, note: Note) -> None:
-    """Print an answer's tables and write its page, as HTML and Markdown."""
+    """Print an answer, its first table and its findings; write its page, as HTML and Markdown."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDE
-    for table in answer.tables:
+    for sentence in answer.summary:
+        print(sentence)
+    for table in answer.tables[:1]:
         console.print(tables.terminal(table))
-    for finding in answer.findings:
-        print(finding)
+    for line in (*answer.findings[:FINDINGS], *answer.remarks):
+        print(f"- {line}")
     page = write_page(answer, rows, out / "report", out, name=note.name, command=note.command)
     print(f"\nReport: {page}")
 

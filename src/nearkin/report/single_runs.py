@@ -10,6 +10,8 @@ from nearkin.runs.recipe import DEFAULTS
 from nearkin.runs.row import Row
 from nearkin.studies.ask import Outcome
 from nearkin.studies.notes import Note
+from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import headline, mean, scores
 from nearkin.studies.study import Case, Rows
 
@@ -96,6 +98,9 @@ def answer(rows: Rows) -> Answer:
     )
     finished = {case: row for case, row in rows.items() if row.status == "done"}
     figures: list[Figure] = []
+    compared = compare(rows)
+    if len(compared.scores) > 1:
+        figures.append(comparison.picture([compared], f"{compared.metric} of every method"))
     flat = {case: row for case, row in finished.items() if row.recipe.dim == 2}
     if flat:
         pictures = tuple((f"{case.method}, seed {case.seed}", row) for case, row in flat.items())
@@ -104,4 +109,23 @@ def answer(rows: Rows) -> Answer:
         metric = headline(finished.values())
         top = max(finished, key=lambda case: metric.of(finished[case]) or 0.0)
         figures.append(Gallery(f"Neighbours by {top.method}", finished[top]))
-    return Answer("Single runs", QUESTION, tables=(table,), figures=tuple(figures))
+    return Answer(
+        "Single runs",
+        QUESTION,
+        summary=sentences.summary([compared]),
+        findings=tuple(sentences.findings(compared)) if len(compared.scores) > 1 else (),
+        tables=(table,),
+        figures=tuple(figures),
+    )
+
+
+def compare(rows: Rows) -> Comparison:
+    """What was trained by the headline metric, beside what was not: recipes of no epochs."""
+    metric = headline(rows.values())
+    found = scores(rows, metric.key)
+    bare = {case.method for case, row in rows.items() if not row.recipe.epochs}
+    trained, beside = (
+        {name: values for name, values in found.items() if (name in bare) == untrained}
+        for untrained in (False, True)
+    )
+    return Comparison(metric.name, trained, beside)

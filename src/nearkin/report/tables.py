@@ -219,8 +219,8 @@ def markdown_text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def markdown(table: Table) -> str:
-    """A GitHub table under its title in bold, with an empty row in place of its line."""
+def markdown(table: Table, titled: bool = True) -> str:
+    """A GitHub table, under its title in bold, with an empty row in place of its line."""
     rules = ["---:" if kind == "number" else "---" for kind in kinds(table)]
     lines = [[markdown_text(head) for head in heads(table)], rules]
     for place, part in enumerate(parts(table)):
@@ -231,7 +231,8 @@ def markdown(table: Table) -> str:
             )
     grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     note = f"\n\n{markdown_text(table.note)}" if table.note else ""
-    return f"**{markdown_text(table.title)}**\n\n{grid}{note}\n"
+    title = f"**{markdown_text(table.title)}**\n\n" if titled else ""
+    return f"{title}{grid}{note}\n"
 
 
 def html(table: Table) -> Markup:

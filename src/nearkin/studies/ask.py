@@ -40,7 +40,7 @@ class Outcome:
         """What the study says of those rows that can be compared, with remarks on the others."""
         found, remarks = comparable(self.rows)
         answer = self.read(found)
-        return replace(answer, findings=(*answer.findings, *remarks))
+        return replace(answer, remarks=(*answer.remarks, *remarks))
 
 
 def study(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from nearkin.answers import Answer, Bars, Lines, Table
+from nearkin.answers import Answer, Dots, Finding, Lines, Table
 from nearkin.losses.refinement_options import as_published, as_released
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.studies.shared import refinement
+from nearkin.studies.shared import refinement, sentences
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, mean, scores
 from nearkin.studies.shared.refinement import HEADS, Change, options
-from nearkin.studies.shared.words import difference_cells, difference_words, points
+from nearkin.studies.shared.words import difference_cells
 from nearkin.studies.study import Rows, Study
 
 TITLE = "Attention in message passing over a batch"
@@ -60,6 +60,9 @@ FORMS: dict[str, dict[str, Change]] = {
 }
 """Layer -> the form in which it was released or published."""
 
+PLAIN = ("no edges", "mean", "auxiliary loss alone", "cross-entropy")
+"""What attention is held against: all of the layer without it, and no layer at all."""
+
 VARIANTS = {name: FORMS[name] | LESS[name] for name in LAYERS}
 METHODS = WHOLE | VARIANTS[DOT] | VARIANTS[GAT] | VARIANTS[GATV2]
 
@@ -69,9 +72,11 @@ def answer(rows: Rows) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
+        summary=tuple(summary(rows)),
         findings=tuple(findings(rows)),
-        tables=(layers(rows), parts(rows)),
+        tables=(refinement.standings(rows, whole()), layers(rows), parts(rows)),
         figures=(
+            refinement.picture(rows, whole()),
             bars(rows),
             attention(rows),
             refinement.batch_graphs(rows, LAYERS, "Who listens to whom in a batch"),
@@ -79,12 +84,16 @@ def answer(rows: Rows) -> Answer:
     )
 
 
+def whole() -> list[str]:
+    """Every whole method and form, without the parts left out."""
+    return [*WHOLE, *(form for forms in FORMS.values() for form in forms)]
+
+
 def layers(rows: Rows) -> Table:
     """Every whole method and form, beside the dot product, with what it costs."""
     found = {head: scores(rows, metric) for head, metric in HEADS.items()}
     oracle = scores(rows, "recall@1", "best_on_test")
     differ = whole_differences(found["R@1"])
-    forms = [form for forms in FORMS.values() for form in forms]
     parameters = refinement.costs(rows, refinement.loss_parameters, 1e6)
     seconds = refinement.costs(rows, refinement.train_seconds)
     memory = refinement.costs(rows, lambda row: row.cost.peak_memory_mb)
@@ -102,7 +111,7 @@ def layers(rows: Rows) -> Table:
                 round(seconds[method], 1),
                 round(memory[method]),
             )
-            for method in (*WHOLE, *forms)
+            for method in whole()
             if method in found["R@1"]
         ),
         percent=shares,
@@ -115,8 +124,7 @@ def layers(rows: Rows) -> Table:
 
 def whole_differences(recall: dict[str, Scores]) -> dict[str, Difference]:
     """Every whole method and form against the dot product."""
-    forms = [form for forms in FORMS.values() for form in forms]
-    trained = [m for m in (*WHOLE, *forms) if m in recall and m != UNTRAINED]
+    trained = [m for m in whole() if m in recall and m != UNTRAINED]
     return against(DOT, {m: recall[m] for m in trained})
 
 
@@ -141,11 +149,11 @@ def parts(rows: Rows) -> Table:
     )
 
 
-def bars(rows: Rows) -> Bars:
+def bars(rows: Rows) -> Dots:
     """R@1 of each layer, whole and less one part."""
     recall = scores(rows, "recall@1")
     groups = [layer for layer in LAYERS if layer in recall]
-    return Bars(
+    return Dots(
         title="R@1 by layer, whole and with one part left out",
         y="R@1",
         groups=tuple(groups),
@@ -185,21 +193,27 @@ def attention(rows: Rows) -> Lines:
     )
 
 
-def findings(rows: Rows) -> list[str]:
+def summary(rows: Rows) -> list[str]:
+    """Whether layers differ, whether listening helps, and what training gains."""
+    recall = scores(rows, "recall@1")
+    if DOT not in recall:
+        return ["No run with dot-product attention has finished."]
+    layered = against(DOT, {m: recall[m] for m in LAYERS if m in recall})
+    plain = against(DOT, {m: recall[m] for m in (DOT, *PLAIN) if m in recall})
+    said = [sentences.versus(differ, "the dot product") for differ in (layered, plain) if differ]
+    return [*said, *refinement.over_untrained(recall, DOT)]
+
+
+def findings(rows: Rows) -> list[Finding]:
     """Whether layers differ, whether listening helps, and which part matters."""
     recall = scores(rows, "recall@1")
     if DOT not in recall:
         return []
-    found = [
-        f"{method} against {DOT}: {difference_words(difference)}."
-        for method, difference in whole_differences(recall).items()
-    ]
+    found = sentences.differences_found(whole_differences(recall), "the dot product")
     for layer in (layer for layer in LAYERS if layer in recall):
         family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
-        drops = {m: d.estimate.mean for m, d in against(layer, family).items()}
-        if drops:
-            worst = min(drops, key=drops.__getitem__)
-            found.append(f"Of the parts, {worst} loses most: {points(drops[worst])}.")
+        lost = {m.removeprefix(f"{layer} without "): d for m, d in against(layer, family).items()}
+        found += sentences.changes_found(lost, f"What leaving a part out of {layer} changes in R@1")
     return found
 
 

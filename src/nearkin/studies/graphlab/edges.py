@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from nearkin.answers import Answer, Bars, Table
+from nearkin.answers import Answer, Dots, Finding, Table
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.studies.shared import refinement
+from nearkin.studies.shared import refinement, sentences
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, differences, mean, scores
 from nearkin.studies.shared.refinement import HEADS, Change, options
-from nearkin.studies.shared.words import difference_cells, difference_words
+from nearkin.studies.shared.words import difference_cells, surely
 from nearkin.studies.study import Rows, Study
 
 TITLE = "Edges that carry numbers"
@@ -48,8 +48,9 @@ def answer(rows: Rows) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
+        summary=tuple(summary(rows)),
         findings=tuple(findings(rows)),
-        tables=(table(rows),),
+        tables=(refinement.standings(rows, METHODS), table(rows)),
         figures=(bars(rows),),
     )
 
@@ -93,11 +94,11 @@ def differences_to_none(recall: dict[str, Scores]) -> dict[str, Difference]:
     return against(NONE, trained)
 
 
-def bars(rows: Rows) -> Bars:
+def bars(rows: Rows) -> Dots:
     """R@1 of every use of edges, with and without the edge loss."""
     recall = scores(rows, "recall@1")
     groups = [kind for kind in KINDS if kind in recall]
-    return Bars(
+    return Dots(
         title="R@1 by use of edges",
         y="R@1",
         groups=tuple(groups),
@@ -107,18 +108,41 @@ def bars(rows: Rows) -> Bars:
     )
 
 
-def findings(rows: Rows) -> list[str]:
+def kinds_against_none(recall: dict[str, Scores]) -> dict[str, Difference]:
+    """Every use of edges without the edge loss, against none."""
+    return against(NONE, {kind: recall[kind] for kind in KINDS if kind in recall})
+
+
+def taught_against_untaught(recall: dict[str, Scores]) -> dict[str, Difference]:
+    """What the edge loss adds to each use of edges."""
+    found = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
+    return {name.removesuffix(TAUGHT): difference for name, difference in found.items()}
+
+
+def summary(rows: Rows) -> list[str]:
+    """Whether edges help, whether teaching them does, and what training gains."""
+    recall = scores(rows, "recall@1")
+    if NONE not in recall:
+        return ["No run without edge features has finished, with which to compare."]
+    kinds, taught = kinds_against_none(recall), taught_against_untaught(recall)
+    said = [sentences.versus(kinds, NONE)] if kinds else []
+    if taught:
+        helped = surely(taught, 1)
+        where = f"with {sentences.named(helped, taught)}" if helped else "nowhere"
+        said.append(f"The edge loss surely helps {where}.")
+    return [*said, *refinement.over_untrained(recall, NONE)]
+
+
+def findings(rows: Rows) -> list[Finding]:
     """What each use of edges, and the edge loss, adds."""
     recall = scores(rows, "recall@1")
     if NONE not in recall:
         return []
-    to_none = differences_to_none(recall)
-    found = [f"{kind}: {difference_words(to_none[kind])}." for kind in KINDS if kind in to_none]
-    untaught = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
-    gains = "; ".join(
-        f"{m.removesuffix(TAUGHT)} {difference_words(d)}" for m, d in untaught.items()
-    )
-    return [*found, f"What the edge loss adds: {gains}."] if gains else found
+    taught = taught_against_untaught(recall)
+    return [
+        *sentences.differences_found(kinds_against_none(recall), NONE),
+        *sentences.changes_found(taught, "What the edge loss changes in R@1"),
+    ]
 
 
 STUDY = Study(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from nearkin.answers import Answer, Bars, Table
-from nearkin.studies.shared import refinement
+from nearkin.answers import Answer, Finding, Table
+from nearkin.measure.statistics import Difference
+from nearkin.studies.shared import comparison, refinement, sentences
 from nearkin.studies.shared.methods import UNTRAINED
-from nearkin.studies.shared.reading import Scores, differences, mean, scores
+from nearkin.studies.shared.reading import Scores, differences, mean, scores, where
 from nearkin.studies.shared.refinement import Change, options
 from nearkin.studies.shared.sets import CUB
-from nearkin.studies.shared.words import difference_cells, difference_words
+from nearkin.studies.shared.words import SPREAD, SURE, difference_cells, points
 from nearkin.studies.study import Recipes, Rows, Study
 
 TITLE = "What the graph adds"
@@ -63,12 +64,18 @@ def recipes(
 
 def answer(rows: Rows) -> Answer:
     """The one table, its bars, and the three gains in words."""
+    compared = [
+        refinement.compare(where(rows, sampler=sampler), methods(sampler), f"{name} batches")
+        for sampler, name in SAMPLERS.items()
+    ]
+    title = f"R@1 by method and kind of batch, {refinement.data_name(rows)}"
     return Answer(
         title=TITLE,
         question=QUESTION,
+        summary=tuple(summary(rows)),
         findings=tuple(findings(rows)),
-        tables=(table(rows),),
-        figures=(bars(rows),),
+        tables=(comparison.standings(compared, title, f"{SPREAD}."), table(rows)),
+        figures=(comparison.picture(compared, title),),
     )
 
 
@@ -113,29 +120,42 @@ def table(rows: Rows) -> Table:
     )
 
 
-def bars(rows: Rows) -> Bars:
-    """R@1 of every method, by kind of batch."""
-    recall = recalls(rows)
-    groups = [m for m in METHODS if any((m, s) in recall for s in SAMPLERS)]
-    return Bars(
-        title="R@1 by method and kind of batch",
-        y="R@1",
-        groups=tuple(groups),
-        series=tuple(SAMPLERS.values()),
-        values=tuple(tuple(mean(recall.get((m, s))) for s in SAMPLERS) for m in groups),
-        percent=True,
-    )
+ATTENTION = "attention, full graph"
 
 
-def findings(rows: Rows) -> list[str]:
-    """The three gains of attention over the full graph."""
-    return [
-        f"Attention over the full graph, {over}, with {SAMPLERS[sampler]} batches: "
-        f"{difference_words(d)}."
+def of_attention(rows: Rows) -> dict[str, dict[str, Difference]]:
+    """Over what -> kind of batch -> what attention over the full graph gains."""
+    return {
+        over: {
+            f"{SAMPLERS[sampler]} batches": difference
+            for (method, sampler), difference in found.items()
+            if method == ATTENTION
+        }
         for over, found in gains(rows).items()
-        for (method, sampler), d in found.items()
-        if method == "attention, full graph"
-    ]
+    }
+
+
+def summary(rows: Rows) -> list[str]:
+    """What attention gains over each control, with batches drawn class by class."""
+    said = []
+    for over, found in of_attention(rows).items():
+        difference = found.get(f"{SAMPLERS['classes']} batches")
+        if difference is None:
+            continue
+        mean = difference.estimate.mean
+        verb, size = ("gains" if mean >= 0 else "loses"), points(abs(mean)).lstrip("+")
+        sure = "" if difference.p < SURE else ", which is not sure"
+        said.append(f"Attention over the full graph {verb} {size} {over}{sure}.")
+    return said or ["No attention over the full graph has finished beside its controls."]
+
+
+def findings(rows: Rows) -> list[Finding]:
+    """The three gains of attention over the full graph, and all of what the graph gains."""
+    found = []
+    for over, differ in of_attention(rows).items():
+        what = f"What attention over the full graph changes in R@1 {over}"
+        found += sentences.changes_found(differ, what)
+    return found
 
 
 STUDY = Study(TITLE, QUESTION, answer, recipes, search, demo=refinement.DEMO)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from nearkin.answers import Answer, Line, Lines, Table
+from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.measure.statistics import Difference, Estimate, estimate, paired
-from nearkin.studies.shared import refinement
+from nearkin.studies.shared import refinement, sentences
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, average, differences, final_monitor, mean, scores
 from nearkin.studies.shared.refinement import HEADS, Change, options
-from nearkin.studies.shared.words import SURE, difference_cells, difference_words
+from nearkin.studies.shared.words import difference_cells, difference_words
 from nearkin.studies.study import Rows, Study
 
 TITLE = "Graphs over a batch"
@@ -61,9 +61,11 @@ def answer(rows: Rows) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
+        summary=tuple(summary(rows)),
         findings=tuple(findings(rows)),
-        tables=(table(rows),),
+        tables=(refinement.standings(rows, [*refinement.CONTROLS, *GRAPHS]), table(rows)),
         figures=(
+            refinement.picture(rows, [*refinement.CONTROLS, *GRAPHS]),
             by_degree(rows),
             refinement.batch_graphs(rows, DRAWN, "Who is connected in a batch"),
         ),
@@ -133,20 +135,34 @@ def by_degree(rows: Rows) -> Lines:
     )
 
 
-def findings(rows: Rows) -> list[str]:
+def summary(rows: Rows) -> list[str]:
+    """Whether any graph beats the full one, whether who is connected matters, and what is gained
+    over no training."""
+    recall = scores(rows, "recall@1")
+    if FULL not in recall:
+        return ["No run with the full graph has finished, with which to compare."]
+    full, random = ({g: d for g, d in each.items() if g in GRAPHS} for each in compared(recall))
+    said = [sentences.versus(full, "the full graph")] if full else []
+    said += [sentences.versus(random, "random graphs of the same degree")] if random else []
+    own = {name: recall[name] for name in (UNTRAINED, *GRAPHS) if name in recall}
+    return [*said, *refinement.over_untrained(own, FULL)]
+
+
+def findings(rows: Rows) -> list[Finding]:
     """Whether any graph beats the full one, and whether any beats its control."""
     recall = scores(rows, "recall@1")
-    full, random = compared(recall)
     found = []
-    for reference, differ in (("the full graph", full), ("its random control", random)):
-        sure = {g: d for g, d in differ.items() if d.p < SURE and g in GRAPHS}
-        named = "; ".join(f"{g} {difference_words(d)}" for g, d in sure.items())
-        found.append(f"Surely different from {reference}: {named or 'no graph'}.")
+    for reference, differ in zip(
+        ("the full graph", "its random control"), compared(recall), strict=True
+    ):
+        graphs = {g: d for g, d in differ.items() if g in GRAPHS}
+        found += sentences.differences_found(graphs, reference) if graphs else []
     both = {graph: control for graph, control in CONTROL.items() if {graph, control} <= set(recall)}
     graphs, controls = together(recall, both), together(recall, both.values())
     if graphs:
-        differ = difference_words(paired(graphs, controls))
-        found.append(f"All {len(both)} sparse graphs together against their controls: {differ}.")
+        differ = paired(graphs, controls)
+        text = f"All {len(both)} sparse graphs together against their controls: "
+        found.append(Finding(f"{text}{difference_words(differ)}.", *sentences.strength([differ])))
     return found
 
 

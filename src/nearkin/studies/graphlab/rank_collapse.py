@@ -17,7 +17,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from nearkin.answers import Answer, Line, Lines, Table
+from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.graphs import Refiner
 from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.identity import named
@@ -144,7 +144,8 @@ def answer(found: Measured) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(findings(found)),
+        summary=tuple(summary(found)),
+        findings=tuple(map(Finding, findings(found))),
         tables=(table(found),),
         figures=(
             *(curves(found, when) for when in ("untrained", "trained")),
@@ -211,6 +212,33 @@ def by_graph(found: Measured, when: str) -> Lines:
         lines=tuple(each for each in drawn if each.x),
         log_y=True,
     )
+
+
+def summary(found: Measured) -> list[str]:
+    """Whether attention alone collapses, what prevents it, and whether training changes that."""
+    last = {
+        (name, when): residuals[-1]
+        for name in COMBINATIONS
+        for when in ("untrained", "trained")
+        if (residuals := mean_residuals(found, "full", name, when))
+    }
+    if not all((name, "untrained") in last for name in COMBINATIONS):
+        return []
+    alone, residual = last["attention alone", "untrained"], last["with residual", "untrained"]
+    said = [
+        f"Attention alone makes all images alike: after {DEPTH} layers {alone:.1g} of their spread "
+        "is left."
+    ]
+    holds = residual > 100 * alone
+    said.append(
+        f"A residual {'prevents' if holds else 'does not prevent'} it: {residual:.2g} is left."
+    )
+    forward = last["with feed-forward", "untrained"]
+    said.append(
+        f"The feed-forward part without a residual {'does too' if forward > 0.1 else 'does not'}: "
+        f"{forward:.1g} is left."
+    )
+    return said
 
 
 def findings(found: Measured) -> list[str]:

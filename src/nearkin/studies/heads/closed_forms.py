@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nearkin.answers import Answer, Bars, Table
+from nearkin.answers import Answer, Dots, Finding, Table
 from nearkin.measure.statistics import Difference, holm
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
 from nearkin.studies.shared.methods import BARE, CLOSED, UNTRAINED, sizes
 from nearkin.studies.shared.over_classes import difference_over_classes, over_classes
+from nearkin.studies.shared.sentences import strength
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import HALVES, common, settle, trials
 from nearkin.studies.shared.words import listed, or_none, p_value, percent, surely
@@ -150,7 +151,7 @@ def differences(found: Mapping[str, Row]) -> dict[str, Difference]:
     return {name: replace(d, p=p) for (name, d), p in zip(differ.items(), adjusted, strict=True)}
 
 
-def findings(rows: Rows, dim: int) -> list[str]:
+def findings(rows: Rows, dim: int) -> list[Finding]:
     """Which form is first in R@1 and in MAP@R, which are surely better or worse than the reference,
     and what the features are worth as they are."""
     found, whole = at(rows, dim), at(rows, ALL)
@@ -170,10 +171,10 @@ def findings(rows: Rows, dim: int) -> list[str]:
     bare = whole.get(UNTRAINED)
     if bare and bare.metrics.last:
         said += f" The features as they are: {percent(bare.metrics.last['recall@1'])}."
-    return [said]
+    return [Finding(said, *strength(differ.values()))]
 
 
-def bars(rows: Rows, dims: list[int]) -> Bars:
+def bars(rows: Rows, dims: list[int]) -> Dots:
     """R@1 of every form and dimension."""
     found = {dim: at(rows, dim) for dim in dims}
     names = [name for name in METHODS if any(name in f for f in found.values())]
@@ -181,7 +182,7 @@ def bars(rows: Rows, dims: list[int]) -> Bars:
     def share(name: str, dim: int) -> Any:
         return over_classes(found[dim][name], "recall@1") if name in found[dim] else None
 
-    return Bars(
+    return Dots(
         title="R@1 by form and dimension",
         y="R@1",
         groups=tuple(names),

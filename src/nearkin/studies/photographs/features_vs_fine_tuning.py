@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-from scipy.stats import rankdata
-
-from nearkin.answers import Answer, Bars, Table
-from nearkin.measure.statistics import Estimate
+from nearkin.answers import Answer, Finding
+from nearkin.measure.statistics import rank_correlation
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.photographs import fine_tuning
+from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import FEW, METHODS, under
-from nearkin.studies.shared.reading import Scores, mean, scores, where
+from nearkin.studies.shared.reading import Scores, average, scores, where
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.shared.words import SPREAD
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Stored features against fine-tuning"
@@ -73,64 +73,43 @@ def halves(rows: Rows) -> tuple[dict[str, Scores], dict[str, Scores]]:
     return {n: on_features[n] for n in both}, {n: after[n] for n in both}
 
 
-def rank_correlation(a: dict[str, Scores], b: dict[str, Scores]) -> Estimate | None:
-    """Spearman's rank correlation of the methods' means, with its 95 % interval.
-
-        tanh(artanh(r) ± 1.96 √((1 + r²/2) / (n - 3)))    over n methods
-
-    A perfect order of few methods does not prove one of all: its interval is that of an r half a
-    swap of neighbours from it. None with fewer than four methods.
-    Source: Bonett & Wright, Sample size requirements for estimating Pearson, Kendall and Spearman
-    correlations, Psychometrika 2000.
-    """
-    n = len(a)
-    if n < 4:
-        return None
-    x, y = ([np.mean(list(values[name].values())) for name in a] for values in (a, b))
-    r = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
-    most = 1 - 6 / (n * (n * n - 1))
-    near = min(max(r, -most), most)
-    half = 1.96 * np.sqrt((1 + near**2 / 2) / (n - 3))
-    low, high = np.tanh([np.arctanh(near) - half, np.arctanh(near) + half])
-    return Estimate(r, min(r, float(low)), max(r, float(high)), n)
-
-
 def answer(rows: Rows) -> Answer:
     """Both rankings side by side, and their correlation."""
     on_features, tuned = halves(rows)
     variants = {f"{row.data.name}: {row.data.variant}" for row in rows.values()}
-    rank = rank_correlation(on_features, tuned)
-    findings = []
+    compared = [
+        Comparison("R@1", on_features, place="features", spoken="on features"),
+        Comparison("R@1", tuned, place="fine-tuned", spoken="after fine-tuning"),
+    ]
+    about = "; ".join(sorted(variants))
+    title = "R@1 on stored features and after fine-tuning"
+    means = [
+        {name: e.mean for name, values in half.items() if (e := average(values))}
+        for half in (on_features, tuned)
+    ]
+    rank = rank_correlation(*means)
+    found, summary = [], []
     if rank:
-        findings.append(
-            f"Over {rank.n} methods the rank correlation is {rank.mean:.2f} (95 % interval "
-            f"{rank.low:.2f} to {rank.high:.2f})."
+        found.append(
+            Finding(
+                f"Over {rank.n} methods the rank correlation of features and fine-tuning is "
+                f"{rank.mean:.2f} (95 % interval {rank.low:.2f} to {rank.high:.2f})."
+            )
         )
-    series = {"on features": on_features, "fine-tuned": tuned}
+        knows = "tells" if rank.low > 0 else "does not tell"
+        summary.append(
+            f"The order of {rank.n} methods on stored features {knows} how they stand after "
+            "fine-tuning."
+        )
+    if tuned:
+        summary += [sentences.lead(one) for one in compared]
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(findings),
-        tables=(
-            Table(
-                title="R@1 on stored features and after fine-tuning",
-                columns=("method", *series),
-                rows=tuple((n, *(mean(v[n]) for v in series.values())) for n in on_features),
-                percent=tuple(series),
-                best=tuple(series),
-                note="; ".join(sorted(variants)),
-            ),
-        ),
-        figures=(
-            Bars(
-                title="R@1 on stored features and after fine-tuning",
-                y="R@1",
-                groups=tuple(on_features),
-                series=tuple(series),
-                values=tuple(tuple(mean(v[n]) for v in series.values()) for n in on_features),
-                percent=True,
-            ),
-        ),
+        summary=tuple(summary),
+        findings=(*found, *(f for one in compared for f in sentences.findings(one))),
+        tables=(comparison.standings(compared, title, f"{about}. {SPREAD}."),),
+        figures=(comparison.picture(compared, title),),
     )
 
 

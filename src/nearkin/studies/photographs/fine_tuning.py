@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from nearkin.answers import Answer, Bars, Table
+from nearkin.answers import Answer, Table
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Machine, Row
+from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import FEW, METHODS, UNTRAINED, under
 from nearkin.studies.shared.reading import (
     Scores,
@@ -21,7 +22,7 @@ from nearkin.studies.shared.reading import (
     where,
 )
 from nearkin.studies.shared.tuning import settle
-from nearkin.studies.shared.words import EPOCH_ON_TEST, SPREAD, leader_words, p_value, percent
+from nearkin.studies.shared.words import EPOCH_ON_TEST, SPREAD, p_value
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Fine-tuning"
@@ -143,23 +144,37 @@ def recipes(
 
 
 def answer(rows: Rows) -> Answer:
-    """A table for each data set, and the bars of R@1."""
+    """Who leads on each data set, and a table for each."""
     sets = list(dict.fromkeys(case["data"] for case in rows))
     by_set = {data: where(rows, data=data) for data in sets}
+    compared = [compare(found, data) for data, found in by_set.items()]
+    variants = dict.fromkeys(row.data.variant for row in rows.values())
+    title = "R@1 after fine-tuning"
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(line for data, found in by_set.items() for line in findings(found, data)),
-        tables=tuple(comparison(found, data) for data, found in by_set.items()),
-        figures=(bars(by_set),),
+        summary=sentences.summary(compared),
+        findings=tuple(line for one in compared for line in sentences.findings(one)),
+        tables=(
+            comparison.standings(compared, title, f"{'; '.join(variants)}. {SPREAD}."),
+            *(table(found, data) for data, found in by_set.items()),
+        ),
+        figures=(comparison.picture(compared, title),),
     )
+
+
+def compare(rows: Rows, data: str) -> Comparison:
+    """The methods on one data set, beside the pretrained network as it is."""
+    recall = scores(rows, "recall@1")
+    bare = {name: values for name, values in recall.items() if name == UNTRAINED}
+    return Comparison("R@1", trained(recall), bare, data, f"on {data}")
 
 
 HEADS = {"R@1": "recall@1", "R@2": "recall@2", "R@4": "recall@4", "R@8": "recall@8"}
 HEADS |= {"MAP@R": "map@r", "NMI": "nmi"}
 
 
-def comparison(rows: Rows, data: str) -> Table:
+def table(rows: Rows, data: str) -> Table:
     """Every method, whether it differs from the leading one, and what a run took."""
     found = {head: scores(rows, metric) for head, metric in HEADS.items()}
     oracle = scores(rows, "recall@1", "best_on_test")
@@ -217,32 +232,6 @@ def minutes_of(row: Row) -> float | None:
     """Minutes of training; None where nothing was trained."""
     seconds = row.cost.train_seconds
     return seconds / 60 if seconds and row.recipe.epochs else None
-
-
-def bars(by_set: Mapping[str, Rows]) -> Bars:
-    """R@1 of every method on every data set."""
-    found = {data: scores(rows, "recall@1") for data, rows in by_set.items()}
-    names = [n for n in (UNTRAINED, *METHODS) if any(n in values for values in found.values())]
-    return Bars(
-        title="R@1 after fine-tuning",
-        y="R@1",
-        groups=tuple(names),
-        series=tuple(found),
-        values=tuple(tuple(mean(values.get(name)) for values in found.values()) for name in names),
-        percent=True,
-    )
-
-
-def findings(rows: Rows, data: str) -> list[str]:
-    """Who leads, and what training gains."""
-    recall = scores(rows, "recall@1")
-    bare, learned = mean(recall.get(UNTRAINED)), trained(recall)
-    if not learned:
-        return []
-    top = mean(learned[highest(learned)])
-    gain = f" Without training: {percent(bare.mean)}" if bare else ""
-    gain += f", {100 * (top.mean - bare.mean):.1f} points less." if bare and top else ""
-    return [f"{data}: {leader_words(learned, 'R@1')}{gain}"]
 
 
 STUDY = Study(TITLE, QUESTION, answer, recipes, search)

@@ -9,11 +9,13 @@ from itertools import product
 import numpy as np
 from scipy.optimize import curve_fit
 
-from nearkin.answers import Answer, Line, Lines, Table
+from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.measure.statistics import SHARES as BOUNDS
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
+from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, under
 from nearkin.studies.shared.reading import Scores, against, mean, scores, where
 from nearkin.studies.shared.sets import CUB
@@ -153,13 +155,34 @@ def answer(rows: Rows) -> Answer:
     """A figure and a table for each of the two ways."""
     by_way = {way: found for way in WAYS if (found := where(rows, of=way))}
     bare = mean(scores(rows, "recall@1").get(UNTRAINED))
+    compared = [
+        compare(found, way, share, rows)
+        for way, found in by_way.items()
+        for share in (SHARES[0], SHARES[-1])
+    ]
+    ways = [line for way, found in by_way.items() for line in findings(found, way)]
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(line for way, found in by_way.items() for line in findings(found, way)),
-        tables=tuple(table(found, way, bare) for way, found in by_way.items()),
+        summary=tuple(
+            sentence for way, found in by_way.items() for sentence in summary(found, way)
+        )[:2]
+        + tuple(sentences.lead(one) for one in compared[:1] if one.scores),
+        findings=(*ways, *(line for one in compared for line in sentences.findings(one))),
+        tables=(
+            comparison.standings(compared, "R@1 with the least and with all data", f"{SPREAD}."),
+            *(table(found, way, bare) for way, found in by_way.items()),
+        ),
         figures=tuple(figure(found, way, bare) for way, found in by_way.items()),
     )
+
+
+def compare(found: Rows, way: str, share: float, rows: Rows) -> Comparison:
+    """The methods at one share of one way, beside no training."""
+    recall = {name: points[share] for name, points in curves_of(found).items() if share in points}
+    bare = scores(rows, "recall@1").get(UNTRAINED)
+    place = f"{100 * share:g} % of {way}"
+    return Comparison("R@1", recall, {UNTRAINED: bare} if bare else {}, place, f"with {place}")
 
 
 def figure(rows: Rows, way: str, bare: Estimate | None) -> Lines:
@@ -219,7 +242,7 @@ def table(rows: Rows, way: str, bare: Estimate | None) -> Table:
     )
 
 
-def findings(rows: Rows, way: str) -> list[str]:
+def findings(rows: Rows, way: str) -> list[Finding]:
     """Who gets by with least, and of whom that is sure."""
     found = {name: shares for name, p in curves_of(rows).items() if (shares := enough(p))}
     if not found:
@@ -229,10 +252,26 @@ def findings(rows: Rows, way: str) -> list[str]:
     least, most = order[0], order[-1]
     line = f"95 % of the full R@1 takes {percent(means[least], 0)} of the {UNITS[way]} by {least}"
     if len(means) < 2:
-        return [f"{line}."]
-    unsure = undecided(against(least, found))
+        return [Finding(f"{line}.")]
+    others = against(least, found)
+    unsure, sure = undecided(others), sentences.strength(others.values())
     line += f", and {percent(means[most], 0)} by {most}; {least} needs least"
-    return [f"{line}, but {unsure}." if unsure else f"{line}, surely less than every other."]
+    words = f"{line}, but {unsure}." if unsure else f"{line}, surely less than every other."
+    return [Finding(words, *sure)]
+
+
+def summary(rows: Rows, way: str) -> list[str]:
+    """How much is enough, in a sentence."""
+    found = {name: shares for name, p in curves_of(rows).items() if (shares := enough(p))}
+    if not found:
+        return []
+    means = {name: estimate(shares.values()).mean for name, shares in found.items()}
+    order = sorted(means, key=means.__getitem__)
+    least, most = order[0], order[-1]
+    text = f"{percent(means[least], 0)} of the {UNITS[way]} are enough for 95 % of the full R@1"
+    if len(means) < 2:
+        return [f"{text} with {least}."]
+    return [f"{text} with {least}, {percent(means[most], 0)} with {most}."]
 
 
 DEMO = {

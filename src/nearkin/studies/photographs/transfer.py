@@ -7,15 +7,17 @@ from dataclasses import replace
 from itertools import permutations, product, takewhile
 from pathlib import PurePath
 
-from nearkin.answers import Answer, Matrix, Table
-from nearkin.measure.statistics import Difference, Estimate, paired
+from nearkin.answers import Answer, Finding, Matrix, Table
+from nearkin.measure.statistics import Difference, Estimate, estimate, paired
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.photographs.fine_tuning import photographs, untrained
+from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, picked, under
-from nearkin.studies.shared.reading import Scores, mean, scores
+from nearkin.studies.shared.reading import Scores, against, mean, scores
 from nearkin.studies.shared.sets import CARS, CUB, OMNIGLOT
 from nearkin.studies.shared.tuning import common, settle, trials
-from nearkin.studies.shared.words import SPREAD, p_value
+from nearkin.studies.shared.words import SPREAD, p_value, p_words, undecided
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Transfer"
@@ -28,6 +30,13 @@ QUESTION = (
 
 TARGET, TUNED, FROZEN, ZERO_SHOT = "(1) target", "(2) fine-tuned", "(3) frozen", "zero-shot"
 AFTER_SOURCE = (TUNED, FROZEN, ZERO_SHOT)
+SPOKEN = {
+    TARGET: "when trained on the target",
+    TUNED: "when fine-tuned",
+    FROZEN: "with a frozen trunk",
+    ZERO_SHOT: "zero-shot",
+}
+"""Protocol -> the same within a sentence."""
 
 
 def base(data: str, epochs: int) -> Recipe:
@@ -128,13 +137,116 @@ def answer(rows: Rows) -> Answer:
     found = scores(rows, "recall@1", by=key_of)
     pairs = list(dict.fromkeys((s, t) for _, _, s, t in found if s))
     names = [name for name in METHODS if any(key[0] == name for key in found)]
+    compared = [compare(found, names, pairs, protocol) for protocol in (TARGET, *AFTER_SOURCE)]
+    title = f"R@1 by protocol, mean of {len(pairs)} pairs of data sets"
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(findings(found, names, pairs)),
-        tables=tuple(table(rows, found, names, *pair) for pair in pairs),
-        figures=(losses(found, names, pairs), *(matrix(found, name, pairs) for name in names)),
+        summary=tuple(summary(found, names, pairs, compared)),
+        findings=(
+            *kept_best(found, names, pairs),
+            *(finding for one in compared[2:] for finding in sentences.findings(one)),
+            *findings(found, names, pairs),
+        ),
+        tables=(
+            comparison.standings(compared, title, f"{SPREAD}."),
+            *(table(rows, found, names, *pair) for pair in pairs),
+        ),
+        figures=(
+            comparison.picture(compared, title),
+            losses(found, names, pairs),
+            *(matrix(found, name, pairs) for name in names),
+        ),
     )
+
+
+def over_pairs(
+    found: dict[Key, Scores], name: str, pairs: list[tuple[str, str]], protocol: str
+) -> Scores:
+    """Seed -> the mean over all pairs of data sets, of the seeds that have them all."""
+    keys = [
+        (name, protocol, "" if protocol == TARGET else source, target) for source, target in pairs
+    ]
+    each = [found.get(key, {}) for key in keys]
+    seeds = set.intersection(*(set(one) for one in each)) if each else set()
+    return {seed: sum(one[seed] for one in each) / len(each) for seed in sorted(seeds)}
+
+
+def compare(
+    found: dict[Key, Scores], names: list[str], pairs: list[tuple[str, str]], protocol: str
+) -> Comparison:
+    """The methods by one protocol, in the mean of all pairs."""
+    means = {name: over_pairs(found, name, pairs, protocol) for name in names}
+    bare = over_pairs(found, UNTRAINED, pairs, TARGET)
+    return Comparison(
+        "R@1",
+        {name: values for name, values in means.items() if values},
+        {UNTRAINED: bare} if bare else {},
+        protocol,
+        SPOKEN[protocol],
+    )
+
+
+def mean_losses(
+    found: dict[Key, Scores], names: list[str], pairs: list[tuple[str, str]]
+) -> dict[str, Scores]:
+    """Method -> seed -> what it loses from (1) to (3), in the mean of all pairs."""
+    lost = {}
+    for name in names:
+        first, third = (over_pairs(found, name, pairs, p) for p in (TARGET, FROZEN))
+        if seeds := first.keys() & third.keys():
+            lost[name] = {seed: first[seed] - third[seed] for seed in sorted(seeds)}
+    return lost
+
+
+def kept_best(
+    found: dict[Key, Scores], names: list[str], pairs: list[tuple[str, str]]
+) -> list[Finding]:
+    """Which method loses least from (1) to (3), and of whom that is sure."""
+    lost = mean_losses(found, names, pairs)
+    if len(lost) < 2:
+        return []
+    means = {name: estimate(values.values()).mean for name, values in lost.items()}
+    least, *_, most = sorted(means, key=means.__getitem__)
+    others = against(least, lost)
+    sure = sentences.strength(others.values())
+    unsure = undecided(others)
+    text = (
+        f"In the mean of {len(pairs)} pairs {least} loses least from (1) to (3), "
+        f"{drop(means[least])}, and {most} most, {drop(means[most])}; "
+    )
+    return [Finding(f"{text}{unsure or 'every other surely loses more'}.", *sure)]
+
+
+def summary(
+    found: dict[Key, Scores],
+    names: list[str],
+    pairs: list[tuple[str, str]],
+    compared: list[Comparison],
+) -> list[str]:
+    """What a frozen trunk costs, which method keeps most, and what zero-shot is worth."""
+    lost = mean_losses(found, names, pairs)
+    if not lost:
+        return ["No pair of data sets is finished by any method."]
+    means = {name: estimate(values.values()).mean for name, values in lost.items()}
+    least = min(means, key=means.__getitem__)
+    others = against(least, lost)
+    unsure = undecided(others) if others else ""
+    said = [
+        f"A trunk that another data set has trained costs {drop(min(means.values()))} of R@1 with "
+        f"{least}, which loses least" + (f", though {unsure}." if unsure else ".")
+    ]
+    if compared[2].scores:
+        said.append(sentences.lead(compared[2]))
+    shot = compared[-1]
+    if shot.scores and UNTRAINED in shot.beside:
+        gain = shot.over(shot.leader, UNTRAINED).estimate.mean
+        way = "more" if gain > 0 else "less"
+        said.append(
+            f"Zero-shot, without any training on the target, {shot.leader} has {drop(abs(gain))} "
+            f"{way} than the features as they are."
+        )
+    return said
 
 
 def shortened(names: Iterable[str]) -> dict[str, str]:
@@ -226,24 +338,33 @@ def matrix(found: dict[Key, Scores], name: str, pairs: list[tuple[str, str]]) ->
     )
 
 
-def findings(found: dict[Key, Scores], names: list[str], pairs: list[tuple[str, str]]) -> list[str]:
-    """What is lost on the average, who loses least, and where zero-shot is worth anything."""
+def findings(
+    found: dict[Key, Scores], names: list[str], pairs: list[tuple[str, str]]
+) -> list[Finding]:
+    """What each pair loses from (1) to (3), and where zero-shot is worth anything."""
     lines, gained = [], []
     for source, target in pairs:
         losses = {n: loss for n in names if (loss := lost(found, n, source, target))}
         if not losses:
             continue
-        means = {n: loss.estimate.mean for n, loss in losses.items()}
-        least, *others = sorted(means, key=means.__getitem__)
-        line = f"{source} to {target}: lost from (1) to (3): {drop(means[least])} by {least}"
-        line += f", up to {drop(means[others[-1]])} by {others[-1]}" if others else ""
-        lines.append(f"{line}.")
+        least, *others = sorted(losses, key=lambda n: losses[n].estimate.mean)
+        parts = [f"{loss_words(losses[least])} by {least}"]
+        parts += [f"up to {loss_words(losses[others[-1]])} by {others[-1]}"] if others else []
+        text = f"{source} to {target}: lost from (1) to (3): {', '.join(parts)}."
+        lines.append(Finding(text, *sentences.strength(losses.values())))
         bare = mean(found.get((UNTRAINED, TARGET, "", target)))
         shots = {n: mean(found.get((n, ZERO_SHOT, source, target))) for n in names}
         sure = {n: shot for n, shot in shots.items() if shot and shot.n > 2}
         better = [n for n, shot in sure.items() if bare and shot.low > bare.mean]
         gained += [f"{', '.join(better)} from {source} to {target}"] if better else []
-    return [*lines, f"Zero-shot, surely better than no training: {'; '.join(gained) or 'nothing'}."]
+    text = "Zero-shot, surely better than no training (95 % intervals): "
+    return [*lines, Finding(f"{text}{'; '.join(gained) or 'nothing'}.")]
+
+
+def loss_words(loss: Difference) -> str:
+    """A loss in points, with its p where there are seeds to tell."""
+    size = drop(loss.estimate.mean)
+    return f"{size} ({p_words(loss)})" if loss.estimate.n > 1 else size
 
 
 def drop(share: float) -> str:

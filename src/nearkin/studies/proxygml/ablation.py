@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from nearkin.answers import Answer, Bars, Table
-from nearkin.measure.statistics import estimate
+from nearkin.answers import Answer, Finding, Table
+from nearkin.measure.statistics import Estimate, paired
 from nearkin.runs.row import Data
+from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import against, average, final_monitor, mean, scores, where
 from nearkin.studies.shared.sets import CUB, proxygml, settings_of_full
 from nearkin.studies.shared.tuning import settle, trials, unsearched
-from nearkin.studies.shared.words import SPREAD, p_value, percent
+from nearkin.studies.shared.words import (
+    SPREAD,
+    difference_words,
+    p_value,
+    percent,
+)
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML's three modules"
@@ -99,16 +106,27 @@ def recipes(
 def answer(rows: Rows) -> Answer:
     """The poster's table twice, the graph behind it, the controls, and what follows."""
     shared, own = where(rows, under=SHARED), where(rows, under=OWN)
-    tables = [table(shared, "Every row under the settings of the full method", ROWS)]
+    compared = [compare(shared, SHARED), *([compare(own, OWN)] if own else [])]
+    tables = [comparison.standings(compared, "R@1 of every row of the ablation", f"{SPREAD}.")]
+    tables += [table(shared, "Every row under the settings of the full method", ROWS)]
     tables += [table(own, "Every row under settings of its own", ROWS)] if own else []
     tables.append(graph(shared))
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=(*unsearched(rows), *findings(shared, own)),
+        summary=tuple(summary(shared, own)),
+        findings=tuple(findings(shared, own)),
         tables=tuple(tables),
-        figures=(bars(shared, own),),
+        figures=(comparison.picture(compared, "R@1 by row of the ablation"),),
+        remarks=tuple(unsearched(rows)),
     )
+
+
+def compare(rows: Rows, settings: str) -> Comparison:
+    """The eight rows under one kind of settings."""
+    recall = scores(rows, "recall@1")
+    eight = {name: recall[name] for name in ROWS if name in recall}
+    return Comparison("R@1", eight, place=settings, spoken=f"under {settings}")
 
 
 def table(rows: Rows, title: str, names: Iterable[str]) -> Table:
@@ -168,48 +186,79 @@ def graph(rows: Rows) -> Table:
     )
 
 
-def bars(shared: Rows, own: Rows) -> Bars:
-    """R@1 of every row, under shared settings and, where there are any, under its own."""
-    found = {SHARED: scores(shared, "recall@1"), OWN: scores(own, "recall@1")}
-    found = {series: values for series, values in found.items() if values}
-    names = [name for name in ROWS if any(name in values for values in found.values())]
-    return Bars(
-        title="R@1 by row of the ablation",
-        y="R@1",
-        groups=tuple(names),
-        series=tuple(found),
-        values=tuple(tuple(mean(f.get(name)) for f in found.values()) for name in names),
-        percent=True,
-    )
+def summary(shared: Rows, own: Rows) -> list[str]:
+    """How deep row 1 falls, whether settings of its own lift it, and which rows keep up."""
+    recall, tuned = (scores(rows, "recall@1") for rows in (shared, own))
+    if FULL not in recall or NONE not in recall:
+        return ["The rows with none and with all modules have not both finished."]
+    full, none = mean(recall[FULL]), mean(recall[NONE])
+    assert full
+    assert none
+    said = [
+        f"Without its three modules ProxyGML falls from {percent(full.mean)} R@1 to "
+        f"{percent(none.mean)}."
+    ]
+    lone = mean(tuned.get(NONE))
+    if lone and FULL in tuned:
+        said.append(f"Under settings of its own what is left has {percent(lone.mean)}.")
+    best = tuned if FULL in tuned else recall
+    differ = against(FULL, {name: best[name] for name in ROWS if name in best})
+    if differ:
+        said.append(sentences.versus(differ, "all three together"))
+    return said
 
 
-def findings(shared: Rows, own: Rows) -> list[str]:
+def findings(shared: Rows, own: Rows) -> list[Finding]:
     """How deep row 1 falls, whether tuning or a control lifts it, and what was never chosen."""
-    recall = scores(shared, "recall@1")
+    recall, tuned = (scores(rows, "recall@1") for rows in (shared, own))
     if FULL not in recall or NONE not in recall:
         return []
-    share = {name: estimate(values.values()).mean for name, values in recall.items()}
-    fall = share[FULL] - share[NONE]
+    fall = paired(recall[FULL], recall[NONE])
     found = [
-        f"Row 1 has {percent(share[NONE])} R@1, the full method {percent(share[FULL])}: "
-        f"{100 * fall:.1f} points apart; the poster has 38.2 on Cars196."
+        Finding(
+            f"All three modules together change R@1 by {difference_words(fall)} from row 1; the "
+            "poster has +38.2 points on Cars196.",
+            *sentences.strength([fall]),
+        )
     ]
-    tuned = mean(scores(own, "recall@1").get(NONE))
-    if tuned:
-        found.append(f"Under settings of its own row 1 has {percent(tuned.mean)}.")
-    for name in CONTROLS:
-        if name in recall:
-            back = (share[name] - share[NONE]) / fall if fall > 0 else 0.0
-            part = f", {percent(back, 0)} of the gap" if name.startswith("1,") and back else ""
-            found.append(f"{name}: {percent(share[name])}{part}.")
+    eight = {name: recall[name] for name in ROWS if name in recall}
+    found += sentences.differences_found(against(FULL, eight), "row 8", place=SHARED)
+    if FULL in tuned:
+        found += sentences.differences_found(against(FULL, tuned), "row 8", place=OWN)
+    lifts = {
+        name: paired(recall[name], recall[NONE])
+        for name in CONTROLS
+        if name in recall and name.startswith("1,")
+    }
+    parts = [
+        f"{name}, {difference_words(lift)}{of_gap(lift.estimate.mean, fall.estimate.mean)}"
+        for name, lift in lifts.items()
+    ]
+    if parts:
+        text = f"What lifts row 1 with one thing changed: {'; '.join(parts)}."
+        found.append(Finding(text, *sentences.strength(lifts.values())))
     chosen = mean(final_monitor(shared, "own_chosen").get(NONE))
     missing = mean(final_monitor(shared, "class_missing").get(NONE))
     if chosen and missing:
         found.append(
-            f"In row 1 a sample is joined to {percent(chosen.mean, 0)} of its own class's proxies, "
-            f"and {percent(missing.mean, 0)} of the samples to none."
+            Finding(
+                f"In row 1 a sample is joined to {interval_words(chosen)} of its own class's "
+                f"proxies, and {interval_words(missing)} of the samples to none."
+            )
         )
     return found
+
+
+def of_gap(part: float, gap: float) -> str:
+    """A lift as a share of the whole gap; nothing where there is no gap to close."""
+    return f", {percent(part / gap, 0)} of the gap" if gap > 0 and part else ""
+
+
+def interval_words(share: Estimate) -> str:
+    """A share with its interval, or alone where seeds give none."""
+    if share.points:
+        return percent(share.mean, 0)
+    return f"{percent(share.mean, 0)} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
 
 DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "tune": False}

@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from nearkin.answers import Answer, Line, Lines, Table
+from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.losses import ProxyGML
 from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.evaluate import watched_batch
@@ -137,7 +137,8 @@ def answer(found: Measured) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(findings(costs, watched)),
+        summary=tuple(summary(costs, watched)),
+        findings=tuple(map(Finding, findings(costs, watched))),
         tables=(table(costs),),
         figures=(
             over_counts(costs, "seconds", "Seconds a step over N"),
@@ -190,6 +191,33 @@ def over_counts(costs: Costs, value: str, title: str) -> Lines:
         for name, found in curves.items()
     )
     return Lines(title, "proxies a class, N", value, lines, log_x=True, log_y=True)
+
+
+def summary(costs: Costs, watched: Mapping[str, Sequence[float]]) -> list[str]:
+    """How cost grows with N and r at the most classes, and whether kin proxies fall together."""
+    if not costs:
+        return []
+    classes = max(setting.classes for setting in costs)
+    counts = [setting.proxies for setting in costs if setting.classes == classes]
+    one, most = min(counts), max(counts)
+    few, many, whole = (
+        costs.get(Setting(classes, n, r)) for n, r in ((one, 0.05), (most, 0.05), (most, 1.0))
+    )
+    said = []
+    if few and many and whole:
+        said.append(
+            f"With {classes:,} classes, {most} proxies a class cost "
+            f"{many['seconds'] / few['seconds']:.1f} times the time of one, and joining every "
+            f"sample to all of them {whole['seconds'] / many['seconds']:.1f} times that."
+        )
+    released = watched.get("as released")
+    if released:
+        apart = "fall together" if released[-1] > 0.9 else "stay apart"
+        said.append(
+            f"The proxies of a class {apart} while they train: their cosine ends at "
+            f"{released[-1]:z.2f}."
+        )
+    return said
 
 
 def findings(costs: Costs, watched: Mapping[str, Sequence[float]]) -> list[str]:

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from nearkin.answers import Answer, Line, Lines
+from nearkin.answers import Answer, Finding, Line, Lines
 from nearkin.data import Split, Splits
 from nearkin.measure import recalls
-from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate
+from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate, paired
 from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import machine
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.shared.sets import CUB, proxygml
-from nearkin.studies.shared.words import percent
+from nearkin.studies.shared.words import difference_words, percent
 from nearkin.studies.study import Case, Measured, Study, Task
 from nearkin.tensors import place_in_class
 
@@ -106,6 +106,7 @@ def answer(found: Measured) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
+        summary=tuple(summary(runs) if runs else ()),
         findings=tuple(findings(runs) if runs else ()),
         figures=(
             curves(runs, "R@1 over epochs", "R@1", CURVES, shares=True),
@@ -133,18 +134,47 @@ def curves(
     return Lines(title, "epoch", y, tuple(lines) if runs else (), percent=shares)
 
 
-def findings(runs: Followed) -> list[str]:
-    """Whether the loss of held-back images is lowest where test retrieval is highest."""
+def best_epochs(runs: Followed) -> tuple[int, int]:
+    """Where R@1 on the test classes is highest, and the loss of held-back images lowest."""
     retrieval = [value.mean for value in over_epochs(runs, "recall@1")]
     loss = [value.mean for value in over_epochs(runs, "held_loss")]
     best = max(range(len(retrieval)), key=retrieval.__getitem__)
-    lowest = min(range(len(loss)), key=loss.__getitem__)
+    return best, min(range(len(loss)), key=loss.__getitem__)
+
+
+def summary(runs: Followed) -> list[str]:
+    """When R@1 is highest, and whether the loss tells."""
+    best, lowest = best_epochs(runs)
+    last = len(runs[0])
+    retrieval = [value.mean for value in over_epochs(runs, "recall@1")]
+    near = retrieval[best] - retrieval[lowest] < 0.005
     return [
-        f"R@1 on the test classes is highest after epoch {best + 1}, {percent(retrieval[best])}, "
-        f"and {percent(retrieval[-1])} after the last, {len(retrieval)}.",
-        f"The loss of the held-back images is lowest after epoch {lowest + 1}, where R@1 is "
-        f"{percent(retrieval[lowest])}.",
+        f"R@1 on new classes is highest after epoch {best + 1} of {last}, with "
+        f"{percent(retrieval[best])}.",
+        f"The loss of images held back is lowest after epoch {lowest + 1}, so it "
+        f"{'tells well enough' if near else 'does not tell'} when to stop: R@1 is "
+        f"{percent(retrieval[lowest])} there.",
     ]
+
+
+def findings(runs: Followed) -> list[Finding]:
+    """Whether the loss of held-back images is lowest where test retrieval is highest."""
+    best, lowest = best_epochs(runs)
+    by_seed = [{s: run[at]["recall@1"] for s, run in enumerate(runs)} for at in (best, lowest, -1)]
+    retrieval = [value.mean for value in over_epochs(runs, "recall@1")]
+    found = []
+    for other, words in ((by_seed[2], f"the last, {len(retrieval)}"), (by_seed[1], "")):
+        change = paired(other, by_seed[0])
+        words = words or f"epoch {lowest + 1}, where the loss of the held-back images is lowest"
+        found.append(
+            Finding(
+                f"From its highest, {percent(retrieval[best])} after epoch {best + 1}, R@1 on the "
+                f"test classes changes by {difference_words(change)} to {words}.",
+                change.p,
+                abs(change.estimate.mean),
+            )
+        )
+    return found
 
 
 DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 2}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-from nearkin.answers import Answer, Line, Lines
-from nearkin.measure.statistics import estimate, paired
-from nearkin.studies.shared.reading import Scores, average, final_monitor, scores
+from nearkin.answers import Answer, Finding, Line, Lines
+from nearkin.measure.statistics import Difference, estimate
+from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared.comparison import Comparison
+from nearkin.studies.shared.reading import Scores, average, differences, final_monitor, scores
 from nearkin.studies.shared.sets import CUB, proxygml, search, settings_of_full, teaches
-from nearkin.studies.shared.words import difference_words
+from nearkin.studies.shared.words import SPREAD, surely
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML: how many proxies a class"
@@ -61,7 +63,9 @@ def answer(rows: Rows) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
+        summary=tuple(summary(recall)),
         findings=tuple(findings(recall, several)),
+        tables=(comparison.standings(by_curve(recall), "R@1 by proxies a class", f"{SPREAD}."),),
         figures=(
             lines("R@1 over proxies a class", "R@1", recall, percent=True),
             lines("Do a class's proxies stay apart?", "cosine of kin", several),
@@ -79,22 +83,46 @@ def lines(title: str, y: str, found: Curves, percent: bool = False) -> Lines:
     return Lines(title, "proxies a class, N", y, tuple(drawn), percent=percent)
 
 
-def findings(recall: Curves, cosine: Curves) -> list[str]:
+def by_curve(recall: Curves) -> list[Comparison]:
+    """The numbers of proxies side by side, one comparison for each curve."""
+    found: dict[str, dict[str, Scores]] = {}
+    for (curve, n), values in sorted(recall.items()):
+        found.setdefault(curve, {})[f"N = {n}"] = values
+    return [Comparison("R@1", counts, place=curve) for curve, counts in found.items()]
+
+
+def gains(recall: Curves) -> dict[str, Difference]:
+    """Curve -> what the usual number of proxies a class gains over one, Holm-corrected."""
+    found = differences(recall, {(c, USUAL): (c, 1) for c, _ in recall})
+    return {curve: difference for (curve, _), difference in found.items()}
+
+
+def summary(recall: Curves) -> list[str]:
+    """Where several proxies a class help, and which number leads."""
+    gained = gains(recall)
+    if not gained:
+        return [f"Runs with 1 and with {USUAL} proxies a class have not both finished."]
+    helped, hurt = (surely(gained, sign) for sign in (1, -1))
+    parts = [f"surely help at {sentences.named(helped, gained)}"] if helped else []
+    parts += [f"surely hurt at {sentences.named(hurt, gained)}"] if hurt else []
+    words = " and ".join(parts) or "change nothing that can be told"
+    first = next(one for one in by_curve(recall) if one.place in gained)
+    return [f"{USUAL} proxies a class instead of one {words}.", sentences.lead(first)]
+
+
+def findings(recall: Curves, cosine: Curves) -> list[Finding]:
     """Whether N helps, and whether it still does once the logits are kept."""
-    found = []
-    for curve in dict.fromkeys(name for name, _ in recall):
-        if (curve, 1) in recall and (curve, USUAL) in recall:
-            gain = paired(recall[curve, USUAL], recall[curve, 1])
-            found.append(
-                f"{curve}: {USUAL} proxies a class instead of 1 change R@1 by "
-                f"{difference_words(gain)}."
-            )
+    what = f"What {USUAL} proxies a class instead of 1 change in R@1"
+    found = sentences.changes_found(gains(recall), what)
+    found += [f for one in by_curve(recall) for f in sentences.findings(one)]
     means = [average(values) for (_, n), values in cosine.items() if n == USUAL]
     if means:
         low = min(value.mean for value in means if value)
         found.append(
-            f"After training, two of the {USUAL} proxies of a class have a cosine of {low:.2f} or "
-            "more on average: 1 would be one and the same."
+            Finding(
+                f"After training, two of the {USUAL} proxies of a class have a cosine of {low:.2f} "
+                "or more on average: 1 would be one and the same."
+            )
         )
     return found
 

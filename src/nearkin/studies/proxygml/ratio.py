@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from nearkin.answers import Answer, Line, Lines
 from nearkin.measure.statistics import SHARES, estimate
+from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import Scores, scores
 from nearkin.studies.shared.sets import CUB, classes, proxygml, search, settings_of_full, teaches
-from nearkin.studies.shared.words import leader_words
+from nearkin.studies.shared.words import SPREAD
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML: the scale of the graph"
@@ -45,24 +47,27 @@ def by_ratio(rows: Rows, metric: str) -> dict[float, Scores]:
 
 def answer(rows: Rows) -> Answer:
     """R@1 and NMI over r, the best r, and the ratios that were skipped."""
-    lines, found = [], []
+    lines, compared, remarks = [], [], []
     for name, metric in {"R@1": "recall@1", "NMI": "nmi"}.items():
         values = by_ratio(rows, metric)
         means = [estimate(v.values(), within=SHARES) for v in values.values()]
         lines.append(Line.of(name, values, means))
-        if values:
-            found.append(leader_words({f"r = {r:g}": v for r, v in values.items()}, name))
+        ratios = {f"r = {r:g}": v for r, v in values.items()}
+        compared.append(Comparison(name, ratios, place=name, spoken=f"by {name}"))
     data = next((row.recipe.data for row in rows.values()), "")
     skipped = [r for r in RATIOS if not teaches(data, r)]
     if skipped:
-        found.append(
+        remarks.append(
             f"Skipped: r = {', '.join(f'{r:g}' for r in skipped)}. With {classes(data)} classes "
             "they choose the proxies of the true class alone, and the loss is 0."
         )
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(found),
+        summary=sentences.summary(compared[:1]),
+        findings=tuple(finding for one in compared for finding in sentences.findings(one)),
+        tables=(comparison.standings(compared, "R@1 and NMI by the ratio r", f"{SPREAD}."),),
+        remarks=tuple(remarks),
         figures=(
             Lines(
                 "R@1 and NMI over the ratio", "r", "share", tuple(lines), log_x=True, percent=True

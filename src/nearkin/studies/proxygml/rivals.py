@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median
 
-import numpy as np
-from scipy.stats import rankdata
-
-from nearkin.answers import Answer, Bars, Table
-from nearkin.measure.statistics import estimate
+from nearkin.answers import Answer, Finding, Table
+from nearkin.measure.statistics import rank_correlation
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
+from nearkin.runs.row import Data, Row
 from nearkin.studies.proxygml.contenders import (
     BASES,
     HDC_AT_ONE_LEVEL,
@@ -24,10 +22,13 @@ from nearkin.studies.proxygml.contenders import (
     WANTED_CLASSES,
     published_cell,
 )
+from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import UNTRAINED, picked, sizes
 from nearkin.studies.shared.reading import (
     Scores,
     against,
+    average,
     differences,
     gathered,
     mean,
@@ -37,16 +38,7 @@ from nearkin.studies.shared.reading import (
 )
 from nearkin.studies.shared.sets import CUB, classes, pictures_of, proxygml
 from nearkin.studies.shared.tuning import common, settle, trials, unsearched
-from nearkin.studies.shared.words import (
-    EPOCH_ON_TEST,
-    SPREAD,
-    difference_words,
-    leader_words,
-    or_none,
-    p_value,
-    percent,
-    surely,
-)
+from nearkin.studies.shared.words import EPOCH_ON_TEST, SPREAD, listed, p_value
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML and its rivals"
@@ -141,19 +133,38 @@ def recipes(
 
 
 def answer(rows: Rows) -> Answer:
-    """A table for each dimension, the bars of R@1, and whether the poster's order holds."""
+    """Who leads at each dimension, a table for each, and whether the published order holds."""
     dims = sorted({case["dim"] for case in rows})
-    every = (finding for dim in dims for finding in findings(where(rows, dim=dim), dim))
+    by_dim = {dim: where(rows, dim=dim) for dim in dims}
+    compared = [compare(found, dim) for dim, found in by_dim.items()]
+    data = next((row.data for row in rows.values()), Data(""))
+    title = f"R@1 of every method, {data.name}"
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=(*unsearched(rows), *every),
-        tables=tuple(comparison(where(rows, dim=dim), dim) for dim in dims),
-        figures=(bars(rows, dims),),
+        summary=sentences.summary(compared),
+        findings=(
+            *(finding for one in compared for finding in sentences.findings(one)),
+            *(finding for dim, found in by_dim.items() for finding in added(found, dim)),
+            *published_order(by_dim),
+        ),
+        tables=(
+            comparison.standings(compared, title, f"{data.variant}. {SPREAD}."),
+            *(table(found, dim) for dim, found in by_dim.items()),
+        ),
+        figures=(comparison.picture(compared, "R@1 by method and dimension"),),
+        remarks=tuple(unsearched(rows)),
     )
 
 
-def comparison(rows: Rows, dim: int) -> Table:
+def compare(rows: Rows, dim: int) -> Comparison:
+    """The methods of one dimension under the same batches; beside them no training."""
+    recall = scores(rows, "recall@1")
+    bare = {name: values for name, values in recall.items() if name == UNTRAINED}
+    return Comparison("R@1", of_equal_batches(recall), bare, f"{dim}-D", reference=OURS)
+
+
+def table(rows: Rows, dim: int) -> Table:
     """Every method, whether it differs from ProxyGML, and what was published."""
     data = next(iter(rows.values())).data
     large = "Stanford_Online" in data.name or data.name in ("sop", "inshop")
@@ -219,68 +230,28 @@ def published_of(rows: Rows) -> dict[str, dict[str, float]]:
     return PUBLISHED.get(pictures_of(data), {})
 
 
-def bars(rows: Rows, dims: list[int]) -> Bars:
-    """R@1 of every method and dimension."""
-    found = {dim: scores(where(rows, dim=dim), "recall@1") for dim in dims}
-    every = (*METHODS, *OWN_BATCHES)
-    names = [name for name in every if any(name in f for f in found.values())]
-    return Bars(
-        title="R@1 by method and dimension",
-        y="R@1",
-        groups=tuple(names),
-        series=tuple(f"{dim}-D" for dim in dims),
-        values=tuple(tuple(mean(found[dim].get(name)) for dim in dims) for name in names),
-        percent=True,
-    )
+def added(rows: Rows, dim: int) -> list[Finding]:
+    """What methods add to the loss that each is built on, under the same batches."""
+    differ = differences(scores(rows, "recall@1"), BASES)
+    what = f"{dim}-D, what a method changes in R@1 of the loss that it is built on"
+    return sentences.changes_found(differ, what)
 
 
-def findings(rows: Rows, dim: int) -> list[str]:
-    """Who leads, whom ProxyGML beats, what methods add to those that they are built on, and whether
-    the published order holds."""
-    recall = scores(rows, "recall@1")
-    if OURS not in recall or len(recall) < 3:
+def published_order(by_dim: Mapping[int, Rows]) -> list[Finding]:
+    """How far the published order of the methods is ours, at each dimension."""
+    parts, many = [], 0
+    for dim, rows in by_dim.items():
+        recall = of_equal_batches(scores(rows, "recall@1"))
+        published = {n: of for n, of in published_of(rows).items() if n in recall.keys() - IN_PART}
+        theirs = {name: list(values.values())[-1] for name, values in published.items()}
+        ours = {name: e.mean for name in theirs if (e := average(recall[name]))}
+        if found := rank_correlation(theirs, ours):
+            many = found.n
+            parts.append(f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}] at {dim}-D")
+    if not parts:
         return []
-    learned = of_equal_batches(recall)
-    shares = {name: estimate(values.values()).mean for name, values in recall.items()}
-    differ, others = against(OURS, learned), len(learned) - 1
-    better, worse = (or_none(surely(differ, sign), others) for sign in (1, -1))
-    found = [
-        f"{dim}-D: {leader_words(learned, 'R@1')} {OURS} has {percent(shares[OURS])}; surely "
-        f"better than it: {better}; surely worse: {worse}."
-    ]
-    if UNTRAINED in shares:
-        found[0] += f" The inputs as they are: {percent(shares[UNTRAINED])}."
-    added = [
-        f"{name} {difference_words(difference)}"
-        for name, difference in differences(recall, BASES).items()
-    ]
-    if added:
-        found.append(
-            f"{dim}-D: R@1 beside that of the loss that each is built on, under the same batches: "
-            f"{', '.join(added)}."
-        )
-    published = published_of(rows)
-    both = [name for name in published if name in learned and name not in IN_PART]
-    if OURS in both and len(both) > 3:
-        theirs = [list(published[name].values())[-1] for name in both]
-        ours = [shares[name] for name in both]
-        order = np.corrcoef(rankdata(theirs), rankdata(ours))[0, 1]
-        found.append(
-            f"{dim}-D: the published order of {len(both)} methods and ours have a rank "
-            f"correlation of {order:.2f}; {OURS} is published as "
-            f"number {rank(theirs, both.index(OURS))} of them, and is our number "
-            f"{rank(ours, both.index(OURS))}."
-        )
-    return found
-
-
-def rank(values: list[float], place: int) -> int:
-    """1 + how many values are larger.
-
-    >>> rank([3.0, 9.0, 5.0], 2)
-    2
-    """
-    return 1 + sum(value > values[place] for value in values)
+    text = f"The published order of {many} methods and ours have a rank correlation of "
+    return [Finding(f"{text}{listed(parts, len(parts))} (95 % intervals).")]
 
 
 DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "dims": "64", "tune": False}

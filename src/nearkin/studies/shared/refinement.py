@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from nearkin.answers import BatchGraphs, Line
+from nearkin.answers import BatchGraphs, Dots, Line, Table
 from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.runs.row import Row
+from nearkin.studies.shared import comparison
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import BARE, UNTRAINED
-from nearkin.studies.shared.reading import Scores, gathered
+from nearkin.studies.shared.reading import Scores, gathered, highest, scores
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common, settle, trials
-from nearkin.studies.shared.words import SPREAD
+from nearkin.studies.shared.words import SPREAD, points
 from nearkin.studies.study import Case, Recipes, Rows
 
 HEADS = {"R@1": "recall@1", "MAP@R": "map@r", "NMI": "nmi"}
@@ -111,6 +113,41 @@ JUDGES: dict[str, Change] = {
 """Whose trials choose the one setting under which all graph refinement runs: then only what is
 compared differs, and none is luckier in its settings than another."""
 FOLDS = 5
+
+
+def compare(rows: Rows, names: Iterable[str], place: str = "") -> Comparison:
+    """These methods by R@1, beside no training."""
+    recall = scores(rows, "recall@1")
+    bare = {UNTRAINED: recall[UNTRAINED]} if UNTRAINED in recall else {}
+    found = {name: recall[name] for name in names if name in recall and name != UNTRAINED}
+    return Comparison("R@1", found, bare, place, f"with {place}")
+
+
+def standings(rows: Rows, names: Iterable[str]) -> Table:
+    """Who leads among these methods, and who cannot be told from whom."""
+    one = compare(rows, names)
+    variant = next((row.data.variant for row in rows.values()), "")
+    return comparison.standings([one], f"R@1, {data_name(rows)}", f"{variant}. {SPREAD}.")
+
+
+def picture(rows: Rows, names: Iterable[str]) -> Dots:
+    """The same as a picture."""
+    return comparison.picture([compare(rows, names)], f"R@1, {data_name(rows)}")
+
+
+def over_untrained(recall: Mapping[str, Scores], reference: str) -> list[str]:
+    """Who leads, and by how much that is above no training; nothing where one is missing."""
+    trained = {name: values for name, values in recall.items() if name != UNTRAINED}
+    if UNTRAINED not in recall or reference not in trained:
+        return []
+    one = Comparison("R@1", trained, {UNTRAINED: recall[UNTRAINED]})
+    top = highest(trained)
+    gain = one.over(top, UNTRAINED).estimate.mean
+    size = points(abs(gain)).lstrip("+")
+    return [
+        f"Highest is {top} with {one.level(top)} R@1, {size} {'above' if gain > 0 else 'below'} no "
+        "training."
+    ]
 
 
 def batch_graphs(rows: Rows, methods: Iterable[str], title: str) -> BatchGraphs:

@@ -47,6 +47,20 @@ def difference_words(difference: Difference) -> str:
     return f"{size} ({p_words(difference)})" if difference.estimate.n > 1 else size
 
 
+def behind_words(difference: Difference) -> str:
+    """How much less something has, by what another has over it.
+
+    >>> behind_words(Difference(estimate([0.01, 0.012, 0.011]), 0.01))
+    '1.1 points less (p = 0.010)'
+    >>> behind_words(Difference(estimate([-0.01]), 1.0))
+    '1.0 points more'
+    """
+    mean = difference.estimate.mean
+    size = points(abs(mean)).lstrip("+")
+    p = f" ({p_words(difference)})" if difference.estimate.n > 1 else ""
+    return f"{size} {'less' if mean >= 0 else 'more'}{p}"
+
+
 def points(share: float) -> str:
     """A difference of shares in points.
 

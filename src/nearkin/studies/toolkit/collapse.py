@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from itertools import product
 
-from nearkin.answers import Table
+from nearkin.answers import Finding, Table
 from nearkin.runs.recipe import Plain
 from nearkin.studies.shared.reading import Scores, average, mean, scores
-from nearkin.studies.shared.words import percent
+from nearkin.studies.shared.words import listed, percent
 from nearkin.studies.study import Case, Recipes, Rows
 from nearkin.studies.toolkit.methods import BASE
 
@@ -69,26 +69,63 @@ def table(rows: Rows) -> Table:
     )
 
 
-def findings(rows: Rows, form: str) -> list[str]:
-    """At which L2 weights n-pair (7) has collapsed, and whether it does so above 1 alone.
+def findings(rows: Rows) -> list[Finding]:
+    """At which L2 weights n-pair (7) has collapsed in each form, and whether above 1 alone."""
+    found = {form: fallen for form in FORMS if (fallen := collapsed(rows, form)) is not None}
+    if not found:
+        return []
+    parts = []
+    for form, fallen in found.items():
+        many = {l2: seeds_of(rows, form, l2) for l2 in fallen}
+        agrees = all(len(gone) == many[l2] * (l2 > 1) for l2, gone in fallen.items())
+        where = [fallen_words(rows, form, l2, gone) for l2, gone in fallen.items() if gone]
+        parts.append(
+            f"the {form} form {' and '.join(where) or 'nowhere'}, {'' if agrees else 'not '}as "
+            "predicted"
+        )
+    weights = ", ".join(f"{l2:g}" for l2 in next(iter(found.values())))
+    text = (
+        f"n-pair (7) over l2 = {weights} collapses in {'; in '.join(parts)} for classes that are "
+    )
+    return [Finding(f"{text}points (above 1 alone).", p=0.0)]  # seen, not tested
+
+
+def collapsed(rows: Rows, form: str) -> dict[float, list[int]] | None:
+    """L2 weight -> the seeds in which n-pair (7) has collapsed; None without weights 0 and 1.
 
     All embeddings are then at zero, which the mean norm tells, or at another point, which 5-NN
     tells. At zero 5-NN may stay: what little is left may still have the digits apart.
     """
     norm, accuracy = (by_weight(rows, form, metric) for metric in ("norm", "knn_accuracy"))
     if 0 not in norm or max(norm) < 1:
-        return []
+        return None
     zero = VANISHED * min(norm[0].values())  # as the printed form has norms of any size
-    fallen, agrees = [], True
-    for l2 in sorted(norm):
-        gone = [norm[l2][s] < zero or accuracy[l2][s] < CHANCE for s in norm[l2]]
-        agrees = agrees and set(gone) == {l2 > 1}
-        if any(gone):
-            seeds = "" if all(gone) else f" in {sum(gone)} of {len(gone)} seeds"
-            share = mean(accuracy[l2])
-            fallen.append(f"at {l2:g}{seeds} (5-NN {percent(share.mean, 2) if share else 'none'})")
-    return [
-        f"n-pair (7), {form}: over l2 = {', '.join(f'{l2:g}' for l2 in sorted(norm))} it has "
-        f"collapsed {' and '.join(fallen) or 'nowhere'}, {'' if agrees else 'not '}as predicted "
-        "for classes that are points (above 1 alone)."
-    ]
+    return {
+        l2: [s for s in norm[l2] if norm[l2][s] < zero or accuracy[l2][s] < CHANCE]
+        for l2 in sorted(norm)
+    }
+
+
+def summary(rows: Rows) -> list[str]:
+    """Whether the n-pair loss collapses, in its right form."""
+    fallen = collapsed(rows, FORMS[0])
+    if fallen is None:
+        return []
+    gone = [f"{l2:g}" for l2, seeds in fallen.items() if seeds]
+    if not gone:
+        return ["The n-pair loss (7) collapses under no weight of its L2 term."]
+    where = listed(gone, len(gone))
+    return [f"The n-pair loss (7) collapses under L2 weights of {where}, and under no smaller one."]
+
+
+def seeds_of(rows: Rows, form: str, l2: float) -> int:
+    """How many seeds there are at a weight."""
+    return len(by_weight(rows, form, "norm")[l2])
+
+
+def fallen_words(rows: Rows, form: str, l2: float, gone: Collection[int]) -> str:
+    """Where it has collapsed, in how many seeds, and what 5-NN is there."""
+    many = seeds_of(rows, form, l2)
+    seeds = "" if len(gone) == many else f" in {len(gone)} of {many} seeds"
+    share = mean(by_weight(rows, form, "knn_accuracy")[l2])
+    return f"at {l2:g}{seeds} (5-NN {percent(share.mean, 2) if share else 'none'})"

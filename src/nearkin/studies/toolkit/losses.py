@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 
 from nearkin.answers import Answer, Figure, Gallery, Maps
 from nearkin.runs.row import Row
+from nearkin.studies.shared import comparison, sentences
 from nearkin.studies.shared.methods import UNTRAINED, picked, sizes
 from nearkin.studies.shared.reading import highest, where
+from nearkin.studies.shared.words import SPREAD
 from nearkin.studies.study import Case, Recipes, Rows, Study
 from nearkin.studies.toolkit import claims, collapse, tables
 from nearkin.studies.toolkit.methods import BASE, DATA, LARGE, METHODS
@@ -67,7 +70,12 @@ def answer(rows: Rows) -> Answer:
     flat = {case.method: row for case, row in by_dim.get(2, {}).items() if case.seed == 0}
     done = {name: row for name, row in flat.items() if row.status == "done"}
     pictures = tables.trained(done)  # without the pixels, which are not in 2-D
+    compared = [tables.compare(found, dim) for dim, found in by_dim.items()]
+    metric = compared[-1].metric if compared else ""
+    name = next((row.data.name for row in by_dim[dims[-1]].values()), "") if dims else ""
+    title = f"{metric} of every method, {name}"
     figures: list[Figure] = [
+        comparison.picture(compared, f"{metric} by method and dimension"),
         Maps("The embeddings of every method in 2-D", tuple(pictures.items())),
         *(tables.overlaps(found, dim) for dim, found in by_dim.items()),
         *(tables.curves(found, dim) for dim, found in by_dim.items()),
@@ -75,17 +83,17 @@ def answer(rows: Rows) -> Answer:
     best = leader(by_dim[dims[-1]]) if dims else None
     if best:
         figures.append(Gallery(f"Neighbours by {best[0]}, {dims[-1]}-D", best[1]))
-    gone = [case for case, row in rows.items() if row.status != "done"]
-    named = "; ".join(f"{case.label}, seed {case.seed}" for case in gone)
     return Answer(
         title=TITLE,
         question=QUESTION,
+        summary=summary(by_dim, swept) if rows else (),
         findings=(
-            *(line for dim, found in by_dim.items() for line in claims.findings(found, dim)),
-            *(line for form in collapse.FORMS for line in collapse.findings(swept, form)),
-            *([f"Diverged: {named}."] if gone else []),
+            *(line for one in compared for line in sentences.findings(one)),
+            *claims.findings(by_dim),
+            *collapse.findings(swept),
         ),
         tables=(
+            comparison.standings(compared, title, f"{SPREAD}."),
             *(
                 make(found, dim)
                 for dim, found in by_dim.items()
@@ -95,6 +103,13 @@ def answer(rows: Rows) -> Answer:
         ),
         figures=tuple(figures),
     )
+
+
+def summary(by_dim: Mapping[int, Rows], swept: Rows) -> tuple[str, ...]:
+    """Who leads, how the ratio over all classes separates, whether the n-pair loss collapses."""
+    compared = [tables.compare(found, dim) for dim, found in by_dim.items()]
+    rest = [*claims.of_the_ratio(by_dim), *collapse.summary(swept)]
+    return (*sentences.summary(compared)[: 3 - len(rest)], *rest)
 
 
 def leader(rows: Rows) -> tuple[str, Row] | None:

@@ -7,11 +7,12 @@ from typing import TypeVar
 
 import torch
 
-from nearkin.answers import Bars, Line, Lines, Table
+from nearkin.answers import Dots, Line, Lines, Table
 from nearkin.measure import overlap
 from nearkin.measure.statistics import SHARES as BOUNDS
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.runs.row import Row
+from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import (
     Scores,
@@ -76,6 +77,14 @@ def ranking(rows: Rows) -> tuple[str, dict[str, Scores]]:
     return metric.name, trained(scores(rows, metric.key))
 
 
+def compare(rows: Rows, dim: int) -> Comparison:
+    """The methods of one dimension by the headline metric, beside the pixels as they are."""
+    metric = headline(rows.values())
+    found = scores(rows, metric.key)
+    bare = {name: values for name, values in found.items() if name == UNTRAINED}
+    return Comparison(metric.name, trained(found), bare, f"{dim}-D", digits=2)
+
+
 def comparison(rows: Rows, dim: int) -> Table:
     """Every method by how well it finds kin, and whether it differs from the leading one."""
     name, learned = ranking(rows)
@@ -122,12 +131,12 @@ def shapes(rows: Rows, dim: int) -> Table:
     )
 
 
-def overlaps(rows: Rows, dim: int) -> Bars:
+def overlaps(rows: Rows, dim: int) -> Dots:
     """How often classes that look alike are mistaken for one another, by method."""
     alike = look_alike(rows)
     found = {head: column(rows, head) for head in alike}
     names = [name for name in METHODS if any(name in f for f in found.values())]
-    return Bars(
+    return Dots(
         title=f"Overlap of classes that look alike, {dim}-D",
         y="share mistaken",
         groups=tuple(names),

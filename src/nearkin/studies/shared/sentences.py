@@ -1,0 +1,250 @@
+"""The sentences of a page, by rule: who leads, who cannot be told from whom, what each change does.
+
+The same rules for every study, so that no page claims more than its tests do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from nearkin.answers import Finding
+from nearkin.measure.statistics import Difference
+from nearkin.studies.shared.comparison import Comparison
+from nearkin.studies.shared.reading import against
+from nearkin.studies.shared.words import (
+    SURE,
+    behind_words,
+    difference_words,
+    leader_words,
+    listed,
+    p_value,
+    points,
+    surely,
+    undecided,
+)
+
+NAMED = 3  # methods that a sentence names of those that differ, the largest differences first
+
+
+def begun(text: str) -> str:
+    """The text with a large first letter.
+
+    >>> begun("no training"), begun("ProxyGML")
+    ('No training', 'ProxyGML')
+    """
+    return text[:1].upper() + text[1:]
+
+
+def place_words(one: Comparison) -> str:
+    """Where a comparison is made, within a sentence."""
+    return one.spoken or f"at {one.place}"
+
+
+def at(place: str, text: str) -> str:
+    """A sentence that begins with its place, if it has one."""
+    return f"{place}: {text}" if place else text
+
+
+def findings(comparison: Comparison) -> list[Finding]:
+    """Who leads, and from whom that is sure; what training gains; and how the reference stands."""
+    one = comparison
+    if not one.scores:
+        return []
+    others = against(one.leader, one.scores)
+    text = leader_words(one.scores, one.metric, one.digits)
+    sure = [d for d in others.values() if d.p < SURE]
+    p = min((d.p for d in sure), default=1.0)
+    for name in one.beside:
+        gain = one.over(one.leader, name)
+        text += f" {begun(name)} has {one.level(name)}, {behind_words(gain)}."
+    size = max((abs(d.estimate.mean) for d in sure), default=0.0)
+    found = [Finding(at(one.place, text), p, size, one.place)]
+    if one.reference in one.scores and one.reference != one.leader and len(one.scores) > 2:
+        found.append(of_reference(one))
+    return found
+
+
+def of_reference(comparison: Comparison) -> Finding:
+    """Which methods are surely better than the reference, and which surely worse."""
+    name, differ = comparison.reference, against(comparison.reference, comparison.scores)
+    parts = [f"{name} has {comparison.level(name)}"]
+    for sign, words in ((1, "surely better"), (-1, "surely worse")):
+        those = {n: differ[n] for n in surely(differ, sign)}
+        parts.append(f"{words}: {largest(those) if those else 'none'}")
+    level = [n for n, d in differ.items() if d.p >= SURE]
+    if level:
+        parts.append(f"not to be told from it: {listed(level, len(differ))}")
+    p, size = strength(differ.values())
+    text = "; ".join(parts) + "."
+    return Finding(at(comparison.place, text), p, size, comparison.place)
+
+
+def differences_found(
+    differ: Mapping[str, Difference], than: str, metric: str = "R@1", place: str = ""
+) -> list[Finding]:
+    """Methods against one: those surely better, those surely worse, and those that cannot be told
+    from it, each as one sentence."""
+    found = []
+    for sign, word in ((1, "better"), (-1, "worse")):
+        those = {name: differ[name] for name in surely(differ, sign)}
+        if those:
+            text = f"Surely {word} than {than} in {metric}: {largest(those)}."
+            found.append(Finding(at(place, text), *strength(those.values()), place))
+    level = {n: d for n, d in differ.items() if d.p >= SURE}
+    if not level:
+        return found
+    if max(d.estimate.n for d in level.values()) < 2:
+        text = f"One seed cannot tell any method from {than}."
+        return [*found, Finding(at(place, text), group=place)]
+    names = listed(list(level), len(differ))
+    if len(level) == 1:
+        text = f"{names} cannot be told from {than}: {difference_words(next(iter(level.values())))}"
+    else:
+        text = f"{names} cannot be told from {than}: they lie {span(level.values())} from it, "
+        text += f"p ≥ {p_value(min(level.values(), key=lambda d: d.p))}"
+    return [*found, Finding(at(place, f"{text}."), group=place)]
+
+
+def changes_found(differ: Mapping[str, Difference], what: str) -> list[Finding]:
+    """What each of several changes does, in one sentence: where that is sure, and where not.
+
+    what: the words before the list, such as "What the edge loss changes in R@1".
+    """
+    if not differ:
+        return []
+    sure = {name: d for name, d in differ.items() if d.p < SURE}
+    level = {name: d for name, d in differ.items() if d.p >= SURE}
+    parts = [f"surely {largest(sure)}"] if sure else []
+    if level and max(d.estimate.n for d in level.values()) < 2:
+        parts.append(f"{listed(list(level), len(differ))}, which one seed cannot tell from none")
+    elif level:
+        p = p_value(min(level.values(), key=lambda d: d.p))
+        amount = f"by {span(level.values())}, which cannot be told from none (p ≥ {p})"
+        parts.append(f"{listed(list(level), len(differ))} {amount}")
+    return [Finding(f"{what}: {'; '.join(parts)}.", *strength(sure.values()))]
+
+
+def versus(differ: Mapping[str, Difference], than: str) -> str:
+    """How some methods stand to one, in a sentence without p.
+
+    >>> from nearkin.measure.statistics import paired
+    >>> a, b = (paired({0: x, 1: x + 0.01}, {0: 0.5, 1: 0.511}) for x in (0.6, 0.5))
+    >>> versus({"b": b}, "a"), versus(dict.fromkeys("bcdef", b), "a")
+    ('B cannot be told from a.', 'None of the 5 others can be told from a.')
+    >>> versus({"b": a, "c": b}, "a")
+    'Against a, b is better; c cannot be told apart.'
+    """
+    better, worse = (surely(differ, sign) for sign in (1, -1))
+    level = [name for name in differ if name not in better and name not in worse]
+    parts = [
+        f"{named(names, differ)} {'is' if len(names) == 1 else 'are'} {word}"
+        for names, word in ((better, "better"), (worse, "worse"))
+        if names
+    ]
+    if not parts:
+        if len(level) > NAMED:
+            return f"None of the {len(level)} others can be told from {than}."
+        return f"{begun(named(level, differ))} cannot be told from {than}."
+    if level:
+        unsure = f"{named(level, differ)} cannot be told apart"
+        return f"Against {than}, {' and '.join(parts)}; {unsure}."
+    return f"{begun(' and '.join(parts))} than {than}."
+
+
+def named(names: Sequence[str], differ: Collection[str]) -> str:
+    """Some of the methods, by name or by number.
+
+    >>> named(["a", "b"], "abc"), named(list("abcd"), "abcdef"), named(list("abcd"), "abcd")
+    ('a and b', '4 of the 6 others', 'all 4 others')
+    """
+    return listed(list(names), len(differ))
+
+
+def largest(differ: Mapping[str, Difference]) -> str:
+    """The largest differences with their p, and how many more there are.
+
+    >>> from nearkin.measure.statistics import paired
+    >>> a = paired({0: 0.61, 1: 0.62, 2: 0.63}, {0: 0.5, 1: 0.52, 2: 0.51})
+    >>> largest({"margin": a})
+    'margin, +11.0 points (p = 0.003)'
+    """
+    names = sorted(differ, key=lambda name: -abs(differ[name].estimate.mean))
+    shown = "; ".join(f"{name}, {difference_words(differ[name])}" for name in names[:NAMED])
+    more = len(names) - NAMED
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def span(differ: Collection[Difference]) -> str:
+    """From the lowest to the highest of some differences."""
+    ends = [d.estimate.mean for d in differ]
+    low, high = points(min(ends)), points(max(ends))
+    return low if low == high else f"{low.removesuffix(' points')} to {high}"
+
+
+def strength(differ: Collection[Difference]) -> tuple[float, float]:
+    """The least p and the largest size of those that are sure."""
+    sure = [d for d in differ if d.p < SURE]
+    return (
+        min((d.p for d in sure), default=1.0),
+        max((abs(d.estimate.mean) for d in sure), default=0.0),
+    )
+
+
+def summary(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """The last comparison in three sentences without p: who leads, how the reference stands or who
+    leads elsewhere, and what training gains."""
+    found = [one for one in comparisons if one.scores]
+    if not found:
+        return ("No run that could be compared has finished.",)
+    one = found[-1]
+    sentences = [lead(one)]
+    if one.reference in one.scores and one.reference != one.leader and len(one.scores) > 2:
+        first, last = one.ranks()[one.reference]
+        of = len(one.scores)
+        place = f"number {first}" if first == last else f"anywhere from number {first} to {last}"
+        sentences.append(
+            f"{one.reference} has {one.level(one.reference)}, which makes it {place} of {of}."
+        )
+    elsewhere = [each for each in found[:-1] if each.leader != one.leader]
+    for name in one.beside:
+        gain = one.over(one.leader, name).estimate.mean
+        size = points(abs(gain)).lstrip("+")
+        way = "more" if gain > 0 else "less"
+        sentences.append(
+            f"That is {size} {way} than {name}, which has {one.level(name)}."
+            if len(sentences) == 1
+            else f"{begun(name)} has {one.level(name)}: {one.leader} has {size} {way}."
+        )
+    if len(sentences) < 3 and elsewhere:
+        parts = [f"{each.leader} {place_words(each)}" for each in elsewhere]
+        sentences.append(f"Elsewhere others lead, {listed(parts, len(parts))}.")
+    return tuple(sentences[:3])
+
+
+def lead(one: Comparison) -> str:
+    """Who leads, in a sentence that a person would say."""
+    score = f"{one.level(one.leader)} {one.metric}"
+    where = f"{begun(place_words(one))}, " if one.place else ""
+    others = against(one.leader, one.scores)
+    if not others:
+        return f"{where}{one.leader} reaches {score}; there is nothing to compare it with."
+    if max(d.estimate.n for d in others.values()) < 2:
+        return f"{where}{one.leader} leads with {score}, but one seed cannot tell methods apart."
+    if not undecided(others):
+        return f"{where}{one.leader} is best, with {score}, surely ahead of {rest(others)}."
+    level = [name for name, d in others.items() if d.p >= SURE]
+    none = "nobody is surely best" if where else "Nobody is surely best"
+    if len(level) == len(others):
+        few = f"but {rest(others)}"
+    else:
+        few = f"and {listed(level, len(others))}"
+    return f"{where}{none}; {one.leader} leads with {score}, {few} may be as good."
+
+
+def rest(others: Collection[str]) -> str:
+    """All others, as words.
+
+    >>> rest(["b"]), rest(list("bcde"))
+    ('b', 'all 4 others')
+    """
+    return listed(list(others), len(others))
