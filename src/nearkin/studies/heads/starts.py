@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.answers import Answer, Line, Lines, Table
+from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.closed import Moments, powered
 from nearkin.losses.protocol import call
 from nearkin.measure import recalls
@@ -133,7 +133,7 @@ def answer(found: Measured) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(findings(runs)) if runs else (),
+        findings=tuple(map(Finding, findings(runs))) if runs else (),
         tables=(table(runs, losses),) if runs else (),
         figures=(
             *(over_steps(runs, loss) for loss in losses),

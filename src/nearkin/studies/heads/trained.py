@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nearkin.answers import Answer, Bars, Table
+from nearkin.answers import Answer, Dots, Finding, Table
 from nearkin.losses import make
 from nearkin.measure.statistics import Sure, estimate, holm
 from nearkin.names import look_up
@@ -218,7 +218,7 @@ def training(recipe: Recipe) -> str:
     return ", ".join([f"{recipe.epochs} epochs at {recipe.lr:g}", *held])
 
 
-def findings(rows: Rows, dim: int) -> list[str]:
+def findings(rows: Rows, dim: int) -> list[Finding]:
     """The best closed form, the best loss, and which losses are surely better or worse."""
     at = where(rows, dim=dim)
     found = []
@@ -235,11 +235,14 @@ def findings(rows: Rows, dim: int) -> list[str]:
             [name for name in gain if name in p and p[name] < SURE and sign * size[name] > 0]
             for sign in (1, -1)
         )
-        found.append(
+        sure = [*better, *worse]
+        text = (
             f"{dim}-D, {head}: the best closed form is {form}, {percent(best)}; the best loss is "
             f"{lead}, {percent(best + size[lead])} ({points(size[lead])}). Surely better than "
             f"every closed form: {some(better)}; surely worse than the best: {some(worse)}."
         )
+        surest = min((p[name] for name in sure), default=1.0)
+        found.append(Finding(text, surest, max((abs(size[n]) for n in sure), default=0.0)))
     return found
 
 
@@ -253,7 +256,7 @@ def some(names: list[str]) -> str:
     return listed(names, most=len(names)) if names else "none"
 
 
-def bars(rows: Rows, dims: list[int]) -> Bars:
+def bars(rows: Rows, dims: list[int]) -> Dots:
     """R@1 of closed forms and losses, by dimension."""
     names = [name for name in (*FORMS, *LOSSES) if where(rows, method=name)]
 
@@ -263,7 +266,7 @@ def bars(rows: Rows, dims: list[int]) -> Bars:
             return next((over_classes(row, "recall@1") for row in there.values()), None)
         return mean(scores(there, "recall@1").get(name))
 
-    return Bars(
+    return Dots(
         title="R@1 by head and dimension",
         y="R@1",
         groups=tuple(names),
