@@ -184,6 +184,24 @@ def test_what_was_done_is_begun_anew_where_its_file_is_broken(tmp_path, start, s
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda done: done[:, :3],
+        lambda done: done.double(),
+        lambda done: done.flatten(),
+        lambda done: torch.cat([done, done, done, done]),
+        lambda done: done.tolist(),
+    ],
+)
+def test_what_was_done_is_begun_anew_where_it_is_of_another_form(tmp_path, start, change):
+    kill(start("x.npz"), 5)
+    (kept,) = tmp_path.glob(".x.npz*")
+    state = torch.load(kept, weights_only=True)
+    torch.save({**state, "done": change(state["done"])}, kept)
+    assert next(step.done for step in start("x.npz")) == 3
+
+
+@pytest.mark.parametrize(
     ("output", "said"),
     [
         ("backbone.pt/x.npz", "cannot be written: Not a directory"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearkin import models
+from nearkin.files import parse_json
 from nearkin.models.preprocess import Preprocessing, photographs_at
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def row_of(path: Path) -> dict:
     for line in rows.read_text(errors="replace").splitlines():
         if path.absolute().parent.name in line:
             try:
-                row = json.loads(line)
+                row = parse_json(line, str(rows))
             except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict) and row.get("hash") == path.absolute().parent.name:

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.extras import optional
-from nearkin.files import write_whole
+from nearkin.files import parse_json, read_json, write_whole
 from nearkin.models import assembly, golden, timm_layout
 from nearkin.models.card import card
 from nearkin.models.preprocess import Preprocessing
 from nearkin.models.pretrained import fill
+from nearkin.tensorfiles import parse_safetensors
 
 if TYPE_CHECKING:
     from nearkin.models.model import Model
@@ -145,7 +146,8 @@ def load(path: Path, backbone: nn.Module | None = None, depth: int = 0) -> Model
     contents = {name: content(path, name, block["files"]) for name in expected(block)}
     preprocessing = None
     if STEPS in contents:
-        preprocessing = read(lambda: Preprocessing.from_json(parsed(contents[STEPS])), path, STEPS)
+        steps = parse_json(contents[STEPS], f"{path / STEPS}")
+        preprocessing = read(lambda: Preprocessing.from_json(steps), path, STEPS)
     model = built(path, block, contents, preprocessing, backbone)
     if model.identity != block["identity"]:
         raise ValueError(f"{path}: the weights, preprocessing or metric are not those saved")
@@ -232,7 +234,7 @@ def config_of(path: Path) -> dict[str, Any]:
     file = path / CONFIG
     if file.stat().st_size > LARGEST:
         raise ValueError(f"{file}: {file.stat().st_size:,} bytes are no config of a Model")
-    found = read(lambda: parsed(file.read_bytes()), path, CONFIG)
+    found = read_json(file)
     block = found.get("nearkin") if isinstance(found, dict) else None
     if not isinstance(block, dict) or not isinstance(block.get("format"), int):
         raise ValueError(f"{file}: not the config of a Nearkin Model")
@@ -268,10 +270,7 @@ def content(path: Path, name: str, hashes: Mapping[str, str]) -> bytes:
 
 
 def tensors(path: Path, name: str, contents: Mapping[str, bytes]) -> dict[str, Tensor]:
-    with optional():
-        from safetensors.torch import load as unpacked
-
-    return read(lambda: unpacked(contents[name]), path, name)
+    return parse_safetensors(contents[name], f"{path / name}")
 
 
 def read(act: Callable[[], T], path: Path, name: str) -> T:
@@ -283,10 +282,6 @@ def read(act: Callable[[], T], path: Path, name: str) -> T:
     except Exception as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path}: {name}: {said}") from None
-
-
-def parsed(content: bytes) -> Any:
-    return json.loads(content.decode())
 
 
 def text(found: Any) -> bytes:

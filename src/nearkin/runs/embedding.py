@@ -65,7 +65,7 @@ def embed(
     total = sum(len(split) for _, split in parts)
     key = f"{total} items: {key}"
     kept = path.with_name(f".{path.name}.partial")
-    done = finished(kept, key)
+    done = finished(kept, key, total, model.dim)
     position = sum(len(x) for x in done)
     start, saved = position, perf_counter()
     for _, split in parts:
@@ -191,10 +191,14 @@ def keep(file: Any, done: list[Tensor], key: str) -> None:
     torch.save({"key": key, "done": torch.cat(done)}, file)
 
 
-def finished(kept: Path, key: str) -> list[Tensor]:
+def finished(kept: Path, key: str, total: int, dim: int) -> list[Tensor]:
     """What an earlier, killed call under the same key has done."""
     try:
         state = models.read(kept)
     except ValueError:  # there is none, or it is broken
         return []
-    return [state["done"]] if state.get("key") == key else []
+    done = state.get("done")
+    if not isinstance(done, Tensor) or done.dtype != torch.float32 or done.ndim != 2:
+        return []
+    fits = len(done) <= total and done.shape[1] == dim
+    return [done] if fits and state.get("key") == key else []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nearkin.files import parse_json
 from nearkin.runs.migrate import migrated
 from nearkin.runs.row import Stored, from_json
 
@@ -72,8 +72,8 @@ class Lines:
     def raw(self, i: int) -> Any:
         """A line's JSON value."""
         try:
-            return json.loads(self.lines[i][1])
-        except (ValueError, RecursionError):
+            return parse_json(self.lines[i][1], str(self.file))
+        except ValueError:
             raise self.error(i) from None
 
     def error(self, i: int, why: str = "") -> ValueError:
@@ -137,7 +137,7 @@ def whole_lines(text: bytes) -> bytes:
     """
     end = text.rfind(b"\n") + 1
     try:
-        whole = isinstance(json.loads(text[end:]), Mapping)
-    except (ValueError, RecursionError):
+        whole = isinstance(parse_json(text[end:], "the last line"), Mapping)
+    except ValueError:
         whole = False
     return text + b"\n" if whole else text[:end]

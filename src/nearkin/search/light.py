@@ -7,7 +7,6 @@ and torch's differ by one in 255 at most.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nearkin.data import pictures
+from nearkin.files import parse_json
 
 
 class Light:
@@ -39,7 +39,7 @@ class Light:
             )
             facts = self.session.get_modelmeta().custom_metadata_map
             self.identity, self.metric = facts["nearkin.identity"], facts["nearkin.metric"]
-            self.steps = json.loads(facts["nearkin.preprocessing"])
+            self.steps = parse_json(facts["nearkin.preprocessing"], "its preprocessing")
         except ImportError:
             raise
         except Exception as error:  # onnxruntime's errors have no common class

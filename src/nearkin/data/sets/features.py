@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from nearkin.data.arrays import names_in, read_arrays
 from nearkin.data.request import Absent, Request
 from nearkin.data.splits import Split, Splits, chosen_classes, halves
+from nearkin.files import parse_json
 from nearkin.labels import decoded, plain_labels
 from nearkin.labels import numbered as numbered_labels
 
@@ -53,8 +53,8 @@ def features(request: Request) -> Splits:
 def origin_of(path: Path) -> dict[str, Any] | None:
     """What made the vectors of a file, as its array `made_by` tells (nearkin.models.origin)."""
     try:
-        found = json.loads(str(read_arrays(path, ("made_by",)).get("made_by", "")))
-    except (ValueError, RecursionError):
+        found = parse_json(str(read_arrays(path, ("made_by",)).get("made_by", "")), "made_by")
+    except ValueError:
         return None
     known = isinstance(found, dict) and isinstance(found.get("identity"), str)
     return found if known else None

@@ -8,13 +8,13 @@ Those of car_ims are known from its numbering, which goes class by class.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nearkin.data.sets.listings import Listing
+from nearkin.files import read_json
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,9 @@ class Part:
 
 def read_manifests() -> dict[str, dict[str, Part]]:
     """Data set -> split -> what it holds, of manifests.json beside this file."""
-    text = Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
     return {
         name: {split: Part(**part) for split, part in splits.items()}
-        for name, splits in json.loads(text).items()
+        for name, splits in read_json(Path(__file__).with_suffix(".json")).items()
     }
 
 
