@@ -241,7 +241,9 @@ def test_heads_are_held_against_the_closed_form_that_is_highest_on_test(heads):
         assert line[3].mean == pytest.approx(gap, abs=1e-3)
         assert line[1].mean == pytest.approx(np.mean(own), abs=1e-6)
     assert len(answer.findings) == 2
-    assert f"{100 * max(shares.values()):.1f} %" in " ".join(map(str, answer.findings))
+    said = " ".join(map(str, answer.findings))
+    assert f"{100 * max(shares.values()):.1f} %" in said
+    assert answer.summary[0].startswith("At 4-D ")
 
 
 def test_heads_without_rows_still_answer(heads):

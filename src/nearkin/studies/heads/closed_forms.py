@@ -96,9 +96,28 @@ def answer(rows: Rows) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
+        summary=summary(rows, dims),
         findings=tuple(finding for dim in dims for finding in findings(rows, dim)),
         tables=(*(table(rows, dim) for dim in dims), *without_head(rows)),
         figures=(bars(rows, dims),),
+    )
+
+
+def summary(rows: Rows, dims: list[int]) -> tuple[str, ...]:
+    """Which form is first in R@1 at each dimension, and what the features are worth without one."""
+    parts = []
+    for dim in dims:
+        share = {n: r.metrics.last["recall@1"] for n, r in at(rows, dim).items() if r.metrics.last}
+        if share:
+            first = max(share, key=share.__getitem__)
+            parts.append(f"{percent(share[first])} at {dim}-D ({first})")
+    bare = at(rows, ALL).get(UNTRAINED)
+    if not parts or bare is None or not bare.metrics.last:
+        return ()
+    return (
+        f"Without a gradient, the best closed form has an R@1 of {listed(parts, most=len(parts))}; "
+        f"the features as they are, in all their dimensions, have "
+        f"{percent(bare.metrics.last['recall@1'])}.",
     )
 
 

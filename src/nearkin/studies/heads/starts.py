@@ -133,7 +133,8 @@ def answer(found: Measured) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
-        findings=tuple(map(Finding, findings(runs))) if runs else (),
+        summary=summary(runs),
+        findings=tuple(findings(runs)),
         tables=(table(runs, losses),) if runs else (),
         figures=(
             *(over_steps(runs, loss) for loss in losses),
@@ -233,7 +234,28 @@ def table(runs: Runs, losses: list[str]) -> Table:
     )
 
 
-def findings(runs: Runs) -> list[str]:
+def summary(runs: Runs) -> tuple[str, ...]:
+    """How far apart the starts are, over all losses, before and after training."""
+    first, last, least = [], [], []
+    for start in STARTS:
+        looks = [run for (_, s, _), v in runs.items() if s == start for run in [v["looks"]]]
+        if looks:
+            best = [max(one["recall@1"] for one in run) for run in looks]
+            first.append(f"{percent(float(np.mean([run[0]['recall@1'] for run in looks])))}")
+            last.append(f"{percent(float(np.mean(best)))}")
+            least.append(float(np.mean([sum(run[0]["shares"][:3]) for run in looks])))
+    if len(first) < len(STARTS):
+        return ()
+    return (
+        f"In the mean over losses, R@1 goes from {first[0]} to {last[0]} at its best from an "
+        f"orthogonal start, from {first[1]} to {last[1]} with square roots before it, and from "
+        f"{first[2]} to {last[2]} from a whitened start.",
+        f"Of what the first step of an orthogonal head changes, {percent(least[0], 0)} lies in "
+        f"{GROUPS[2]} directions of the features; of a whitened head, {percent(least[2], 0)}.",
+    )
+
+
+def findings(runs: Runs) -> list[Finding]:
     """What either start reaches, and how much of the first gradient goes to few directions."""
     found = []
     for loss in dict.fromkeys(method for method, _, _ in runs):
@@ -248,7 +270,8 @@ def findings(runs: Runs) -> list[str]:
                     f"best; {percent(first.mean, 0)} of what the first step changes lies in "
                     f"{GROUPS[2]} directions"
                 )
-        found.append(f"{loss}. " + ". ".join(one[0].upper() + one[1:] for one in said) + ".")
+        text = ". ".join(one[0].upper() + one[1:] for one in said)
+        found.append(Finding(f"{loss[0].upper()}{loss[1:]}. {text}."))
     return found
 
 

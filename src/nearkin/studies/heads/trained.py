@@ -114,6 +114,7 @@ def answer(rows: Rows) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
+        summary=tuple(filter(None, (sentence(rows, dim) for dim in dims[:3]))),
         findings=tuple(line for dim in dims for line in findings(rows, dim)),
         tables=tuple(table(rows, dim) for dim in dims),
         figures=(bars(rows, dims),),
@@ -249,6 +250,27 @@ def findings(rows: Rows, dim: int) -> list[Finding]:
 def p_words(p: float) -> str:
     """A p as a table prints it."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def sentence(rows: Rows, dim: int) -> str:
+    """Whether any loss improves on the closed forms at this dimension."""
+    at = where(rows, dim=dim)
+    gain, form = gains(at, "recall@1"), best_form(at, "recall@1")
+    if not gain or form is None:
+        return ""
+    p = corrected(gain)
+    better = [n for n in p if p[n] < SURE and gain[n].seeds.estimate.mean > 0]
+    lead = max(gain, key=lambda name: gain[name].seeds.estimate.mean)
+    size = points(gain[lead].seeds.estimate.mean)
+    if not better:
+        return (
+            f"At {dim}-D no loss is surely better in R@1 than the best closed form, {form}; the "
+            f"highest is {lead}, {size}."
+        )
+    return (
+        f"At {dim}-D these losses are surely better in R@1 than every closed form: {some(better)}; "
+        f"the highest is {lead}, {size} over {form}."
+    )
 
 
 def some(names: list[str]) -> str:
