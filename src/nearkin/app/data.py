@@ -7,12 +7,14 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from nearkin.app.output import Labels
+
 
 def data(
     act: Positional[Literal["where", "unpack", "check"]],
     name: Positional[str],
     root: Path | None = None,
-    labels: Literal["", "nested", "parent", "top"] = "",
+    labels: Labels = "",
 ) -> None:
     """Say where to get a data set, unpack its archive, or check its files.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes
 
-from nearkin.app.output import Machine
+from nearkin.app.output import Labels, Machine
 from nearkin.names import Plain
 
 
@@ -17,7 +17,7 @@ class Embedding:
     """What is embedded, and by what."""
 
     data: str
-    """data set: a name from `nearkin list`, or folder:PATH"""
+    """data set: a name from `nearkin list`, or a folder, .csv or .npz file"""
     output: Path
     """.npz file to write; features:FILE then reads it"""
     checkpoint: Path | None = None
@@ -39,17 +39,24 @@ class Embedding:
 
 
 def embed(
-    embedding: OmitArgPrefixes[Embedding], machine: OmitArgPrefixes[Machine] = Machine()
+    embedding: OmitArgPrefixes[Embedding],
+    machine: OmitArgPrefixes[Machine] = Machine(),
+    labels: Labels = "",
 ) -> None:
     """Write a data set's embeddings by one backbone to a file, for heads and losses to train on.
 
     Example: nearkin embed --data cub --backbone lite0 --size 224 --output cub.npz
 
     Example: nearkin embed --data mnist-5k --checkpoint out/runs/HASH --output x.npz
+
+    Args:
+        labels: of a folder of pictures, which folders on the way to one name its class: all
+            (nested), the last (parent) or the first (top).
     """
     from rich.console import Console
     from rich.progress import Progress
 
+    from nearkin.data.sets.catalogue import with_labels
     from nearkin.runs.embedding import load_and_embed
     from nearkin.runs.machine import keep_freed_memory
 
@@ -57,6 +64,7 @@ def embed(
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as shown:
         task = shown.add_task(f"embedding {embedding.data}", total=None)
-        for progress in load_and_embed(**vars(embedding), place=machine.place()):
+        asked = replace(embedding, data=with_labels(embedding.data, labels))
+        for progress in load_and_embed(**vars(asked), place=machine.place()):
             shown.update(task, completed=progress.done, total=progress.total)
     print(f"{embedding.output}: {progress.total:,} embeddings, for features:{embedding.output}")

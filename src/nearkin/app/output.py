@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from nearkin.runs.engine import Place
 
 
+Labels = Literal["", "nested", "parent", "top"]
+"""Which folders on the way to a picture name its class; "": the first, where there is no doubt."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where the data are, and what the work is done on."""

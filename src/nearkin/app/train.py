@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tyro.conf import OmitArgPrefixes
 
-from nearkin.app.output import MadeBy, Output
+from nearkin.app.output import Labels, MadeBy, Output
 from nearkin.runs.recipe import Recipe
 
 
@@ -16,6 +16,7 @@ def train(
     recipe: OmitArgPrefixes[Recipe],
     output: OmitArgPrefixes[Output] = Output(),
     features: OmitArgPrefixes[MadeBy] = MadeBy(),
+    labels: Labels = "",
 ) -> None:
     """Train and evaluate one recipe; store its row under --out, and its Model in OUT/runs/HASH.
 
@@ -23,8 +24,15 @@ def train(
 
     Example: nearkin train --data mnist-5k --loss ratio-triplet --dim 64 --epochs 8
 
+    Example: nearkin train --data photos/ --labels nested --backbone lite0 --size 224 --out grocery
+
     Example: nearkin train --recipe my.json --loss contrastive --loss-options margin=0.5
+
+    Args:
+        labels: of a folder of pictures, which folders on the way to one name its class: all
+            (nested), the last (parent) or the first (top).
     """
+    from nearkin.data.sets.catalogue import with_labels
     from nearkin.runs.engine import run
     from nearkin.runs.log import bar
     from nearkin.runs.machine import keep_freed_memory
@@ -32,6 +40,7 @@ def train(
     keep_freed_memory()
     with bar() as shown:
         place = replace(output.place(), **vars(features))
+        recipe = replace(recipe, data=with_labels(recipe.data, labels))
         row = run(recipe, output.out, place=place, bar=shown)
     if row.stored:
         hash = row.row.hash

@@ -6,16 +6,17 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nearkin import models
 from nearkin.data import Splits, own_splits
+from nearkin.data.sets.catalogue import is_features
 from nearkin.files import remove
 from nearkin.losses.protocol import can_monitor
 from nearkin.models.folder import own_model
@@ -34,7 +35,7 @@ from nearkin.runs.model import join_left, left_by
 from nearkin.runs.model import save as save_model
 from nearkin.runs.outcome import conclude, one_line, title
 from nearkin.runs.place import MOST_THREADS, Place
-from nearkin.runs.recipe import Recipe
+from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
 from nearkin.runs.store import Store
 
@@ -107,6 +108,10 @@ def run(
         anew: carry it out though its row is stored, for the files that it leaves.
     """
     store, bar = Store(out), bar or Silent()
+    if splits is not None:
+        splits = own_splits(splits, size=recipe.size)
+    if backbone is None:
+        recipe = with_fitting_head(recipe, splits, bar)
     if splits is None and backbone is None and loss is None:
         found = find_row(recipe, store, place)
         announce([found], bar)
@@ -117,9 +122,19 @@ def run(
                 folder, known = store.folder_of(found.row), splits_of(recipe, place)
                 join_left(folder, known, place.made_by, place.made_size, place.root)
             return served(found.row, store)
-    if splits is not None:
-        splits = own_splits(splits, size=recipe.size)
     return carry_out(recipe, store, place, study, bar, splits, backbone, loss)
+
+
+def with_fitting_head(recipe: Recipe, splits: Splits | None, bar: Silent) -> Recipe:
+    """The recipe, with a linear head on features where it names no other backbone: the default one
+    takes pictures alone. The row holds the linear head by its name."""
+    unasked = recipe.backbone == DEFAULTS["backbone"] and not recipe.backbone_options
+    inputs = splits and splits.train.inputs
+    stored = isinstance(inputs, Tensor) and inputs.ndim == 2 if splits else is_features(recipe.data)
+    if not (unasked and stored):
+        return recipe
+    bar.say("these data are features: backbone linear")
+    return replace(recipe, backbone="linear")
 
 
 def announce(found: Sequence[Lookup], bar: Silent) -> None:

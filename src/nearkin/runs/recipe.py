@@ -42,7 +42,7 @@ class Recipe:
     """Every choice that decides a run. Each field is a flag of `nearkin train`."""
 
     data: str = "mnist-5k"
-    """data set: a name from `nearkin list`, folder:PATH or features:FILE.npz"""
+    """data set: a name from `nearkin list`, or a folder of pictures, a .csv or an .npz file"""
     keep_images: float = 1.0
     """share of each training class's images that is used, in (0, 1]; subsets are nested"""
     keep_classes: float = 1.0
@@ -58,8 +58,8 @@ class Recipe:
     validate"""
 
     backbone: str = "network"
-    """network (of the n-tuple report, for small pictures), linear, mlp or identity (on features),
-    lite0 or timm:NAME"""
+    """network (of the n-tuple report, for small pictures; on features it means linear), linear, mlp
+    or identity (on features), lite0 or timm:NAME"""
     backbone_options: Mapping[str, Plain] = field(default_factory=dict)
     """key=value ... for the backbone's constructor"""
     dim: int = 64

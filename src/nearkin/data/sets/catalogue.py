@@ -74,6 +74,15 @@ def spelled(name: str) -> str:
     return f"{ENDINGS.get(Path(name).suffix.lower(), 'folder')}:{name}"
 
 
+def is_features(name: str) -> bool:
+    """Whether a data set is a file of features, as its name tells.
+
+    >>> is_features("features:x"), is_features("x.npz"), is_features("cub")
+    (True, True, False)
+    """
+    return spelled(name).startswith("features:")
+
+
 def is_path(name: str) -> bool:
     """Whether a name is that of a folder or file, as it has an ending or slash or is there.
 
