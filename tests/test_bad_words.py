@@ -33,6 +33,7 @@ SOUND = {
     "index": "nowhere photos --output made",
     "search": "finished photo.jpg",
     "calibrate": "finished",
+    "explore": "nowhere",
     "serve": "nowhere",
     "export": "nowhere",
     "check": "nowhere",

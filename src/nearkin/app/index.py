@@ -28,6 +28,7 @@ def index(
     add: tuple[Path, ...] = (),
     label: str = "",
     remove: Mapping[str, Plain] | None = None,
+    decisions: Path | None = None,
     watch: bool = False,
 ) -> None:
     """Embed photographs by a Model into an index that `search` asks; only what changed is embedded.
@@ -37,6 +38,8 @@ def index(
     Example: nearkin index shop --add more/ --label Oat-Latte
 
     Example: nearkin index shop --remove label=Sour-Milk
+
+    Example: nearkin index shop --decisions decisions.csv
 
     Args:
         first: an index, or for a new one a Model: its folder, an --out folder with one finished
@@ -48,6 +51,7 @@ def index(
         add: files or folders to add, beside the folders that are kept up to date.
         label: the label of all that is added.
         remove: label=NAME or path=FILE, to be removed.
+        decisions: CSV file that `nearkin explore` saved: photographs to relabel and to drop.
         watch: stay, and follow the folders until interrupted.
     """
     from nearkin.search.index import CARD
@@ -55,8 +59,10 @@ def index(
     held = (Path(first).expanduser() / CARD).is_file()
     if held and output:
         raise ValueError(f"{first} is an index already: leave out --output")
-    if not held and (add or remove or (watch and not output)):
-        raise ValueError(f"{first} holds no index: --add, --remove and --watch want one")
+    if not held and (add or remove or decisions or (watch and not output)):
+        raise ValueError(
+            f"{first} holds no index: --add, --remove, --decisions and --watch want one"
+        )
     if not held and not (output and photos):
         raise ValueError("a new index wants a Model, photographs, and --output FOLDER")
     if label and not add:
@@ -67,7 +73,9 @@ def index(
     if add:
         found = with_bar(opened.add, *add, label=label or None, labels=labels)
         say(opened, found)
-    if photos or not (add or remove):
+    if decisions:
+        say(opened, opened.decide(decisions))
+    if photos or not (add or remove or decisions):
         say(opened, with_bar(opened.update, *photos, labels=labels))
     if not held:
         opened.write_light()

@@ -27,6 +27,7 @@ COMMANDS = {
     "index": "nearkin.app.index:index",
     "search": "nearkin.app.index:search",
     "calibrate": "nearkin.app.index:calibrate",
+    "explore": "nearkin.app.explore:explore",
     "serve": "nearkin.app.serve:serve",
     "export": "nearkin.app.export:export",
     "check": "nearkin.app.export:check",

@@ -4,6 +4,7 @@
       index.json      the Model's identity, metric and dimension, the sources, the threshold
       model/          the Model's folder, so that the index answers alone
       model.onnx      the Model's ONNX form, which answers without torch (light.py)
+    decisions.json  what a person has decided of single photographs (decisions.py)
       images.lance/   the items (store.py)
 
 Dimensions: N items, B queries, D embedding.
@@ -24,11 +25,13 @@ from typing import Any
 import numpy as np
 
 from nearkin.files import read_json, write_whole
+from nearkin.search.decisions import Decisions, read_decisions
 from nearkin.search.photos import Found, Photo, composed, digest, file_of, find, stored
 from nearkin.search.store import PLAIN, LanceStore, Store, table_of, vectors_of
 
 FORMAT = 1
 CARD, MODEL, LIGHT = "index.json", "model", "model.onnx"
+DECIDED = "decisions.json"
 AT_ONCE = 128  # photographs between two commits
 THUMBNAIL = 96  # pixels of the longer side
 VOTERS = 5
@@ -207,9 +210,11 @@ class Index:
             raise ValueError("update wanted folders, got a file: `add` takes single files")
         photos: dict[str, Photo] = {}
         left_out: Counter[str] = Counter()
+        decisions = Decisions(self.path / DECIDED)
         for source, mode in chosen.items():
             found = find([file_of(source)], mode)
-            photos |= {photo.path: photo for photo in found.photos}
+            kept = decisions.applied(found.photos, found.left_out)
+            photos |= {photo.path: photo for photo in kept}
             left_out += found.left_out
         changes = self._take(list(photos.values()), progress)
         changes.left_out += left_out
@@ -228,7 +233,8 @@ class Index:
     ) -> Changes:
         """Add photographs, all with one label or labelled by their folders; none is removed."""
         found: Found = find(sources, labels, label)
-        changes = self._take(found.photos, progress)
+        kept = Decisions(self.path / DECIDED).applied(found.photos, found.left_out)
+        changes = self._take(kept, progress)
         changes.left_out += found.left_out
         return changes
 
@@ -246,6 +252,41 @@ class Index:
             raise ValueError(f"{self.path} holds no photograph of {what}")
         self.store.delete(paths)
         return len(paths)
+
+    def decide(self, path: str | Path) -> Changes:
+        """Carry out what a file of decisions says (path, class, action), now and at every update
+        from now on: `keep` and `relabel` set the class of a photograph, `drop` removes it.
+
+        Raises:
+            ValueError: the file is none of decisions, or names a photograph that is not here.
+        """
+        wanted = read_decisions(Path(path).expanduser())
+        held = {row["path"]: row for row in self.store.scan([*PLAIN]).to_pylist()}
+        absent = [at for at in wanted if at not in held]
+        if absent:
+            raise ValueError(
+                f"{path}: of {len(wanted):,} photographs {len(absent):,} are not in {self.path}, "
+                f"such as {absent[0]}"
+            )
+        Decisions(self.path / DECIDED).add(wanted)
+        changes = Changes()
+        gone = [at for at, (action, _) in wanted.items() if action == "drop"]
+        self.store.delete(gone)
+        changes.removed = len(gone)
+        named = [
+            at
+            for at, (action, to) in wanted.items()
+            if action == "relabel" and to != held[at]["label"]
+        ]
+        for start in range(0, len(named), AT_ONCE):
+            rows = self.store.scan(
+                [*PLAIN, "thumbnail", "vector"], paths=named[start : start + AT_ONCE]
+            )
+            relabelled = [{**row, "label": wanted[row["path"]][1]} for row in rows.to_pylist()]
+            self.store.put(table_of(relabelled, vectors_of(rows)))
+        changes.relabelled = len(named)
+        changes.unchanged = len(wanted) - len(gone) - len(named)
+        return changes
 
     def search(
         self,

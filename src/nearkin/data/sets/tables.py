@@ -13,7 +13,9 @@ from nearkin.data.sets.listings import Listing, assembled, in_halves
 from nearkin.data.sets.tree import class_name
 from nearkin.data.splits import Splits
 from nearkin.data.terms import holds_others_pictures
+from nearkin.files import open_regular
 
+LARGEST = 2**30  # bytes of a table
 PATH, CLASS = ("path", "file", "filename", "image"), ("class", "label", "category")
 """What the columns of a picture and of its class may be called, in any case."""
 YES = {"1", "1.0", "true", "yes"}
@@ -55,11 +57,15 @@ def table(request: Request) -> Splits:
 def read_table(path: Path, name: str) -> list[dict[str, str]]:
     """The rows of a table by its head; columns stand between commas, semicolons or tabs."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular(path) as file:
+            data = file.read(LARGEST + 1)
+        text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise Absent(f"{name}: no such file") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: wanted text in UTF-8 ({error})") from None
+    if len(data) > LARGEST:
+        raise ValueError(f"{name}: more than {LARGEST:,} bytes, too large for a table of pictures")
     head = text.partition("\n")[0]
     between = max(",;\t", key=head.count)
     try:

@@ -1,0 +1,77 @@
+"""What a person has decided of single photographs: kept, dropped, or of another class.
+
+    decisions.csv   path,class,action   action: keep, relabel or drop
+
+`nearkin explore` writes it; an index keeps what it was given, so that the folders' own labels do
+not undo it at the next update.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from nearkin.files import read_json, write_whole
+from nearkin.search.photos import Photo, composed
+
+ACTIONS = ("keep", "relabel", "drop")
+
+
+def read_decisions(path: Path) -> dict[str, tuple[str, str]]:
+    """Path of a photograph -> (action, class), of a CSV file.
+
+    Raises:
+        ValueError: a column or a class is missing, an action is none, or a path has two.
+    """
+    from nearkin.data.sets.tables import column, read_table  # which imports torch
+
+    name, found = str(path), {}
+    rows = read_table(path, name)
+    where, kind, what = (
+        column(list(rows[0]), (each,), name) for each in ("path", "class", "action")
+    )
+    for number, row in enumerate(rows, 2):
+        at, label, action = (composed((row[key] or "").strip()) for key in (where, kind, what))
+        line = f"{name}, line {number}"
+        if not at or action not in ACTIONS:
+            raise ValueError(
+                f"{line}: wanted a path and keep, relabel or drop, got {at!r}, {action!r}"
+            )
+        if action == "relabel" and not label:
+            raise ValueError(f"{line}: relabel wants a class")
+        if found.setdefault(at, (action, label)) != (action, label):
+            raise ValueError(f"{line}: {at} has two decisions")
+    return found
+
+
+class Decisions:
+    """The decisions that an index keeps, in a JSON file beside its table."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.held: dict[str, tuple[str, str]] = {}
+        if path.is_file():
+            kept = read_json(path)
+            if not isinstance(kept, dict):
+                raise ValueError(f"{path}: wanted decisions by path")
+            self.held = {str(at): (str(action), str(label)) for at, (action, label) in kept.items()}
+
+    def add(self, more: dict[str, tuple[str, str]]) -> None:
+        """Take further decisions; of two about one photograph the later holds."""
+        self.held |= more
+        text = json.dumps(self.held, ensure_ascii=False, indent=0)
+        write_whole(self.path, lambda file: file.write(text.encode()))
+
+    def applied(self, photos: Iterable[Photo], left_out: Counter[str]) -> list[Photo]:
+        """The photographs without those that were dropped, with the classes that were given."""
+        found = []
+        for photo in photos:
+            action, label = self.held.get(photo.path, ("keep", ""))
+            if action == "drop":
+                left_out["dropped by decision"] += 1
+            else:
+                found.append(replace(photo, label=label) if action == "relabel" else photo)
+        return found
