@@ -292,7 +292,10 @@ def test_the_cost_is_measured_and_read():
         measured[Case("cost", **asdict(s))] = Measurement("a", values)
     measured[Case("as released")] = Measurement("a", {"cosines": [0.0, 0.8, 0.99]})
     found = cost.answer(measured)
-    assert len(found.tables[0].rows) == len(settings)
+    pivot, every = found.tables
+    assert len(every.rows) == len(settings)
+    assert cells(pivot, "12")["100 classes, r = 0.2"] == pytest.approx(2400)
+    assert cells(pivot, "12")["11,318 classes, r = 0.2"] is None
     first, *_, last = map(str, found.findings)
     assert "100 classes: 24 proxies a class instead of 1 take 24.0 times" in first
     assert "then takes 20.0 times as long" in first

@@ -5,6 +5,7 @@ It reads an answer and rows, and trains nothing. What comes from file and class 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -108,6 +109,7 @@ def template(name: str) -> jinja2.Template:
         "as_markdown": tables.markdown,
         "md": tables.markdown_text,
         "plain": plain,
+        "unbroken": unbroken,
     }
     return environment.get_template(name)
 
@@ -117,6 +119,16 @@ def plain(value: object) -> str:
     if isinstance(value, Mapping):
         value = " ".join(f"{k}={v}" for k, v in value.items())
     return tables.MISSING if value in ("", None) else str(value)
+
+
+def unbroken(text: str) -> str:
+    """The text with its numbers kept beside their units, wherever a line ends.
+
+    >>> unbroken("R@1 57.3 % (p < 0.001)").split(" ")
+    ['R@1', '57.3\xa0%', '(p\xa0<\xa00.001)']
+    """
+    text = re.sub(r"(?<=\d) (?=%|points\b|\u00b1)", "\u00a0", text)
+    return re.sub(r"p ([<=\u2265]) (?=\d)", "p\u00a0\\1\u00a0", text)
 
 
 def contents(answer: Answer, rows: Mapping[Case, Stored], command: str) -> dict:

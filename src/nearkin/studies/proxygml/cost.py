@@ -139,7 +139,7 @@ def answer(found: Measured) -> Answer:
         question=QUESTION,
         summary=tuple(summary(costs, watched)),
         findings=tuple(map(Finding, findings(costs, watched))),
-        tables=(table(costs),),
+        tables=(by_count(costs), table(costs)),
         figures=(
             over_counts(costs, "seconds", "Seconds a step over N"),
             over_counts(costs, "megabytes", "Megabytes a step over N"),
@@ -159,10 +159,28 @@ def answer(found: Measured) -> Answer:
 Costs = Mapping[Setting, Mapping[str, float]]
 
 
+def by_count(costs: Costs) -> Table:
+    """Milliseconds a step without the own term: N down, classes and r across."""
+    plain = {s: values["seconds"] for s, values in costs.items() if not s.weight}
+    kinds = list(dict.fromkeys((s.classes, s.ratio) for s in plain))
+    counts = sorted({s.proxies for s in plain})
+
+    def cell(n: int, kind: tuple[int, float]) -> float | None:
+        seconds = plain.get(Setting(kind[0], n, kind[1]))
+        return None if seconds is None else round(1000 * seconds, 1)
+
+    return Table(
+        title=f"Milliseconds a step: batch {BATCH}, {DIM}-D, without the own term",
+        columns=("N", *(f"{classes:,} classes, r = {ratio:g}" for classes, ratio in kinds)),
+        rows=tuple((str(n), *(cell(n, kind) for kind in kinds)) for n in counts),
+        note="Forward and backward, medians of 5 steps.",
+    )
+
+
 def table(costs: Costs) -> Table:
     """Every setting with its cost."""
     return Table(
-        title=f"One step, forward and backward: batch {BATCH}, {DIM}-D",
+        title="Every setting: time and memory of one step",
         columns=("classes", "N", "r", "own term", "ms", "MB"),
         rows=tuple(
             (

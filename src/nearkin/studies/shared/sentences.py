@@ -96,12 +96,14 @@ def differences_found(
     if max(d.estimate.n for d in level.values()) < 2:
         text = f"One seed cannot tell any method from {than}."
         return [*found, Finding(at(place, text), group=place)]
-    names = listed(list(level), len(differ))
+    names = begun(listed(list(level), len(differ)))
     if len(level) == 1:
         text = f"{names} cannot be told from {than}: {difference_words(next(iter(level.values())))}"
     else:
         text = f"{names} cannot be told from {than}: they lie {span(level.values())} from it, "
         text += f"p ≥ {p_value(min(level.values(), key=lambda d: d.p))}"
+    if len(level) == len(differ) > NAMED:
+        text = text.replace(f"{names} cannot", f"None of the {len(level)} others can", 1)
     return [*found, Finding(at(place, f"{text}."), group=place)]
 
 
