@@ -17,7 +17,7 @@ from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Files, Measurement, Row
 from nearkin.studies import STUDIES
 from nearkin.studies.graphlab import attention, edges, gain, graph, rank_collapse
-from nearkin.studies.shared import refinement
+from nearkin.studies.shared import graph_report
 from nearkin.studies.shared.sets import CARS
 from nearkin.studies.study import Case
 
@@ -103,7 +103,7 @@ def test_all_graph_refinement_runs_under_the_setting_that_is_best_for_the_judges
 
 @pytest.mark.parametrize("data", [CARS, "omniglot"])
 def test_every_fold_of_the_classes_judges_each_setting_equally_often(data):
-    tried = refinement.search({}, data).values()
+    tried = graph_report.search({}, data).values()
     seen = Counter((t.lr, t.loss_lr, t.seed) for t in tried)
     assert len(seen) == 6 * 5
     assert set(seen.values()) == {2}
@@ -247,5 +247,5 @@ def test_a_picture_of_a_method_is_that_of_its_first_seed_that_kept_one():
     for seed in (0, 1):
         case = Case("4 nearest", seed)
         rows[case] = replace(rows[case], files=files if seed else Files("runs"))
-    drawn = refinement.batch_graphs(rows, ["no edges", "4 nearest"], "who")
+    drawn = graph_report.batch_graphs(rows, ["no edges", "4 nearest"], "who")
     assert drawn.rows == (("4 nearest", rows[Case("4 nearest", 1)]),)

@@ -238,9 +238,10 @@ def draw(
 
 
 def grouped(rounds: list[list[int]], size: int) -> list[int]:
-    """The rounds one after the other, none of their items needlessly twice in a group of `size`.
+    """The rounds joined into one stream that is read in groups of `size`.
 
-    Where a group straddles two rounds, the items that it does not hold yet come first.
+    Where a group spans two rounds, the second is reordered, so that the group repeats an item only
+    if it must.
 
     >>> grouped([[1, 2, 3], [3, 1, 2]], 2)
     [1, 2, 3, 1, 3, 2]

@@ -80,7 +80,7 @@ def ask(
     demo: bool = False,
 ) -> Outcome:
     """Search, run and note what a study asks for, as `study`; the outcome holds the rows too."""
-    share(place, jobs)  # a wrong number of jobs is told before anything is written
+    share(place, jobs)  # refuses a wrong number of jobs before anything is written
     asked: Study = look_up(name, STUDIES, "study")
     given, kind, out = merged(asked, name, options, demo), f"option of study {name!r}", Path(out)
     note = Note(

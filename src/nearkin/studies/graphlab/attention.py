@@ -8,10 +8,10 @@ from nearkin.answers import Answer, Dots, Finding, Lines, Table
 from nearkin.losses.refinement_options import as_published, as_released
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.studies.shared import refinement, sentences
+from nearkin.studies.shared import graph_report, sentences
+from nearkin.studies.shared.graph_report import HEADS, Change, options
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, mean, scores
-from nearkin.studies.shared.refinement import HEADS, Change, options
 from nearkin.studies.shared.words import difference_cells
 from nearkin.studies.study import Rows, Study
 
@@ -30,10 +30,10 @@ LAYERS: dict[str, dict[str, Plain]] = {
     GAT: {"layer": "gat"},
     GATV2: {"layer": "gatv2"},
 }
-WHOLE = refinement.CONTROLS | {
+WHOLE = graph_report.CONTROLS | {
     "group loss": {"loss": "group"},
     "auxiliary loss alone": options(refined=0.0),
-    **refinement.JUDGES,
+    **graph_report.JUDGES,
 }
 """Name -> what differs from the common recipe."""
 
@@ -74,12 +74,12 @@ def answer(rows: Rows) -> Answer:
         question=QUESTION,
         summary=tuple(summary(rows)),
         findings=tuple(findings(rows)),
-        tables=(refinement.standings(rows, whole()), layers(rows), parts(rows)),
+        tables=(graph_report.standings(rows, whole()), layers(rows), parts(rows)),
         figures=(
-            refinement.picture(rows, whole()),
-            bars(rows),
+            graph_report.picture(rows, whole()),
+            dots(rows),
             attention(rows),
-            refinement.batch_graphs(rows, LAYERS, "Who listens to whom in a batch"),
+            graph_report.batch_graphs(rows, LAYERS, "Who listens to whom in a batch"),
         ),
     )
 
@@ -94,12 +94,12 @@ def layers(rows: Rows) -> Table:
     found = {head: scores(rows, metric) for head, metric in HEADS.items()}
     oracle = scores(rows, "recall@1", "best_on_test")
     differ = whole_differences(found["R@1"])
-    parameters = refinement.costs(rows, refinement.loss_parameters, 1e6)
-    seconds = refinement.costs(rows, refinement.train_seconds)
-    memory = refinement.costs(rows, lambda row: row.cost.peak_memory_mb)
+    parameters = graph_report.costs(rows, graph_report.loss_parameters, 1e6)
+    seconds = graph_report.costs(rows, graph_report.train_seconds)
+    memory = graph_report.costs(rows, lambda row: row.cost.peak_memory_mb)
     shares = (*HEADS, "best epoch on test", "to dot-product")
     return Table(
-        title=f"Every layer, {refinement.data_name(rows)}",
+        title=f"Every layer, {graph_report.data_name(rows)}",
         columns=("method", *shares, "p", "parameters of the loss, M", "training, s", "memory, MB"),
         rows=tuple(
             (
@@ -116,7 +116,7 @@ def layers(rows: Rows) -> Table:
         ),
         percent=shares,
         best=tuple(HEADS),
-        note=refinement.note(rows, "the dot product")
+        note=graph_report.note(rows, "the dot product")
         + " As published and as released: one learning rate for all, as there, where the others' "
         "classifiers have one of their own. Memory: what the first epoch adds to the process.",
     )
@@ -131,7 +131,7 @@ def whole_differences(recall: dict[str, Scores]) -> dict[str, Difference]:
 def parts(rows: Rows) -> Table:
     """Each layer whole and less one part, with the difference that the part makes."""
     recall = scores(rows, "recall@1")
-    parameters = refinement.costs(rows, refinement.loss_parameters, 1e6)
+    parameters = graph_report.costs(rows, graph_report.loss_parameters, 1e6)
     lines = []
     for layer in LAYERS:
         family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
@@ -145,11 +145,11 @@ def parts(rows: Rows) -> Table:
         columns=("layer", "R@1", "to the whole", "p", "parameters of the loss, M"),
         rows=tuple(lines),
         percent=("R@1", "to the whole"),
-        note=refinement.note(rows, "the whole layer"),
+        note=graph_report.note(rows, "the whole layer"),
     )
 
 
-def bars(rows: Rows) -> Dots:
+def dots(rows: Rows) -> Dots:
     """R@1 of each layer, whole and less one part."""
     recall = scores(rows, "recall@1")
     groups = [layer for layer in LAYERS if layer in recall]
@@ -166,7 +166,7 @@ def bars(rows: Rows) -> Dots:
 def attention(rows: Rows) -> Lines:
     """Where the attention of a training batch goes, epoch by epoch, beside equal attention."""
     reports = {
-        key: refinement.monitored(rows, key)
+        key: graph_report.monitored(rows, key)
         for key in ("attention_within", "attention_across", "degree", "kin_heard")
     }
     lines = []
@@ -182,7 +182,7 @@ def attention(rows: Rows) -> Lines:
                     equal = degree * (kin if where == "within" else 1 - kin) / (degree + 1)
                     relative.setdefault(epoch, {})[seed] = share / equal if equal else 1.0
             line = f"{layer}, {where} classes"
-            lines.append(refinement.curve(line, relative, dashed=where == "across"))
+            lines.append(graph_report.curve(line, relative, dashed=where == "across"))
     return Lines(
         title="Attention within and across classes over training",
         x="epoch",
@@ -200,8 +200,8 @@ def summary(rows: Rows) -> list[str]:
         return ["No run with dot-product attention has finished."]
     layered = against(DOT, {m: recall[m] for m in LAYERS if m in recall})
     plain = against(DOT, {m: recall[m] for m in (DOT, *PLAIN) if m in recall})
-    said = [sentences.versus(differ, "the dot product") for differ in (layered, plain) if differ]
-    return [*said, *refinement.over_untrained(recall, DOT)]
+    lines = [sentences.versus(differ, "the dot product") for differ in (layered, plain) if differ]
+    return [*lines, *graph_report.over_untrained(recall, DOT)]
 
 
 def findings(rows: Rows) -> list[Finding]:
@@ -221,7 +221,7 @@ STUDY = Study(
     title=TITLE,
     question=QUESTION,
     answer=answer,
-    recipes=partial(refinement.recipes, METHODS),
-    search=partial(refinement.search, METHODS),
-    demo=refinement.DEMO,
+    recipes=partial(graph_report.recipes, METHODS),
+    search=partial(graph_report.search, METHODS),
+    demo=graph_report.DEMO,
 )

@@ -7,10 +7,10 @@ from functools import partial
 from nearkin.answers import Answer, Dots, Finding, Table
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.studies.shared import refinement, sentences
+from nearkin.studies.shared import graph_report, sentences
+from nearkin.studies.shared.graph_report import HEADS, Change, options
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, differences, mean, scores
-from nearkin.studies.shared.refinement import HEADS, Change, options
 from nearkin.studies.shared.words import difference_cells, surely
 from nearkin.studies.study import Rows, Study
 
@@ -35,7 +35,7 @@ KINDS: dict[str, dict[str, Plain]] = {
 }
 TAUGHT = ", edge loss"
 METHODS: dict[str, Change] = {
-    **refinement.CONTROLS,
+    **graph_report.CONTROLS,
     "no edges": options(layer="no-edges"),
     **{kind: options(**given) for kind, given in KINDS.items()},
     **{kind + TAUGHT: options(**given, edge_loss=1.0) for kind, given in KINDS.items()},
@@ -50,8 +50,8 @@ def answer(rows: Rows) -> Answer:
         question=QUESTION,
         summary=tuple(summary(rows)),
         findings=tuple(findings(rows)),
-        tables=(refinement.standings(rows, METHODS), table(rows)),
-        figures=(bars(rows),),
+        tables=(graph_report.standings(rows, METHODS), table(rows)),
+        figures=(dots(rows),),
     )
 
 
@@ -61,11 +61,11 @@ def table(rows: Rows) -> Table:
     recall = found["R@1"]
     to_none = differences_to_none(recall)
     untaught = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
-    parameters = refinement.costs(rows, refinement.loss_parameters, 1e6)
-    seconds = refinement.costs(rows, refinement.train_seconds)
+    parameters = graph_report.costs(rows, graph_report.loss_parameters, 1e6)
+    seconds = graph_report.costs(rows, graph_report.train_seconds)
     shares = (*HEADS, "to none", "to no edge loss")
     return Table(
-        title=f"Every use of edges, {refinement.data_name(rows)}",
+        title=f"Every use of edges, {graph_report.data_name(rows)}",
         columns=(
             *("edges", *HEADS, "to none", "p", "to no edge loss", "p of the edge loss"),
             *("parameters of the loss, M", "training, s"),
@@ -84,7 +84,9 @@ def table(rows: Rows) -> Table:
         ),
         percent=shares,
         best=tuple(HEADS),
-        note=refinement.note(rows, "no edge features, and against the same without the edge loss"),
+        note=graph_report.note(
+            rows, "no edge features, and against the same without the edge loss"
+        ),
     )
 
 
@@ -94,7 +96,7 @@ def differences_to_none(recall: dict[str, Scores]) -> dict[str, Difference]:
     return against(NONE, trained)
 
 
-def bars(rows: Rows) -> Dots:
+def dots(rows: Rows) -> Dots:
     """R@1 of every use of edges, with and without the edge loss."""
     recall = scores(rows, "recall@1")
     groups = [kind for kind in KINDS if kind in recall]
@@ -125,12 +127,12 @@ def summary(rows: Rows) -> list[str]:
     if NONE not in recall:
         return ["No run without edge features has finished, with which to compare."]
     kinds, taught = kinds_against_none(recall), taught_against_untaught(recall)
-    said = [sentences.versus(kinds, NONE)] if kinds else []
+    lines = [sentences.versus(kinds, NONE)] if kinds else []
     if taught:
         helped = surely(taught, 1)
         where = f"with {sentences.named(helped, taught)}" if helped else "nowhere"
-        said.append(f"The edge loss surely helps {where}.")
-    return [*said, *refinement.over_untrained(recall, NONE)]
+        lines.append(f"The edge loss surely helps {where}.")
+    return [*lines, *graph_report.over_untrained(recall, NONE)]
 
 
 def findings(rows: Rows) -> list[Finding]:
@@ -149,7 +151,7 @@ STUDY = Study(
     title=TITLE,
     question=QUESTION,
     answer=answer,
-    recipes=partial(refinement.recipes, METHODS),
-    search=partial(refinement.search, METHODS),
-    demo=refinement.DEMO,
+    recipes=partial(graph_report.recipes, METHODS),
+    search=partial(graph_report.search, METHODS),
+    demo=graph_report.DEMO,
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from nearkin.answers import Answer, Finding, Table
 from nearkin.measure.statistics import Difference
-from nearkin.studies.shared import comparison, refinement, sentences
+from nearkin.studies.shared import comparison, graph_report, sentences
+from nearkin.studies.shared.graph_report import Change, options
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, differences, mean, scores, where
-from nearkin.studies.shared.refinement import Change, options
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.words import SPREAD, SURE, difference_cells, points
 from nearkin.studies.study import Recipes, Rows, Study
@@ -36,14 +36,14 @@ SAMPLERS = {"classes": "P x K", "random": "random"}
 
 def methods(sampler: str) -> dict[str, Change]:
     """The methods with batches of one kind; the controls with the usual one."""
-    return (refinement.CONTROLS if sampler == "classes" else {}) | METHODS
+    return (graph_report.CONTROLS if sampler == "classes" else {}) | METHODS
 
 
 def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> Recipes:
     """The trials for each kind of batch."""
     found: Recipes = {}
     for sampler in SAMPLERS:
-        found |= refinement.search(methods(sampler), data, epochs, tune, sampler)
+        found |= graph_report.search(methods(sampler), data, epochs, tune, sampler)
     return found
 
 
@@ -58,17 +58,17 @@ def recipes(
     found: Recipes = {}
     for sampler in SAMPLERS:
         asked = (data, seeds, epochs, tune, searched, sampler)
-        found |= refinement.recipes(methods(sampler), *asked)
+        found |= graph_report.recipes(methods(sampler), *asked)
     return found
 
 
 def answer(rows: Rows) -> Answer:
     """The one table, its bars, and the three gains in words."""
     compared = [
-        refinement.compare(where(rows, sampler=sampler), methods(sampler), f"{name} batches")
+        graph_report.compare(where(rows, sampler=sampler), methods(sampler), f"{name} batches")
         for sampler, name in SAMPLERS.items()
     ]
-    title = f"R@1 by method and kind of batch, {refinement.data_name(rows)}"
+    title = f"R@1 by method and kind of batch, {graph_report.data_name(rows)}"
     return Answer(
         title=TITLE,
         question=QUESTION,
@@ -100,7 +100,7 @@ def table(rows: Rows) -> Table:
     """Every method and kind of batch, and what it gains over each control."""
     recall, gained = recalls(rows), gains(rows)
     return Table(
-        title=f"What the graph adds, {refinement.data_name(rows)}",
+        title=f"What the graph adds, {graph_report.data_name(rows)}",
         columns=(
             *("method", "batches", "R@1"),
             *(head for over in gained for head in (over, f"p {over}")),
@@ -116,7 +116,7 @@ def table(rows: Rows) -> Table:
         ),
         percent=("R@1", *gained),
         best=("R@1",),
-        note=refinement.note(rows, "the control that heads the column"),
+        note=graph_report.note(rows, "the control that heads the column"),
     )
 
 
@@ -137,7 +137,7 @@ def of_attention(rows: Rows) -> dict[str, dict[str, Difference]]:
 
 def summary(rows: Rows) -> list[str]:
     """What attention gains over each control, with batches drawn class by class."""
-    said = []
+    lines = []
     for over, found in of_attention(rows).items():
         difference = found.get(f"{SAMPLERS['classes']} batches")
         if difference is None:
@@ -145,8 +145,8 @@ def summary(rows: Rows) -> list[str]:
         mean = difference.estimate.mean
         verb, size = ("gains" if mean >= 0 else "loses"), points(abs(mean)).lstrip("+")
         sure = "" if difference.p < SURE else ", which is not sure"
-        said.append(f"Attention over the full graph {verb} {size} {over}{sure}.")
-    return said or ["No attention over the full graph has finished beside its controls."]
+        lines.append(f"Attention over the full graph {verb} {size} {over}{sure}.")
+    return lines or ["No attention over the full graph has finished beside its controls."]
 
 
 def findings(rows: Rows) -> list[Finding]:
@@ -158,4 +158,4 @@ def findings(rows: Rows) -> list[Finding]:
     return found
 
 
-STUDY = Study(TITLE, QUESTION, answer, recipes, search, demo=refinement.DEMO)
+STUDY = Study(TITLE, QUESTION, answer, recipes, search, demo=graph_report.DEMO)

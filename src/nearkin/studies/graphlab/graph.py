@@ -7,10 +7,10 @@ from functools import partial
 
 from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.measure.statistics import Difference, Estimate, estimate, paired
-from nearkin.studies.shared import refinement, sentences
+from nearkin.studies.shared import graph_report, sentences
+from nearkin.studies.shared.graph_report import HEADS, Change, options
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, average, differences, final_monitor, mean, scores
-from nearkin.studies.shared.refinement import HEADS, Change, options
 from nearkin.studies.shared.words import difference_cells, difference_words
 from nearkin.studies.study import Rows, Study
 
@@ -51,7 +51,7 @@ RANDOM: dict[str, Change] = {
 CONTROL = {graph: f"random, as {graph}" for graph in RANDOM}
 """Graph -> the name of its control."""
 
-METHODS = refinement.CONTROLS | GRAPHS | {CONTROL[g]: change for g, change in RANDOM.items()}
+METHODS = graph_report.CONTROLS | GRAPHS | {CONTROL[g]: change for g, change in RANDOM.items()}
 DRAWN = ("4 nearest", "8 nearest, mutual", "learned", "random, as 4 nearest")
 """The graphs whose pictures are shown: two of neighbours, one that is learned, and a control."""
 
@@ -63,11 +63,11 @@ def answer(rows: Rows) -> Answer:
         question=QUESTION,
         summary=tuple(summary(rows)),
         findings=tuple(findings(rows)),
-        tables=(refinement.standings(rows, [*refinement.CONTROLS, *GRAPHS]), table(rows)),
+        tables=(graph_report.standings(rows, [*graph_report.CONTROLS, *GRAPHS]), table(rows)),
         figures=(
-            refinement.picture(rows, [*refinement.CONTROLS, *GRAPHS]),
+            graph_report.picture(rows, [*graph_report.CONTROLS, *GRAPHS]),
             by_degree(rows),
-            refinement.batch_graphs(rows, DRAWN, "Who is connected in a batch"),
+            graph_report.batch_graphs(rows, DRAWN, "Who is connected in a batch"),
         ),
     )
 
@@ -80,7 +80,7 @@ def table(rows: Rows) -> Table:
     shares = ("kin among them", *HEADS, "to full", "to random")
     full, random = compared(recall)
     return Table(
-        title=f"Every graph, {refinement.data_name(rows)}",
+        title=f"Every graph, {graph_report.data_name(rows)}",
         columns=("graph", "neighbours", *shares[:-2], "to full", "p", "to random", "p of random"),
         rows=tuple(
             (
@@ -96,7 +96,7 @@ def table(rows: Rows) -> Table:
         ),
         percent=shares,
         best=tuple(HEADS),
-        note=refinement.note(rows, "the full graph, and against the control of the same degree")
+        note=graph_report.note(rows, "the full graph, and against the control of the same degree")
         + " Neighbours: in one training batch after the last epoch; the control of the learned "
         "graph has as many as that one starts with.",
     )
@@ -142,10 +142,10 @@ def summary(rows: Rows) -> list[str]:
     if FULL not in recall:
         return ["No run with the full graph has finished, with which to compare."]
     full, random = ({g: d for g, d in each.items() if g in GRAPHS} for each in compared(recall))
-    said = [sentences.versus(full, "the full graph")] if full else []
-    said += [sentences.versus(random, "random graphs of the same degree")] if random else []
+    lines = [sentences.versus(full, "the full graph")] if full else []
+    lines += [sentences.versus(random, "random graphs of the same degree")] if random else []
     own = {name: recall[name] for name in (UNTRAINED, *GRAPHS) if name in recall}
-    return [*said, *refinement.over_untrained(own, FULL)]
+    return [*lines, *graph_report.over_untrained(own, FULL)]
 
 
 def findings(rows: Rows) -> list[Finding]:
@@ -181,7 +181,7 @@ STUDY = Study(
     title=TITLE,
     question=QUESTION,
     answer=answer,
-    recipes=partial(refinement.recipes, METHODS),
-    search=partial(refinement.search, METHODS),
-    demo=refinement.DEMO,
+    recipes=partial(graph_report.recipes, METHODS),
+    search=partial(graph_report.search, METHODS),
+    demo=graph_report.DEMO,
 )

@@ -24,7 +24,7 @@ from nearkin.runs.identity import named
 from nearkin.runs.loop import Run, train
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Plain, Recipe
-from nearkin.studies.shared import refinement
+from nearkin.studies.shared import graph_report
 from nearkin.studies.shared.reading import where
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.study import Case, Measured, Study, Task
@@ -82,9 +82,9 @@ def measure(data: str = CUB, seeds: int = 5, epochs: int = 0) -> dict[Case, Task
     found = {}
     for seed, graph, combination in product(range(seeds), GRAPHS, COMBINATIONS):
         setting = Setting(graph, combination, data, epochs, seed)
-        told = repr(replace(setting, data=named(data)))  # without the folder of this machine
+        text = repr(replace(setting, data=named(data)))  # without the folder of this machine
         found[Case(combination, seed, graph=graph)] = Task(
-            sha256(told.encode()).hexdigest()[:12],
+            sha256(text.encode()).hexdigest()[:12],
             partial(residuals_of, setting),
             recipe_of(setting),
         )
@@ -95,8 +95,8 @@ def recipe_of(setting: Setting) -> Recipe:
     """The run that trains this stack."""
     given = dict(GRAPHS[setting.graph])
     left_out = f"{given.pop('without', '')} {COMBINATIONS[setting.combination]}".strip()
-    change = refinement.options(**given, layers=DEPTH, without=left_out)
-    base = refinement.recipe(setting.data, setting.epochs, change)
+    change = graph_report.options(**given, layers=DEPTH, without=left_out)
+    base = graph_report.recipe(setting.data, setting.epochs, change)
     return replace(base, dim=DIM, seed=setting.seed, lr=3e-4)
 
 
@@ -225,20 +225,20 @@ def summary(found: Measured) -> list[str]:
     if not all((name, "untrained") in last for name in COMBINATIONS):
         return []
     alone, residual = last["attention alone", "untrained"], last["with residual", "untrained"]
-    said = [
+    lines = [
         f"Attention alone makes all images alike: after {DEPTH} layers {alone:.1g} of their spread "
         "is left."
     ]
     holds = residual > 100 * alone
-    said.append(
+    lines.append(
         f"A residual {'prevents' if holds else 'does not prevent'} it: {residual:.2g} is left."
     )
     forward = last["with feed-forward", "untrained"]
-    said.append(
+    lines.append(
         f"The feed-forward part without a residual {'does too' if forward > 0.1 else 'does not'}: "
         f"{forward:.1g} is left."
     )
-    return said
+    return lines
 
 
 def findings(found: Measured) -> list[str]:

@@ -117,7 +117,7 @@ def answer(rows: Rows) -> Answer:
         summary=tuple(filter(None, (sentence(rows, dim) for dim in dims[:3]))),
         findings=tuple(line for dim in dims for line in findings(rows, dim)),
         tables=tuple(table(rows, dim) for dim in dims),
-        figures=(bars(rows, dims),),
+        figures=(dots(rows, dims),),
     )
 
 
@@ -278,7 +278,7 @@ def some(names: list[str]) -> str:
     return listed(names, most=len(names)) if names else "none"
 
 
-def bars(rows: Rows, dims: list[int]) -> Dots:
+def dots(rows: Rows, dims: list[int]) -> Dots:
     """R@1 of closed forms and losses, by dimension."""
     names = [name for name in (*FORMS, *LOSSES) if where(rows, method=name)]
 

@@ -232,21 +232,21 @@ def summary(
     least = min(means, key=means.__getitem__)
     others = against(least, lost)
     unsure = undecided(others) if others else ""
-    said = [
+    lines = [
         f"A trunk that another data set has trained costs {drop(min(means.values()))} of R@1 with "
         f"{least}, which loses least" + (f", though {unsure}." if unsure else ".")
     ]
     if compared[2].scores:
-        said.append(sentences.lead(compared[2]))
+        lines.append(sentences.lead(compared[2]))
     shot = compared[-1]
     if shot.scores and UNTRAINED in shot.beside:
         gain = shot.over(shot.leader, UNTRAINED).estimate.mean
         way = "more" if gain > 0 else "less"
-        said.append(
+        lines.append(
             f"Zero-shot, without any training on the target, {shot.leader} has {drop(abs(gain))} "
             f"{way} than the features as they are."
         )
-    return said
+    return lines
 
 
 def shortened(names: Iterable[str]) -> dict[str, str]:

@@ -194,18 +194,18 @@ def summary(shared: Rows, own: Rows) -> list[str]:
     full, none = mean(recall[FULL]), mean(recall[NONE])
     assert full
     assert none
-    said = [
+    lines = [
         f"Without its three modules ProxyGML falls from {percent(full.mean)} R@1 to "
         f"{percent(none.mean)}."
     ]
     lone = mean(tuned.get(NONE))
     if lone and FULL in tuned:
-        said.append(f"Under settings of its own what is left has {percent(lone.mean)}.")
+        lines.append(f"Under settings of its own what is left has {percent(lone.mean)}.")
     best = tuned if FULL in tuned else recall
     differ = against(FULL, {name: best[name] for name in ROWS if name in best})
     if differ:
-        said.append(sentences.versus(differ, "all three together"))
-    return said
+        lines.append(sentences.versus(differ, "all three together"))
+    return lines
 
 
 def findings(shared: Rows, own: Rows) -> list[Finding]:

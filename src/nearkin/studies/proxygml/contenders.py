@@ -132,7 +132,8 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
         "HDML on tuples": {"GoogLeNet, 512-D": 68.7},
     },
 }
-"""R@1 in per cent: the ProxyGML poster; proxy-anchor and contrastive: METHODS.md G's sources."""
+"""R@1 in per cent, of the ProxyGML poster; of proxy-anchor and contrastive, of the sources in
+docs/methods.md, section G."""
 
 IN_PART = ("HDC", "spanning-tree positives")
 """Methods of which the published numbers are of more than what is run here."""

@@ -221,9 +221,9 @@ def summary(costs: Costs, watched: Mapping[str, Sequence[float]]) -> list[str]:
     few, many, whole = (
         costs.get(Setting(classes, n, r)) for n, r in ((one, 0.05), (most, 0.05), (most, 1.0))
     )
-    said = []
+    lines = []
     if few and many and whole:
-        said.append(
+        lines.append(
             f"With {classes:,} classes, {most} proxies a class cost "
             f"{many['seconds'] / few['seconds']:.1f} times the time of one, and joining every "
             f"sample to all of them {whole['seconds'] / many['seconds']:.1f} times that."
@@ -231,11 +231,11 @@ def summary(costs: Costs, watched: Mapping[str, Sequence[float]]) -> list[str]:
     released = watched.get("as released")
     if released:
         apart = "fall together" if released[-1] > 0.9 else "stay apart"
-        said.append(
+        lines.append(
             f"The proxies of a class {apart} while they train: their cosine ends at "
             f"{released[-1]:z.2f}."
         )
-    return said
+    return lines
 
 
 def findings(costs: Costs, watched: Mapping[str, Sequence[float]]) -> list[str]:
