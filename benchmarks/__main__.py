@@ -28,6 +28,7 @@ TOPICS = {
     "losses": "benchmarks.losses",
     "proxies": "benchmarks.proxies",
     "graphs": "benchmarks.graphs",
+    "heads": "benchmarks.heads",
     "images": "benchmarks.images",
     "training": "benchmarks.training",
 }
