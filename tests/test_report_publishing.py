@@ -9,7 +9,7 @@ import pytest
 from finished import finished
 from nearkin.answers import Answer
 from nearkin.app.main import main
-from nearkin.report.publishing import keep, take
+from nearkin.report.publishing import keep, published, take
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Metrics, to_json
@@ -87,3 +87,11 @@ def test_a_run_that_diverged_counts_in_no_column():
     for which in ("last", "best_on_test"):
         found = scores({Case("a", 0): done, Case("a", 1): gone}, "recall@1", which)
         assert set(found["a"]) == {0}
+
+
+def test_a_recipe_of_many_digits_is_published_whole_so_that_its_row_is_found():
+    row = finished(Recipe(head_power=2 / 3, epochs=1), 1 / 3)
+    shown = published(row)
+    assert shown.recipe == row.recipe
+    assert shown.recipe.hash == row.hash
+    assert shown.metrics.last["recall@1"] == 0.333333

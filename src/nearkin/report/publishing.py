@@ -71,14 +71,16 @@ def stores(folder: Path, name: str) -> tuple[Store, Store]:
 
 
 def published(row: Stored) -> Stored:
-    """A row as it is published: floats of six digits, more than any of them is worth.
+    """A row as it is published: floats of six digits, more than any of them is worth, but for those
+    of its recipe, by which it is found.
 
     Of a trial without its test metrics, which nobody reads: validation classes judge it.
     """
     if isinstance(row, Row) and row.recipe.trial:
         epochs = tuple(replace(epoch, test=None, monitor=None) for epoch in row.epochs)
         row = replace(row, metrics=Metrics(last=None), epochs=epochs)
-    return from_json(rounded(to_json(row)))
+    raw = to_json(row)
+    return from_json({k: v if k == "recipe" else rounded(v) for k, v in raw.items()})
 
 
 def rounded(value: Any) -> Any:
