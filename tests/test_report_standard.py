@@ -64,6 +64,35 @@ def test_two_single_runs_of_one_recipe_on_different_data_are_two():
     assert len(single_runs.outcome([row, other]).rows) == 2
 
 
+def test_single_runs_are_compared_on_one_data_set_only(tmp_path):
+    """And stand beside no training, where a run of no epochs is among them."""
+    asked = [
+        Recipe(loss=loss, data=data, seed=seed, epochs=epochs)
+        for data in ("mnist-5k", "omniglot")
+        for loss, epochs in (("n-pair", 4), ("triplet", 4), ("contrastive", 0))
+        for seed in range(3 if epochs else 1)
+    ]
+    level = {("n-pair", "mnist-5k"): 0.9, ("triplet", "mnist-5k"): 0.8, ("n-pair", "omniglot"): 0.3}
+    made = [
+        finished(r, level.get((r.loss, r.data), 0.5) + 0.01 * r.seed if r.epochs else 0.4)
+        for r in asked
+    ]
+    made = [replace(row, data=replace(row.data, name=row.recipe.data)) for row in made]
+    found = single_runs.outcome(made).answer
+    assert found.summary[0].startswith("On mnist-5k, n-pair, data mnist-5k is best")
+    assert found.summary[1].startswith("On omniglot, triplet, data omniglot is best")
+    standings = found.tables[0]
+    assert standings.columns[1:] == (
+        *("mnist-5k R@1", "rank, mnist-5k"),
+        *("omniglot R@1", "rank, omniglot"),
+    )
+    assert standings.above == 4
+    assert len(standings.rows) == 6
+    one = single_runs.outcome([row for row in made if row.data.name == "omniglot"]).answer
+    assert one.summary[1].endswith("which has 40.0 %.")
+    assert [type(figure).__name__ for figure in one.figures] == ["Dots", "Maps", "Gallery"]
+
+
 def test_the_time_is_told_of_rows_that_know_it(rows):
     assert dict(standard.facts(rows.values()))["time"] == ["10 runs, 2 min 5 s in all"]
     unknown = [replace(row, cost=Cost()) for row in rows.values()]

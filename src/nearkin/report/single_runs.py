@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from nearkin.answers import Answer, Figure, Gallery, Maps, Table
+from nearkin.answers import SENTENCES, Answer, Figure, Gallery, Maps, Table
 from nearkin.runs.recipe import DEFAULTS
 from nearkin.runs.row import Row
 from nearkin.studies.ask import Outcome
@@ -23,6 +23,7 @@ SHARES = {
     "NMI": "nmi",
     "5-NN": "knn_accuracy",
 }
+MAPS = 8  # of embeddings, at most
 FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")
 
 
@@ -98,13 +99,13 @@ def answer(rows: Rows) -> Answer:
     )
     finished = {case: row for case, row in rows.items() if row.status == "done"}
     figures: list[Figure] = []
-    compared = compare(rows)
-    if len(compared.scores) > 1:
-        figures.append(comparison.picture([compared], f"{compared.metric} of every method"))
-    flat = {case: row for case, row in finished.items() if row.recipe.dim == 2}
-    if flat:
-        pictures = tuple((f"{case.method}, seed {case.seed}", row) for case, row in flat.items())
-        figures.append(Maps("The embeddings in 2-D", pictures))
+    compared = [one for one in of_each_set(rows) if one.scores]
+    if any(len(one.scores) > 1 for one in compared):
+        figures.append(comparison.picture(compared, "Every method with its seeds"))
+    first = {case.method: (case, row) for case, row in reversed(finished.items())}
+    if first:
+        pictures = tuple((f"{c.method}, seed {c.seed}", row) for c, row in first.values())
+        figures.append(Maps("The embeddings", pictures[::-1][:MAPS]))
     if finished:
         metric = headline(finished.values())
         top = max(finished, key=lambda case: metric.of(finished[case]) or 0.0)
@@ -112,20 +113,29 @@ def answer(rows: Rows) -> Answer:
     return Answer(
         "Single runs",
         QUESTION,
-        summary=sentences.summary([compared]),
-        findings=tuple(sentences.findings(compared)) if len(compared.scores) > 1 else (),
-        tables=(table,),
+        summary=sentences.summary(compared)
+        if len(compared) < 2
+        else tuple(sentences.lead(one) for one in compared)[:SENTENCES],
+        findings=tuple(finding for one in compared for finding in sentences.findings(one)),
+        tables=(comparison.standings(compared, "Who leads"), table),
         figures=tuple(figures),
     )
 
 
-def compare(rows: Rows) -> Comparison:
-    """What was trained by the headline metric, beside what was not: recipes of no epochs."""
-    metric = headline(rows.values())
-    found = scores(rows, metric.key)
-    bare = {case.method for case, row in rows.items() if not row.recipe.epochs}
-    trained, beside = (
-        {name: values for name, values in found.items() if (name in bare) == untrained}
-        for untrained in (False, True)
-    )
-    return Comparison(metric.name, trained, beside)
+def of_each_set(rows: Rows) -> list[Comparison]:
+    """For each data set what was trained on it, by the headline metric, beside what was not:
+    recipes of no epochs. Scores on different data are never compared."""
+    found = []
+    sets = list(dict.fromkeys(row.data.name for row in rows.values()))
+    for data in sets:
+        own = {case: row for case, row in rows.items() if row.data.name == data}
+        metric = headline(own.values())
+        values = scores(own, metric.key)
+        bare = {case.method for case, row in own.items() if not row.recipe.epochs}
+        trained, beside = (
+            {name: of for name, of in values.items() if (name in bare) == untrained}
+            for untrained in (False, True)
+        )
+        place = data if len(sets) > 1 else ""
+        found.append(Comparison(metric.name, trained, beside, place, f"on {place}"))
+    return found
