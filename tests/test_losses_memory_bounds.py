@@ -3,13 +3,15 @@
 import multiprocessing
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from batches import batch
-from nearkin.losses import make, triplets
+from nearkin.losses import SpanningTree, make, triplets
 
 NAMES = ["contrastive", "ratio-triplet", "triplet", "lifted-structure", "n-pair"]
 NAMES += ["tuple-triplet", "tuple-ratio", "combined", "fisher-nca"]
@@ -35,6 +37,25 @@ def test_no_tensor_is_larger_than_all_pairs(name, monkeypatch):
     with Largest() as largest:
         torch.autograd.grad(make(name)(x.requires_grad_(), y), x)
     assert largest.numbers <= len(x) ** 2
+
+
+RIVALS = {"clustering": 1, "hdc": 3, "hierarchical-triplet": 1, "spanning-tree": 2, "hdml": 1}
+"""How many numbers a pair of the batch may take: three slices of HDC, both ends of mined pairs."""
+
+
+@pytest.mark.parametrize(("name", "numbers"), RIVALS.items())
+def test_no_tensor_of_a_rival_is_larger_than_all_pairs_of_1024(name, numbers):
+    """HDML's rows are N^2 = B^2 / 4, of as many numbers as its layers have units: here 4."""
+    x, y = batch([256] * 4)
+    x = x.float().requires_grad_()
+    options: dict[str, Any] = {"hidden": 4} if name == "hdml" else {}
+    mined = name == "spanning-tree"
+    loss: Any = make("triplet" if mined else name, options, classes=4, dim=3, features=3)
+    offered = {"features": x, "head": nn.Linear(3, 3)} if name == "hdml" else {}
+    with Largest() as largest:
+        pairs = SpanningTree()(x, y) if mined else None
+        torch.autograd.grad(loss(x, y, pairs, **offered), x)
+    assert largest.numbers <= numbers * len(x) ** 2
 
 
 def peak() -> int:
