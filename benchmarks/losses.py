@@ -164,10 +164,12 @@ def hdml(size: int) -> Row:
     torch.manual_seed(0)
     net = make("network", {}, (1, 28, 28), DIM)
     pictures, labels = torch.rand(size, 1, 28, 28), torch.arange(size) // PER_CLASS
-    loss, base = HDML(size // PER_CLASS, DIM, 256, base="triplet"), Triplet(1.0)
+    features = net.trunk(pictures).flatten(1).shape[1]
+    loss, base = HDML(size // PER_CLASS, DIM, features, base="triplet"), Triplet(1.0)
     loss.first.fill_(1.0)
     loss.past.fill_(1.0)
-    loss.warm.fill_(True)  # past the first window, from which on synthetic negatives count
+    loss.steps.fill_(loss.window)  # past the first window: from there synthetic negatives count
+    loss.warm.fill_(True)
     own = [*net.parameters(), *loss.parameters()]
 
     def by_hdml() -> object:

@@ -289,6 +289,15 @@ def test_means_over_a_window_make_negatives_harder():
     assert released.constants_now() == pytest.approx((exp(-90 / 1e6), exp(-1e4 / 1e6)))
 
 
+def test_losses_of_0_leave_the_hardest_negatives_and_synthetic_tuples_alone():
+    for form in ("right", "released"):
+        loss = built(form=form)
+        loss.steps.fill_(3)
+        loss.first.fill_(2.0)
+        loss.warm.fill_(True)
+        assert loss.constants_now() == (0.0, 0.0)  # whose past is 0: exp(-a / 0), and no NaN
+
+
 def test_an_epoch_that_is_shorter_than_the_window_has_means():
     model, loss = net(), built(base="triplet", window=64)
     x, y = batch([4, 3, 4], dim=4)
@@ -366,6 +375,8 @@ def test_what_it_cannot_honour_is_refused():
     pairs = (torch.tensor([0]), torch.tensor([1]), torch.tensor([2]))
     with pytest.raises(ValueError, match="takes no miner"):
         step(loss, model, x, y, pairs)
+    with pytest.raises(ValueError, match="takes no miner"):
+        step(built(base="triplet"), model, x, y, (*pairs, pairs[0]))
     with pytest.raises(ValueError, match="no use for a memory"):
         Memory(loss)
     with pytest.raises(ValueError, match="looks at the head itself"):

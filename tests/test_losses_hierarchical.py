@@ -184,6 +184,24 @@ def test_a_class_of_one_has_the_mean_spread_and_one_point_is_one_node():
     torch.testing.assert_close(found, torch.full_like(found, 0.1))
 
 
+@pytest.mark.parametrize("name", LINKAGES)
+def test_opposite_classes_merge_at_the_root_though_their_distance_is_no_less(name):
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]).double()
+    y = torch.tensor([0, 0, 1, 1])
+    loss = surveyed(x, y, 2, linkage=name, levels=3)
+    assert loss.thresholds.tolist() == pytest.approx([0, 4 / 3, 8 / 3, 4])
+    assert (loss.node[:-1, 0] != loss.node[:-1, 1]).all()
+    assert loss.margins(y[:1], y[2:3]).item() == pytest.approx(4.1)
+
+
+def test_classes_that_are_not_surveyed_merge_with_others_at_the_root_alone():
+    x, y = batch([3, 3, 3], dim=4)
+    loss = surveyed(x[y != 1], y[y != 1], 4)
+    found = loss.margins(torch.tensor([0]), torch.tensor([1, 3]))
+    torch.testing.assert_close(found, (0.1 + 4 - loss.within[:1, None]).expand(1, 2))
+    assert loss(x, y).isfinite()
+
+
 def test_the_running_tree_is_that_of_the_batches_seen():
     (a, ya), (b, yb) = batch([3, 2, 2], seed=1), batch([2, 3, 2], seed=2)
     running = HierarchicalTriplet(3, 3).double()

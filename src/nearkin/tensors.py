@@ -109,11 +109,31 @@ class Distances(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, *outer: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, y, distance = ctx.saved_tensors
-        slope = (outer[0] / distance).masked_fill_(distance == 0, 0)
-        if y is None:
-            slope = slope + slope.T
-            return pulled(slope, x, x).to(x.dtype), None
-        return pulled(slope, x, y).to(x.dtype), pulled(slope.T, y, x).to(y.dtype)
+        return pulls((outer[0] / distance).masked_fill_(distance == 0, 0), x, y)
+
+
+class SquaredDistances(torch.autograd.Function):
+    """d^2_ij = |x_i - y_j|^2, which keeps the rows alone for the way back.
+
+    With s_ij = d loss / d d^2_ij:   d loss / d x_i = 2 sum_j s_ij (x_i - y_j).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, y: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return squared_distances(x, y)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *outer: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return pulls(2 * outer[0], *ctx.saved_tensors)
+
+
+def pulls(weights: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """`pulled` of x by y, and of y by x; y of None is x, which is then pulled from both sides."""
+    if y is None:
+        return pulled(weights + weights.T, x, x).to(x.dtype), None
+    return pulled(weights, x, y).to(x.dtype), pulled(weights.T, y, x).to(y.dtype)
 
 
 def pulled(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:

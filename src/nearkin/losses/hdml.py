@@ -157,8 +157,9 @@ class HDML(nn.Module):
         features: Tensor | None = None,
         head: Any = None,
     ) -> Tensor:
-        mined = indices_tuple if self.read is triplets and indices_tuple is not None else None
-        refuse(self, None if mined else indices_tuple, ref_emb, ref_labels)
+        takes = self.read is triplets and indices_tuple is not None and len(indices_tuple) == 3
+        mined = indices_tuple if takes else None
+        refuse(self, None if takes else indices_tuple, ref_emb, ref_labels)
         if features is None or head is None:
             raise ValueError(
                 "HDML must be called with features=, what the trunk gives, and head=, the layer "

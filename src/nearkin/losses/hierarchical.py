@@ -22,7 +22,9 @@ from nearkin.losses.inputs import (
 )
 from nearkin.losses.triplets import active_counts, how_many
 from nearkin.names import look_up
-from nearkin.tensors import distances, pair_masks, squared_distances, unit
+from nearkin.tensors import SquaredDistances, distances, pair_masks, squared_distances, unit
+
+BLOCK = 2**17  # comparisons of classes that are held at once
 
 
 @peer_names
@@ -133,16 +135,17 @@ class HierarchicalTriplet(nn.Module):
         self, x: Tensor, labels: Tensor, mined: Mined, y: Tensor | None, ref_labels: Tensor | None
     ) -> Tensor:
         """The loss of unit rows."""
-        distance = squared_distances(x, y) if self.squared else distances(x, y)
+        distance = SquaredDistances.apply(x, y) if self.squared else distances(x, y)
         margins = self.margins(labels, labels if ref_labels is None else ref_labels)
         if mined is not None and len(mined) == 3:
             a, p, n = checked_choice(mined, len(distance), distance.shape[1])
             hinge = (distance[a, p] - distance[a, n] + margins[a, n]).clamp_min(0)
             return hinge.sum() / (2 * max(len(hinge), 1))
         kin, others = pair_weights(labels, ref_labels, mined, distance.dtype)
-        near = torch.where(others > 0, distance - margins, distance)
-        c, k = active_counts(near.detach(), 0.0, kin, others)
-        return (c.sub_(k) * near).sum() / (2 * how_many(kin, others)).clamp_min(1)
+        near = torch.where(others > 0, distance.detach() - margins, distance.detach())
+        c, k = active_counts(near, 0.0, kin, others)
+        total = (k * margins).sum() + (c.sub_(k) * distance).sum()
+        return total / (2 * how_many(kin, others)).clamp_min(1)
 
     @torch.no_grad()
     def margins(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
@@ -151,12 +154,13 @@ class HierarchicalTriplet(nn.Module):
             return self.within.new_full((len(labels), len(ref_labels)), self.margin)
         classes, place = torch.cat([labels, ref_labels]).unique(return_inverse=True)
         level = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=labels.device)
-        for node in self.node[:, classes]:
-            level += node[:, None] != node[None, :]  # the components are nested
+        for node in self.node[:, classes].split(max(1, BLOCK // len(classes) ** 2)):
+            level += (node[:, :, None] != node[:, None, :]).sum(0)  # the components are nested
         level.fill_diagonal_(0)
         between = self.beta + self.thresholds[level] - self.within[classes][:, None]
         between.diagonal().copy_(self.within.new_tensor(self.beta))
-        return between[place[: len(labels), None], place[len(labels) :]]
+        anchors, others = place[: len(labels)], place[len(labels) :]
+        return between.index_select(0, anchors).index_select(1, others)
 
     @torch.no_grad()
     def remember(self, x: Tensor, labels: Tensor) -> None:
