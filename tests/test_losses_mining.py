@@ -14,7 +14,14 @@ from batches import batch, batches
 from goldens import cases
 from nearkin.data.samplers import Batches, structure
 from nearkin.data.streams import chain_of_classes, passes, streams
-from nearkin.losses import Contrastive, HierarchicalTriplet, SpanningTree, Triplet, make_miner
+from nearkin.losses import (
+    AllPairs,
+    Contrastive,
+    HierarchicalTriplet,
+    SpanningTree,
+    Triplet,
+    make_miner,
+)
 from nearkin.losses.mining import both_ways, class_trees, spanning_edges
 from nearkin.tensors import distances, unit
 
@@ -126,6 +133,22 @@ def test_two_images_of_a_class_leave_the_loss_as_it_is():
     x, y = batch([2, 2, 2])
     for loss in (Contrastive(), Triplet(0.5)):
         torch.testing.assert_close(loss(x, y, SpanningTree()(x, y)), loss(x, y))
+
+
+def test_gradcheck_of_pair_losses_along_the_edges():
+    x, y = batch([4, 3, 1], dim=4)
+    pairs = SpanningTree()(x, y)
+    for loss in (Contrastive(1.5), Triplet(0.5), HierarchicalTriplet(3, 4).double()):
+        inputs = x.clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, f=loss: f(x, y, pairs), (inputs,))
+
+
+def test_all_pairs_are_what_a_loss_takes_without_a_miner():
+    x, y = batch([4, 3, 1])
+    for loss in (Contrastive(), Triplet(0.5)):
+        torch.testing.assert_close(loss(x, y, AllPairs()(x, y)), loss(x, y))
+    miner: Any = make_miner("all", "cosine")
+    assert len(miner(x[:0], y[:0])[0]) == 0
 
 
 def test_knows_ranks_alone():

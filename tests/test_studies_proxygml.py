@@ -170,6 +170,7 @@ def test_the_table_of_rivals():
     equal = [name for name in rivals.METHODS if name != rivals.HDC_AT_ONE_LEVEL]
     assert [row[0] for row in table.rows] == [*equal, *rivals.OWN_BATCHES]
     assert table.above == len(equal)
+    assert table.note.endswith("the loss of that paper is not known to us.")
     ours = cells(table, "ProxyGML")
     assert ours["R@1"].mean == pytest.approx(0.5852)
     assert ours["best epoch on test"].mean == pytest.approx(0.9)

@@ -26,6 +26,7 @@ def streams(
     an edge meets other images each time. per_class unused.
 
     Source: after Xu et al., DAMLRRM, CVPR 2019: two streams of unequal length that interlace.
+    The loss of that paper, and the lengths of its streams, are not known to us.
 
     Args:
         edges: (E, 2) images that are joined; by default each image with the next of its class.

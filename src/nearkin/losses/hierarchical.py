@@ -50,7 +50,7 @@ class HierarchicalTriplet(nn.Module):
     that `squared` is the default; "merged below d_l" is read as single linkage; L = 16 and the
     first margin of 0.2 are from memory; the running tree is ours.
     Batch: the sampler `neighbours` draws classes with those nearest to them, as the paper does.
-    Cost: within 2 x Triplet; the tree at C = 11,318, D = 128: 6 s; O(B^2) memory.
+    Cost: within 2 x Triplet; the tree at C = 11,318, D = 128: 2 s, 0.6 GB; O(B^2) memory.
     Published: R@1 57.1 on CUB, 81.4 on Cars196, 74.8 on SOP (BN-Inception, 512-D).
 
     Args:

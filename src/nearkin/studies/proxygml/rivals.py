@@ -203,10 +203,15 @@ def table(rows: Rows, dim: int) -> Table:
             f"{UNTRAINED.capitalize()}: the inputs as they are, in "
             "all their dimensions. Published: fine-tuned backbones, full frames."
         )
-        + (OWN_NOTE if own else ""),
+        + (OWN_NOTE if own else "")
+        + (TREE_NOTE if any(name.startswith("spanning-tree") for name in (*equal, *own)) else ""),
     )
 
 
+TREE_NOTE = (
+    " Spanning-tree positives are what the abstract of DAMLRRM tells; the loss of that paper is "
+    "not known to us."
+)
 OWN_NOTE = (
     " Below the line: batches that are not those of the methods above it, each method behind the "
     "loss that it is built on under the same batches."
