@@ -139,6 +139,13 @@ def test_an_option_is_tried_in_place_of_a_learning_rate_of_the_loss():
     assert (best.lr, best.loss_options) == (3e-4, {"rounds": 1, "gamma": 16.0})
 
 
+def test_hdc_and_its_control_try_both_weights_of_others():
+    for name in ("HDC", "contrastive in three slices"):
+        tried = [trial for c, trial in rivals.search().items() if c.method == name]
+        assert {r.loss_options["factor"] for r in tried} == {1.0, 10.0}
+        assert len({r.lr for r in tried}) == 3
+
+
 def test_all_differ_from_their_base_in_one_thing():
     """HDC cannot be at the last level of stored features; batches of their own want classes."""
     for data in (CUB, "omniglot"):

@@ -23,9 +23,16 @@ LOSS_RATES = (1e-3, 1e-2)
 LONE_RATES = (3e-5, 1e-4, 2e-4, 4e-4, 1e-3, 3e-3)
 """Learning rates of the network, of a loss's own proxies, and of a network whose loss has none."""
 
-OPTIONS: dict[str, dict[str, tuple[float, ...]]] = {"clustering": {"gamma": (1.0, 16.0)}}
-"""Options of a loss that are tried in place of a learning rate of its own; clustering's gamma is 1
-in its paper's code, and an eighth of a batch of 128, since its energy grows with the batch."""
+OPTIONS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "clustering": ("gamma", (1.0, 16.0)),
+    "hdc": ("factor", (1.0, 10.0)),
+}
+"""The option of a loss that is tried in place of a learning rate of its own.
+
+Clustering's gamma is 1 in its paper's code, and an eighth of a batch of 128, since its energy grows
+with the batch. HDC's factor is 10 in its newer code, made for batches of 10 x 10, and 1 in the
+older: with 32 x 4 there are 41 pairs of others to one of kin.
+"""
 
 STARTS: dict[str, dict[str, Any]] = {
     "whitened, 0.3": {"head_start": "whitened", "head_shrinkage": 0.3},
@@ -106,7 +113,8 @@ def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, Any]]]:
     if learns(recipe.loss):
         rates = [{"lr": lr, "loss_lr": loss_lr} for lr in RATES for loss_lr in LOSS_RATES]
     tried: list[tuple[dict[str, Plain], dict[str, Any]]] = [(dict(rate), rate) for rate in rates]
-    for option, values in OPTIONS.get(recipe.loss, {}).items():
+    if recipe.loss in OPTIONS:
+        option, values = OPTIONS[recipe.loss]
         tried = [
             (
                 {"lr": lr, option: value},
@@ -155,7 +163,9 @@ def settle(
             if epoch.validation and by in epoch.validation:
                 tried = replace(row.recipe, epochs=epoch.epoch)
                 setting = tuple(getattr(tried, field) for field in SETTLED)
-                setting += tuple((o, tried.loss_options[o]) for o in OPTIONS.get(tried.loss, ()))
+                setting += tuple(
+                    (o, tried.loss_options[o]) for o in OPTIONS.get(tried.loss, ())[:1]
+                )
                 found.setdefault(setting, []).append(epoch.validation[by])
     if not found:
         return recipe
