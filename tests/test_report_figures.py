@@ -106,6 +106,22 @@ def test_a_gallery_finds_what_brute_force_finds(rows, store):
     assert (view.hits, view.queries) == (int((y[order[:, 0]] == y).sum()), len(y))
 
 
+def test_the_classes_mistaken_most_often_are_those_of_a_loop():
+    random = np.random.default_rng(0)
+    labels, nearest = random.integers(0, 40, 500), random.integers(0, 40, 500)
+    counts: dict[tuple[int, int], int] = {}
+    for a, b in zip(labels.tolist(), nearest.tolist(), strict=True):
+        if a != b:
+            counts[a, b] = counts.get((a, b), 0) + 1
+    names = [f"class {i}" for i in range(40)]
+    found = views.confusions(labels, nearest, names)
+    assert [count for _, _, count, _ in found] == sorted(counts.values(), reverse=True)[:10]
+    for a, b, count, of in found:
+        assert counts[names.index(a), names.index(b)] == count
+        assert of == (labels == names.index(a)).sum()
+    assert views.confusions(labels, labels, names) == ()
+
+
 def test_only_the_items_that_have_pictures_are_drawn_with_them(rows, store):
     found = items.read(rows[0], store)
     assert found is not None

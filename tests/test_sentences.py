@@ -78,7 +78,7 @@ def test_few_seeds_tell_little(n):
     assert set(one.ranks().values()) == {(1, 3)}
     (sentence,) = sentences.summary([one])
     wanted = {
-        1: "a leads with 90.0 % R@1, but one seed cannot tell methods apart.",
+        1: "A leads with 90.0 % R@1, but one seed cannot tell methods apart.",
         2: "Nobody is surely best; a leads with 90.0 % R@1, but b and c may be as good.",
     }
     assert sentence == wanted[n]
@@ -91,7 +91,7 @@ def test_one_method_has_nothing_to_be_compared_with():
     assert one.ranks() == {"a": (1, 1)}
     assert texts(one) == ["a: R@1 90.0 %."]
     assert sentences.summary([one]) == (
-        "a reaches 90.0 % R@1; there is nothing to compare it with.",
+        "A reaches 90.0 % R@1; there is nothing to compare it with.",
     )
     assert "reference" not in " ".join(texts(Comparison("R@1", {"a": TOP}, reference="a")))
 

@@ -126,7 +126,10 @@ def unbroken(text: str) -> str:
 
     >>> unbroken("R@1 57.3 % (p < 0.001)").split(" ")
     ['R@1', '57.3\xa0%', '(p\xa0<\xa00.001)']
+    >>> unbroken("64-D")
+    '64‑D'
     """
+    text = re.sub(r"(?<=\d)-D\b", "\u2011D", text)
     text = re.sub(r"(?<=\d) (?=%|points\b|\u00b1)", "\u00a0", text)
     return re.sub(r"p ([<=\u2265]) (?=\d)", "p\u00a0\\1\u00a0", text)
 
@@ -236,6 +239,7 @@ def html_gallery(view: Answers | None) -> dict:
     return {
         "answers": [(name, [tiles(view.items, q) for q in group]) for name, group in view.groups()],
         "summary": view.summary(),
+        "confused": view.confused,
     }
 
 

@@ -125,13 +125,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Answers:
-    """Some right and some wrong answers of one run, and how many of all were right."""
+    """Some right and some wrong answers of one run, and how many of all were right.
+
+    confused: the pairs of classes that are mistaken most often, at most ten: (class, the class that
+    it is taken for, how many of its items, of how many).
+    """
 
     items: Items
     wrong: tuple[Question, ...]
     right: tuple[Question, ...]
     hits: int
     queries: int
+    confused: tuple[tuple[str, str, int, int], ...] = ()
 
     def groups(self) -> list[tuple[str, tuple[Question, ...]]]:
         """The wrong and the right ones, under their headings."""
@@ -170,7 +175,29 @@ def answers(gallery: Gallery, store: Path, count: int = 6, k: int = 5) -> Answer
         )
         for outcome in (False, True)
     }
-    return Answers(items, first[False], first[True], int(right[kin, 0].sum()), int(kin.sum()))
+    hits, queries = int(right[kin, 0].sum()), int(kin.sum())
+    pairs = confusions(items.labels[kin], items.labels[found[kin, 0]], items.classes)
+    return Answers(items, first[False], first[True], hits, queries, pairs)
+
+
+def confusions(
+    labels: np.ndarray, nearest: np.ndarray, classes: Sequence[str], most: int = 10
+) -> tuple[tuple[str, str, int, int], ...]:
+    """The pairs of classes that are mistaken most often, of any number of classes.
+
+    >>> confusions(np.array([0, 0, 0, 1, 1]), np.array([1, 1, 0, 1, 0]), ["cat", "fox"])
+    (('cat', 'fox', 2, 3), ('fox', 'cat', 1, 2))
+    """
+    wrong = labels != nearest
+    pairs, counts = np.unique(
+        np.stack([labels[wrong], nearest[wrong]], 1), axis=0, return_counts=True
+    )
+    sizes = np.bincount(labels, minlength=len(classes))
+    order = np.argsort(-counts, kind="stable")[:most]
+    return tuple(
+        (classes[int(a)], classes[int(b)], int(count), int(sizes[a]))
+        for (a, b), count in zip(pairs[order], counts[order], strict=True)
+    )
 
 
 def in_turn(items: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -227,14 +227,15 @@ def lead(one: Comparison) -> str:
     """Who leads, in a sentence that a person would say."""
     score = f"{one.level(one.leader)} {one.metric}"
     where = f"{begun(place_words(one))}, " if one.place else ""
+    name = one.leader if where else begun(one.leader)
     others = against(one.leader, one.scores)
     if not others:
-        return f"{where}{one.leader} reaches {score}; there is nothing to compare it with."
+        return f"{where}{name} reaches {score}; there is nothing to compare it with."
     if max(d.estimate.n for d in others.values()) < 2:
-        return f"{where}{one.leader} leads with {score}, but one seed cannot tell methods apart."
+        return f"{where}{name} leads with {score}, but one seed cannot tell methods apart."
     if not undecided(others):
-        return f"{where}{one.leader} is best, with {score}, surely ahead of {rest(others)}."
-    level = [name for name, d in others.items() if d.p >= SURE]
+        return f"{where}{name} is best, with {score}, surely ahead of {rest(others)}."
+    level = [n for n, d in others.items() if d.p >= SURE]
     none = "nobody is surely best" if where else "Nobody is surely best"
     if len(level) == len(others):
         few = f"but {rest(others)}"
