@@ -48,6 +48,9 @@ LOOKS = 10
 GROUPS = (1, 4, 16, 64, 256)
 """The principal directions fall into groups that begin behind so many."""
 
+DRAWN = 60
+"""Directions whose variance is drawn, evenly on a logarithmic axis."""
+
 
 def measure(
     data: str = CUB, seeds: int = 3, dim: int = 64, losses: str = LOSSES
@@ -175,8 +178,9 @@ def spectrum(runs: Runs) -> Lines:
         one = next((v for (_, s, _), v in runs.items() if s == start), None)
         if one is not None:
             v = [x / one["variances"][0] for x in one["variances"] if x > 0]
+            shown = sorted({round(float(k)) for k in np.geomspace(1, len(v), DRAWN)})
             name = "square roots" if "roots" in start else "features as they are"
-            lines.append(Line(name, tuple(map(float, range(1, len(v) + 1))), tuple(v)))
+            lines.append(Line(name, tuple(map(float, shown)), tuple(v[k - 1] for k in shown)))
     title = "Variance along the features' principal directions"
     return Lines(title, "direction", "share of the largest", tuple(lines), log_x=True, log_y=True)
 
