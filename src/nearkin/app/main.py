@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "nearkin.app.train:train",
     "study": "nearkin.app.study:study",
     "report": "nearkin.app.report:report",
+    "choose": "nearkin.app.choose:choose",
     "evaluate": "nearkin.app.evaluate:evaluate",
     "embed": "nearkin.app.embed:embed",
     "data": "nearkin.app.data:data",

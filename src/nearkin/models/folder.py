@@ -215,6 +215,12 @@ def folder_of(path: Path) -> Path:
     return finished[0]
 
 
+def forget(path: Path) -> None:
+    """Remove the Model from a run's folder; what else is there stays."""
+    for name in (CONFIG, WEIGHTS):
+        (path / name).unlink(missing_ok=True)
+
+
 def is_model(path: Path) -> bool:
     """Whether a folder holds a Model of Nearkin, be it whole or not."""
     file = path / CONFIG

@@ -1,0 +1,102 @@
+"""`nearkin choose`: the method that suits one's own data best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import OmitArgPrefixes
+
+from nearkin.app.output import Labels, Output
+
+if TYPE_CHECKING:
+    from nearkin.studies.choice import Choice
+
+
+def choose(
+    data: str,
+    output: OmitArgPrefixes[Output] = Output(),
+    labels: Labels = "",
+    backbone: str = "lite0",
+    size: int = 224,
+    dim: int = 128,
+    jobs: int = 1,
+) -> None:
+    """Compare no training, closed forms and losses on your data, and say which to take, and how
+    surely; `nearkin train --like best` then takes it.
+
+    Photographs are embedded once, by a pretrained backbone; each method tries six settings, judged
+    by training classes that it has not learnt from.
+
+    Example: nearkin choose --data images.csv --out grocery
+
+    Args:
+        data: a folder of pictures, a .csv of them, an .npz of features, or a name from `nearkin
+            list`.
+        labels: of a folder, which folders on the way to a picture name its class: all (nested),
+            the last (parent) or the first (top).
+        backbone: that embeds the photographs: lite0, or timm:NAME.
+        size: side of the pictures in pixels.
+        dim: of the embeddings.
+        jobs: runs at a time.
+    """
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    from nearkin.data.sets.catalogue import with_labels
+    from nearkin.runs.log import bar
+    from nearkin.runs.machine import keep_freed_memory
+    from nearkin.studies.choice import Choice
+    from nearkin.studies.choice import choose as search
+
+    keep_freed_memory()
+    place = replace(output.place())
+    console = Console(stderr=True)
+    with bar() as shown:
+        task, bars = None, Bars(console=console, disable=not console.is_terminal)
+        for found in search(
+            with_labels(data, labels),
+            output.out,
+            dim=dim,
+            backbone=backbone,
+            size=size,
+            jobs=jobs,
+            place=place,
+            bar=shown,
+        ):
+            if isinstance(found, Choice):
+                print(in_words(found, output.out))
+            elif task is None:
+                task = bars.add_task("embedding", total=found.total)
+            else:
+                bars.update(task, completed=found.done)
+
+
+def in_words(choice: Choice, out: Path) -> str:
+    """The choice as a person reads it."""
+    width = max(len(tried.method) for tried in choice.tried)
+    lines = [f"{'method':<{width}}  {choice.metric} on validation  seconds of search"]
+    lines += [
+        f"{tried.method:<{width}}  {100 * tried.validation:>{len(choice.metric) + 12}.1f} %"
+        f"  {tried.seconds:>17.1f}"
+        for tried in choice.tried
+    ]
+    test, plain, apart = choice.test, choice.untrained, choice.difference
+    lines += [
+        "",
+        f"chosen: {choice.method}",
+        f"on the test part, which chose nothing: {100 * test.mean:.1f} % "
+        f"({100 * test.low:.1f} to {100 * test.high:.1f}); no training {100 * plain.mean:.1f} %",
+    ]
+    if choice.sure:
+        lines.append(
+            f"surely better than no training: by {100 * apart.mean:.1f} points "
+            f"({100 * apart.low:.1f} to {100 * apart.high:.1f}, 95 %, over test classes)"
+        )
+    else:
+        lines.append(f"not sure: {choice.doubt}")
+    lines.append(
+        f"{out / 'choice.json'}; next: nearkin train --data ... --like {out / 'choice.json'}"
+    )
+    return "\n".join(lines)

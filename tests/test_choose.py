@@ -1,0 +1,145 @@
+"""`choose` ranks methods by validation alone, tells how sure it is, and `train --like` takes it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import nearkin as nk
+from nearkin.app.main import main
+from nearkin.runs.engine import Place
+from nearkin.studies import choice as module
+from nearkin.studies.choice import Choice, choose
+from test_index import photograph
+
+CPU = Place(device="cpu", threads=1)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Fewer methods and settings than a person gets, so that the tests are short."""
+    monkeypatch.setattr(module, "CLOSED", {"within-class whitened": {"head_start": "whitened"}})
+    monkeypatch.setattr(module, "CLOSED_SETTINGS", module.CLOSED_SETTINGS[:2])
+    losses = {name: module.LOSSES[name] for name in ("proxy-anchor", "Fisher NCA")}
+    monkeypatch.setattr(module, "LOSSES", losses)
+    monkeypatch.setattr(module, "LOSS_SETTINGS", module.LOSS_SETTINGS[:2])
+
+
+def features(path, classes: int = 48, each: int = 8, noise: float = 3.0, seed: int = 0) -> str:
+    """Classes that differ in 4 of 20 directions; the others are loud and tell nothing."""
+    random = np.random.default_rng(seed)
+    y = np.repeat(np.arange(classes), each)
+    x = random.normal(size=(len(y), 20)) * np.r_[np.full(4, 0.4), np.full(16, noise)]
+    x[:, :4] += random.normal(size=(classes, 4))[y] * 2
+    np.savez(path, x=x.astype(np.float32), y=np.array([f"c{k:02d}" for k in y]))
+    return f"features:{path}"
+
+
+def last(found) -> Choice:
+    *_, choice = found
+    return choice
+
+
+def test_it_finds_what_was_planted_and_is_sure(tmp_path):
+    data = features(tmp_path / "x.npz")
+    choice = last(choose(data, tmp_path / "out", dim=4, place=CPU))
+    assert choice.method != "no training"
+    assert choice.sure
+    assert choice.difference.low > 0
+    assert choice.test.mean > 1.5 * choice.untrained.mean
+    assert [t.validation for t in choice.tried] == sorted(
+        (t.validation for t in choice.tried), reverse=True
+    )
+    assert {t.method for t in choice.tried} == {"no training", *module.CLOSED, *module.LOSSES}
+    assert Choice.read(tmp_path / "out" / "choice.json") == choice
+
+
+def test_the_test_part_chooses_nothing(tmp_path):
+    """Other test classes leave the order and the recipe as they were."""
+    data = features(tmp_path / "x.npz")
+    one = last(choose(data, tmp_path / "one", dim=4, place=CPU))
+    arrays = dict(np.load(tmp_path / "x.npz"))
+    half = len(arrays["x"]) // 2
+    arrays["x"][half:] = np.random.default_rng(1).normal(size=(half, 20))
+    np.savez(tmp_path / "y.npz", **arrays)
+    other = last(choose(f"features:{tmp_path / 'y.npz'}", tmp_path / "two", dim=4, place=CPU))
+    assert other.recipe == one.recipe
+    assert [replace(t, seconds=0) for t in other.tried] == [
+        replace(t, seconds=0) for t in one.tried
+    ]
+    assert other.fingerprint != one.fingerprint
+    assert not other.sure
+
+
+def test_noise_gives_doubt(tmp_path):
+    random = np.random.default_rng(0)
+    y = np.array([f"c{k}" for k in np.repeat(np.arange(8), 6)])
+    np.savez(tmp_path / "x.npz", x=random.normal(size=(48, 10)).astype(np.float32), y=y)
+    choice = last(choose(f"features:{tmp_path / 'x.npz'}", tmp_path / "out", dim=4, place=CPU))
+    assert not choice.sure
+    assert choice.doubt
+
+
+@pytest.mark.parametrize(("classes", "each"), [(2, 8), (6, 4)])
+def test_too_few_classes_are_refused(tmp_path, classes, each):
+    data = features(tmp_path / "x.npz", classes, each)  # of which half train
+    with pytest.raises(ValueError, match="too few to choose by"):
+        last(choose(data, tmp_path / "out", place=CPU))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Photographs of 8 hues in folders, the folder of each its class."""
+    for k in range(8):
+        for i in range(6):
+            colour = (30 * k, 255 - 30 * k, 128)
+            photograph(tmp_path / "photos" / f"hue {k}" / f"{i}.png", colour, 10 * k + i)
+    return tmp_path / "photos"
+
+
+def test_the_way_from_photographs_to_a_model(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nk.Index, "write_light", lambda index: False)  # it takes seconds
+    main(["choose", "--data", str(photos), "--size", "32", "--dim", "8", "--out", "chosen"])
+    out = capsys.readouterr().out
+    assert "chosen: " in out
+    assert "no training" in out
+    words = ["--data", str(photos), "--like", "chosen/choice.json", "--out", "hues"]
+    main(["train", *words])
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert "above no training: recall@1" in said
+    assert list((tmp_path / "hues" / "report").glob("*.html"))
+    model = nk.Model.load(said.split(": ")[0])
+    assert model.embed([photos / "hue 1" / "0.png"]).shape == (1, 8)
+    assert len(list((tmp_path / "chosen").glob("features-*.npz"))) == 1
+    main(["index", "hues", str(photos), "--output", "shop"])  # OUT means the one that was trained
+    assert nk.Index("shop").description.identity == model.identity
+    main(["train", *words])  # again: nothing is run, and the same is said
+    assert capsys.readouterr().out.strip().splitlines()[-1] == said
+
+    photograph(photos / "hue 1" / "new.png", (30, 225, 128), 99)
+    with pytest.raises(SystemExit) as left:
+        main(["train", *words])
+    assert left.value.code == 2
+    assert "was chosen on other data" in capsys.readouterr().err
+
+
+def test_best_is_looked_for_under_out(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = features(tmp_path / "x.npz")
+    with pytest.raises(SystemExit):
+        main(["train", "--data", data, "--like", "best"])
+    assert "`nearkin choose` first" in capsys.readouterr().err
+    main(["choose", "--data", data, "--dim", "4"])
+    assert json.loads((tmp_path / "out" / "choice.json").read_text())["sure"] is True
+    main(["train", "--data", data, "--like", "best", "--out", "mine", "--seed", "3"])
+    assert " ends above no training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 9}', '{"format": 1, "tried": 3}'])
+def test_a_broken_choice_is_one_line(tmp_path, text):
+    (tmp_path / "choice.json").write_text(text)
+    with pytest.raises(ValueError, match=r"choice\.json"):
+        Choice.read(tmp_path / "choice.json")
