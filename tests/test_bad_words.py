@@ -27,7 +27,7 @@ SOUND = {
     "train": f"--data {FEATURES} --backbone linear --dim 3 --batch 12 --per-class 3 --epochs 1",
     "study": "toolkit --demo --seeds 1 --epochs 1",
     "report": "finished",
-    "choose": f"--data {FEATURES}",
+    "choose": "--data nowhere.npz",
     "evaluate": "--embeddings points.npz",
     "embed": f"--data {FEATURES} --backbone identity --output made.npz",
     "data": "where cub",

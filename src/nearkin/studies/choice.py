@@ -22,16 +22,17 @@ import numpy as np
 
 from nearkin.data import Splits, load
 from nearkin.data.fingerprint import fingerprint
-from nearkin.data.sets.catalogue import is_features
+from nearkin.data.sets.catalogue import is_features, there
 from nearkin.data.splits import in_classes_of, places_in
 from nearkin.files import read_json, write_whole
 from nearkin.measure import kin_counts, retrieval
 from nearkin.measure.statistics import SHARES, Estimate, bootstrap, bootstrap_difference
+from nearkin.models import check
 from nearkin.models.model import Model
 from nearkin.runs.embedding import Progress, by_name, embed
 from nearkin.runs.engine import Place
 from nearkin.runs.evaluate import headline
-from nearkin.runs.executors import complete
+from nearkin.runs.executors import complete, share
 from nearkin.runs.log import Silent
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
@@ -43,6 +44,7 @@ from nearkin.tensors import usable
 FORMAT = 1
 FILE = "choice.json"
 FOLDS = (0, 1)
+LARGEST_DIM, LARGEST_SIDE = 10**6, 10**4
 FEW = 4
 """Training classes, where those of the test are others, or images of a class, without which nothing
 can validate."""
@@ -250,6 +252,13 @@ def choose(
     Raises:
         ValueError: the data are too few for any part of them to validate.
     """
+    share(place, jobs)
+    if not 1 <= dim <= LARGEST_DIM:
+        raise ValueError(f"dim must be in 1..{LARGEST_DIM:,}, got {dim}")
+    if not 0 <= size <= LARGEST_SIDE:
+        raise ValueError(f"size must be in 0..{LARGEST_SIDE:,} pixels, got {size}")
+    check(backbone, {})
+    there(data, place.root)
     splits = loaded(data, size, place)
     refuse_too_few(splits)
     made_by = {"name": backbone, "options": {}, "size": size}
