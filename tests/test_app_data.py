@@ -2,6 +2,7 @@
 features by their paths alone, and folders in which --labels says what names a class."""
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,13 @@ def test_own_vectors_take_one_too_and_own_pictures_do_not():
     assert found.row.recipe.backbone == "linear"
     pixels = np.random.default_rng(0).integers(0, 256, (48, 9, 9, 3), dtype=np.uint8)
     assert nk.run(recipe, splits=(pixels, y), place=place).row.recipe.backbone == "network"
+
+
+def test_a_machine_that_starts_no_more_threads_is_one_line(capsys, monkeypatch):
+    def start(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading, "_start_new_thread", start)
+    said = refused(capsys, "train", "--data", "x.npz", "--backbone", "linear", *SHORT)
+    assert said.startswith("nearkin: can't start new thread")
+    assert not Path("out/rows.jsonl").exists()

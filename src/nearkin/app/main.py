@@ -35,6 +35,9 @@ COMMANDS = {
 }
 
 
+NO_THREADS = "can't start new thread"  # what Python says
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Carry out one command; bad input is one line and exit code 2."""
     try:
@@ -45,6 +48,8 @@ def main(words: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, MissingExtra) as error:
         leave(str(error))
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        if NO_THREADS in str(error):
+            leave(f"{NO_THREADS}: this machine, or a limit set on it, allows no more of them")
         if not (isinstance(error, MemoryError) or re.search(TOO_LARGE, str(error))):
             raise
         leave(f"out of memory or range: {one_line(error)[:200]}")

@@ -28,12 +28,16 @@ class StepLog:
 
         path = folder / "steps.csv"
         kept = bytes_until(path, start) if start else 0
-        self.file = open(path, "a", newline="")  # noqa: SIM115 - closed by close()
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        try:
+            self.file = open(path, "a", newline="")  # noqa: SIM115 - closed by close()
+        except OSError:
+            self.board.close()
+            raise
         self.file.truncate(kept)
         self.csv = csv.DictWriter(self.file, COLUMNS, restval="", extrasaction="ignore")
         if not kept:
             self.csv.writeheader()
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: Step, images_per_second: float) -> None:
         watched = {"images_per_second": round(images_per_second, 1), **step.watched}
