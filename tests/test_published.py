@@ -28,7 +28,7 @@ def test_a_page_is_made_of_the_rows_beside_it(path, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a run is missing")
 
-    def drawn(figure, stem, store):  # takes long, and says what tables say
+    def drawn(figure, stem, store, earlier):  # takes long, and says what tables say
         return next(iter((RESULTS / path.stem).glob(f"{stem.name}.*")), None)
 
     monkeypatch.setattr(executors, "run", refuse)
@@ -46,3 +46,12 @@ def test_no_picture_of_a_page_is_missing_or_left_over():
         shown = {unquote(link) for link in re.findall(r"!\[.*\]\((\S+)\)", path.read_text())}
         folder = RESULTS / path.stem
         assert shown == {f"{path.stem}/{picture.name}" for picture in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs"])
+def test_what_the_documents_link_to_is_there(name):
+    root = RESULTS.parents[1] / name
+    for path in sorted(root.glob("*.md")) if root.is_dir() else [root]:
+        links = re.findall(r"\]\(([^)#\s]+)", path.read_text())
+        own = [unquote(link) for link in links if not re.match(r"[a-z]+:", link)]
+        assert [link for link in own if not (path.parent / link).exists()] == []

@@ -84,7 +84,7 @@ def test_pictures_that_are_not_ours_to_show_are_not_drawn(tmp_path):
 
 
 def test_a_page_of_markdown_has_it_as_svg(row, store, tmp_path):
-    path = pictures.save(BatchGraphs("who", (("a", row),)), tmp_path / "figure", store)
+    path = pictures.save(BatchGraphs("who", (("a", row),)), tmp_path / "figure", store, {})
     assert path is not None
     assert path.suffix == ".svg"
     assert path.read_text().count("<image") == 24

@@ -77,9 +77,11 @@ def write_markdown(
     The arguments are those of write_page; the result is the Markdown file's path.
     """
     folder, values = Path(folder), contents(answer, rows, command)
-    shown = []
+    shown, earlier = [], pictures.drawings(folder / name)
     for number, figure in enumerate(values.pop("figures"), 1):
-        path = pictures.save(figure, folder / name / f"figure-{number}", Path(store_folder))
+        path = pictures.save(
+            figure, folder / name / f"figure-{number}", Path(store_folder), earlier
+        )
         if path:
             shown.append((figure.title, path, figure.note))
     for old in set((folder / name).glob("figure-*")) - {path for _, path, _ in shown}:

@@ -7,7 +7,8 @@ machine or after a clean-up, it stays as it was drawn.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -154,22 +155,37 @@ def png(figure: Maps | Gallery, store: Path, origin: str = "") -> bytes:
     return small.getvalue()
 
 
-def save(figure: Figure, stem: Path, store: Path) -> Path | None:
+def drawings(folder: Path) -> dict[str, bytes]:
+    """The pictures of a page that say of which runs they were drawn: origin -> content."""
+    found = {}
+    for path in sorted(folder.glob("figure-*")):
+        content = path.read_bytes()
+        if origin := ORIGIN.search(content):
+            found[origin[0].decode()] = content
+    return found
+
+
+ORIGIN = re.compile(rb"(Maps|Gallery|BatchGraphs)\([0-9a-f ]*\)")
+
+
+def save(figure: Figure, stem: Path, store: Path, earlier: Mapping[str, bytes]) -> Path | None:
     """Write the figure as a picture beside `stem`, under the ending that suits it.
 
-    Where files that it is drawn from are not in the store, one that was drawn of the same runs
-    stays as it is. None: there is none, and none of the files.
+    Where files that it is drawn from are not in the store, an earlier drawing of the same runs is
+    taken as it is, whatever its number was. None: there is none, and none of the files.
+
+    Args:
+        earlier: the `drawings` of the page before any of its pictures is written.
     """
     path = stem.with_suffix(".png" if isinstance(figure, Maps | Gallery) else ".svg")
     rows, kind = drawn_from(figure)
     origin = f"{type(figure).__name__}({' '.join(sorted(row.hash for row in rows))})"
     here = [file_of(row, store, kind) is not None for row in rows]
-    if not all(here):
-        if path.exists() and origin.encode() in path.read_bytes():
-            return path
-        if not any(here):
-            return None
-    if isinstance(figure, Maps | Gallery):
+    if not all(here) and origin in earlier:
+        content = earlier[origin]
+    elif rows and not any(here):
+        return None
+    elif isinstance(figure, Maps | Gallery):
         content = png(figure, store, origin)
     elif isinstance(figure, BatchGraphs):
         content = f"{on_paper(batch_graphs.svg(figure, store))}<!-- {origin} -->\n".encode()
