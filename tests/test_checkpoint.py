@@ -148,3 +148,18 @@ def test_a_row_stands_where_its_checkpoint_goes(data, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "remove", watched)
     row = run(replace(RECIPE, data=data), tmp_path / "out", place=Place(threads=1)).row
     assert seen == [("checkpoint.pt", [row])]
+
+
+def test_an_average_is_taken_up_where_it_was(data, tmp_path):
+    recipe = replace(RECIPE, data=data, average=0.9)
+    first, second = (Run(recipe, load(data), "cpu") for _ in range(2))
+    going = train(first)
+    for _ in range(3):
+        next(going)
+    save(first, tmp_path / "checkpoint.pt")
+    restore(second, tmp_path / "checkpoint.pt")
+    for name, value in first.deployed.state_dict().items():
+        assert torch.equal(second.deployed.state_dict()[name], value)
+    next(going), next(train(second))
+    for name, value in first.deployed.state_dict().items():
+        assert torch.equal(second.deployed.state_dict()[name], value)

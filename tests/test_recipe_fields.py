@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -288,7 +289,7 @@ def test_head_dropout_leaves_out_inputs_while_the_head_learns_alone():
 @claim("start_decay")
 def test_start_decay_draws_weights_back_to_their_start():
     """w <- w + r d (w_0 - w) after each step at the rate r: of the first step 1 - r d remains."""
-    settings = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.1}
+    settings: Any = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.1}
     start = weights(begun(**settings).backbone.module)
     free = begun(**settings, steps=1).backbone.module.state_dict()
     drawn = begun(**settings, start_decay=2.0, steps=1).backbone.module.state_dict()
@@ -299,7 +300,7 @@ def test_start_decay_draws_weights_back_to_their_start():
 
 @claim("average")
 def test_average_evaluates_a_running_average_of_the_weights():
-    settings = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.1}
+    settings: Any = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.1}
     steps = [weights(begun(**settings, steps=n).backbone.module) for n in range(3)]
     current = begun(**settings, average=0.75, steps=2)
     found = current.deployed.state_dict()
@@ -307,6 +308,15 @@ def test_average_evaluates_a_running_average_of_the_weights():
         once = 0.75 * steps[0][name] + 0.25 * steps[1][name]
         torch.testing.assert_close(found[name], 0.75 * once + 0.25 * steps[2][name])
     assert weights(current.backbone.module).keys() == found.keys()
+
+
+def test_the_average_is_also_of_what_batch_norm_has_seen():
+    settings: Any = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.1}
+    name = "trunk.1.running_mean"
+    steps = [weights(begun(**settings, backbone=two(), steps=n).backbone.module) for n in range(3)]
+    found = begun(**settings, backbone=two(), average=0.75, steps=2).deployed.state_dict()
+    once = 0.75 * steps[0][name] + 0.25 * steps[1][name]
+    torch.testing.assert_close(found[name], 0.75 * once + 0.25 * steps[2][name])
 
 
 # ---- loss
@@ -317,6 +327,18 @@ def test_the_loss_is_made_by_its_name_and_options():
     loss = begun(loss="triplet", loss_options={"margin": 0.7}).loss
     assert isinstance(loss, losses.Triplet)
     assert loss.margin == 0.7
+
+
+@claim("loss_start")
+def test_loss_start_puts_proxies_at_the_means_of_their_classes():
+    settings: Any = {"loss": "proxy-anchor", "backbone": "linear"}
+    start: Any = begun(**settings, loss_start="means")
+    x, y = unit(start.embed(start.splits.train)), start.splits.train.labels
+    means = torch.stack([x[y == c].mean(0) for c in range(10)])
+    (proxies,) = start.loss.parameters()
+    torch.testing.assert_close(unit(proxies.detach()), unit(means))
+    (others,) = begun(**settings).loss.parameters()
+    assert not torch.allclose(unit(others.detach()), unit(means), atol=0.1)
 
 
 @claim("miner")
@@ -330,6 +352,9 @@ def test_the_miner_chooses_what_the_loss_looks_at():
     assert len(mined) == len(seen) == 4
     assert all(torch.equal(a, b) for a, b in zip(mined, seen, strict=True))
     assert begun().miner is None
+    for metric, cosine in (("euclidean", False), ("cosine", True), ("", False)):
+        miner: Any = begun(miner="spanning-tree", loss="triplet", metric=metric).miner
+        assert (miner.form is unit) == cosine
 
 
 @claim("memory")
