@@ -41,6 +41,16 @@ def test_a_page_is_made_of_the_rows_beside_it(path, tmp_path, monkeypatch):
     assert (tmp_path / "docs" / path.name).read_text() == text
 
 
+def test_the_overview_says_what_its_pages_say():
+    text = (RESULTS.parent / "results.md").read_text()
+    entries = re.findall(r"^- \[.*\]\(results/(.*\.md)\): (.*)$", text, re.MULTILINE)
+    assert len(entries) > 30
+    for name, answer in entries:
+        page = (RESULTS / name).read_text()
+        sentences = re.findall(r"^\*\*(.*[.!?])\*\* *$", page, re.MULTILINE)
+        assert answer == " ".join(sentences), f"{name}: python docs/pages.py none"
+
+
 def test_no_picture_of_a_page_is_missing_or_left_over():
     for path in PAGES:
         shown = {unquote(link) for link in re.findall(r"!\[.*\]\((\S+)\)", path.read_text())}
