@@ -147,6 +147,16 @@ def test_a_trial_examines_validation_classes_alone(features, tmp_path):
     assert "embeddings" not in trial["files"]
 
 
+def test_a_trial_does_not_search_for_garbage(features, tmp_path, monkeypatch):
+    """It takes a quarter of a second, and only makes the memory exact, which no trial tells."""
+    calls = []
+    monkeypatch.setattr(machine.gc, "collect", lambda: calls.append(1))
+    run(small(features, validate=True, trial=True), tmp_path, place=CPU)
+    assert not calls
+    run(small(features, validate=True), tmp_path, place=CPU)
+    assert calls
+
+
 def test_a_row_is_the_same_whoever_asks_for_it_first(features, tmp_path):
     recipe = small(features, validate=True)
     (of_a_study,) = complete([recipe], tmp_path / "one", study="any", place=CPU)
