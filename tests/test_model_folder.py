@@ -3,6 +3,7 @@ a folder that is not what was saved is refused in one line."""
 
 import json
 import shutil
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 import nearkin as nk
 from nearkin.data.pictures import WHOLE
 from nearkin.models import describe, folder, make
-from nearkin.models.golden import DRAWINGS
+from nearkin.models.golden import DRAWINGS, drawing
 from nearkin.models.preprocess import Preprocessing, photographs_at
 
 NONE = {"weights": "none"}
@@ -227,7 +229,6 @@ def test_a_config_that_is_none_is_refused(tmp_path, content):
         lambda steps: steps.update(std=[0.0]),
         lambda steps: steps.update(mean="ab"),
         lambda steps: steps["decode"].update(channels=2),
-        lambda steps: steps.pop("reduce"),
         lambda steps: steps["reduce"].update(above=0),
         lambda steps: steps["reduce"].update(above=WHOLE + 1),
         lambda steps: steps["reduce"].update(above=1e6),
@@ -241,6 +242,31 @@ def test_preprocessing_that_this_version_does_not_know_is_refused(tmp_path, chan
     (path / "preprocess.json").write_text(json.dumps(steps))
     resealed(path, lambda block: None)
     refused(path, "the preprocessing is not one that this version of Nearkin knows")
+
+
+def test_a_folder_of_before_the_step_reduce_is_read_and_is_the_same_model(tmp_path):
+    """It has a small grey picture in the place of the large one."""
+    model = by_hand()
+    path = model.save(tmp_path / "m")
+    steps = json.loads((path / "preprocess.json").read_text())
+    del steps["reduce"]
+    (path / "preprocess.json").write_text(json.dumps(steps))
+    (path / "golden/3-grey-50-megapixels.jpg").unlink()
+    Image.fromarray(drawing(90, 90, 2)).convert("L").save(path / "golden/3-grey.png")
+    pictures = sorted(path.glob("golden/*.[jp]*"))
+    save_file({"embeddings": model.embed(pictures)}, path / "golden/embeddings.safetensors")
+
+    def rename(block):
+        block["files"]["golden/3-grey.png"] = block["files"].pop("golden/3-grey-50-megapixels.jpg")
+
+    resealed(path, rename)
+    loaded = nk.Model.load(path)
+    assert loaded.identity == model.identity
+    assert loaded.preprocessing == model.preprocessing
+    other = nk.Model(model.backbone, replace(SMALL, above=10**6), "inner")
+    assert other.identity != model.identity
+    (path / "golden/3-grey.png").unlink()
+    refused(path, "golden/3-grey.png is missing")
 
 
 def test_a_machine_that_decodes_otherwise_is_found_out(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -119,11 +120,10 @@ def golden_tensors(model: Model) -> dict[str, Tensor]:
 def refuse_changed_embeddings(model: Model, path: Path, contents: Mapping[str, bytes]) -> None:
     """Embed the golden items anew, and refuse a Model that does it otherwise than when saved."""
     saved = tensors(path, EMBEDDINGS, contents)
-    source: Any = saved.get("items")
-    if model.preprocessing:
-        source = [path / "golden" / name for name in golden.DRAWINGS]
+    names = [name for name in contents if name.startswith("golden/") and name != EMBEDDINGS]
+    source: Any = [path / name for name in names] if model.preprocessing else saved.get("items")
     found = read(lambda: model.embed(source, device="cpu"), path, "golden/")
-    golden.refuse_others(found, saved["embeddings"], path)
+    golden.refuse_others(found, saved["embeddings"], path, names)
 
 
 def load(path: Path, backbone: nn.Module | None = None, depth: int = 0) -> Model:
@@ -260,8 +260,11 @@ KEYS |= {"shape", "recipe", "provenance", "files"}
 
 def expected(block: Mapping[str, Any]) -> list[str]:
     """The files that a Model's folder must have beside config.json."""
-    pictures = [STEPS, *(f"golden/{name}" for name in golden.DRAWINGS)]
-    return [WEIGHTS, *(pictures if STEPS in block["files"] else []), EMBEDDINGS, CARD]
+    files = block["files"]
+    pictures = sorted(name for name in files if re.fullmatch(r"golden/[\w-]+\.(png|jpg)", name))
+    if len(pictures) != (len(golden.DRAWINGS) if STEPS in files else 0):
+        pictures = [f"golden/{name}" for name in golden.DRAWINGS]
+    return [WEIGHTS, *([STEPS, *pictures] if STEPS in files else []), EMBEDDINGS, CARD]
 
 
 def content(path: Path, name: str, hashes: Mapping[str, str]) -> bytes:

@@ -7,7 +7,7 @@ many pixels that decoding reduces it (`pictures.WHOLE`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -105,7 +105,7 @@ def numbers(shape: tuple[int, ...]) -> Tensor:
     return torch.rand(ITEMS, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def refuse_others(found: Tensor, saved: Tensor, folder: Path) -> None:
+def refuse_others(found: Tensor, saved: Tensor, folder: Path, names: Sequence[str] = ()) -> None:
     """Refuse a Model whose embeddings (8, D) are not those that it was saved with.
 
     By cosine, and by length within 1 %; a zero equals a zero alone.
@@ -120,10 +120,10 @@ def refuse_others(found: Tensor, saved: Tensor, folder: Path) -> None:
     cosines = (a * b).sum(1) / (lengths[0] * lengths[1]).clamp_min(1e-300)
     cosines = torch.where((lengths[0] == 0) & (lengths[1] == 0), 1.0, cosines)
     worst = int(cosines.argmin())
-    name = list(DRAWINGS)[worst]
+    name = names[worst] if names else f"golden/item {worst}"
     if not cosines[worst] >= LEAST:
         raise ValueError(
-            f"{folder}: this machine embeds golden/{name} at a cosine of {cosines[worst]:.5f} to "
+            f"{folder}: this machine embeds {name} at a cosine of {cosines[worst]:.5f} to "
             f"the embedding it was saved with, wanted {LEAST} or more"
         )
     if not ((lengths[0] - lengths[1]).abs() <= 0.01 * lengths[1]).all():

@@ -243,7 +243,7 @@ class Model:
             values = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
             digest.update(values.flatten().view(torch.uint8).numpy().data)
-        steps = self.preprocessing and self.preprocessing.to_json()
+        steps = self.preprocessing and self.preprocessing.identity()
         digest.update(json.dumps([steps, self.metric], sort_keys=True).encode())
         return digest.hexdigest()[:16]
 

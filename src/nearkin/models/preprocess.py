@@ -134,9 +134,17 @@ class Preprocessing:
             "std": list(self.std),
         }
 
+    def identity(self) -> dict:
+        """The preprocessing as a Model's identity has it: a step that says what has always been
+        done, as `reduce` does by its default number, changes none."""
+        steps = self.to_json()
+        if self.above == pictures.WHOLE:
+            del steps["reduce"]
+        return steps
+
     @classmethod
     def from_json(cls, found: Any) -> Preprocessing:
-        """What `to_json` wrote.
+        """What `to_json` wrote; the step `reduce`, by its default number, may be left out.
 
         Raises:
             ValueError: a step is missing, of another kind, or unknown to this version.
@@ -151,9 +159,10 @@ class Preprocessing:
                 tuple(map(float, found["mean"])),
                 tuple(map(float, found["std"])),
                 found["invert"],
-                found["reduce"]["above"],
+                found["reduce"]["above"] if "reduce" in found else pictures.WHOLE,
             )
-            sound = made.to_json() == found and made.sound()
+            whole = made.to_json() if "reduce" in found else made.identity()
+            sound = whole == found and made.sound()
         except (KeyError, TypeError, ValueError):
             sound = False
         if not sound:

@@ -56,7 +56,8 @@ class Light:
 
     def prepared(self, path: Path) -> np.ndarray:
         """A picture file as (C, H, W) uint8."""
-        resize, reduce = self.steps["resize"], self.steps["reduce"]
+        resize = self.steps["resize"]
+        reduce = self.steps.get("reduce", {"above": pictures.WHOLE, "spare": 0})
         channels, side = self.steps["decode"]["channels"], self.steps["shrink"]["short_side"]
         array = pictures.read(path, channels, side, reduce["above"], reduce["spare"])
         array = cropped(array, self.steps["crop"]["centre"])
