@@ -251,6 +251,8 @@ def sheets_of(thumbnails: Sequence[bytes | None]) -> list[bytes]:
     """JPEGs of 32 x 32 thumbnails each, in the items' order."""
     from PIL import Image
 
+    from nearkin.data.pictures import opened
+
     sheets = []
     for start in range(0, len(thumbnails), ACROSS**2):
         some = thumbnails[start : start + ACROSS**2]
@@ -258,7 +260,7 @@ def sheets_of(thumbnails: Sequence[bytes | None]) -> list[bytes]:
         for place, small in enumerate(some):
             if small is None:
                 continue
-            with Image.open(BytesIO(small)) as picture:
+            with opened(BytesIO(small), Path("thumbnail.jpg")) as picture:
                 picture.thumbnail((TILE, TILE))
                 x, y = place % ACROSS * TILE, place // ACROSS * TILE
                 middle = x + (TILE - picture.width) // 2, y + (TILE - picture.height) // 2
