@@ -41,12 +41,12 @@ def test_the_way_from_photographs_to_answers(shop, tmp_path, capsys):
     assert len(hits) == 2
     assert "/green/" in hits[0]
 
-    main(["search", shop, str(tmp_path / "new"), "-k", "3", "--format", "csv"])
+    main(["search", shop, str(tmp_path / "new"), "-k", "3", "--csv"])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     assert {row["label"] for row in rows} == {"green"}
 
-    main(["search", shop, str(tmp_path / "new"), "--label", "red", "--format", "json"])
+    main(["search", shop, str(tmp_path / "new"), "--label", "red", "--json"])
     (answer,) = json.loads(capsys.readouterr().out)
     assert [hit["label"] for hit in answer["hits"]] == ["red"] * 5
 
@@ -100,7 +100,7 @@ def test_a_search_from_the_shell_imports_no_torch(folder, tmp_path):  # noqa: F8
         "import sys; from nearkin.app.main import main; main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules"
     )
-    words = ["search", str(made.path), str(tmp_path / "new.png"), "--format", "json"]
+    words = ["search", str(made.path), str(tmp_path / "new.png"), "--json"]
     done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (found,), (wanted,) = json.loads(done.stdout), made.search([tmp_path / "new.png"])
@@ -108,3 +108,19 @@ def test_a_search_from_the_shell_imports_no_torch(folder, tmp_path):  # noqa: F8
     assert [hit["similarity"] for hit in found["hits"]] == pytest.approx(
         [hit.similarity for hit in wanted.hits], abs=1e-3
     )
+
+
+def test_a_page_of_what_was_found(shop, tmp_path, capsys):
+    photograph(tmp_path / "new" / "<b>green.png", COLOURS["green"], 99)
+    main(["search", shop, str(tmp_path / "new"), "-k", "3", "--html"])
+    page = capsys.readouterr().out
+    assert page.count("<img") == 4
+    assert page.count("data:image/jpeg") == 4
+    assert "&lt;b&gt;green.png: green (100 % of the nearest labelled)" in page
+    assert "http" not in page
+
+
+def test_one_form_at_a_time(shop, tmp_path, capsys):
+    photograph(tmp_path / "new.png", COLOURS["green"], 99)
+    said = refused(capsys, "search", shop, tmp_path / "new.png", "--csv", "--json")
+    assert said == "nearkin: wanted one of --csv, --json and --html"

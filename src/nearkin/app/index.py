@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 import time
 from collections.abc import Mapping
+from csv import writer
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -91,24 +91,35 @@ def search(
     photos: Positional[tuple[Path, ...]],
     k: Annotated[int, arg(aliases=["-k"])] = 10,
     label: str = "",
-    format: Literal["text", "csv", "json"] = "text",
+    recall: float | None = None,
+    csv: bool = False,
+    json: bool = False,
+    html: bool = False,
 ) -> None:
     """Find the photographs of an index that are nearest to these: names, labels, similarities.
 
     Example: nearkin search shop new.jpg -k 5
 
-    Example: nearkin search shop inbox/ --format csv
+    Example: nearkin search shop inbox/ --csv
+
+    Example: nearkin search shop inbox/ --html > found.html
 
     Args:
         index: a folder that `nearkin index` made.
         photos: photographs, or folders of them.
         k: how many to find for each.
         label: search among those with this label alone.
-        format: text for people, csv or json for programs.
+        recall: search approximately, finding this share of what an exact search finds or more; by
+            default exactly.
+        csv: print a table, a line a hit.
+        json: print a list of answers.
+        html: print a page with the photographs.
     """
     from nearkin.search.index import LIGHT
     from nearkin.search.photos import file_of, find
 
+    if csv + json + html > 1:
+        raise ValueError("wanted one of --csv, --json and --html")
     opened = open_index(index)
     if not (opened.path / LIGHT).is_file():
         print("nearkin: no ONNX form beside this index: torch answers, slower", file=sys.stderr)
@@ -116,14 +127,18 @@ def search(
     if not found.photos:
         raise ValueError(f"no photograph to search with: {found}")
     files = [file_of(photo.path) for photo in found.photos]
-    answers = opened.search(files, k, label=label or None, names=[p.path for p in found.photos])
-    match format:
-        case "json":
-            print(json.dumps([as_plain(answer) for answer in answers], indent=2))
-        case "csv":
-            write_csv(answers)
-        case _:
-            print("\n\n".join(in_words(answer, opened.similarity_name) for answer in answers))
+    names = [photo.path for photo in found.photos]
+    answers = opened.search(files, k, label=label or None, names=names, recall=recall)
+    if json:
+        print(dumps([as_plain(answer) for answer in answers], indent=2))
+    elif csv:
+        write_csv(answers)
+    elif html:
+        from nearkin.search.found import page
+
+        print(page(opened, answers))
+    else:
+        print("\n\n".join(in_words(answer, opened.similarity_name) for answer in answers))
 
 
 def calibrate(
@@ -202,7 +217,7 @@ def as_plain(answer: Answer) -> dict:
 
 def write_csv(answers: list[Answer]) -> None:
     """A line for each photograph that was found."""
-    out = csv.writer(sys.stdout)
+    out = writer(sys.stdout)
     out.writerow(["query", "rank", "path", "label", "similarity", "vote", "share", "known"])
     for answer in answers:
         said = [
@@ -222,6 +237,8 @@ def in_words(answer: Answer, similarity: str) -> str:
     if answer.known is not None:
         verdict = verdict if answer.known else f"unknown; nearest would be {verdict}"
     width = max(5, *(len(hit.label or "-") for hit in answer.hits))
+    if answer.recall:
+        verdict += f"; {answer.recall}"
     lines = [f"{answer.query}: {verdict}", f"  {similarity}  {'label':<{width}}  photograph"]
     lines += [
         f"  {hit.similarity:>{len(similarity)}.4f}  {hit.label or '-':<{width}}  {hit.path}"

@@ -295,6 +295,7 @@ class Index:
         *,
         label: str | None = None,
         names: Sequence[str] | None = None,
+        recall: float | None = None,
     ) -> list[Answer]:
         """The k nearest photographs of each query, exactly, ties by path.
 
@@ -302,6 +303,8 @@ class Index:
             queries: whatever `Model.embed` takes, or embeddings (B, D) of this index's Model.
             label: search among the photographs with this label alone.
             names: of the queries, for the answers.
+            recall: search approximately, with as little effort as finds this share of what an exact
+                search finds; the measured share stands in the answers. Similarities stay exact.
         """
         embedded = isinstance(queries, np.ndarray) and queries.ndim == 2
         vectors = queries if embedded else self.embed(queries)
@@ -314,9 +317,16 @@ class Index:
             paths = isinstance(queries, list) and all(isinstance(q, str | Path) for q in queries)
             names = [str(q) for q in queries] if paths else [str(i) for i in range(len(vectors))]
         opened = self._open(composed(label) if label is not None else None)
-        similarities, places = opened.nearest(vectors, k)
+        if recall is None:
+            similarities, places = opened.nearest(vectors, k)
+            note = None
+        else:
+            from nearkin.search.approximate import Approximate
+
+            some = Approximate(self.store, opened, self.description.metric, k, recall, label)
+            (similarities, places), note = some.nearest(vectors), str(some)
         return [
-            self._answer(name, opened, row.tolist(), place.tolist())
+            self._answer(name, opened, list(row), list(place), note)
             for name, row, place in zip(names, similarities, places, strict=True)
         ]
 
@@ -345,15 +355,17 @@ class Index:
         export(self.model, self.path / LIGHT)
         return True
 
-    def _answer(self, name: str, opened: Any, similarities: list, places: list) -> Answer:
+    def _answer(
+        self, name: str, opened: Any, similarities: list, places: list, note: str | None
+    ) -> Answer:
         hits = tuple(
-            Hit(opened.paths[i], opened.labels[i], s)
+            Hit(opened.paths[i], opened.labels[i], float(s))
             for s, i in zip(similarities, places, strict=True)
         )
         label, share = vote(hits)
         threshold = (self.description.threshold or {}).get("value")
         known = None if threshold is None else hits[0].similarity >= threshold
-        return Answer(name, hits, label, share, known)
+        return Answer(name, hits, label, share, known, note)
 
     def vectors(self) -> tuple[list[str], list[str | None], np.ndarray]:
         """Paths, labels and embeddings (N, D) of all items, ordered by path."""

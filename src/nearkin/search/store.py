@@ -1,4 +1,4 @@
-"""Where an index's items are stored: six methods, whatever database is behind them.
+"""Where an index's items are stored, whatever database is behind them.
 
 An item is a row of
 
@@ -7,13 +7,13 @@ An item is a row of
     label      the class's name, or null   thumbnail     a small JPEG
     vector     D float32
 
-A store offers `put`, `delete`, `nearest`, `scan`, `count` and `versions`. Every change is one
-commit: a process that is killed leaves the version before or the version after.
+A store offers `put`, `delete`, `scan`, `count` and `versions`, and `nearest`, `build` and `parts` for
+approximate searches. Every change is one commit: a process that is killed leaves the version before
+or the version after.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +26,8 @@ TABLE = "images"
 PLAIN = ("path", "sha256", "size", "mtime", "label")
 """The columns but those of the vector and the picture."""
 AT_ONCE = 500  # paths in one filter
+ANN, LEAST = "vector_idx", 256
+"""LanceDB's name of the approximate index, and the fewest items of which one is made."""
 DISTANCES = {"cosine": "cosine", "inner": "dot", "euclidean": "l2"}
 """Metric -> LanceDB's name of it."""
 
@@ -61,6 +63,13 @@ class Store(Protocol):
 
         effort: 0 looks at every vector; more of it looks at more parts of the store.
         """
+        ...
+
+    def build(self, metric: str) -> None:
+        """Make ready for approximate searches, where that takes something."""
+
+    def parts(self) -> int:
+        """The effort at which an approximate search looks at everything."""
         ...
 
     def scan(
@@ -146,13 +155,28 @@ class LanceStore:
         self.table.optimize(cleanup_older_than=keep)
 
     def build(self, metric: str) -> None:
-        """Make the approximate index anew: parts of similar vectors (IVF), stored in full."""
+        """Make the approximate index: parts of similar vectors (IVF), stored in full; anew where
+        there are items that it does not hold, and none of fewer than 256 items."""
         from lancedb.index import IvfFlat
 
+        self.table.checkout_latest()
+        stats = self.table.index_stats(ANN) if self._built() else None
+        fresh = stats is not None and not stats.num_unindexed_rows
+        if fresh or self.count() < LEAST:
+            return
         kind: Any = DISTANCES[metric]
-        self.table.create_index("vector", config=IvfFlat(distance_type=kind), replace=True)
-        with contextlib.suppress(Exception):  # a server's table answers later
-            self.table.wait_for_index(["vector_idx"])
+        parts = max(1, round(self.count() ** 0.5))
+        self.table.create_index(
+            "vector", config=IvfFlat(distance_type=kind, num_partitions=parts), replace=True
+        )
+        self.table.wait_for_index([ANN])
+
+    def parts(self) -> int:
+        """How many parts the approximate index has; 1 without one."""
+        return max(1, round(self.count() ** 0.5)) if self._built() else 1
+
+    def _built(self) -> bool:
+        return ANN in {index.name for index in self.table.list_indices()}
 
 
 def column(name: str) -> Any:
