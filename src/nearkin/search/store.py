@@ -7,8 +7,8 @@ An item is a row of
     label      the class's name, or null   thumbnail     a small JPEG
     vector     D float32
 
-A store offers `put`, `delete`, `scan`, `count` and `versions`, and `nearest`, `build` and `parts` for
-approximate searches. Every change is one commit: a process that is killed leaves the version before
+A store offers `put`, `delete`, `scan`, `count` and `versions`; `nearest`, `build` and `parts` serve
+approximate searches. Every change is one commit: a killed process leaves the version before
 or the version after.
 """
 
