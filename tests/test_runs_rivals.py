@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from nearkin.data import Split, Splits
+from nearkin.losses import HDML, HierarchicalTriplet
 from nearkin.losses.protocol import start_epoch
 from nearkin.measure import evaluate
 from nearkin.runs.loop import Run, restore, save, train
@@ -158,6 +160,40 @@ def test_a_survey_is_of_all_training_images_as_they_are(monkeypatch):
     assert all(torch.equal(y, run.labels) for _, y in seen)
     assert not torch.equal(seen[0][0], seen[1][0])
     start_epoch(run.loss, run.survey(), run.labels)
+
+
+class Two(nn.Module):
+    """A backbone of one's own, with batch norm in its trunk."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(16, 10), nn.BatchNorm1d(10))
+        self.head = nn.Linear(10, 6)
+
+    def forward(self, x):
+        return self.head(self.trunk(x))
+
+
+@pytest.mark.parametrize(
+    "loss", [HDML(8, 6, 10), HierarchicalTriplet(8, 6, tree="epoch")], ids=["hdml", "tree"]
+)
+def test_own_networks_and_losses_are_served_alike(loss):
+    asked = recipe(sampler="neighbours", per_class=2, steps=6)
+    run = Run(asked, clouds(), "cpu", backbone=Two(), loss=loss)
+    state = loss.state_dict()["steps" if isinstance(loss, HDML) else "sizes"]
+    assert not state.any()
+    for _ in train(run):
+        pass
+    assert state.any()
+
+
+def test_hdml_wants_features():
+    for loss, said in (
+        (HDML(8, 6, 10), "HDML wants a backbone with a `trunk` and a `head`, got Linear"),
+        (None, "hdml is built for the features of a backbone that is named"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Run(recipe(loss="hdml"), clouds(), "cpu", backbone=nn.Linear(16, 6), loss=loss)
 
 
 def test_hdml_is_refused_in_pieces():

@@ -108,7 +108,7 @@ class Run:
                 begin(recipe, own, labels, self.read, lambda: self.data_fingerprint)
             self.loss: Any = build.make_loss(recipe, self.splits, own, loss)
         if "features" in wants_of(self.loss):
-            refuse_no_features(recipe, own)
+            refuse_no_features(recipe, own, self.loss)
         self.trunk = build.trunk_of(recipe, own, named=backbone is None)
         self.learning = [p for p in self.trunk.parameters() if p.requires_grad]
         self.folds = backbone is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from nearkin.data import Splits
 from nearkin.data.splits import in_classes_of, places_in
@@ -65,12 +66,12 @@ def refuse_another_dim(run: Run) -> None:
         raise ValueError(f"dim is {run.recipe.dim}, but the backbone embeds into {dim} dimensions")
 
 
-def refuse_no_features(recipe: Recipe, backbone: Any) -> None:
+def refuse_no_features(recipe: Recipe, backbone: Any, loss: nn.Module) -> None:
     """Refuse a loss that looks at features, where there are none, or batches come in pieces."""
+    name = type(loss).__name__
     if recipe.chunk:
-        raise ValueError(f"{recipe.loss} looks at the features of whole batches: leave out chunk")
+        raise ValueError(f"{name} looks at the features of whole batches: leave out chunk")
     if not is_whole(backbone):
         raise ValueError(
-            f"{recipe.loss} wants a backbone with a `trunk` and a `head`, "
-            f"got {type(backbone).__name__}"
+            f"{name} wants a backbone with a `trunk` and a `head`, got {type(backbone).__name__}"
         )
