@@ -51,8 +51,8 @@ def large(file: BinaryIO) -> None:
 
 @cache
 def large_file() -> bytes:
-    """8192 x 6144 = 50.3 million grey pixels, in blocks of 8 x 8 equal ones, for a short file."""
-    file, small = BytesIO(), Image.fromarray(drawing(768, 1024, 2)).convert("L")
+    """8192 x 6144 = 50.3 million grey pixels, in blocks of 64 x 64 equal ones, for a short file."""
+    file, small = BytesIO(), Image.fromarray(drawing(96, 128, 2)).convert("L")
     small.resize((8192, 6144), Image.Resampling.NEAREST).save(file, "JPEG", optimize=True)
     return file.getvalue()
 
