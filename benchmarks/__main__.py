@@ -30,6 +30,7 @@ TOPICS = {
     "graphs": "benchmarks.graphs",
     "heads": "benchmarks.heads",
     "images": "benchmarks.images",
+    "search": "benchmarks.search",
     "training": "benchmarks.training",
 }
 DOCS = Path(__file__).parent.parent / "docs"

@@ -1,0 +1,204 @@
+"""Search: one query and many in an open gallery, from the shell, over HTTP; embedding of a folder;
+the page of many points.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+
+import nearkin as nk
+from benchmarks.timing import Row, seconds
+from nearkin.measure.nearest.gallery import Gallery
+from nearkin.search.explore import Points, explore
+from nearkin.search.store import LanceStore
+
+TITLE = "Search: galleries, indexes, the shell, a service, the page"
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Galleries, a folder of photographs, then the index of it."""
+    yield from gallery_rows(5_000 if quick else 100_000)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from index_rows(Path(folder), 200 if quick else 5_000)
+        yield page_row(Path(folder), 2_000 if quick else 100_000)
+
+
+def gallery_rows(size: int) -> Iterator[Row]:
+    """One exact query, and a hundred, beside the bare products, faiss and LanceDB."""
+    import faiss
+
+    random = np.random.default_rng(0)
+    x = random.normal(size=(size, 512)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    one, many = x[:1] + 0.01, x[:100] + 0.01
+    begun = time.perf_counter()
+    gallery = Gallery(torch.from_numpy(x))
+    cold = time.perf_counter() - begun
+    flat = faiss.IndexFlatIP(512)
+    flat.add(x)
+    what = f"{size:,} x 512, open and warm"
+    times = seconds(
+        {
+            "ours": lambda: gallery.neighbours(torch.from_numpy(one), 10),
+            "product": lambda: x @ one[0],
+            "faiss": lambda: flat.search(one, 10),
+        },
+        repeats=15,
+    )
+    note = f"opened in {cold:.1f} s; faiss's flat index {1000 * times['faiss']:.1f} ms"
+    product = "matrix-vector product, NumPy"
+    yield Row(f"one query, {what}", times["ours"], product, times["product"], 1.5, note=note)
+    tensor = torch.from_numpy(x)
+    times = seconds(
+        {
+            "ours": lambda: gallery.neighbours(torch.from_numpy(many), 10),
+            "product": lambda: torch.from_numpy(many) @ tensor.T,
+            "faiss": lambda: flat.search(many, 10),
+        },
+        repeats=7,
+    )
+    note = f"faiss's flat index {1000 * times['faiss']:.1f} ms"
+    product = "bare float32 product"
+    yield Row(f"100 queries, {what}", times["ours"], product, times["product"], 1.5, note=note)
+    same = gallery.neighbours(torch.from_numpy(many), 10).indices
+    assert torch.equal(same, nk.neighbours(torch.from_numpy(many), 10, tensor).indices)
+    with tempfile.TemporaryDirectory() as folder:
+        store = LanceStore(Path(folder), 512)
+        table = [
+            {"path": str(i), "sha256": "", "size": 0, "mtime": 0, "label": None, "thumbnail": None}
+            for i in range(size)
+        ]
+        from nearkin.search.store import table_of
+
+        store.put(table_of(table, x))
+        times = seconds(
+            {
+                "ours": lambda: gallery.neighbours(torch.from_numpy(one), 10),
+                "lance": lambda: store.nearest(one, 10, "cosine", None, 0),
+            },
+            repeats=5,
+        )
+    yield Row(f"one query, {what}", times["ours"], "LanceDB, exact", times["lance"])
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """JPEGs of 128 to 256 pixels, smooth with noise, in 50 folders."""
+    random = np.random.default_rng(0)
+    for i in range(count):
+        side = int(random.integers(128, 257))
+        small = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+        path = folder / "photos" / f"{i % 50:02d}" / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, quality=90)
+    return folder / "photos"
+
+
+def index_rows(folder: Path, count: int) -> Iterator[Row]:
+    """Embedding a folder by lite0 at 128 px; then a search from the shell, and over HTTP."""
+    photos = photographs(folder, count)
+    model = nk.Model.pretrained("lite0", size=128)
+    some = sorted(photos.rglob("*.jpg"))[: min(count, 640)]
+    pixels = torch.stack([model.preprocessing.prepare(path) for path in some])
+    times = seconds(
+        {
+            "files": lambda: model.embed(some),
+            "tensors": lambda: [model.embed_prepared(part) for part in pixels.split(64)],
+        },
+        repeats=3,
+    )
+    yield Row(
+        f"{len(some)} JPEGs of 128 to 256 px embedded by lite0 at 128 px",
+        times["files"],
+        "forward pass on decoded pixels",
+        times["tensors"],
+        1 / 0.9,
+        note=f"{len(some) / times['files']:.0f} photographs/s",
+    )
+    index = nk.Index.create(model, folder / "shop")
+    index.update(photos, labels="parent")
+    index.write_light()
+    words = [sys.executable, "-m", "nearkin", "search", str(folder / "shop"), str(some[0])]
+    cpu = []
+    for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(words, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    yield Row(
+        f"search from the shell in {count:,} photographs, CPU time with imports",
+        median(cpu[1:]),
+        budget=1.5,
+    )
+    yield served_row(folder / "shop", some, model)
+
+
+def served_row(shop: Path, photos: list[Path], model: nk.Model) -> Row:
+    """The 99th percentile of /search at 20 requests a second, beside the bare embedding."""
+    words = [sys.executable, "-m", "nearkin", "serve", str(shop), "--port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split(": ")[0]
+        bodies = [path.read_bytes() for path in photos[:20]]
+        found: list[float] = []
+
+        def ask(body: bytes) -> None:
+            begun = time.perf_counter()
+            with urllib.request.urlopen(f"{url}/search", body) as answer:
+                answer.read()
+            found.append(time.perf_counter() - begun)
+
+        for body in bodies[:3]:
+            ask(body)
+        found.clear()
+        threads = []
+        for i in range(400):
+            threads.append(threading.Thread(target=ask, args=(bodies[i % len(bodies)],)))
+            threads[-1].start()
+            time.sleep(1 / 20)
+        for thread in threads:
+            thread.join()
+    finally:
+        process.terminate()
+        process.wait()
+    bare = seconds({"embed": lambda: model.embed([photos[0]])}, repeats=20)["embed"]
+    return Row(
+        "/search at 20 requests/s, 99th percentile",
+        float(np.quantile(found, 0.99)),
+        "bare embedding of one photograph",
+        bare,
+        3.0,
+        note=f"median {1000 * median(found):.1f} ms, {os.cpu_count()} cores with the client",
+    )
+
+
+def page_row(folder: Path, count: int) -> Row:
+    """The page of so many points, without thumbnails."""
+    random = np.random.default_rng(0)
+    labels = [f"kind {i % 200:03d}" for i in range(count)]
+    centres = random.normal(size=(200, 64))
+    x = (centres[np.arange(count) % 200] + random.normal(size=(count, 64))).astype(np.float32)
+    names = [f"/photos/{i % 200:03d}/photograph {i}.jpg" for i in range(count)]
+    begun = time.perf_counter()
+    made = explore(Points("shop", names, labels, x, "cosine"), folder / "shop.html")
+    size = made.stat().st_size
+    return Row(
+        f"the page of {count:,} points",
+        time.perf_counter() - begun,
+        note=f"{size / 1e6:.1f} MB, wanted less than 12",
+    )
