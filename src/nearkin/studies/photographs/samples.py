@@ -70,14 +70,14 @@ def recipes(
         ways: shares of what: images, classes, or both, separated by a comma.
         searched: the rows of `search`.
     """
-    kept = {way: look_up(way, WAYS, "way") for way in ways.split(",")}
+    fields = {way: look_up(way, WAYS, "way") for way in ways.split(",")}
     runs = {Case(UNTRAINED): replace(common(data), **BARE)}
     for name, recipe in settings(data, steps, methods).items():
         settled = settle(recipe, searched, name)
         settled = replace(
             settled, steps=steps * settled.epochs // PARTS, evaluate_every=settled.epochs
         )
-        for seed, (way, field), share in product(range(seeds), kept.items(), SHARES):
+        for seed, (way, field), share in product(range(seeds), fields.items(), SHARES):
             case = Case(name, seed, of=way, share=share)
             runs[case] = replace(settled, seed=seed, **{field: share})
     return runs

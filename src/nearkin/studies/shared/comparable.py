@@ -30,7 +30,7 @@ def of_same_data(rows: Mapping[Case, Stored]) -> tuple[dict[Case, Stored], list[
     for row in rows.values():
         if row.data:
             prints.setdefault(row.data.name, Counter())[row.data.fingerprint] += 1
-    remarks, kept = [], dict(rows)
+    remarks, same = [], dict(rows)
     for name, counts in prints.items():
         unknown = counts.pop("", 0)
         if not counts:
@@ -42,7 +42,7 @@ def of_same_data(rows: Mapping[Case, Stored]) -> tuple[dict[Case, Stored], list[
             if row.data and row.data.name == name and row.data.fingerprint not in (most, "")
         ]
         for case in others:
-            del kept[case]
+            del same[case]
         if others:
             remarks.append(f"Of other data under the name {name}, and left out: {named(others)}.")
         if unknown:
@@ -50,7 +50,7 @@ def of_same_data(rows: Mapping[Case, Stored]) -> tuple[dict[Case, Stored], list[
                 "Without a fingerprint of their data, which may differ from those of the others: "
                 f"{unknown} of the {unknown + counts.total()} rows of {name}."
             )
-    return kept, remarks
+    return same, remarks
 
 
 def of_same_metrics(rows: Mapping[Case, Stored]) -> tuple[dict[Case, Stored], list[str]]:

@@ -152,13 +152,13 @@ def over_untrained(recall: Mapping[str, Scores], reference: str) -> list[str]:
 
 def batch_graphs(rows: Rows, methods: Iterable[str], title: str) -> BatchGraphs:
     """The graph of a batch under these methods, of each the first seed that kept its pictures."""
-    kept: dict[str, Row] = {}
+    shown: dict[str, Row] = {}
     for case, row in rows.items():
         if row.files.attention:
-            kept.setdefault(case.method, row)
+            shown.setdefault(case.method, row)
     return BatchGraphs(
         title,
-        tuple((method, kept[method]) for method in methods if method in kept),
+        tuple((method, shown[method]) for method in methods if method in shown),
         "Six classes of a training batch after training. The wider an edge, the more attention two "
         "images give each other; green where they are of one class.",
     )
