@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nearkin.losses.inputs import Labels, Mined, above, checked_labels, refuse
 from nearkin.names import look_up
-from nearkin.tensors import at_least_float32, largest, pair_masks, pulled, slice_sizes, unit
+from nearkin.tensors import at_least_float32, largest, pair_masks, slice_sizes, unit
 
 
 class HDC(nn.Module):
@@ -81,7 +81,7 @@ class HDC(nn.Module):
     ) -> Tensor:
         refuse(self, indices_tuple, ref_emb, ref_labels)
         labels = checked_labels(labels, embeddings)
-        return torch.stack(self.stages(embeddings, labels)).sum()
+        return self.stages(embeddings, labels).sum()
 
     @torch.no_grad()
     def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
@@ -90,33 +90,36 @@ class HDC(nn.Module):
         near = others & (squares(unit_slices(embeddings, len(self.ratios))) < self.margin)
         return near.sum() / (len(self.ratios) * others.sum()).clamp_min(1)
 
-    def stages(self, embeddings: Tensor, labels: Tensor) -> list[Tensor]:
-        """L_k of each slice."""
+    def stages(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """L_k (K,) of each slice."""
         x = unit_slices(embeddings, len(self.ratios))  # (K, B, largest D_k)
         square = squares(x.detach())  # (K, B, B)
         kin, others = (pairs.triu() for pairs in pair_masks(labels))
         if self.cascade:
-            return self.cascaded(x, square, kin.nonzero(), others.nonzero())
-        kin, count = kin.nonzero(), int(others.sum())
-        stages = zip(x, square, self.ratios, strict=True)
-        return [
-            self.alone(a, s, kin, others, share(h, self.copies * count), h) for a, s, h in stages
-        ]
+            found = self.cascaded(square, kin.nonzero(), others.nonzero())
+        else:
+            kin, count = kin.nonzero(), int(others.sum())
+            stages = zip(square, self.ratios, strict=True)
+            found = [
+                self.alone(s, kin, others, share(h, self.copies * count), h) for s, h in stages
+            ]
+        values, slopes = (torch.stack(parts) for parts in zip(*found, strict=True))
+        return Pulls.apply(x, values, slopes)
 
-    def cascaded(self, x: Tensor, square: Tensor, kin: Tensor, others: Tensor) -> list[Tensor]:
-        """L_k of slices whose pairs (n, 2) are chosen by the slice before, of those that it had."""
+    def cascaded(self, square: Tensor, kin: Tensor, others: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """`mean` of slices whose pairs (n, 2) are chosen by the slice before, of those it had."""
         near, far, losses = kin, others, []
         for k, ratio in enumerate(self.ratios):
             judge = square[max(k - 1, 0)]
             near = hardest(at(judge, near), near, share(ratio, len(kin)))
             far = hardest(-at(judge, far), far, share(ratio, len(others)))
-            losses.append(self.mean(x[k], square[k], near, far))
+            losses.append(self.mean(square[k], near, far))
         return losses
 
     def alone(
-        self, x: Tensor, square: Tensor, kin: Tensor, others: Tensor, places: int, ratio: float
-    ) -> Tensor:
-        """L_k of a slice that chooses its pairs itself; only others with a loss are sorted.
+        self, square: Tensor, kin: Tensor, others: Tensor, places: int, ratio: float
+    ) -> tuple[Tensor, Tensor]:
+        """`mean` of a slice that chooses its pairs itself; only others with a loss are sorted.
 
         The released layer lists others twice and kin at distance 0 not at all: where it keeps an
         odd number of others, the last pair counts once.
@@ -133,41 +136,46 @@ class HDC(nn.Module):
         pairs, limit = (others & (square < self.margin)).nonzero(), -(-places // self.copies)
         pairs = hardest(-at(square, pairs), pairs, limit)
         cut = self.copies * limit - places if len(pairs) == limit else 0
-        return self.mean(x, square, kin, pairs, cut)
+        return self.mean(square, kin, pairs, cut)
 
-    def mean(self, x: Tensor, square: Tensor, kin: Tensor, others: Tensor, cut: int = 0) -> Tensor:
-        """Mean of l over the pairs (n, 2) that have any; of the easiest of others, `cut` less."""
+    def mean(
+        self, square: Tensor, kin: Tensor, others: Tensor, cut: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Mean of l over the pairs (n, 2) that have any, and its slopes (B, B) by their d^2; of the
+        easiest of others, `cut` less."""
         l_kin, short = at(square, kin), (self.margin - at(square, others)).clamp_min(0)
         times = torch.full_like(short, self.copies)
         if cut:
             times[short.argmin()] -= cut
         count = ((l_kin > 0).sum() + (times * (short > 0)).sum()).clamp_min(1)
         value = (l_kin.sum() + self.factor * (times * short).sum()) / count
-        slopes = torch.cat([torch.ones_like(l_kin), -self.factor * (short > 0).to(short.dtype)])
-        slopes = slopes / (2 * count if self.released else count)
-        return Pulls.apply(x, value, torch.cat([kin, others]), slopes)
+        each = 1 / (2 * count if self.released else count)
+        slopes = torch.zeros_like(square)
+        slopes[kin[:, 0], kin[:, 1]] = each
+        slopes[others[:, 0], others[:, 1]] = -self.factor * each * (short > 0)
+        return value, slopes
 
 
 class Pulls(torch.autograd.Function):
-    """A value that is linear in the squared distances of some pairs, and its gradient.
+    """Values of K slices that are linear in their squared distances, and their gradients.
 
-        d value / d x_i = 2 sum_j s_ij (x_i - x_j),    s_ij = d value / d d_ij^2
+        d value / d x_i = 2 sum_j (s_ij + s_ji) (x_i - x_j),    s_ij = d value / d d_ij^2
 
-    x (B, D); value, a scalar; pairs (n, 2), each once; slopes s (n,).
+    x (K, B, D); values (K,); slopes s (K, B, B), each pair once.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, value: Tensor, pairs: Tensor, slopes: Tensor) -> Tensor:
-        weights = x.new_zeros(len(x), len(x))
-        weights[pairs[:, 0], pairs[:, 1]] = slopes
-        ctx.save_for_backward(2 * pulled(weights + weights.T, x, x))
-        return value.clone()
+    def forward(ctx, x: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
+        weights, x = 2 * (slopes + slopes.mT), x - x.mean(1, keepdim=True)
+        with torch.autocast(x.device.type, enabled=False):
+            ctx.save_for_backward(weights.sum(2, keepdim=True) * x - weights @ x)
+        return values.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *outer: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = ctx.saved_tensors
-        return outer[0] * gradient, None, None, None
+        return outer[0][:, None, None] * gradient, None, None
 
 
 def unit_slices(x: Tensor, count: int) -> Tensor:

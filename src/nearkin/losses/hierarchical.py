@@ -63,14 +63,14 @@ class HierarchicalTriplet(nn.Module):
         squared: whether distances are squared.
         margin: of all triplets before the first tree.
 
-    >>> x = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
+    >>> x = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-0.6, 0.8]])
     >>> y = torch.tensor([0, 0, 1, 1])
     >>> loss = HierarchicalTriplet(classes=2, dim=2, tree="epoch", levels=4)
     >>> loss(x, y)  # margins of 0.2
-    tensor(0.0250)
+    tensor(0.0500)
     >>> loss.survey(x, y)
-    >>> loss.margins(y, y)[0]  # 0.1 + 2.2 - 0.4
-    tensor([0.1000, 0.1000, 1.9000, 1.9000])
+    >>> loss.margins(y[:1], y[2:])  # 0.1 + 2.3 - 0.8
+    tensor([[1.6000, 1.6000]])
     """
 
     metric = "cosine"
@@ -149,17 +149,19 @@ class HierarchicalTriplet(nn.Module):
 
     @torch.no_grad()
     def margins(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
-        """m (B, M) between anchors and references; beta less s plus d_0 within a class, unused."""
+        """m (B, M) between anchors and references; within a class beta + d_0 - s, unused."""
         if not self.sizes.any():
             return self.within.new_full((len(labels), len(ref_labels)), self.margin)
-        classes, place = torch.cat([labels, ref_labels]).unique(return_inverse=True)
-        level = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=labels.device)
-        for node in self.node[:, classes].split(max(1, BLOCK // len(classes) ** 2)):
-            level += (node[:, :, None] != node[:, None, :]).sum(0)  # the components are nested
-        level.fill_diagonal_(0)
-        between = self.beta + self.thresholds[level] - self.within[classes][:, None]
-        between.diagonal().copy_(self.within.new_tensor(self.beta))
-        anchors, others = place[: len(labels)], place[len(labels) :]
+        if labels is ref_labels:
+            classes, anchors = labels.unique(return_inverse=True)
+            others = anchors
+        else:
+            classes, place = torch.cat([labels, ref_labels]).unique(return_inverse=True)
+            anchors, others = place[: len(labels)], place[len(labels) :]
+        parts = self.node[:, classes].split(max(1, BLOCK // len(classes) ** 2))
+        # nested components: two classes differ at each level below the one that joins them
+        level = torch.stack([(n[:, :, None] != n[:, None, :]).sum(0) for n in parts]).sum(0)
+        between = (self.beta + self.thresholds)[level] - self.within[classes][:, None]
         return between.index_select(0, anchors).index_select(1, others)
 
     @torch.no_grad()
