@@ -23,6 +23,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "pyarrow": "search",
     "pytorch_metric_learning": "rivals",
+    "qdrant_client": "qdrant",
     "rich": "run",
     "safetensors": "run",
     "scipy": "measure",

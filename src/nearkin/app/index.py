@@ -29,6 +29,7 @@ def index(
     label: str = "",
     remove: Mapping[str, Plain] | None = None,
     decisions: Path | None = None,
+    store: str = "",
     watch: bool = False,
 ) -> None:
     """Embed photographs by a Model into an index that `search` asks; only what changed is embedded.
@@ -52,6 +53,8 @@ def index(
         label: the label of all that is added.
         remove: label=NAME or path=FILE, to be removed.
         decisions: CSV file that `nearkin explore` saved: photographs to relabel and to drop.
+        store: of a new index, address of a Qdrant server that is to hold its items, such as
+            http://127.0.0.1:6333; by default they lie in the index's folder.
         watch: stay, and follow the folders until interrupted.
     """
     from nearkin.search.index import CARD
@@ -65,9 +68,11 @@ def index(
         )
     if not held and not (output and photos):
         raise ValueError("a new index wants a Model, photographs, and --output FOLDER")
+    if store and held:
+        raise ValueError(f"{first} is an index already: --store is chosen when it is made")
     if label and not add:
         raise ValueError("--label goes with --add")
-    opened = open_index(first) if held else new_index(first, Path(str(output)))
+    opened = open_index(first) if held else new_index(first, Path(str(output)), store)
     if remove:
         print(f"{opened.path}: {removed(opened, remove)} removed")
     if add:
@@ -167,7 +172,7 @@ def open_index(path: str | Path) -> Index:
     return Index(path)
 
 
-def new_index(model: str, output: Path) -> Index:
+def new_index(model: str, output: Path, store: str = "") -> Index:
     """An empty index of a Model, or of a pretrained backbone by name."""
     from nearkin.app.export import open_model
     from nearkin.search.index import Index
@@ -177,7 +182,7 @@ def new_index(model: str, output: Path) -> Index:
         raise ValueError(
             f"{model} is a Model of vectors: an index of photographs wants one of them"
         )
-    return Index.create(made, output)
+    return Index.create(made, output, store or None)
 
 
 def removed(opened: Index, remove: Mapping[str, Plain]) -> int:

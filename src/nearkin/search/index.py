@@ -48,6 +48,8 @@ class Description:
     sources: tuple[tuple[str, str], ...] = ()
     """(folder, how its labels are read) of what `update` looks at again"""
     threshold: dict[str, Any] | None = None
+    store: str = ""
+    """address of the server that holds the items; "": they lie beside this file"""
 
     @classmethod
     def read(cls, path: Path) -> Description:
@@ -137,13 +139,17 @@ class Index:
         if not (self.path / CARD).is_file():
             raise ValueError(f"{self.path} holds no index: `nearkin index MODEL PHOTOS` makes one")
         self.description = Description.read(self.path / CARD)
-        self.store: Any = store or LanceStore(self.path)
+        self.store: Any = store or opened_store(self.description, self.path)
         self._model: Any = None
         self._opened: tuple[int, Any] | None = None
 
     @classmethod
-    def create(cls, model: Any, path: str | Path, store: Store | None = None) -> Index:
+    def create(cls, model: Any, path: str | Path, store: Store | str | None = None) -> Index:
         """An empty index of this Model's embeddings; the Model is saved into it.
+
+        Args:
+            store: address of a Qdrant server, or a store of one's own; by default the items lie
+                in the folder, in a table of LanceDB.
 
         Raises:
             ValueError: there is something at the path already.
@@ -151,10 +157,17 @@ class Index:
         path = Path(path).expanduser()
         if path.exists() and (path.is_file() or any(path.iterdir())):
             raise ValueError(f"{path} exists: give the index a folder of its own")
+        address = ""
+        if isinstance(store, str):
+            from nearkin.search.qdrant import connected, new_address
+
+            address = new_address(store)
+            store = connected(address, model.dim, model.metric)
         model.save(path / MODEL)
         if store is None:
             LanceStore(path, model.dim)
-        Description(FORMAT, model.identity, model.metric, model.dim).write(path / CARD)
+        about = Description(FORMAT, model.identity, model.metric, model.dim, store=address)
+        about.write(path / CARD)
         made = cls(path, store)
         made._model = model
         return made
@@ -497,6 +510,15 @@ class Index:
             vectors += list(np.asarray(embedded))
         if rows:
             self.store.put(table_of(rows, np.stack(vectors)))
+
+
+def opened_store(description: Description, path: Path) -> Store:
+    """Where the items of an index are."""
+    if not description.store:
+        return LanceStore(path)
+    from nearkin.search.qdrant import connected
+
+    return connected(description.store, metric=description.metric)
 
 
 def refuse_other(identity: str, description: Description, path: Path) -> None:
