@@ -3,6 +3,7 @@ same choices does, and gives a Model of what was trained."""
 
 import math
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_the_networks_of_the_readme():
         epochs=2,
         augment="affine",
         device="cpu",
-        callbacks=[nk.Callback(on_epoch=ends.append)],
+        callbacks=nk.Callback(on_epoch=ends.append),
     )
     assert [end.epoch for end in ends] == [1, 2]
     assert 0 < ends[-1].metrics["knn_accuracy"] <= 1
@@ -284,9 +285,12 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     settings = SETTINGS | {"loggers": "wandb", "folder": tmp_path, "test": (X, Y)}
     nk.fit(mlp(), nk.losses.Contrastive(), X, Y, **settings)
     (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    told = written.read_bytes()
-    for name in (b"evaluate_every", b"train/epoch_loss", b"train/learning_rate", b"test/recall@1"):
-        assert name in told
+    names = (b"evaluate_every", b"train/epoch_loss", b"train/learning_rate", b"test/recall@1")
+    for _ in range(100):  # a process of its own writes the file
+        if all(name in written.read_bytes() for name in names):
+            break
+        time.sleep(0.1)
+    assert [name for name in names if name not in written.read_bytes()] == []
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of its parts
@@ -413,6 +417,14 @@ def test_two_learning_rates_and_a_trunk_that_rests():
         (lambda: nk.fit(nn.Flatten(0), "contrastive", X, Y), r"embeddings \(B, D\), got \(6,\)"),
         (lambda: nk.fit(mlp(), nn.L1Loss(), X, Y), "L1Loss must have a metric"),
         (lambda: nk.fit(mlp(), "contrastive", X), "without labels"),
+        (lambda: nk.fit(mlp(), "contrastive", [None] * 96, Y), "an item, got NoneType"),
+        (lambda: nk.fit(mlp().half(), "contrastive", X, Y), "of float32, got float16"),
+        (lambda: nk.fit(mlp().double(), "contrastive", X, Y), "of float32, got float64"),
+        (lambda: nk.fit(mlp(), "contrastive", X, Y, threads=-1), "threads must be 0 to 1024"),
+        (lambda: nk.fit(mlp(), "contrastive", X, Y, threads=10**9), "threads must be 0 to 1024"),
+        (lambda: nk.fit(mlp(), "contrastive", X, Y, size="a"), "size: wanted"),
+        (lambda: nk.fit(mlp(), "contrastive", X, Y, callbacks=print), "a callback wants on_step"),
+        (lambda: nk.fit(mlp(), "contrastive", X, Y, callbacks=[print]), "got builtin_function"),
         (lambda: nk.fit(nn.Identity(), nk.losses.Contrastive(), X, Y), "nothing to train"),
     ],
 )

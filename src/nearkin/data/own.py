@@ -198,6 +198,8 @@ def decoded(item: Any, short_side: int) -> np.ndarray:
 
         return pictures.decoded(item, 3, short_side)
     array = item.numpy() if isinstance(item, Tensor) else np.asarray(item)
+    if array.dtype.kind not in "biu":
+        raise ValueError(f"wanted a picture or numbers as an item, got {type(item).__name__}")
     dense = of_numbers(torch.from_numpy(array)[None], isinstance(item, Tensor))[0]
     return np.ascontiguousarray(dense.expand(3, -1, -1).permute(1, 2, 0).numpy())
 

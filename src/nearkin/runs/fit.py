@@ -25,6 +25,7 @@ from nearkin.runs.loggers import FOLDER, Logger, loggers_of
 from nearkin.runs.loop import Run, Step, restore, save, train
 from nearkin.runs.manners import as_found
 from nearkin.runs.model import model_of
+from nearkin.runs.place import Place
 from nearkin.runs.recipe import Recipe
 from nearkin.tensors import usable
 
@@ -80,7 +81,7 @@ def fit(
     *,
     test: Any = None,
     test_labels: Any = None,
-    callbacks: Iterable[Any] = (),
+    callbacks: Any = (),
     loggers: str | Logger | Iterable[str | Logger] = (),
     folder: str | Path = FOLDER,
     resume: str | Path | None = None,
@@ -103,8 +104,8 @@ def fit(
         loss: `loss(embeddings, labels)` or `loss(embeddings, labels, indices_tuple)`, as in
             pytorch-metric-learning; or a name.
         data, labels, test, test_labels: see `nearkin.data.own.own_splits`.
-        callbacks: objects with `on_step(Step)` or `on_epoch(EpochEnd)`, such as `Callback`; one
-            that returns True ends the training.
+        callbacks: an object with `on_step(Step)` or `on_epoch(EpochEnd)`, such as `Callback`, or
+            several; one that returns True ends the training.
         loggers: "tensorboard", "csv", "wandb", "mlflow", or objects with Lightning Fabric's
             interface.
         folder: in which loggers by name write.
@@ -119,9 +120,11 @@ def fit(
         ValueError: a setting is unknown or of another type; the data, the backbone and the loss do
             not fit together; the loss is not finite.
     """
-    device = usable(device)
-    with as_found(threads, device):
-        splits = own_splits(data, labels, test, test_labels, size=int(settings.get("size", 0)))
+    place = Place(device=usable(device), threads=threads)
+    device, heard, size = place.device, callbacks_of(callbacks), settings.get("size", 0)
+    with as_found(place.threads, device):
+        size = size if isinstance(size, int) else 0  # what it must be, the recipe says
+        splits = own_splits(data, labels, test, test_labels, size=size)
         run = run_of(backbone, loss, splits, settings, device)
         tested = isinstance(data, Splits) or test is not None
         kept = Path(resume).expanduser() if resume else None
@@ -133,7 +136,7 @@ def fit(
                 logger.log_hyperparams(run.recipe.plain())
         status = "failed"
         try:
-            metrics = follow(run, list(callbacks), told, kept, tested)
+            metrics = follow(run, heard, told, kept, tested)
             status = "success"
         finally:
             for logger in told:
@@ -246,6 +249,18 @@ def follow(
         if stop:
             break
     return metrics
+
+
+def callbacks_of(wanted: Any) -> list:
+    """One callback or several, as a list."""
+    found = list(wanted) if isinstance(wanted, Iterable) else [wanted]
+    for each in found:
+        if not (hasattr(each, "on_step") or hasattr(each, "on_epoch")):
+            raise ValueError(
+                "a callback wants on_step or on_epoch, as nk.Callback(on_step=f) has, got "
+                f"{type(each).__name__}"
+            )
+    return found
 
 
 def answer(callback: Any, name: str, told: Any) -> bool:

@@ -41,6 +41,7 @@ from nearkin.runs.refusals import (
     refuse_no_features,
     refuse_no_kin,
     refuse_nothing_to_learn,
+    refuse_other_precision,
 )
 from nearkin.runs.surveys import begin_epoch
 from nearkin.tensors import effective_rank
@@ -87,6 +88,8 @@ class Run:
         fingerprint: str = "",
     ):
         build.refuse_unknown(recipe)
+        if backbone is not None:
+            refuse_other_precision(backbone)
         refuse_unfit(recipe)
         self.recipe, self.whole, self.fingerprint = recipe, splits, fingerprint
         self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")

@@ -59,6 +59,16 @@ def refuse_no_kin(splits: Splits) -> None:
         raise ValueError(f"{splits.name}: {NO_KIN}")
 
 
+def refuse_other_precision(backbone: nn.Module) -> None:
+    """Refuse an own backbone of other weights than float32, which batches are of."""
+    kinds = {p.dtype for p in backbone.parameters() if p.dtype.is_floating_point}
+    for kind in kinds - {torch.float32}:
+        raise ValueError(
+            f"wanted a backbone of float32, got {str(kind).removeprefix('torch.')}: take "
+            "backbone.float(), and precision=bf16 for speed"
+        )
+
+
 def refuse_another_dim(run: Run) -> None:
     """Refuse an own backbone that makes embeddings of another size than the loss is built for."""
     dim = run.embed(run.splits.train.select(torch.arange(1))).shape[1]
