@@ -113,7 +113,8 @@ def index_rows(folder: Path, count: int) -> Iterator[Row]:
     photos = photographs(folder, count)
     model = nk.Model.pretrained("lite0", size=128)
     some = sorted(photos.rglob("*.jpg"))[: min(count, 640)]
-    pixels = torch.stack([model.preprocessing.prepare(path) for path in some])
+    prepare = model.preprocessing.prepare  # type: ignore[union-attr]
+    pixels = torch.stack([prepare(path) for path in some])
     times = seconds(
         {
             "files": lambda: model.embed(some),

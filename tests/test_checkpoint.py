@@ -160,6 +160,7 @@ def test_an_average_is_taken_up_where_it_was(data, tmp_path):
     restore(second, tmp_path / "checkpoint.pt")
     for name, value in first.deployed.state_dict().items():
         assert torch.equal(second.deployed.state_dict()[name], value)
-    next(going), next(train(second))
+    next(going)
+    next(train(second))
     for name, value in first.deployed.state_dict().items():
         assert torch.equal(second.deployed.state_dict()[name], value)
