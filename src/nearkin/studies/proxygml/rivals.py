@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median
@@ -79,14 +78,14 @@ def asked(data: str, epochs: int, dim: int, names: str = "all") -> dict[str, Rec
 
 def fits(name: str, data: str) -> bool:
     """Whether a method can be run on a data set: stored features have one level, and batches of
-    their own want many classes; data sets not known have them.
+    their own want many classes, which a data set that is not known may lack.
 
     >>> fits("HDC at its last level", CUB), fits("HDML on tuples", "mnist-5k"), fits("HDC", CUB)
     (False, False, True)
     """
     if name == HDC_AT_ONE_LEVEL:
         return not data.startswith("features:")
-    return name not in OWN_BATCHES or (classes(data) or math.inf) >= WANTED_CLASSES
+    return name not in OWN_BATCHES or (classes(data) or 0) >= WANTED_CLASSES
 
 
 def search(
