@@ -264,3 +264,34 @@ def test_votes_go_to_the_most_and_ties_to_the_nearest():
     assert vote(hits) == ("x", 0.6)
     assert vote([Hit("1", "a", 1), Hit("2", "b", 0.9)]) == ("a", 0.5)
     assert vote([Hit("1", None, 1)]) == (None, None)
+
+
+def test_a_table_names_photographs_and_their_classes(folder, tmp_path):
+    made = nk.Index.create(model(), tmp_path / "listed")
+    lines = ["path,class", "photos/red/0.png,warm", "photos/blue/1.png,cold", ""]
+    table = tmp_path / "images.csv"
+    table.write_text("\n".join(lines))
+    assert str(made.update(table)) == "2 added"
+    assert made.labels() == {"warm": 1, "cold": 1}
+    table.write_text("\n".join([*lines[:2], "photos/blue/1.png,icy", "photos/green/2.png,mild"]))
+    changes = made.update()
+    assert (changes.added, changes.relabelled, changes.unchanged) == (1, 1, 1)
+    assert made.labels() == {"warm": 1, "icy": 1, "mild": 1}
+    same = made.model.embed([folder / "red" / "0.png"])
+    assert made.search(same.numpy(), 1)[0].hits[0].label == "warm"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path\nphotos/red/0.png\n", "wanted a column class"),
+        ("path,class\nnowhere.png,x\n", "line 2: wanted a file and a class"),
+        ("path,class\nphotos/red/0.png,\n", "line 2: wanted a file and a class"),
+        ("path,class\nphotos/red/0.png,a\nphotos/red/0.png,b\n", "line 3: .* has two classes"),
+    ],
+)
+def test_a_table_that_is_none_adds_nothing(shop, folder, tmp_path, text, said):
+    (tmp_path / "images.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        shop.update(tmp_path / "images.csv")
+    assert len(shop) == 15

@@ -45,7 +45,8 @@ def index(
     Args:
         first: an index, or for a new one a Model: its folder, an --out folder with one finished
             run, or a pretrained backbone (lite0, timm:NAME).
-        photos: folders of photographs; of an index by default those of before.
+        photos: folders of photographs, or .csv files with the columns path and class; of an index
+            by default those of before.
         output: folder of a new index.
         labels: what a photograph is called: none; parent, its folder's name; top, the first folder
             below the one given; nested, all folders from there on.

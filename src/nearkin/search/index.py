@@ -26,7 +26,7 @@ import numpy as np
 
 from nearkin.files import read_json, write_whole
 from nearkin.search.decisions import Decisions, read_decisions
-from nearkin.search.photos import Found, Photo, composed, digest, file_of, find, stored
+from nearkin.search.photos import TABLES, Found, Photo, composed, digest, file_of, find, stored
 from nearkin.search.store import PLAIN, LanceStore, Store, table_of, vectors_of
 
 FORMAT = 1
@@ -202,11 +202,11 @@ class Index:
         labels: str = "none",
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Changes:
-        """Bring the index up to date with these folders, or with those of before.
+        """Bring the index up to date with these folders and .csv files, or with those of before.
 
         New and changed photographs are embedded, moved ones keep their vectors, and those that are
-        gone from a folder leave the index. Each 128 photographs are one commit, so that a killed
-        update goes on where it was.
+        gone from a folder leave the index (what a .csv file no longer names stays: `remove` it).
+        Each 128 photographs are one commit, so that a killed update goes on where it was.
         """
         remembered = dict(self.description.sources)
         if sources:
@@ -219,8 +219,9 @@ class Index:
             if not sources
             or s in {composed(str(Path(each).expanduser().absolute())) for each in sources}
         }
-        if any(file_of(source).is_file() for source in chosen):
-            raise ValueError("update wanted folders, got a file: `add` takes single files")
+        for source in map(file_of, chosen):
+            if source.is_file() and source.suffix.lower() not in TABLES:
+                raise ValueError("update wanted folders, got a file: `add` takes single files")
         photos: dict[str, Photo] = {}
         left_out: Counter[str] = Counter()
         decisions = Decisions(self.path / DECIDED)

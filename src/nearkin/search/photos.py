@@ -15,6 +15,7 @@ ENDINGS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".t
 ENDINGS |= {".webp"}
 MACHINES = {"__macosx", "@eadir", ".@__thumb", "#recycle", "$recycle.bin", "lost+found"}
 """Folders that systems and storage boxes make, in lower case."""
+TABLES = {".csv", ".tsv"}
 LABELS = ("none", "parent", "top", "nested")
 
 
@@ -46,7 +47,7 @@ def find(sources: Iterable[str | Path], labels: str = "none", label: str | None 
 
     Args:
         sources: files, or folders that are searched to any depth; links to folders are followed
-            once.
+            once; or .csv files, whose columns path and class name photographs and their classes.
         labels: what a photograph of a folder is called: none; parent, its own folder's name; top,
             the first folder below the source; nested, all folders from the source on (a/b).
         label: the one class of all of them, whatever `labels` says.
@@ -61,6 +62,12 @@ def find(sources: Iterable[str | Path], labels: str = "none", label: str | None 
         root = Path(source).expanduser().absolute()
         if not root.exists():
             raise ValueError(f"{root}: no such file or folder")
+        if root.suffix.lower() in TABLES and root.is_file():
+            for path, kind in listed(root):
+                status = path.stat()
+                name, size = stored(path), status.st_size
+                found[name] = Photo(name, size, status.st_mtime_ns, composed(label or kind))
+            continue
         files = [root] if root.is_file() else walk(root, left_out)
         for path in files:
             kind = unusable(path)
@@ -72,6 +79,25 @@ def find(sources: Iterable[str | Path], labels: str = "none", label: str | None 
             status = path.stat()
             found[name] = Photo(name, status.st_size, status.st_mtime_ns, given)
     return Found([found[name] for name in sorted(found)], left_out)
+
+
+def listed(table: Path) -> Iterator[tuple[Path, str]]:
+    """The photographs of a CSV file, beside which relative paths begin, and their classes."""
+    from nearkin.data.sets.tables import CLASS, PATH, column, read_table  # which imports torch
+
+    name, seen = str(table), {}
+    rows = read_table(table, name)
+    where, kind = (column(list(rows[0]), names, name) for names in (PATH, CLASS))
+    for number, row in enumerate(rows, 2):
+        at, label = ((row[key] or "").strip() for key in (where, kind))
+        path = (table.parent / Path(at).expanduser()).absolute()
+        if not at or not label or not path.is_file():
+            raise ValueError(
+                f"{name}, line {number}: wanted a file and a class, got {at!r}, {label!r}"
+            )
+        if seen.setdefault(path, label) != label:
+            raise ValueError(f"{name}, line {number}: {at} has two classes")
+        yield path, label
 
 
 def walk(root: Path, left_out: Counter[str]) -> Iterator[Path]:
