@@ -5,8 +5,8 @@ BIN = .venv/bin
 demo: .venv/ready  ## the toolkit study on 5,000 real digits: trains, prints the table, names the report
 	$(BIN)/nearkin study toolkit --demo --jobs 2 --out out/demo $(DEMO)
 
-test: .venv/ready  ## every test
-	$(BIN)/pytest -n 2 --dist worksteal
+test: .venv/ready  ## every test, by two workers of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 lint: .venv/ready  ## formatting, lint and types
 	$(BIN)/ruff format --check .
