@@ -58,6 +58,13 @@ def test_a_single_run_that_starts_from_another_is_named_by_it(tmp_path):
     assert [len(group) for group in gone.values()] == [1] * 4
 
 
+@pytest.mark.parametrize("changes", [{"miner": "spanning-tree"}, {"sampler": "streams"}, {}])
+def test_single_runs_after_a_paper_whose_loss_is_unknown_tell_so(changes):
+    made = single_runs.outcome([finished(Recipe(**changes), 0.5)])
+    remarks = " ".join(made.answer.remarks)
+    assert ("its loss is not known to us" in remarks) == bool(changes)
+
+
 def test_two_single_runs_of_one_recipe_on_different_data_are_two():
     row = finished(Recipe(), 0.5)
     other = replace(row, data=replace(row.data, fingerprint="f00d"))

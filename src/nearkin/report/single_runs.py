@@ -113,6 +113,7 @@ def answer(rows: Rows) -> Answer:
     return Answer(
         "Single runs",
         QUESTION,
+        remarks=unknown_losses(rows),
         summary=sentences.summary(compared)
         if len(compared) < 2
         else tuple(sentences.lead(one) for one in compared)[:SENTENCES],
@@ -139,3 +140,15 @@ def of_each_set(rows: Rows) -> list[Comparison]:
         place = data if len(sets) > 1 else ""
         found.append(Comparison(metric.name, trained, beside, place, f"on {place}"))
     return found
+
+
+def unknown_losses(rows: Rows) -> tuple[str, ...]:
+    """What a page must say of a method whose paper's own loss nobody knows."""
+    recipes = [row.recipe for row in rows.values()]
+    after = any(r.miner == "spanning-tree" or r.sampler == "streams" for r in recipes)
+    if not after:
+        return ()
+    return (
+        "Spanning-tree positives and two streams are what the abstract of DAMLRRM tells; "
+        "its loss is not known to us.",
+    )
