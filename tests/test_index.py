@@ -10,9 +10,9 @@ from PIL import Image
 
 import nearkin as nk
 from nearkin.models.preprocess import photographs_at
-from nearkin.search import exact, photos
+from nearkin.search import exact, intake, photos
 from nearkin.search import index as module
-from nearkin.search.index import Hit, vote
+from nearkin.search.values import Hit, vote
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
 
@@ -233,7 +233,7 @@ def test_a_threshold_is_stored_and_tells_known_from_unknown(tmp_path):
 def test_a_killed_update_goes_on(shop, folder, monkeypatch):
     for i in range(6):
         photograph(folder / "red" / f"more{i}.png", COLOURS["red"], 50 + i)
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(intake, "AT_ONCE", 2)
 
     def stop(done, total):
         if done == 4:

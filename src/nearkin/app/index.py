@@ -15,7 +15,8 @@ from tyro.conf import Positional, arg
 from nearkin.names import Plain
 
 if TYPE_CHECKING:
-    from nearkin.search.index import Answer, Changes, Index
+    from nearkin.search.index import Index
+    from nearkin.search.values import Answer, Changes
 
 WATCH_SECONDS = 2.0
 

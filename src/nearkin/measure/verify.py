@@ -23,18 +23,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nearkin.extras import optional
 from nearkin.measure.inputs import matrix
 from nearkin.measure.nearest.exact import Array, Points, points_of, similarities
 from nearkin.measure.nearest.screen import plain_arithmetic
+from nearkin.measure.open_set import OpenSet as OpenSet
+from nearkin.measure.open_set import nearest_of_both
+from nearkin.measure.open_set import open_set as open_set
+from nearkin.measure.rates import ENOUGH, area, check_rate, upper_bounds
 
 BINS = 2**16
-ENOUGH = {"pairs": 3.0, "nearest": 5.0}
-"""Expected events (accepted pairs of classes; classes with an accepted query) that a promise takes.
-
-Three is the rule of three; nearest items of a query come in mutual pairs, and take more.
-"""
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -86,16 +83,6 @@ class Curve:
         if far * self.others[0] < ENOUGH["pairs"]:
             return None
         return float(self.tar[np.argmax(self.far <= far)])
-
-
-def area(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Area under the curve of two descending cumulative counts over the same thresholds.
-
-    >>> area(np.array([2, 2, 1, 0]), np.array([2, 1, 0, 0]))
-    0.875
-    """
-    above = (positive[:-1] + positive[1:]) / 2  # those of a bin, counted half
-    return float((above * -np.diff(negative)).sum() / (positive[0] * negative[0]))
 
 
 def curve(
@@ -319,175 +306,3 @@ def kin_accepted(searched: Points, kind: Tensor, value: float, memory: float) ->
     """How many kin pairs a threshold accepts."""
     found = (similarity[kin] >= value for _, _, similarity, kin in pairs(searched, kind, memory))
     return sum(int(accepted.sum()) for accepted in found)
-
-
-@dataclass(frozen=True)
-class OpenSet:
-    """Nearest items of queries, of which some are of unknown classes.
-
-    kin: (Q,) similarity of the nearest item of a known query's own class.
-    rivals: (Q,) similarity of the nearest item of another class, for the same queries.
-    others: (U,) similarity of the nearest item, for queries of unknown classes.
-    """
-
-    kin: np.ndarray
-    rivals: np.ndarray
-    others: np.ndarray
-
-    @property
-    def auroc(self) -> float:
-        """Probability that a known query's nearest item is more similar than an unknown one's."""
-        known = np.maximum(self.kin, self.rivals)
-        edges = np.unique(np.concatenate([known, self.others, [np.inf]]))
-        known, unknown = np.sort(known), np.sort(self.others)
-        counts = [len(x) - np.searchsorted(x, edges, side="left") for x in (known, unknown)]
-        return area(*counts)
-
-    def tar(self, value: float) -> float:
-        """Share of the known queries whose nearest item is kin, and accepted (DIR)."""
-        return float(((self.kin > self.rivals) & (self.kin >= value)).mean())
-
-    def dir_at(self, far: float) -> float | None:
-        """Detection and identification rate at this FAR of unknown queries; None for too few."""
-        check_rate("far", far)
-        if far * len(self.others) < ENOUGH["pairs"]:
-            return None
-        unknown = np.sort(self.others)[::-1]
-        return self.tar(float(np.nextafter(unknown[int(far * len(unknown))], np.float32(inf))))
-
-
-def open_set(
-    query: Array,
-    query_labels: ArrayLike,
-    gallery: Array,
-    gallery_labels: ArrayLike,
-    *,
-    metric: str = "cosine",
-    memory: float = 2.5e8,
-) -> OpenSet:
-    """Queries searched in a gallery that lacks the classes of some: are those told as unknown?
-
-    Raises:
-        ValueError: no query, or every query, is of a class that the gallery has.
-    """
-    kinds = np.unique(
-        np.concatenate([np.asarray(query_labels), np.asarray(gallery_labels)]), return_inverse=True
-    )[1]
-    asked, searched = points_of(matrix(query, "query"), matrix(gallery, "gallery"), metric)
-    labels, held = (torch.from_numpy(k) for k in np.split(kinds, [len(asked)]))
-    known = torch.isin(labels, held).numpy()
-    if known.all() or not known.any():
-        which = "all" if known.all() else "none"
-        raise ValueError(f"open set wanted known and unknown queries, got {which} known")
-    kin, others, _ = nearest_sides(asked, labels, searched, held, memory)
-    return OpenSet(kin[known], others[known], others[~known])
-
-
-def nearest_of_both(searched: Points, kind: Tensor, memory: float) -> tuple[OpenSet, np.ndarray]:
-    """Every item once as known, among all others, and once as unknown, without its class.
-
-    Also the class (N,) of each item's nearest item of another class.
-    """
-    kin, others, rival = nearest_sides(searched, kind, searched, kind, memory, itself=True)
-    alone = np.isneginf(kin)
-    if alone.all() or np.isneginf(others).any():
-        raise ValueError("verification wanted two classes and two items of one, got fewer")
-    return OpenSet(kin[~alone], others[~alone], others), rival
-
-
-def nearest_sides(
-    asked: Points, labels: Tensor, searched: Points, held: Tensor, memory: float, itself=False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(B,) similarity of the nearest kin, of the nearest other, and that other's class.
-
-    A similarity is -inf where there is none.
-    """
-    found, rival = torch.full((2, len(labels)), -inf), torch.empty_like(labels)
-    rows = max(1, int(memory / (32 * len(held))))
-    with plain_arithmetic(held.device):
-        for start in range(0, len(labels), rows):
-            here = slice(start, min(start + rows, len(labels)))
-            block = similarities(asked[here], searched)
-            kin = labels[here, None] == held
-            nearest = block.masked_fill(kin, -inf).max(1)
-            found[1, here], rival[here] = nearest.values.cpu(), held[nearest.indices]
-            if itself:
-                kin[torch.arange(len(block)), torch.arange(here.start, here.stop)] = False
-            found[0, here] = block.masked_fill(~kin, -inf).amax(1).cpu()
-    return found[0].numpy(), found[1].numpy(), rival.cpu().numpy()
-
-
-def upper_bounds(
-    counts: np.ndarray,
-    ends: Sequence[np.ndarray],
-    sizes: np.ndarray,
-    over: str,
-    confidence: float,
-    seed: int,
-) -> np.ndarray:
-    """(T,) upper bounds of FAR where the n = counts[t] first events are accepted.
-
-    ends: the two classes (K,) of each event, of a pair or of a query and its nearest item;
-    sizes: (C,) items of each class.
-    """
-    with optional():
-        from scipy import stats
-
-    classes = len(sizes)
-    quantile = stats.t.ppf(confidence, classes - 1)
-    span = np.searchsorted(counts, np.arange(len(ends[0])), side="right")  # first count to hold it
-    total = possible(sizes, over)
-    root = np.sqrt((counts + 1) / total)
-    deviation = np.sqrt(drawn_rates(counts, span, ends, sizes, over, seed)).std(0, ddof=1)
-    if over == "nearest":
-        return (root + 2 * quantile * sqrt(classes / (classes - 1)) * deviation) ** 2
-    by_bootstrap = (root + quantile * sqrt(classes / (classes - 1)) * deviation) ** 2
-
-    involved = np.zeros((classes, len(counts) + 1))
-    for end in ends:
-        np.add.at(involved, (end, span), 1)
-    rest = counts - involved[:, :-1].cumsum(1)  # (C, T) events without a class
-    left = total - sizes * (sizes.sum() - sizes)  # pairs without a class
-    log = np.log((rest + 1) / left[:, None])
-    spread = np.sqrt((classes - 1) * log.var(0))
-    by_jackknife = (counts + 1) / total * np.exp(quantile * spread)
-    return np.maximum(by_bootstrap, by_jackknife)
-
-
-def possible(sizes: np.ndarray, over: str) -> float:
-    """How many events there could be: pairs of items of different classes, or queries.
-
-    >>> possible(np.array([2, 3, 1]), "pairs")
-    11.0
-    """
-    items = sizes.astype(float)
-    count = float(items.sum())
-    return (count**2 - float((items**2).sum())) / 2 if over == "pairs" else count
-
-
-def drawn_rates(
-    counts: np.ndarray,
-    span: np.ndarray,
-    ends: Sequence[np.ndarray],
-    sizes: np.ndarray,
-    over: str,
-    seed: int,
-) -> np.ndarray:
-    """(R, T) FAR at these counts in draws of as many classes with replacement.
-
-    A class that is drawn w times counts w-fold; pairs of a class with itself stay kin.
-    """
-    random, classes = np.random.default_rng(seed), len(sizes)
-    rates = np.empty((RESAMPLES, len(counts)))
-    for row in range(RESAMPLES):
-        weight = random.multinomial(classes, np.full(classes, 1 / classes)).astype(float)
-        events = weight[ends[0]] * (weight[ends[1]] if over == "pairs" else 1)
-        drawn = np.bincount(span, events, len(counts) + 1)[:-1].cumsum()
-        rates[row] = drawn / max(possible(weight * sizes, over), 1)
-    return rates
-
-
-def check_rate(name: str, rate: float) -> None:
-    """A rate that can be promised lies between 0 and 1."""
-    if not 0 < rate < 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {rate}")

@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from nearkin.search.index import Answer, thumbnail
+from nearkin.search.intake import thumbnail
 from nearkin.search.photos import file_of
+from nearkin.search.values import Answer
 
 STYLE = """
 :root { color-scheme: light dark; }

@@ -12,112 +12,24 @@ Dimensions: N items, B queries, D embedding.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nearkin.files import read_json, write_whole
 from nearkin.search.decisions import Decisions, read_decisions
-from nearkin.search.photos import TABLES, Found, Photo, composed, digest, file_of, find, stored
+from nearkin.search.intake import AT_ONCE, take
+from nearkin.search.photos import TABLES, Found, Photo, composed, file_of, find, stored
 from nearkin.search.store import PLAIN, LanceStore, Store, table_of, vectors_of
+from nearkin.search.values import FORMAT, Answer, Changes, Description, Hit, refuse_other, vote
 
-FORMAT = 1
 CARD, MODEL, LIGHT = "index.json", "model", "model.onnx"
 DECIDED = "decisions.json"
-AT_ONCE = 128  # photographs between two commits
-THUMBNAIL = 96  # pixels of the longer side
-VOTERS = 5
-
-
-@dataclass(frozen=True)
-class Description:
-    """What index.json holds."""
-
-    format: int
-    identity: str
-    metric: str
-    dim: int
-    sources: tuple[tuple[str, str], ...] = ()
-    """(folder, how its labels are read) of what `update` looks at again"""
-    threshold: dict[str, Any] | None = None
-    store: str = ""
-    """address of the server that holds the items; "": they lie beside this file"""
-
-    @classmethod
-    def read(cls, path: Path) -> Description:
-        """The description in a file, checked."""
-        try:
-            found = read_json(path)
-            if found["format"] > FORMAT:
-                raise ValueError(f"{path}: written by a newer Nearkin (format {found['format']})")
-            known = {f.name for f in fields(cls)}
-            if set(found) - known:
-                raise KeyError(min(set(found) - known))
-            found["sources"] = tuple((str(a), str(b)) for a, b in found.get("sources", ()))
-            return cls(**found)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not the description of an index ({error})") from None
-
-    def write(self, path: Path) -> None:
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
-        write_whole(path, lambda file: file.write(text.encode()))
-
-
-@dataclass
-class Changes:
-    """What an update did, in numbers of photographs."""
-
-    added: int = 0
-    changed: int = 0
-    moved: int = 0
-    relabelled: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-
-    def __str__(self) -> str:
-        """Counts that are not zero, in a sentence."""
-        counts = [
-            f"{getattr(self, f.name):,} {f.name}"
-            for f in fields(self)
-            if f.name != "left_out" and getattr(self, f.name)
-        ]
-        counts += [f"{n:,} {kind} left out" for kind, n in sorted(self.left_out.items())]
-        return ", ".join(counts) or "nothing to do"
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A photograph that was found: its path, label, and similarity (the higher the nearer)."""
-
-    path: str
-    label: str | None
-    similarity: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a search found for one query.
-
-    label, share: what the nearest items with a label vote for, and by what share of the votes.
-    known: whether the nearest item is similar enough by the index's threshold; None without one.
-    recall: of an approximate search, measured on stored items; None of an exact one.
-    """
-
-    query: str
-    hits: tuple[Hit, ...]
-    label: str | None
-    share: float | None
-    known: bool | None
-    recall: str | None = None
 
 
 class Index:
@@ -230,7 +142,7 @@ class Index:
             kept = decisions.applied(found.photos, found.left_out)
             photos |= {photo.path: photo for photo in kept}
             left_out += found.left_out
-        changes = self._take(list(photos.values()), progress)
+        changes = take(self, list(photos.values()), progress)
         changes.left_out += left_out
         gone = [p for p in self._paths() if p not in photos and below(p, chosen)]
         self.store.delete(gone)
@@ -248,7 +160,7 @@ class Index:
         """Add photographs, all with one label or labelled by their folders; none is removed."""
         found: Found = find(sources, labels, label)
         kept = Decisions(self.path / DECIDED).applied(found.photos, found.left_out)
-        changes = self._take(kept, progress)
+        changes = take(self, kept, progress)
         changes.left_out += found.left_out
         return changes
 
@@ -444,74 +356,6 @@ class Index:
             self._opened = (version, Opened(items, self.description.metric))
         return self._opened[1]
 
-    def _take(self, photos: list[Photo], progress: Callable[[int, int], None]) -> Changes:
-        """Embed and store those that are new or changed."""
-        held = {row["path"]: row for row in self.store.scan(list(PLAIN)).to_pylist()}
-        changes, work = Changes(), []
-        for photo in photos:
-            old = held.get(photo.path)
-            if old and (old["size"], old["mtime"]) == (photo.size, photo.mtime):
-                if old["label"] == photo.label:
-                    changes.unchanged += 1
-                    continue
-                changes.relabelled += 1
-            work.append(photo)
-        by_digest = {row["sha256"]: path for path, row in held.items()}
-        for start in range(0, len(work), AT_ONCE):
-            progress(start, len(work))
-            self._store(work[start : start + AT_ONCE], held, by_digest, changes)
-        progress(len(work), len(work))
-        return changes
-
-    def _store(
-        self,
-        photos: list[Photo],
-        held: dict[str, dict],
-        by_digest: dict[str, str],
-        changes: Changes,
-    ) -> None:
-        """One commit: vectors of bytes that are known are taken over, others are embedded."""
-        from nearkin.data.pictures import BadPicture
-
-        digests = {photo.path: digest(photo.path) for photo in photos}
-        twins = {by_digest[sha] for sha in digests.values() if sha in by_digest}
-        known = {}
-        if twins:
-            items = self.store.scan(["path", "thumbnail", "vector"], paths=sorted(twins))
-            known = {row["path"]: row for row in items.to_pylist()}
-        rows, vectors, fresh = [], [], []
-        for photo in photos:
-            row = {**asdict(photo), "sha256": digests[photo.path], "thumbnail": None}
-            twin = by_digest.get(digests[photo.path])
-            if twin is not None and twin in known:
-                row["thumbnail"] = known[twin]["thumbnail"]
-                vectors.append(np.asarray(known[twin]["vector"], dtype=np.float32))
-                rows.append(row)
-                if photo.path not in held:
-                    moved = not file_of(twin).exists()
-                    changes.moved += moved
-                    changes.added += not moved
-                continue
-            try:
-                picture = self.model.preprocessing.prepare(file_of(photo.path))
-                row["thumbnail"] = thumbnail(file_of(photo.path))
-            except BadPicture:
-                changes.left_out["unreadable pictures"] += 1
-                continue
-            fresh.append((row, picture))
-            if photo.path in held:
-                changes.changed += 1
-            else:
-                changes.added += 1
-        if fresh:
-            import torch
-
-            embedded = self.model.embed_prepared(torch.stack([picture for _, picture in fresh]))
-            rows += [row for row, _ in fresh]
-            vectors += list(np.asarray(embedded))
-        if rows:
-            self.store.put(table_of(rows, np.stack(vectors)))
-
 
 def opened_store(description: Description, path: Path) -> Store:
     """Where the items of an index are."""
@@ -522,41 +366,6 @@ def opened_store(description: Description, path: Path) -> Store:
     return connected(description.store, metric=description.metric)
 
 
-def refuse_other(identity: str, description: Description, path: Path) -> None:
-    """An index answers for the Model that made it, and for no other."""
-    if identity != description.identity:
-        raise ValueError(
-            f"{path} is an index of Model {description.identity}, got one of identity {identity}"
-        )
-
-
 def below(path: str, folders: Any) -> bool:
     """Whether a path lies in one of these folders."""
     return any(file_of(path).is_relative_to(file_of(folder)) for folder in folders)
-
-
-def vote(hits: Sequence[Hit]) -> tuple[str | None, float | None]:
-    """The label of most of the five nearest labelled hits, and its share; ties to the nearest.
-
-    >>> vote([Hit("a", "x", 0.9), Hit("b", "y", 0.8), Hit("c", "y", 0.7)])
-    ('y', 0.6666666666666666)
-    """
-    labels = [hit.label for hit in hits if hit.label is not None][:VOTERS]
-    if not labels:
-        return None, None
-    counts = Counter(labels)  # in the order of nearness
-    label, count = max(counts.items(), key=lambda item: item[1])
-    return label, count / len(labels)
-
-
-def thumbnail(path: Path) -> bytes:
-    """A small JPEG of a photograph, as viewers show it."""
-    from PIL import Image
-
-    from nearkin.data.pictures import read
-
-    picture = Image.fromarray(read(path, short_side=2 * THUMBNAIL))
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    out = BytesIO()
-    picture.save(out, "JPEG", quality=80)
-    return out.getvalue()

@@ -35,8 +35,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from nearkin.data.pictures import BadPicture
-from nearkin.search.index import LIGHT, Index, refuse_other
+from nearkin.search.index import LIGHT, Index
 from nearkin.search.light import light_model
+from nearkin.search.values import refuse_other
 
 BODY_BYTES = 32 * 2**20
 BODY_SECONDS = 20.0  # in which a body must have arrived

@@ -1,0 +1,104 @@
+"""Photographs taken into an index: those that are new or changed are embedded, 128 to a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nearkin.search.photos import Photo, digest, file_of
+from nearkin.search.store import PLAIN, table_of
+from nearkin.search.values import Changes
+
+if TYPE_CHECKING:
+    from nearkin.search.index import Index
+
+AT_ONCE = 128  # photographs between two commits
+THUMBNAIL = 96  # pixels of the longer side
+
+
+def take(index: Index, photos: list[Photo], progress: Callable[[int, int], None]) -> Changes:
+    """Embed and store those that are new or changed."""
+    held = {row["path"]: row for row in index.store.scan(list(PLAIN)).to_pylist()}
+    changes, work = Changes(), []
+    for photo in photos:
+        old = held.get(photo.path)
+        if old and (old["size"], old["mtime"]) == (photo.size, photo.mtime):
+            if old["label"] == photo.label:
+                changes.unchanged += 1
+                continue
+            changes.relabelled += 1
+        work.append(photo)
+    by_digest = {row["sha256"]: path for path, row in held.items()}
+    for start in range(0, len(work), AT_ONCE):
+        progress(start, len(work))
+        commit(index, work[start : start + AT_ONCE], held, by_digest, changes)
+    progress(len(work), len(work))
+    return changes
+
+
+def commit(
+    index: Index,
+    photos: list[Photo],
+    held: dict[str, dict],
+    by_digest: dict[str, str],
+    changes: Changes,
+) -> None:
+    """One commit: vectors of bytes that are known are taken over, others are embedded."""
+    from nearkin.data.pictures import BadPicture
+
+    digests = {photo.path: digest(photo.path) for photo in photos}
+    twins = {by_digest[sha] for sha in digests.values() if sha in by_digest}
+    known = {}
+    if twins:
+        items = index.store.scan(["path", "thumbnail", "vector"], paths=sorted(twins))
+        known = {row["path"]: row for row in items.to_pylist()}
+    rows, vectors, fresh = [], [], []
+    for photo in photos:
+        row = {**asdict(photo), "sha256": digests[photo.path], "thumbnail": None}
+        twin = by_digest.get(digests[photo.path])
+        if twin is not None and twin in known:
+            row["thumbnail"] = known[twin]["thumbnail"]
+            vectors.append(np.asarray(known[twin]["vector"], dtype=np.float32))
+            rows.append(row)
+            if photo.path not in held:
+                moved = not file_of(twin).exists()
+                changes.moved += moved
+                changes.added += not moved
+            continue
+        try:
+            picture = index.model.preprocessing.prepare(file_of(photo.path))
+            row["thumbnail"] = thumbnail(file_of(photo.path))
+        except BadPicture:
+            changes.left_out["unreadable pictures"] += 1
+            continue
+        fresh.append((row, picture))
+        if photo.path in held:
+            changes.changed += 1
+        else:
+            changes.added += 1
+    if fresh:
+        import torch
+
+        embedded = index.model.embed_prepared(torch.stack([picture for _, picture in fresh]))
+        rows += [row for row, _ in fresh]
+        vectors += list(np.asarray(embedded))
+    if rows:
+        index.store.put(table_of(rows, np.stack(vectors)))
+
+
+def thumbnail(path: Path) -> bytes:
+    """A small JPEG of a photograph, as viewers show it."""
+    from PIL import Image
+
+    from nearkin.data.pictures import read
+
+    picture = Image.fromarray(read(path, short_side=2 * THUMBNAIL))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = BytesIO()
+    picture.save(out, "JPEG", quality=80)
+    return out.getvalue()
