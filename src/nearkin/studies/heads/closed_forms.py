@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -220,8 +220,15 @@ def bars(rows: Rows, dims: list[int]) -> Dots:
     def share(name: str, dim: int) -> Any:
         return over_classes(found[dim][name], "recall@1") if name in found[dim] else None
 
+    return by_dimension("R@1 by form and dimension", names, dims, share)
+
+
+def by_dimension(
+    title: str, names: Sequence[str], dims: Sequence[int], share: Callable[[str, int], Any]
+) -> Dots:
+    """R@1 of each head at each dimension; share(name, dimension) is None where there is none."""
     return Dots(
-        title="R@1 by form and dimension",
+        title=title,
         y="R@1",
         groups=tuple(names),
         series=tuple(f"{dim}-D" for dim in dims),

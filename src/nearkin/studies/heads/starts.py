@@ -160,15 +160,21 @@ def values(looks: list[Sequence[dict]], read: Any, within: Bounds = FREE) -> lis
     return [estimate([read(one) for one in at], within) for at in zip(*looks, strict=True)]
 
 
-def over_steps(runs: Runs, loss: str) -> Lines:
-    """R@1 from every start."""
-    lines = []
+def lines(runs: Runs, loss: str, read: Any) -> tuple[Line, ...]:
+    """What each look holds, over steps, from every start."""
+    found = []
     for start in STARTS:
         looks = of(runs, loss, start)
         if looks:
             steps = [one["step"] for one in looks[0]]
-            lines.append(Line.of(start, steps, values(looks, lambda o: o["recall@1"], SHARES)))
-    return Lines(f"R@1 over steps, {loss}", "step", "R@1", tuple(lines), percent=True)
+            found.append(Line.of(start, steps, values(looks, read, SHARES)))
+    return tuple(found)
+
+
+def over_steps(runs: Runs, loss: str) -> Lines:
+    """R@1 from every start."""
+    drawn = lines(runs, loss, lambda look: look["recall@1"])
+    return Lines(f"R@1 over steps, {loss}", "step", "R@1", drawn, percent=True)
 
 
 def spectrum(runs: Runs) -> Lines:
@@ -197,15 +203,9 @@ def names_of_groups() -> list[str]:
 
 def directions(runs: Runs, loss: str) -> Lines:
     """The share of the first 16 directions in what a step changes, from every start."""
-    lines = []
-    for start in STARTS:
-        looks = of(runs, loss, start)
-        if looks:
-            steps = [one["step"] for one in looks[0]]
-            first = values(looks, lambda o: sum(o["shares"][:3]), SHARES)
-            lines.append(Line.of(start, steps, first))
     title = f"Share of the first {GROUPS[2]} directions in what a step changes, {loss}"
-    return Lines(title, "step", "share", tuple(lines), percent=True)
+    drawn = lines(runs, loss, lambda look: sum(look["shares"][:3]))
+    return Lines(title, "step", "share", drawn, percent=True)
 
 
 def table(runs: Runs, losses: list[str]) -> Table:

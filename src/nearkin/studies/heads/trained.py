@@ -13,7 +13,7 @@ from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
 from nearkin.studies.heads import closed_forms
-from nearkin.studies.heads.closed_forms import ALL, HEADS
+from nearkin.studies.heads.closed_forms import ALL, HEADS, by_dimension
 from nearkin.studies.shared.methods import BARE, UNTRAINED, options, sizes
 from nearkin.studies.shared.over_classes import against_closed, over_classes
 from nearkin.studies.shared.reading import mean, scores, where
@@ -288,14 +288,7 @@ def dots(rows: Rows, dims: list[int]) -> Dots:
             return next((over_classes(row, "recall@1") for row in there.values()), None)
         return mean(scores(there, "recall@1").get(name))
 
-    return Dots(
-        title="R@1 by head and dimension",
-        y="R@1",
-        groups=tuple(names),
-        series=tuple(f"{dim}-D" for dim in dims),
-        values=tuple(tuple(share(name, dim) for dim in dims) for name in names),
-        percent=True,
-    )
+    return by_dimension("R@1 by head and dimension", names, dims, share)
 
 
 STUDY = Study(TITLE, QUESTION, answer, recipes, search)

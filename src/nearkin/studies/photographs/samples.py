@@ -242,14 +242,19 @@ def table(rows: Rows, way: str, bare: Estimate | None) -> Table:
     )
 
 
+def sufficient(rows: Rows) -> tuple[dict[str, Scores], dict[str, float]]:
+    """The shares that are enough for each method, by seed; and their means, the least first."""
+    found = {name: shares for name, p in curves_of(rows).items() if (shares := enough(p))}
+    means = {name: estimate(shares.values()).mean for name, shares in found.items()}
+    return found, dict(sorted(means.items(), key=lambda item: item[1]))
+
+
 def findings(rows: Rows, way: str) -> list[Finding]:
     """Who gets by with least, and of whom that is sure."""
-    found = {name: shares for name, p in curves_of(rows).items() if (shares := enough(p))}
+    found, means = sufficient(rows)
     if not found:
         return []
-    means = {name: estimate(shares.values()).mean for name, shares in found.items()}
-    order = sorted(means, key=means.__getitem__)
-    least, most = order[0], order[-1]
+    least, most = next(iter(means)), next(reversed(means))
     line = f"95 % of the full R@1 takes {percent(means[least], 0)} of the {UNITS[way]} by {least}"
     if len(means) < 2:
         return [Finding(f"{line}.")]
@@ -262,12 +267,10 @@ def findings(rows: Rows, way: str) -> list[Finding]:
 
 def summary(rows: Rows, way: str) -> list[str]:
     """How much is enough, in a sentence."""
-    found = {name: shares for name, p in curves_of(rows).items() if (shares := enough(p))}
+    found, means = sufficient(rows)
     if not found:
         return []
-    means = {name: estimate(shares.values()).mean for name, shares in found.items()}
-    order = sorted(means, key=means.__getitem__)
-    least, most = order[0], order[-1]
+    least, most = next(iter(means)), next(reversed(means))
     text = f"{percent(means[least], 0)} of the {UNITS[way]} are enough for 95 % of the full R@1"
     if len(means) < 2:
         return [f"{text} with {least}."]
