@@ -31,6 +31,7 @@ SOUND = {
     "evaluate": "--embeddings points.npz",
     "embed": f"--data {FEATURES} --backbone identity --output made.npz",
     "data": "where cub",
+    "cache": "show",
     "index": "nowhere photos --output made",
     "search": "finished photo.jpg",
     "calibrate": "finished",

@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from nearkin.app.main import main
 from nearkin.data import cache
 from nearkin.data.cache import photographs
+from nearkin.data.cache_folder import cache_folder, caches, claimed, clear
 from nearkin.data.pictures import read
 
 COUNT = 10
@@ -22,7 +24,7 @@ COUNT = 10
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """Ten pictures of many sizes; the cache decodes three at a time."""
-    monkeypatch.delenv("NEARKIN_CACHE", raising=False)
+    monkeypatch.setenv("NEARKIN_CACHE", str(tmp_path / "caches"))
     monkeypatch.setattr(cache, "CHUNK", 3)
     rng = np.random.default_rng(0)
     names = []
@@ -47,7 +49,7 @@ def decoded(monkeypatch):
 
 
 def folder(root):
-    (found,) = (path for path in (root / ".nearkin-cache").iterdir() if path.is_dir())
+    (found,) = (path for path in (root / "caches").iterdir() if path.is_dir())
     return found
 
 
@@ -148,7 +150,7 @@ def test_a_full_disk_leaves_nothing_and_the_next_run_is_sound(tmp_path, files, m
         with pytest.raises(OSError, match=r"No space left on device.*NEARKIN_CACHE") as caught:
             photographs("set", tmp_path, files)
     assert "\n" not in str(caught.value)
-    assert not [path for path in (tmp_path / ".nearkin-cache").iterdir() if path.is_dir()]
+    assert not [path for path in (tmp_path / "caches").iterdir() if path.is_dir()]
     assert_sound(tmp_path, files)
 
 
@@ -160,7 +162,7 @@ def test_a_disk_too_full_for_a_header_leaves_nothing(tmp_path, files, monkeypatc
         patch.setattr(Path, "write_text", full)
         with pytest.raises(OSError, match="No space left on device"):
             photographs("set", tmp_path, files)
-    assert not [path for path in (tmp_path / ".nearkin-cache").iterdir() if path.is_dir()]
+    assert not [path for path in (tmp_path / "caches").iterdir() if path.is_dir()]
     assert_sound(tmp_path, files)
 
 
@@ -173,7 +175,7 @@ def test_an_unwritable_cache_is_said(tmp_path, files, monkeypatch):
 def test_the_cache_can_lie_elsewhere(tmp_path, files, monkeypatch):
     monkeypatch.setenv("NEARKIN_CACHE", str(tmp_path / "elsewhere"))
     photographs("set", tmp_path, files)
-    assert not (tmp_path / ".nearkin-cache").exists()
+    assert not (tmp_path / "caches").exists()
     assert list((tmp_path / "elsewhere").glob("set-*/pixels.u8"))
 
 
@@ -254,3 +256,80 @@ def test_two_processes_share_the_work_of_one(tmp_path, files):
     assert len(sums) == 1
     assert sorted((tmp_path / "log").read_text().split()) == sorted(files)
     assert_sound(tmp_path, files)
+
+
+def test_by_default_the_cache_is_the_platform_s(tmp_path, files, monkeypatch, capsys):
+    monkeypatch.delenv("NEARKIN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "platform"))
+    before = sorted(tmp_path.iterdir())
+    photographs("set", tmp_path, files)
+    assert cache_folder().is_relative_to(tmp_path / "platform")
+    assert cache_folder().name == "nearkin"
+    (made,) = caches()
+    said = capsys.readouterr().err
+    assert str(made.folder) in said
+    assert "nearkin cache clear" in said
+    photographs("set", tmp_path, files)
+    assert capsys.readouterr().err == ""
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "platform"])
+
+
+def test_the_command_shows_and_clears(tmp_path, files, capsys):
+    photographs("set", tmp_path, files)
+    photographs("other", tmp_path, files[:3])
+    (tmp_path / "caches" / "mine.txt").write_text("not a cache")
+    main(["cache"])
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'caches'}: 2 caches" in said
+    assert "50.0 GB at most" in said
+    assert all(any(name in line for line in said.splitlines()) for name in ("set-", "other-"))
+    main(["cache", "clear"])
+    assert "2 caches" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "caches").iterdir()] == ["mine.txt"]
+    main(["cache"])
+    assert "0 caches, 0 bytes" in capsys.readouterr().out
+    assert_sound(tmp_path, files)
+
+
+def test_the_caches_used_least_recently_give_way(tmp_path, files, monkeypatch):
+    def long_ago(name, seconds):
+        (stamp,) = (tmp_path / "caches").glob(f"{name}-*/used")
+        os.utime(stamp, (seconds, seconds))
+
+    for name in ("a", "b"):
+        photographs(name, tmp_path, files)
+    size = caches()[0].bytes
+    monkeypatch.setenv("NEARKIN_CACHE_GB", f"{2.5 * size / 1e9:.9f}")  # room for two
+    long_ago("a", 1e9)
+    long_ago("b", 1.1e9)
+    photographs("a", tmp_path, files)  # a use is noted
+    photographs("c", tmp_path, files)
+    assert [one.folder.name[0] for one in caches()] == ["a", "c"]
+    monkeypatch.setenv("NEARKIN_CACHE_GB", "0")
+    pictures, _ = photographs("a", tmp_path, files)  # the one in use stays, however large
+    assert [one.folder.name[0] for one in caches()] == ["a"]
+    assert len(pictures) == COUNT
+
+
+def test_what_another_process_writes_is_not_removed(tmp_path, files):
+    photographs("set", tmp_path, files)
+    (made,) = caches()
+    with claimed(made.folder):
+        assert clear() == []
+    assert clear() == [made]
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "nan", "1e3", "9" * 400])
+def test_a_bound_that_is_no_number_is_refused(tmp_path, files, monkeypatch, text):
+    monkeypatch.setenv("NEARKIN_CACHE_GB", text)
+    with pytest.raises(ValueError, match="wanted NEARKIN_CACHE_GB as a number of GB"):
+        photographs("set", tmp_path, files)
+
+
+def test_two_folders_alike_have_caches_of_their_own(tmp_path, files, decoded):
+    os.mkdir(tmp_path / "copy")
+    for name in files:
+        os.link(tmp_path / name, tmp_path / "copy" / name)
+    photographs("set", tmp_path, files)
+    photographs("set", tmp_path / "copy", files)
+    assert len(decoded) == 2 * COUNT

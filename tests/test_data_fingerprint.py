@@ -21,8 +21,8 @@ NAMES = tuple("abcdef")
 
 
 @pytest.fixture(autouse=True)
-def cache_beside_the_data(monkeypatch):
-    monkeypatch.delenv("NEARKIN_CACHE", raising=False)
+def cache_beside_the_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEARKIN_CACHE", str(tmp_path / "caches"))
 
 
 def split(inputs, classes=("a", "b"), names=NAMES) -> Split:
@@ -128,7 +128,7 @@ def test_a_folder_that_moves_keeps_its_fingerprint(tmp_path):
 def test_digests_are_made_once_and_made_again_where_they_are_not_whole(tmp_path):
     draw(tmp_path / "set", 1)
     whole = load(f"folder:{tmp_path}/set")
-    (path,) = tmp_path.glob("set/.nearkin-cache/*/digests.u1")
+    (path,) = tmp_path.glob("caches/*/digests.u1")
     made = path.read_bytes()
     pictures = whole.train.inputs
     assert isinstance(pictures, Photographs)

@@ -24,11 +24,6 @@ Y = np.arange(12) % 3
 PIXELS = np.stack([drawing(20, 24, i) for i in range(12)])
 
 
-@pytest.fixture(autouse=True)
-def no_cache_elsewhere(monkeypatch):
-    monkeypatch.delenv("NEARKIN_CACHE", raising=False)
-
-
 LABELS = {
     "integers": (Y, ("0", "1", "2")),
     "negative": (Y - 1, ("-1", "0", "1")),

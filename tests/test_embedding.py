@@ -28,7 +28,6 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(embedding, "SAVE_SECONDS", 1.5)
     clock = count()  # a second a look at it
     monkeypatch.setattr(embedding, "perf_counter", lambda: next(clock))
-    monkeypatch.delenv("NEARKIN_CACHE", raising=False)
 
 
 def draw(root, seed, images=5):

@@ -28,11 +28,6 @@ SETTINGS: dict[str, Any] = {"batch": 16, "per_class": 2, "epochs": 2, "device": 
 NUMBER: Any = 3
 
 
-@pytest.fixture(autouse=True)
-def no_cache_elsewhere(monkeypatch):
-    monkeypatch.delenv("NEARKIN_CACHE", raising=False)
-
-
 class Own(nn.Module):
     """A user's network, which keeps to no convention of ours."""
 

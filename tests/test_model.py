@@ -164,8 +164,7 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "size"), [("many", 0), ("many", 48), ("many", 256), ("alike", 0), ("alike", 24)]
 )
-def test_a_file_s_pixels_are_those_of_batches(folders, name, size, monkeypatch):
-    monkeypatch.delenv("NEARKIN_CACHE", raising=False)
+def test_a_file_s_pixels_are_those_of_batches(folders, name, size):
     split = nk.load(f"folder:{folders / name}", size=size).query
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
     steps = preprocessing_of(split.inputs, size, mean, std)

@@ -26,8 +26,7 @@ CPU = Place(device="cpu")
 
 
 @pytest.fixture(autouse=True)
-def no_cache_elsewhere(monkeypatch):
-    monkeypatch.delenv("NEARKIN_CACHE", raising=False)
+def no_data_elsewhere(monkeypatch):
     monkeypatch.delenv("NEARKIN_DATA", raising=False)
 
 

@@ -20,6 +20,7 @@ EXTRAS = {
     "onnx": "search",
     "onnxruntime": "search",
     "onnxscript": "search",
+    "platformdirs": "run",
     "prometheus_client": "serve",
     "pyarrow": "search",
     "pytorch_metric_learning": "rivals",

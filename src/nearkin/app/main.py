@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "nearkin.app.evaluate:evaluate",
     "embed": "nearkin.app.embed:embed",
     "data": "nearkin.app.data:data",
+    "cache": "nearkin.app.cache:cache",
     "index": "nearkin.app.index:index",
     "search": "nearkin.app.index:search",
     "calibrate": "nearkin.app.index:calibrate",

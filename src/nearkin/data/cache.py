@@ -9,7 +9,7 @@ A folder of the cache holds
 
 The first two only grow, so whatever stopped a run, the next cuts off what is not whole and goes on.
 The folder's name holds a hash of the list of files with their lengths and times: other files,
-other folder.
+other folder. Where it lies, and what goes when all caches are too large, says cache_folder.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,22 +28,17 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from nearkin.data.cache_folder import amount, cache_folder, claimed, make_room, touch
 from nearkin.data.photographs import Photographs, digests_of
 from nearkin.data.pictures import BadPicture, UnreadableFile, read
-from nearkin.files import expanded, write_whole
+from nearkin.files import write_whole
 
 VERSION = 3  # 2: turned as the EXIF orientation says; 3: large pictures, floats, transparent grey
 CHUNK = 64
-
-
-def cache_folder(root: Path) -> Path:
-    """The folder of NEARKIN_CACHE, else root/.nearkin-cache."""
-    return expanded(os.environ.get("NEARKIN_CACHE") or root / ".nearkin-cache")
 
 
 def photographs(
@@ -76,14 +72,17 @@ def photographs(
                 raise
             return np.empty((0, 0, channels), np.uint8)
 
-    cache = cache_folder(root)
+    cache = cache_folder()
     folder = cache / f"{name}-{digest(root, files, short_side, channels)}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with claimed(folder):
             sizes = opened(folder, len(files), channels)
             if len(sizes) < len(files):
                 sizes = grown(folder, sizes, files, decode, f"decoding {name}")
+                say(name, folder)
+            touch(folder)
+        make_room(keep=folder)
     except UnreadableFile:  # it may be there the next time: nothing is noted of it
         raise
     except OSError as error:
@@ -110,6 +109,13 @@ def photographs(
     return replace(whole, digests=stored_digests(folder, whole))[kept], kept
 
 
+def say(name: str, folder: Path) -> None:
+    """Tell where the decoded pictures are, and how to be rid of them."""
+    size = amount((folder / "pixels.u8").stat().st_size)
+    told = f"{name}: {size} of decoded pictures in {folder} (`nearkin cache clear` removes them)"
+    print(told, file=sys.stderr)
+
+
 def stored_digests(folder: Path, pictures: Photographs) -> Tensor:
     """The digests of all pictures of a folder of the cache, which are made where it has none."""
     path = folder / "digests.u1"
@@ -133,7 +139,7 @@ def digest(root: Path, files: Sequence[str], short_side: int, channels: int) -> 
         return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     listing = [(file, *state(f"{root}/{file}")) for file in files]
-    text = json.dumps([short_side, channels, listing])
+    text = json.dumps([str(root.absolute()), short_side, channels, listing])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
