@@ -15,6 +15,12 @@ from nearkin.data.pictures import BadPicture, read
 from nearkin.data.sets.benchmarks import LISTS, missing_and_extra
 from nearkin.data.sets.catalogue import load, named
 from nearkin.data.sets.manifests import differences
+from nearkin.data.twins import twins
+
+MARKS = {True: "ok ", False: "BAD", None: "SEE"}
+"""Of what is right, of what makes a set unsound, and of what a person should look at."""
+
+Fact = tuple[bool | None, str]
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ class Verdict:
 
 
 def check(name: str, root: str | Path | None = None) -> Verdict:
-    """The whole verdict on a data set; of the four benchmarks every picture is decoded.
+    """The whole verdict on a data set; of the four benchmarks every picture is decoded; of the
+    others, items that stand twice are named.
 
     A wrong name is a ValueError; everything else that is wrong is part of the verdict.
     """
@@ -38,8 +45,8 @@ def check(name: str, root: str | Path | None = None) -> Verdict:
         facts = benchmark_facts(kind, place) if kind in LISTS else loaded_facts(name, root)
     except ValueError as error:
         facts = [(False, str(error).removeprefix(f"{name}: "))]
-    sound = all(right for right, _ in facts)
-    lines = [f"  {'ok ' if right else 'BAD'} {text}" for right, text in facts]
+    sound = not any(right is False for right, _ in facts)
+    lines = [f"  {MARKS[right]} {text}" for right, text in facts]
     return Verdict(sound, "\n".join([f"{name}: {'sound' if sound else 'not sound'}", *lines]))
 
 
@@ -51,26 +58,26 @@ WHOLE = {
 """Items and classes of small data sets, as published."""
 
 
-def loaded_facts(name: str, root: str | Path | None) -> list[tuple[bool, str]]:
+def loaded_facts(name: str, root: str | Path | None) -> list[Fact]:
     """Of a small data set: that it loads, what is in it, and whether that is all."""
     splits = load(name, root)
     parts = {"train": splits.train, "query": splits.query, "gallery": splits.gallery}
     if splits.gallery is splits.query:
         del parts["gallery"]
-    facts = []
+    facts: list[Fact] = []
     for part, split in parts.items():
         there = len(split), len(split.classes)
         whole = WHOLE.get(name, {}).get(part, there)
         instead = "" if there == whole else f" instead of {whole[0]:,} of {whole[1]:,}"
         facts.append((not instead, f"{part}: {there[0]:,} items of {there[1]:,} classes{instead}"))
     facts += [(True, f"not used: {line}") for line in splits.unused]
-    return [*facts, (True, splits.variant)]
+    return [*facts, (True, splits.variant), *twins(splits).facts()]
 
 
-def benchmark_facts(name: str, root: Path) -> list[tuple[bool, str]]:
+def benchmark_facts(name: str, root: Path) -> list[Fact]:
     """Of one of the four: its lists, its split, and each of its pictures."""
     lists = LISTS[name](root)
-    facts = [(True, f"{lists.layout} layout in {lists.root}")]
+    facts: list[Fact] = [(True, f"{lists.layout} layout in {lists.root}")]
     for split, listing in lists.splits.items():
         classes = listing.classes
         facts.append(
