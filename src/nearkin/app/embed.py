@@ -64,7 +64,7 @@ def embed(
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as shown:
         task = shown.add_task(f"embedding {embedding.data}", total=None)
-        asked = replace(embedding, data=with_labels(embedding.data, labels))
-        for progress in load_and_embed(**vars(asked), place=machine.place()):
+        embedding = replace(embedding, data=with_labels(embedding.data, labels))
+        for progress in load_and_embed(**vars(embedding), place=machine.place()):
             shown.update(task, completed=progress.done, total=progress.total)
     print(f"{embedding.output}: {progress.total:,} embeddings, for features:{embedding.output}")

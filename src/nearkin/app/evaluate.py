@@ -75,8 +75,8 @@ def evaluate(
     options: dict[str, Any] = {"clusters": clusters, "intervals": intervals, "memory": memory}
     metrics = measure.evaluate(**sides, metric=metric, ks=ks or None, **options)
     if without := metrics.get("queries_without_kin"):
-        told = f"{without:,} of {len(query):,} queries have no kin in the gallery: left out"
-        print(f"nearkin: {told} of retrieval", file=sys.stderr)
+        note = f"{without:,} of {len(query):,} queries have no kin in the gallery: left out"
+        print(f"nearkin: {note} of retrieval", file=sys.stderr)
     print(json.dumps({"metric": metric, **metrics}, indent=2))
 
 
@@ -95,14 +95,14 @@ def own_places(query: Split, gallery: Split) -> Tensor:
 
     places = places_in(query, gallery)
     if standing := int((places >= 0).sum()):
-        told = (
+        note = (
             f"{standing:,} of {len(query):,} queries stand in the gallery: none is its own answer"
         )
-        print(f"nearkin: {told}", file=sys.stderr)
+        print(f"nearkin: {note}", file=sys.stderr)
     elif copies := copies_in(query, gallery):
-        told = f"{copies:,} of {len(query):,} queries have an equal vector in the gallery"
+        note = f"{copies:,} of {len(query):,} queries have an equal vector in the gallery"
         advice = "they may find themselves; with `names` in both files none is its own answer"
-        print(f"nearkin: {told}: {advice}", file=sys.stderr)
+        print(f"nearkin: {note}: {advice}", file=sys.stderr)
     return places
 
 

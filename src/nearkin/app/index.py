@@ -227,13 +227,13 @@ def write_csv(answers: list[Answer]) -> None:
     out = writer(sys.stdout)
     out.writerow(["query", "rank", "path", "label", "similarity", "vote", "share", "known"])
     for answer in answers:
-        said = [
+        vote = [
             answer.label or "",
             answer.share or "",
             "" if answer.known is None else answer.known,
         ]
         for rank, hit in enumerate(answer.hits, 1):
-            out.writerow([answer.query, rank, hit.path, hit.label or "", hit.similarity, *said])
+            out.writerow([answer.query, rank, hit.path, hit.label or "", hit.similarity, *vote])
 
 
 def in_words(answer: Answer, similarity: str) -> str:

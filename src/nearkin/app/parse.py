@@ -25,7 +25,7 @@ Commands = Mapping[str, Any]
 
 
 def parse(words: Sequence[str], commands: Commands) -> Callable[[], None]:
-    """The command that the words ask for, not yet carried out; prints help where that is asked."""
+    """The command that the words ask for, not yet carried out; prints help where that is called."""
     if not words or words[0] in ("-h", "--help"):
         print(overview(commands))
         raise SystemExit(0 if words else 2)
@@ -34,17 +34,17 @@ def parse(words: Sequence[str], commands: Commands) -> Callable[[], None]:
     rest, recipe = split_recipe_file(rest)
     refuse_twice(rest)
     refuse_empty(rest, flags(command))
-    asked = command
+    called = command
     if recipe:
         if "recipe" not in inspect.signature(command).parameters:
             raise ValueError(f"--recipe goes with `nearkin train`, not with {name!r}")
-        asked = partial(command, recipe=read_recipe(expanded(recipe)))  # the defaults of the flags
+        called = partial(command, recipe=read_recipe(expanded(recipe)))  # the defaults of the flags
 
     @wraps(command)
     def deferred(*args, **kwargs):
-        return partial(asked, *args, **kwargs)
+        return partial(called, *args, **kwargs)
 
-    deferred.__signature__ = inspect.signature(asked)  # type: ignore[attr-defined]
+    deferred.__signature__ = inspect.signature(called)  # type: ignore[attr-defined]
     frame = io.StringIO()
     try:
         with rules(), contextlib.redirect_stderr(frame):

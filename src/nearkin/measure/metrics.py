@@ -186,11 +186,11 @@ def retrieval_of(
     with plain_arithmetic(sides.query.device):
         search = search_of(sides.query, sides.gallery, metric, memory, sides.itself)
         kin = sides.kin()
-        asked = asking(kin)
+        queries = with_kin(kin)
         values = _retrieval(
-            search[asked], kin[asked], sides.labels[asked], sides.kinds, ks, precision_ks
+            search[queries], kin[queries], sides.labels[queries], sides.kinds, ks, precision_ks
         )
-    return Retrieval(asked, sides.labels[asked], values, len(kin), tuple(sides.classes))
+    return Retrieval(queries, sides.labels[queries], values, len(kin), tuple(sides.classes))
 
 
 def recalls(
@@ -215,19 +215,19 @@ def recalls(
     sides = sides_of(query, query_labels, gallery, gallery_labels, itself)
     ks = fitting(ks, KS, sides.size)
     check_memory(memory)
-    asked = asking(sides.kin())
+    rows = with_kin(sides.kin())
     if not ks:
         return {}
-    relevant = nearest_classes(sides, max(ks), metric, memory) == sides.labels[:, None]
-    return {f"recall@{k}": float(relevant[asked, :k].any(1).double().mean()) for k in ks}
+    is_kin = nearest_classes(sides, max(ks), metric, memory) == sides.labels[:, None]
+    return {f"recall@{k}": float(is_kin[rows, :k].any(1).double().mean()) for k in ks}
 
 
-def asking(kin: Tensor) -> Tensor:
+def with_kin(kin: Tensor) -> Tensor:
     """The positions of the queries that have kin; an error where none has."""
-    asked = (kin > 0).nonzero()[:, 0]
-    if not len(asked):
+    queries = (kin > 0).nonzero()[:, 0]
+    if not len(queries):
         raise ValueError(NO_KIN)
-    return asked
+    return queries
 
 
 def fitting(ks: Sequence[int] | None, usual: Sequence[int], size: int) -> Sequence[int]:
@@ -273,9 +273,9 @@ def _retrieval(
     lists: dict[str, Tensor] = {}
     for rows, deep in by_depth(depth, search.memory):
         nearest = from_keys(nearest_keys(search[rows], deep))[1]  # (B, L)
-        relevant = labels[nearest] == query_labels[rows, None]
-        first[rows] = torch.where(relevant.any(1), 1 + relevant.int().argmax(1), 0)
-        for name, value in list_metrics(relevant, kin[rows], precision_ks).items():
+        is_kin = labels[nearest] == query_labels[rows, None]
+        first[rows] = torch.where(is_kin.any(1), 1 + is_kin.int().argmax(1), 0)
+        for name, value in list_metrics(is_kin, kin[rows], precision_ks).items():
             lists.setdefault(name, value.new_empty(len(first)))[rows] = value
     deeper = (first == 0).nonzero()[:, 0]
     if len(deeper):
@@ -295,15 +295,15 @@ def by_depth(depth: Tensor, memory: float) -> Iterator[tuple[Tensor, int]]:
             yield block, deep
 
 
-def list_metrics(relevant: Tensor, kin: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:
+def list_metrics(is_kin: Tensor, kin: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:
     """R-precision, MAP@R and precision@k of ranked lists.
 
-    relevant: (B, L) bool, whether neighbour by neighbour is kin; kin: (B,) R, at most L.
+    is_kin: (B, L) bool, whether neighbour by neighbour is kin; kin: (B,) R, at most L.
     """
-    place = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
-    hits = relevant.cumsum(1)
+    place = torch.arange(1, is_kin.shape[1] + 1, device=is_kin.device)
+    hits = is_kin.cumsum(1)
     precision = hits / place.double()  # (B, L): of the first 1, 2, ... neighbours
-    counted = relevant & (place <= kin[:, None])
+    counted = is_kin & (place <= kin[:, None])
     values = {
         "r_precision": counted.sum(1) / kin.double(),
         "map@r": (precision * counted).sum(1) / kin.double(),
@@ -316,8 +316,8 @@ def list_metrics(relevant: Tensor, kin: Tensor, ks: Sequence[int]) -> dict[str, 
 def nearest_kin(search: Search, query_labels: Tensor, labels: Tensor) -> Tensor:
     """The key (B,) of each query's nearest kin, which must exist: one class after the other."""
     best = torch.empty_like(query_labels, dtype=torch.int64)
-    for asked, kin in zip(*by_class(query_labels, labels), strict=True):
-        for _, rows in blocks(asked, max(1, int(search.memory / 40 / len(kin)))):
+    for queries, kin in zip(*by_class(query_labels, labels), strict=True):
+        for _, rows in blocks(queries, max(1, int(search.memory / 40 / len(kin)))):
             part = search[rows]
             keys = to_keys(similarities(part.query.on_grid(), search.gallery[kin].on_grid()), kin)
             if part.itself is not None:
@@ -328,7 +328,7 @@ def nearest_kin(search: Search, query_labels: Tensor, labels: Tensor) -> Tensor:
 
 def by_class(query_labels: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """For each class among the queries: the positions of its queries, and of its gallery items."""
-    classes, asked = query_labels.unique(return_inverse=True)
+    classes, queries = query_labels.unique(return_inverse=True)
     place = torch.searchsorted(classes, labels).clamp_max(len(classes) - 1)
     known = (classes[place] == labels).nonzero()[:, 0]
 
@@ -336,7 +336,7 @@ def by_class(query_labels: Tensor, labels: Tensor) -> tuple[list[Tensor], list[T
         sizes = torch.bincount(group, minlength=len(classes)).tolist()
         return list(group.argsort(stable=True).split(sizes))
 
-    return split(asked), [known[group] for group in split(place[known])]
+    return split(queries), [known[group] for group in split(place[known])]
 
 
 def knn_accuracy(

@@ -71,13 +71,13 @@ def open_set(
     kinds = np.unique(
         np.concatenate([np.asarray(query_labels), np.asarray(gallery_labels)]), return_inverse=True
     )[1]
-    asked, searched = points_of(matrix(query, "query"), matrix(gallery, "gallery"), metric)
-    labels, held = (torch.from_numpy(k) for k in np.split(kinds, [len(asked)]))
+    queries, searched = points_of(matrix(query, "query"), matrix(gallery, "gallery"), metric)
+    labels, held = (torch.from_numpy(k) for k in np.split(kinds, [len(queries)]))
     known = torch.isin(labels, held).numpy()
     if known.all() or not known.any():
         which = "all" if known.all() else "none"
         raise ValueError(f"open set wanted known and unknown queries, got {which} known")
-    kin, others, _ = nearest_sides(asked, labels, searched, held, memory)
+    kin, others, _ = nearest_sides(queries, labels, searched, held, memory)
     return OpenSet(kin[known], others[known], others[~known])
 
 
@@ -94,7 +94,7 @@ def nearest_of_both(searched: Points, kind: Tensor, memory: float) -> tuple[Open
 
 
 def nearest_sides(
-    asked: Points, labels: Tensor, searched: Points, held: Tensor, memory: float, itself=False
+    queries: Points, labels: Tensor, searched: Points, held: Tensor, memory: float, itself=False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(B,) similarity of the nearest kin, of the nearest other, and that other's class.
 
@@ -105,7 +105,7 @@ def nearest_sides(
     with plain_arithmetic(held.device):
         for start in range(0, len(labels), rows):
             here = slice(start, min(start + rows, len(labels)))
-            block = similarities(asked[here], searched)
+            block = similarities(queries[here], searched)
             kin = labels[here, None] == held
             nearest = block.masked_fill(kin, -inf).max(1)
             found[1, here], rival[here] = nearest.values.cpu(), held[nearest.indices]

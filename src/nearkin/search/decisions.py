@@ -54,10 +54,12 @@ class Decisions:
         self.path = path
         self.held: dict[str, tuple[str, str]] = {}
         if path.is_file():
-            kept = read_json(path)
-            if not isinstance(kept, dict):
+            stored = read_json(path)
+            if not isinstance(stored, dict):
                 raise ValueError(f"{path}: wanted decisions by path")
-            self.held = {str(at): (str(action), str(label)) for at, (action, label) in kept.items()}
+            self.held = {
+                str(at): (str(action), str(label)) for at, (action, label) in stored.items()
+            }
 
     def add(self, more: dict[str, tuple[str, str]]) -> None:
         """Take further decisions; of two about one photograph the later holds."""

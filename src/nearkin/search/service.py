@@ -278,9 +278,9 @@ class Service:
 
     async def _receive(self, request: Request, path: Path) -> None:
         """Write the body to a file, as long as it is not too large and not too slow."""
-        told = request.headers.get("content-length", "")
+        length = request.headers.get("content-length", "")
         size, too_large = 0, f"wanted a body of at most {self.body_bytes:,} bytes"
-        if told.isdecimal() and int(told) > self.body_bytes:
+        if length.isdecimal() and int(length) > self.body_bytes:
             raise Refused(413, too_large)
         try:
             async with asyncio.timeout(BODY_SECONDS):

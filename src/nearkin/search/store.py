@@ -195,11 +195,11 @@ def literal(value: Any) -> Any:
 
 def vectors_of(items: pa.Table) -> np.ndarray:
     """The vectors (N, D) of items, without a copy where they lie in one piece."""
-    kept = items["vector"].combine_chunks()
-    if isinstance(kept, pa.ChunkedArray):
-        kept = kept.chunk(0) if kept.num_chunks else pa.array([], kept.type)
-    dim = kept.type.list_size
-    return kept.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    vectors = items["vector"].combine_chunks()
+    if isinstance(vectors, pa.ChunkedArray):
+        vectors = vectors.chunk(0) if vectors.num_chunks else pa.array([], vectors.type)
+    dim = vectors.type.list_size
+    return vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
 
 
 def table_of(rows: Iterable[dict], vectors: np.ndarray) -> pa.Table:

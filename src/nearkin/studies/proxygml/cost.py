@@ -67,9 +67,9 @@ def measure(data: str = CUB, epochs: int = 0, classes: int = 0) -> dict[Case, Ta
         for s in settings(classes)
     }
     for name in VARIANTS:
-        asked = {"variant": name, "watched": data, "most_epochs": epochs}
+        case = {"variant": name, "watched": data, "most_epochs": epochs}
         found[Case(name)] = Task(
-            name_of({**asked, "watched": named(data)}), partial(cosines, asked), recipe_of(asked)
+            name_of({**case, "watched": named(data)}), partial(cosines, case), recipe_of(case)
         )
     return found
 
@@ -113,15 +113,15 @@ def step_cost(setting: Setting) -> tuple[float, float]:
     return median(times[1:]), float(peak.megabytes())
 
 
-def recipe_of(asked: dict) -> Recipe:
+def recipe_of(case: dict) -> Recipe:
     """The run whose proxies are watched."""
-    recipe = proxygml(asked["watched"], asked["most_epochs"], VARIANTS[asked["variant"]])
+    recipe = proxygml(case["watched"], case["most_epochs"], VARIANTS[case["variant"]])
     return replace(recipe, lr=3e-4)
 
 
-def cosines(asked: dict, place: Place) -> dict:
+def cosines(case: dict, place: Place) -> dict:
     """The mean cosine between two proxies of a class: at the start, and after each epoch."""
-    recipe = recipe_of(asked)
+    recipe = recipe_of(case)
     run = Run(recipe, splits := splits_of(recipe, place), place.device)
     found = [watched_batch(run)["proxy_cosine"]]
     for _ in train(run):

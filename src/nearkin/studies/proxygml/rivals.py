@@ -58,7 +58,7 @@ DEEPEST = {"R@10": "recall@10", "R@100": "recall@100", "R@1000": "recall@1000"}
 """Of small and of large data sets, as their papers have it."""
 
 
-def asked(data: str, epochs: int, dim: int, names: str = "all") -> dict[str, Recipe]:
+def candidates(data: str, epochs: int, dim: int, names: str = "all") -> dict[str, Recipe]:
     """Name -> recipe, its settings not chosen yet; those that the data set allows, of "all"."""
     base = replace(common(data, epochs), dim=dim)
     known = {**METHODS, **OWN_BATCHES}
@@ -97,7 +97,7 @@ def search(
 ) -> Recipes:
     """The trials of every method, at the largest dimension."""
     found: Recipes = {}
-    for name, recipe in asked(data, epochs, max(sizes(dims)), methods).items():
+    for name, recipe in candidates(data, epochs, max(sizes(dims)), methods).items():
         found |= trials(name, recipe) if tune and name != UNTRAINED else {}
     return found
 
@@ -121,7 +121,7 @@ def recipes(
     settled = {
         (name, dim): settle(recipe, searched, name)
         for dim in sizes(dims)
-        for name, recipe in asked(data, epochs, dim, methods).items()
+        for name, recipe in candidates(data, epochs, dim, methods).items()
     }
     return {
         Case(name, seed, dim=dim): replace(recipe, seed=seed)
