@@ -16,10 +16,14 @@ lint: .venv/ready  ## formatting, lint and types
 bench: .venv/ready  ## speed and memory beside our peers; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks $(TOPICS)
 
-.venv/ready: pyproject.toml constraints.txt
+LOCKED_INSTALL = --require-hashes -r requirements.lock && \
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+
+.venv/ready: pyproject.toml constraints.txt  ## LOCKED=1: the files of requirements.lock, by hash
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nearkin needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check \
+		$(if $(LOCKED),$(LOCKED_INSTALL),-c constraints.txt -e '.[dev]')
 	touch $@
 
 .PHONY: demo test lint bench

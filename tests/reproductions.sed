@@ -5,3 +5,4 @@ s/nearkin\.runs\.examine/nearkin.runs.evaluate/g
 s/nearkin\.runs\.parts/nearkin.runs.build/g
 s/nearkin\.runs\.many/nearkin.runs.executors/g
 s/\([A-Za-z_.]*\(LAYERS\|BUILDERS\)\[[^]]*\]\)(/__import__("nearkin.names", fromlist=["names"]).resolve(\1)(/g
+s/in nk\.losses\.LOSSES:/in [name for name in nk.losses.LOSSES if name != "hdml"]:/

@@ -6,6 +6,8 @@ import os
 import struct
 import warnings
 import zipfile
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nearkin import download
 from nearkin.data import load
 from nearkin.data.arrays import read_arrays
+from nearkin.data.sets import digits
 from nearkin.data.sets.features import read_features
 
 
@@ -129,29 +133,54 @@ def test_a_cut_gzip_is_refused(tmp_path):
         load("mnist", tmp_path)
 
 
-def test_a_download_that_fails_is_said_in_one_line(tmp_path, monkeypatch):
-    def fail(root, download):
-        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    """A network that has Fashion-MNIST in a few pictures, at the second address alone."""
+    write_mnist(tmp_path / "far", "FashionMNIST", packed=True)
+    far, asked = tmp_path / "far/FashionMNIST/raw", []
 
-    monkeypatch.setattr("torchvision.datasets.FashionMNIST", fail)
-    with pytest.raises(ValueError, match="fashion-mnist: could not be downloaded"):
-        load("fashion-mnist", tmp_path, download=True)
+    def opened(address):
+        asked.append(address)
+        if "tf-keras" not in address:
+            raise OSError("no route to host")
+        return open(far / address.rpartition("/")[2], "rb")
+
+    monkeypatch.setattr(download, "opened", opened)
+    digests = [sha256((far / f"{name}.gz").read_bytes()).hexdigest() for name in digits.FILES]
+    source = replace(digits.SOURCES["fashion-mnist"], sha256=tuple(digests))
+    monkeypatch.setitem(digits.SOURCES, "fashion-mnist", source)
+    return asked, far
 
 
-def test_what_is_missing_is_downloaded_once_and_only_when_asked(tmp_path, monkeypatch):
-    asked = []
-
-    def downloader(root, download):
-        asked.append((root, download))
-        write_mnist(root, "FashionMNIST")
-
-    monkeypatch.setattr("torchvision.datasets.FashionMNIST", downloader)
+def test_what_is_missing_is_downloaded_once_and_only_when_asked(tmp_path, network):
+    asked, _ = network
     with pytest.raises(ValueError, match="fetch them with --download"):
         load("fashion-mnist", tmp_path)
     assert asked == []
     for _ in range(2):
         assert len(load("fashion-mnist", tmp_path, download=True).train) == 30
-    assert asked == [(tmp_path, True)]
+    assert len(asked) == 8
+    (tmp_path / "FashionMNIST/raw/t10k-images-idx3-ubyte.gz").unlink()
+    load("fashion-mnist", tmp_path, download=True)
+    assert len(asked) == 10  # what is there stays
+
+
+def test_a_download_of_other_bytes_is_refused_and_leaves_nothing(tmp_path, network):
+    _, far = network
+    first = far / f"{digits.FILES[0]}.gz"
+    first.write_bytes(first.read_bytes() + b"\0")
+    with pytest.raises(
+        ValueError, match=r"fashion-mnist: could not be downloaded .*sha256"
+    ) as said:
+        load("fashion-mnist", tmp_path, download=True)
+    assert "\n" not in str(said.value)
+    assert not list((tmp_path / "FashionMNIST").rglob("*ubyte*"))
+
+
+def test_the_digests_are_of_whole_length_and_all_differ():
+    digests = [d for source in digits.SOURCES.values() for d in source.sha256]
+    assert len(set(digests)) == 8
+    assert all(len(digest) == 64 for digest in digests)
 
 
 def test_names_are_strict():

