@@ -39,6 +39,7 @@ SOUND = {
     "serve": "nowhere",
     "export": "nowhere",
     "check": "nowhere",
+    "completion": "bash",
 }
 """Command -> words that it takes; what `finished` and `nowhere` name is not there."""
 

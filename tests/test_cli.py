@@ -144,7 +144,7 @@ def test_an_interrupt_while_it_is_still_being_imported_is_one_line(capsys, monke
 
 def test_evaluate_of_what_a_run_kept_says_what_its_row_says(features, tmp_path, capsys):
     main([*trained_into(tmp_path / "out", features), "--metric", "euclidean"])
-    (row,) = Store(tmp_path / "out").rows()
+    row, _ = Store(tmp_path / "out").rows()  # beside it, no training
     capsys.readouterr()
     kept = tmp_path / "out" / row["files"]["folder"] / "embeddings.npz"
     main(["evaluate", "--embeddings", str(kept)])
@@ -296,7 +296,7 @@ def test_a_full_disk_leaves_no_half_row(capsys, tmp_path, features, monkeypatch)
     assert Store(tmp_path / "out").rows() == []
     assert not list((tmp_path / "out").rglob(".*.pt.*"))
     main(words)
-    assert len(Store(tmp_path / "out").rows()) == 1
+    assert len(Store(tmp_path / "out").rows()) == 2
 
 
 def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
@@ -305,7 +305,7 @@ def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
     words = ["--recipe", str(recipe), "--data", features, "--dim", "3", "--device", "cpu"]
     main(["train", *words, "--loss", "contrastive", "--out", str(tmp_path / "out")])
     said = json.loads(capsys.readouterr().out)
-    (row,) = Store(tmp_path / "out").rows()
+    row, _ = Store(tmp_path / "out").rows()  # beside it, no training
     assert row.recipe.dim == 3
     assert said["last"]["recall@1"] == row["metrics"]["last"]["recall@1"]
     kept = tmp_path / "out" / row["files"]["folder"] / "embeddings.npz"
@@ -321,8 +321,11 @@ def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
     main(["report", str(tmp_path / "out"), "--publish", str(tmp_path / "published")])
     page = (tmp_path / "out" / "report" / "runs.md").read_text()
     assert (tmp_path / "published" / "runs.md").is_file()
-    assert len(Store(tmp_path / "published", "runs.jsonl").rows()) == 2
+    assert len(Store(tmp_path / "published", "runs.jsonl").rows()) == 3
+    assert "| no training | features:points |" in page
     for row in Store(tmp_path / "out").rows():
+        if not row.recipe.epochs:
+            continue
         scored = f"{100 * row['metrics']['last']['recall@1']:.1f}"
         assert f"| {row['recipe']['loss']} | features:points | {scored}" in page.replace("**", "")
 
@@ -409,7 +412,7 @@ def test_embeddings_of_a_run_become_features(capsys, tmp_path, features):
         "3",
     ]
     main(["train", "--data", features, *words, "--out", str(tmp_path / "out")])
-    (kept,) = tmp_path.glob("out/runs/*")
+    (kept,) = (path.parent for path in tmp_path.glob("out/runs/*/config.json"))
     output = tmp_path / "again.npz"
     capsys.readouterr()
     main(["embed", "--data", features, "--checkpoint", str(kept), "--output", str(output)])

@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
     {"extras"},
-    {"names", "labels", "registry", "tensors", "files"},
+    {"names", "labels", "notebook", "registry", "tensors", "files"},
     {"download", "tensorfiles"},
     {"closed", "data", "graphs", "measure"},
     {"models"},

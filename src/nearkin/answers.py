@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nearkin.extras import MissingExtra
 from nearkin.measure.statistics import Estimate
+from nearkin.names import resolve
 from nearkin.runs.row import Row
 
 Cell = str | int | float | Estimate | None
@@ -238,6 +240,16 @@ class Answer:
         object.__setattr__(self, "tables", tuple(filter(says_something, self.tables)))
         object.__setattr__(self, "findings", surest_first(self.findings))
 
+    def _repr_html_(self) -> str | None:
+        """The summary and the first table; None without the extra `report`, which draws it."""
+        try:
+            return resolve(DRAWN_BY)(self)
+        except MissingExtra:
+            return None
+
+
+DRAWN_BY = "nearkin.report.tables:of_answer"
+"""What draws an answer in a notebook: of a floor above, so it is looked up when it is wanted."""
 
 SENTENCES = 3
 FINDINGS = 7

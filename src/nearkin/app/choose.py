@@ -41,9 +41,6 @@ def choose(
         dim: of the embeddings.
         jobs: runs at a time.
     """
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
     from nearkin.data.sets.catalogue import with_labels
     from nearkin.runs.log import bar
     from nearkin.runs.machine import keep_freed_memory
@@ -52,9 +49,7 @@ def choose(
 
     keep_freed_memory()
     place = replace(output.place())
-    console = Console(stderr=True)
     with bar() as shown:
-        task, bars = None, Bars(console=console, disable=not console.is_terminal)
         for found in search(
             with_labels(data, labels),
             output.out,
@@ -67,10 +62,8 @@ def choose(
         ):
             if isinstance(found, Choice):
                 print(in_words(found, output.out))
-            elif task is None:
-                task = bars.add_task("embedding", total=found.total)
             else:
-                bars.update(task, completed=found.done)
+                shown.count("embedding", found.done, found.total)
 
 
 def in_words(choice: Choice, out: Path) -> str:

@@ -53,18 +53,14 @@ def embed(
         labels: of a folder of pictures, which folders on the way to one name its class: all
             (nested), the last (parent) or the first (top).
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from nearkin.data.sets.catalogue import with_labels
     from nearkin.runs.embedding import load_and_embed
+    from nearkin.runs.log import bar
     from nearkin.runs.machine import keep_freed_memory
 
     keep_freed_memory()
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as shown:
-        task = shown.add_task(f"embedding {embedding.data}", total=None)
+    with bar() as shown:
         embedding = replace(embedding, data=with_labels(embedding.data, labels))
         for progress in load_and_embed(**vars(embedding), place=machine.place()):
-            shown.update(task, completed=progress.done, total=progress.total)
+            shown.count(f"embedding {embedding.data}", progress.done, progress.total)
     print(f"{embedding.output}: {progress.total:,} embeddings, for features:{embedding.output}")

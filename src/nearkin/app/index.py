@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from csv import writer
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -196,17 +197,10 @@ def removed(opened: Index, remove: Mapping[str, Plain]) -> int:
 
 def with_bar(act: Any, *sources: Path, **options: Any) -> Changes:
     """An update with a bar on the terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from nearkin.runs.log import bar
 
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as shown:
-        task = shown.add_task("embedding", total=None)
-        return act(
-            *sources,
-            **options,
-            progress=lambda done, total: shown.update(task, completed=done, total=total),
-        )
+    with bar() as shown:
+        return act(*sources, **options, progress=partial(shown.count, "embedding"))
 
 
 def say(opened: Index, changes: Changes) -> None:

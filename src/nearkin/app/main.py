@@ -33,6 +33,7 @@ COMMANDS = {
     "serve": "nearkin.app.serve:serve",
     "export": "nearkin.app.export:export",
     "check": "nearkin.app.export:check",
+    "completion": "nearkin.app.completion:completion",
 }
 
 

@@ -8,14 +8,15 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_origin
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from nearkin.app.arguments import flags_of, parser_of
 from nearkin.files import expanded, read_json
 from nearkin.names import Plain, look_up, nearest, resolve, unknown
 from nearkin.runs.recipe import Recipe
@@ -29,8 +30,14 @@ def parse(words: Sequence[str], commands: Commands) -> Callable[[], None]:
     if not words or words[0] in ("-h", "--help"):
         print(overview(commands))
         raise SystemExit(0 if words else 2)
+    if [*words] in (["-V"], ["--version"]):
+        print("nearkin", resolve("nearkin:__version__"))
+        raise SystemExit(0)
     name, *rest = words
     command = look_up(name, commands, "command")
+    if {"-h", "--help"} & {*rest}:
+        print(parser_of(name, command).format_help(), end="")
+        raise SystemExit(0)
     rest, recipe = split_recipe_file(rest)
     refuse_twice(rest)
     refuse_empty(rest, flags(command))
@@ -65,7 +72,8 @@ def overview(commands: Commands) -> str:
         examples = [line for line in text.splitlines() if line.startswith("Example:")]
         lines += ["", f"  nearkin {name}: {text.splitlines()[0]}"]
         lines += [f"      {line.removeprefix('Example: ')}" for line in examples]
-    return "\n".join([*lines, "", "nearkin COMMAND --help lists the flags of a command."])
+    last = "nearkin COMMAND --help lists the flags of a command; nearkin --version the version."
+    return "\n".join([*lines, "", last])
 
 
 def flags(command: Callable) -> dict[str, Any]:
@@ -75,14 +83,8 @@ def flags(command: Callable) -> dict[str, Any]:
     >>> list(flags(command))[:3]
     ['--x', '--data', '--keep-images']
     """
-    found: dict[str, Any] = {}
-    for name, hint in get_type_hints(command, include_extras=True).items():
-        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
-        if is_dataclass(kind):
-            found |= flags(kind)  # type: ignore[arg-type]
-        elif not set(marks) & set(get_args(tyro.conf.Positional[str])[1:]) and name != "return":
-            found[f"--{name.replace('_', '-')}"] = kind
-    return found
+    named = (flag for flag in flags_of(command) if not flag.positional)
+    return {f"--{flag.name.replace('_', '-')}": flag.kind for flag in named}
 
 
 def complaint(frame: str, valid: Mapping[str, Any]) -> str:

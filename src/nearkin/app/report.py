@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from nearkin.names import look_up
 from nearkin.registry import STUDIES
+
+if TYPE_CHECKING:
+    from nearkin.runs.row import Row, Stored
+    from nearkin.studies.notes import Note
 
 
 def report(folder: Positional[Path], study: str = "", publish: Path | None = None) -> None:
@@ -36,9 +42,7 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
     if study:
         look_up(study, STUDIES, "study")
     noted = notes(folder)
-    of_studies = {run for note in noted for run in (*note.cases.values(), *note.trials)}
-    single = [row for key, row in stored.items() if not (row.study or {key, row.hash} & of_studies)]
-    runs = [row for row in single if isinstance(row, Row) and not (study or row.recipe.trial)]
+    runs = [] if study else single(stored, noted)
     noted = [note for note in noted if study in ("", note.study)]
     if not noted and not runs:
         raise ValueError(f"{folder} holds no page of {f'study {study!r}' if study else 'a study'}")
@@ -59,3 +63,25 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
         show(outcome.answer, outcome.rows, folder, outcome.note)
         if publish:
             keep(outcome, folder, publish)
+
+
+def single(stored: Mapping[str, Stored], noted: Sequence[Note]) -> list[Row]:
+    """The runs that no study asked for."""
+    from nearkin.runs.row import Row
+
+    of_studies = {run for note in noted for run in (*note.cases.values(), *note.trials)}
+    found = [row for key, row in stored.items() if not (row.study or {key, row.hash} & of_studies)]
+    return [row for row in found if isinstance(row, Row) and not row.recipe.trial]
+
+
+def page_of_runs(folder: Path) -> Path:
+    """Write the page of the single runs of a folder, and nothing else."""
+    from nearkin.report import single_runs
+    from nearkin.report.page import write_page
+    from nearkin.runs.store import Store
+    from nearkin.studies.notes import notes
+
+    outcome = single_runs.outcome(single(Store(folder).stored(), notes(folder)))
+    return write_page(
+        outcome.answer, outcome.rows, folder / "report", folder, name=outcome.note.name
+    )

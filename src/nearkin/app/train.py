@@ -16,6 +16,7 @@ from nearkin.runs.recipe import Recipe
 if TYPE_CHECKING:
     from nearkin.runs.engine import Place
     from nearkin.runs.log import Silent
+    from nearkin.runs.row import Row
 
 
 def train(
@@ -27,7 +28,7 @@ def train(
 ) -> None:
     """Train and evaluate one recipe; store its row under --out, and its Model in OUT/runs/HASH.
 
-    --recipe FILE reads one from JSON, a row's too; other flags change what it says.
+    No training on the same data stands beside it, on the page OUT/report/runs.html.
 
     Example: nearkin train --data mnist-5k --loss ratio-triplet --dim 64 --epochs 8
 
@@ -57,10 +58,41 @@ def train(
             like_chosen(recipe, choice_at(like, output.out), output.out, place, shown)
             return
         row = run(recipe, output.out, place=place, bar=shown)
+        if not recipe.trial:
+            put_beside(row.row, output.out, place, shown)
     if row.stored:
         hash = row.row.hash
         print(f"nearkin: {hash} is stored in {output.out}: nothing was run", file=sys.stderr)
     print(json.dumps({"hash": row["hash"], "status": row["status"], **row["metrics"]}, indent=2))
+    if not recipe.trial:
+        write_page(output.out)
+
+
+def put_beside(row: Row, out: Path, place: Place, bar: Silent) -> None:
+    """The row of no training on the same data, which leaves no Model, so that OUT means the one
+    that was trained."""
+    from nearkin.models.folder import forget
+    from nearkin.runs.engine import run
+    from nearkin.studies.shared.methods import without_training
+
+    plain = without_training(row.recipe, row.data.size)
+    if plain.hash != row.recipe.hash:
+        found = run(plain, out, place=replace(place, made_by="", made_size=0))
+        forget(found.folder)
+        if not found.stored:
+            bar.say(f"{found.row.hash}: no training on these data, to stand beside it")
+
+
+def write_page(out: Path) -> None:
+    """The page of the single runs of a folder, where the extra that draws it is installed."""
+    from nearkin.extras import MissingExtra, optional
+
+    try:
+        with optional():
+            from nearkin.app.report import page_of_runs
+        print(f"nearkin: page: {page_of_runs(out)}", file=sys.stderr)
+    except MissingExtra as error:
+        print(f"nearkin: no page: {error}", file=sys.stderr)
 
 
 def choice_at(like: str, out: Path) -> Path:

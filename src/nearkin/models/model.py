@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nearkin import notebook
 from nearkin.data.photographs import stored_side
 from nearkin.data.transforms import normalised
 from nearkin.extras import optional
@@ -293,6 +294,22 @@ class Model:
         return (
             f"Model({name}, {takes} -> {self.dim}-D, {self.similarity_name}, "
             f"identity {self.identity})"
+        )
+
+    def _repr_html_(self) -> str:
+        p, tried = self.preprocessing, (self.provenance.get("metrics") or {}).get("last") or {}
+        made = assembly.description(self.backbone)
+        return notebook.facts(
+            "Model",
+            [
+                ("backbone", made["name"] if made else type(self.backbone).__name__),
+                ("takes", f"pictures of {p.width} x {p.height}" if p else "numbers"),
+                ("embedding", f"{self.dim} numbers"),
+                ("similarity", self.similarity_name),
+                ("trained on", f"{len(self.classes):,} classes" if self.classes else None),
+                ("R@1 on test", notebook.share(tried.get("recall@1"))),
+                ("identity", self.identity),
+            ],
         )
 
 

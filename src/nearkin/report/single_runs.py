@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 
 from nearkin.answers import SENTENCES, Answer, Figure, Gallery, Maps, Table
-from nearkin.runs.recipe import DEFAULTS
+from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
 from nearkin.studies.ask import Outcome
 from nearkin.studies.notes import Note
 from nearkin.studies.shared import comparison, sentences
 from nearkin.studies.shared.comparison import Comparison
+from nearkin.studies.shared.methods import SMALL, UNTRAINED, without_training
 from nearkin.studies.shared.reading import headline, mean, scores
 from nearkin.studies.study import Case, Rows
 
@@ -47,10 +48,31 @@ def methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows that differ in the seed alone, under a name that tells them from all others.
 
     The name is the loss and as few other fields as will do; a run that starts from another one of
-    these rows is named by that one's name.
+    these rows is named by that one's name. What stands beside the runs of `nearkin train` is named
+    no training.
     """
+    plain = [row for row in rows if is_untrained(row.recipe)]
+    learnt = [row for row in rows if not is_untrained(row.recipe)]
+    found = {
+        UNTRAINED + name.removeprefix(group[0].recipe.loss): group
+        for name, group in named_apart(plain).items()
+    }
+    return found | named_apart(learnt)
+
+
+def is_untrained(recipe: Recipe) -> bool:
+    """Whether a recipe stands for no training.
+
+    >>> is_untrained(without_training(Recipe(backbone="lite0", epochs=9), side=224))
+    True
+    """
+    return recipe in (without_training(recipe, side) for side in (0, SMALL + 1))
+
+
+def named_apart(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The groups of rows that differ in the seed alone, by names."""
     starts = {row.recipe.start for row in rows}
-    sources = methods([row for row in rows if row.hash in starts]) if starts - {""} else {}
+    sources = named_apart([row for row in rows if row.hash in starts]) if starts - {""} else {}
     names = {row.hash: f"({name})" for name, group in sources.items() for row in group}
     recipes = [row.recipe.plain() for row in rows]
     recipes = [r | {"start": names.get(r["start"], r["start"])} for r in recipes]

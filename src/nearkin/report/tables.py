@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
-from nearkin.answers import Cell, Table
+from nearkin.answers import SENTENCES, Answer, Cell, Table
 from nearkin.measure.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -258,6 +258,14 @@ def html(table: Table) -> Markup:
     return Markup("<table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>").format(
         head, rows
     )
+
+
+def of_answer(answer: Answer) -> str:
+    """An answer as a notebook shows it: its summary over its first table."""
+    lines = answer.summary or tuple(str(finding) for finding in answer.findings[:SENTENCES])
+    text = Markup().join(Markup("<p>{}</p>").format(line) for line in lines)
+    first = html(answer.tables[0]) if answer.tables else Markup()
+    return Markup("<h3>{}</h3>{}{}").format(answer.title, text, first)
 
 
 def html_cell(cell: Shown) -> Markup:

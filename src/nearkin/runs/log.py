@@ -1,13 +1,14 @@
-"""What a run tells while it goes on: steps.csv, TensorBoard, and a bar for whoever watches."""
+"""What a run tells while it goes on: steps.csv, TensorBoard, a bar, or lines for a log."""
 
 from __future__ import annotations
 
 import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from nearkin.runs.loop import Step
@@ -91,6 +92,7 @@ class Silent:
     def advance(self, step: int, loss: float | None, images_per_second: float) -> None: ...
     def finish(self, line: str) -> None: ...
     def say(self, line: str) -> None: ...
+    def count(self, what: str, done: int, total: int) -> None: ...
 
 
 class Bar(Silent):
@@ -98,7 +100,7 @@ class Bar(Silent):
 
     def __init__(self, progress: Any):
         self.progress = progress
-        self.all = self.task = None
+        self.all = self.task = self.counted = None
         self.runs, self.done = 1, 0
 
     def expect(self, runs: int) -> None:
@@ -131,14 +133,90 @@ class Bar(Silent):
         """A line beside those of runs."""
         self.progress.console.print(f"nearkin: {line}", highlight=False, soft_wrap=True)
 
+    def count(self, what: str, done: int, total: int) -> None:
+        """How far some work is that is no run, such as embedding."""
+        if self.counted is None:
+            self.counted = self.progress.add_task(what, total=total, note="")
+        self.progress.update(self.counted, completed=done, total=total)
+        if done >= total:
+            self.progress.remove_task(self.counted)
+            self.counted = None
+
+
+EVERY = 30.0
+"""Seconds from one line of progress to the next, where there is no terminal."""
+
+
+class Lines(Silent):
+    """Lines for a log: one for each finished run, and every half a minute how far a run is."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = monotonic):
+        self.write, self.clock = write, clock
+        self.runs, self.done = 1, 0
+        self.began = self.written = clock()
+
+    def expect(self, runs: int) -> None:
+        self.runs, self.done = runs, 0
+
+    def start(self, title: str, total: int, done: int) -> None:
+        self.title, self.total, self.first = title, total, done
+        self.began = self.written = self.clock()
+
+    def advance(self, step: int, loss: float | None, images_per_second: float) -> None:
+        if loss is None or not self.due():
+            return
+        left = (self.written - self.began) / max(step - self.first, 1) * (self.total - step)
+        run = f"run {self.done + 1} of {self.runs}, " if self.runs > 1 else ""
+        self.write(
+            f"nearkin: {run}{self.title}: step {step:,} of {self.total:,}, loss {loss:.4f}, "
+            f"{images_per_second:,.0f} images/s, {duration(left)} left"
+        )
+
+    def finish(self, line: str) -> None:
+        self.done += 1
+        self.write(f"{self.done}/{self.runs} {line}" if self.runs > 1 else line)
+
+    def say(self, line: str) -> None:
+        self.write(f"nearkin: {line}")
+
+    def count(self, what: str, done: int, total: int) -> None:
+        if not done:
+            self.began = self.written = self.clock()
+        elif self.due():
+            left = (self.written - self.began) / done * (total - done)
+            self.write(f"nearkin: {what}: {done:,} of {total:,}, {duration(left)} left")
+
+    def due(self) -> bool:
+        """Whether it is time for a line, which is then taken as written."""
+        now = self.clock()
+        if now - self.written < EVERY:
+            return False
+        self.written = now
+        return True
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them.
+
+    >>> duration(48.2), duration(600), duration(8000)
+    ('48 s', '10 min', '2 h 13 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
 
 @contextmanager
-def bar() -> Iterator[Bar]:
-    """A bar on the terminal; where there is none, only the lines of finished runs."""
+def bar() -> Iterator[Silent]:
+    """A bar on the terminal; where there is none, lines now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield Lines(to_log)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -146,5 +224,10 @@ def bar() -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console) as progress:
         yield Bar(progress)
+
+
+def to_log(line: str) -> None:
+    """A line on stderr, at once."""
+    print(line, file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from nearkin.data.sets.listings import LEFT_OUT
 from nearkin.data.terms import may_show
 from nearkin.names import unknown
+from nearkin.notebook import facts, share
 from nearkin.runs.identity import key_of
 from nearkin.runs.recipe import DEFAULTS, Recipe
 
@@ -170,6 +171,33 @@ class Row:
     def keys(self) -> Iterator[str]:
         """The names of the JSON form's parts; with them dict(row) is that form."""
         return iter(to_json(self))
+
+    def _repr_html_(self) -> str:
+        last, recipe = self.metrics.last or {}, self.recipe
+        measured = [(name, share(last.get(key))) for name, key in SHOWN.items()]
+        return facts(
+            f"Run {self.hash}: {self.status}",
+            [
+                ("data", f"{self.data.name} {self.data.variant}".strip()),
+                ("backbone", recipe.backbone),
+                ("dimension", recipe.dim),
+                ("loss", self.own_object or recipe.loss),
+                ("epochs", recipe.epochs),
+                ("seed", recipe.seed),
+                *measured,
+                ("seconds", None if self.cost.seconds is None else f"{self.cost.seconds:.1f}"),
+            ],
+        )
+
+
+SHOWN = {
+    "R@1 on test": "recall@1",
+    "R@1 in training images": "in_train.recall@1",
+    "MAP@R on test": "map@r",
+    "NMI on test": "nmi",
+    "5-NN accuracy": "knn_accuracy",
+}
+"""What a notebook shows -> the metric of the last epoch."""
 
 
 @dataclass(frozen=True)

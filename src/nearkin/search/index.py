@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from nearkin import notebook
 from nearkin.search.decisions import Decisions, read_decisions
 from nearkin.search.intake import AT_ONCE, take
 from nearkin.search.photos import TABLES, Found, Photo, composed, file_of, find, stored
@@ -103,6 +104,27 @@ class Index:
 
     def __len__(self) -> int:
         return self.store.count()
+
+    def __repr__(self) -> str:
+        about = self.description
+        return (
+            f"Index({self.path}, {len(self):,} photographs, {about.dim}-D, {self.similarity_name})"
+        )
+
+    def _repr_html_(self) -> str:
+        labels, about = self.labels(), self.description
+        limit = about.threshold.get("value") if about.threshold else None
+        return notebook.facts(
+            f"Index {self.path}",
+            [
+                ("photographs", f"{len(self):,}"),
+                ("labels", f"{len([label for label in labels if label is not None]):,}"),
+                ("embedding", f"{about.dim} numbers"),
+                ("similarity", self.similarity_name),
+                ("known from a similarity of", None if limit is None else f"{limit:.4f}"),
+                ("Model", about.identity),
+            ],
+        )
 
     def labels(self) -> dict[str | None, int]:
         """How many photographs have each label."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from nearkin import notebook
 from nearkin.files import read_json, write_whole
 
 FORMAT = 1
@@ -96,6 +97,13 @@ class Answer:
     share: float | None
     known: bool | None
     recall: str | None = None
+
+    def _repr_html_(self) -> str:
+        share = f" ({notebook.share(self.share)} of the nearest labelled)" if self.share else ""
+        verdict = "unknown" if self.known is False else f"{self.label or 'no label'}{share}"
+        rows = [(f"{hit.similarity:.4f}", hit.label or "-", hit.path) for hit in self.hits]
+        heads = ("similarity", "label", "photograph")
+        return notebook.table(f"{self.query}: {verdict}", heads, rows)
 
 
 def vote(hits: Sequence[Hit]) -> tuple[str | None, float | None]:

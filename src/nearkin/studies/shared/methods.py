@@ -35,6 +35,37 @@ BARE: dict[str, Any] = {
 }
 """What makes a recipe evaluate its inputs as they are: the row that every table needs."""
 
+SMALL = 64
+"""Side in pixels up to which pictures can be compared as they are."""
+
+
+def without_training(recipe: Recipe, side: int) -> Recipe:
+    """The recipe that stands beside a run as `no training`: a pretrained network without a head;
+    features and small pictures as they are; for large pictures the run's own network as it starts.
+
+    Args:
+        side: of the run's pictures in pixels; 0 of features.
+
+    >>> without_training(Recipe(dim=2, epochs=9, seed=3), side=28).changes()["backbone"]
+    'identity'
+    """
+    shared = ("data", "size", "keep_images", "keep_classes")
+    base = Recipe(**{name: getattr(recipe, name) for name in shared})
+    base = replace(base, epochs=0, loss="contrastive", metric="cosine")
+    if recipe.backbone == "lite0" or recipe.backbone.startswith("timm:"):
+        options = {**recipe.backbone_options, "head": "none"}
+        return replace(base, backbone=recipe.backbone, backbone_options=options)
+    if side <= SMALL:
+        return replace(base, **BARE)
+    return replace(
+        base,
+        backbone=recipe.backbone,
+        backbone_options=recipe.backbone_options,
+        dim=recipe.dim,
+        seed=recipe.seed,
+    )
+
+
 CLOSED: dict[str, dict[str, Any]] = {
     name: {"loss": "contrastive", "metric": "cosine", "epochs": 0, "head_start": form}
     for name, form in {

@@ -230,7 +230,8 @@ def lead(one: Comparison) -> str:
     name = one.leader if where else begun(one.leader)
     others = against(one.leader, one.scores)
     if not others:
-        return f"{where}{name} reaches {score}; there is nothing to compare it with."
+        alone = "" if one.beside else "; there is nothing to compare it with"
+        return f"{where}{name} reaches {score}{alone}."
     if max(d.estimate.n for d in others.values()) < 2:
         return f"{where}{name} leads with {score}, but one seed cannot tell methods apart."
     if not undecided(others):
