@@ -153,14 +153,10 @@ def width() -> int:
 def shown_as(flag: Flag) -> str:
     """A positional argument in the line of usage."""
     name = flag.name.upper()
-    several = f"{name} [{name} ...]" if get_origin(flag.kind) is tuple else name
-    return several if flag.default is REQUIRED else f"[{name} ...]"
-
-
-def place_of(flag: Flag) -> tuple[int, int]:
-    """Where a flag stands: its group, and its place there."""
-    names = GROUPS.get(flag.group, ())
-    return ORDER.index(flag.group), names.index(flag.name) if flag.name in names else 0
+    several = get_origin(flag.kind) is tuple
+    if flag.default is REQUIRED:
+        return f"{name} [{name} ...]" if several else name
+    return f"[{name} ...]" if several else f"[{name}]"
 
 
 def add(group: Any, flag: Flag) -> None:
