@@ -159,6 +159,12 @@ def shown_as(flag: Flag) -> str:
     return f"[{name} ...]" if several else f"[{name}]"
 
 
+def place_of(flag: Flag) -> tuple[int, int]:
+    """Where a flag stands: its group, and its place there."""
+    names = GROUPS.get(flag.group, ())
+    return ORDER.index(flag.group), names.index(flag.name) if flag.name in names else 0
+
+
 def add(group: Any, flag: Flag) -> None:
     """Add a flag to a group of a parser."""
     kind = next((k for k in get_args(flag.kind) if k is not type(None)), flag.kind)
