@@ -7,7 +7,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
     {"extras"},
     {"names", "labels", "notebook", "registry", "tensors", "files"},
-    {"download", "tensorfiles"},
+    {"download", "leases", "tensorfiles"},
     {"closed", "data", "graphs", "measure"},
     {"models"},
     {"losses"},

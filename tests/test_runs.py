@@ -498,7 +498,7 @@ def study_of_two_jobs(features, folder) -> subprocess.Popen:
         text=True,
         start_new_session=True,  # a process group of its own, as a terminal gives
     )
-    while not list(folder.glob("runs/*/lock")):
+    while not list(folder.glob("runs/*/lease.*")):
         time.sleep(0.05)
     return started
 

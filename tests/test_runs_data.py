@@ -286,7 +286,7 @@ def test_a_stored_row_of_a_folder_that_is_read_only_is_returned(tmp_path, monkey
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(engine.Store, "append", refuse)
-    monkeypatch.setattr("nearkin.runs.claim.FileLock.acquire", refuse)
+    monkeypatch.setattr("nearkin.leases.Lease.take", refuse)
     assert run(small(path), out, place=CPU).row == first.row
 
 
@@ -298,7 +298,7 @@ def test_a_checkpoint_that_a_kill_left_beside_its_row_goes(tmp_path):
     before = sorted(p.name for p in first.folder.iterdir())
     assert run(small(path), out, place=CPU).stored
     after = sorted(p.name for p in first.folder.iterdir())
-    assert set(before) - set(after) == {"checkpoint.pt", ".checkpoint.pt.123"}
+    assert set(before) - set(after) == {"checkpoint.pt", ".checkpoint.pt.123", "lease.1"}
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_what_a_killed_run_had_half_written_is_gone_when_it_goes_on(tmp_path):
         (folder / ".checkpoint.pt.123").write_bytes(b"half")
         (folder / "checkpoint.pt").write_bytes(b"whole")
     with Store(tmp_path).claim(Recipe().hash) as folder:
-        assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "lock"]
+        assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "lease.2"]
 
 
 FULL = """

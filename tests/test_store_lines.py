@@ -13,8 +13,8 @@ import pytest
 
 from finished import finished
 from nearkin.files import remove, sync_folder, write_whole
+from nearkin.leases import Leases, Taken
 from nearkin.runs import lines as lines_module
-from nearkin.runs.claim import FileClaim, Taken
 from nearkin.runs.identity import key_of
 from nearkin.runs.lines import Lines
 from nearkin.runs.recipe import Recipe
@@ -95,8 +95,8 @@ def test_a_row_is_found_without_parsing_the_others(tmp_path, parsed):
 
 def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     store, read = Store(tmp_path), []
-    real = Lines.__init__
-    monkeypatch.setattr(Lines, "__init__", lambda *words: read.append(1) or real(*words))
+    real = Lines.read
+    monkeypatch.setattr(Lines, "read", lambda *words: read.append(1) or real(*words))
     store.append(row(1))
     assert (store.rows(), store.rows(), store.find(row(1).recipe)) == ([row(1)], [row(1)], row(1))
     assert len(read) == 1
@@ -203,8 +203,8 @@ def test_who_waited_for_the_folder_of_another_run_gets_one_of_its_own(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from nearkin.runs.claim import FileClaim
-with FileClaim(Path(sys.argv[1])):
+from nearkin.leases import Leases
+with Leases()(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -216,28 +216,33 @@ def test_a_claim_ends_with_its_process(tmp_path):
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(Taken, match="another process"), FileClaim(folder, wait=False):
+        with pytest.raises(Taken, match="another process"), Leases()(folder, wait=False):
             pass
         holder.kill()
         holder.wait()
-    with FileClaim(folder, wait=False):
+    with Leases()(folder, wait=False):
         pass
 
 
 def test_a_store_takes_claims_of_any_kind(tmp_path):
-    """Leases that several machines respect may take the place of locks."""
     log = []
 
-    @contextmanager
-    def lease(folder, wait=True):
-        log.append(("begin", folder.name, wait))
-        folder.mkdir(parents=True)
-        yield
-        log.append(("end", folder.name, wait))
+    class Claims:
+        @contextmanager
+        def __call__(self, folder, wait=True):
+            log.append(("begin", folder.name, wait))
+            folder.mkdir(parents=True)
+            yield
+            log.append(("end", folder.name, wait))
 
-    with Store(tmp_path, claims=lease).claim("a") as folder:
+        def taken(self, folder):
+            return folder.name == "a"
+
+    store = Store(tmp_path, claims=Claims())
+    with store.claim("a", wait=False) as folder:
         assert folder.is_dir()
-    assert log == [("begin", "a", True), ("end", "a", True)]
+    assert log == [("begin", "a", False), ("end", "a", False)]
+    assert store.taken("a")
 
 
 # ---- the disk
@@ -269,6 +274,7 @@ def test_what_is_written_and_removed_is_on_the_disk_with_its_name(tmp_path, sync
     del synced[:]
     Store(tmp_path / "out").append(row(1))
     assert synced[-2:] == ["rows.jsonl", "out"]
+    assert synced[0].startswith(f".{row(1).hash}")  # first in a file of its own
     del synced[:]
     with Store(tmp_path / "new").claim("a"):
         assert {"new", "runs", tmp_path.name} <= set(synced)

@@ -43,10 +43,9 @@ def keep(outcome: Outcome, out: Path, folder: Path) -> None:
     reported, trials = stores(folder, name)
     known = reported.stored() | trials.stored()
     for store, rows in ((reported, outcome.rows.values()), (trials, outcome.trials)):
-        for row in rows:
-            if row.key not in known:
-                known[row.key] = published(row)
-                store.append(known[row.key])
+        new = {row.key: published(row) for row in rows if row.key not in known}
+        known |= new
+        store.append(*new.values())
     # what stands there may answer another command, and the same run may have been done twice
     shown = replace(outcome, rows={case: known[row.key] for case, row in outcome.rows.items()})
     page = write_markdown(
@@ -60,9 +59,7 @@ def take(folder: Path, name: str, out: Path) -> None:
     store = Store(out)
     known = store.stored()
     for old in stores(folder, name):
-        for key, row in old.stored().items():
-            if key not in known:
-                store.append(row)
+        store.append(*(row for key, row in old.stored().items() if key not in known))
 
 
 def stores(folder: Path, name: str) -> tuple[Store, Store]:

@@ -37,7 +37,7 @@ from nearkin.runs.outcome import conclude, one_line, title
 from nearkin.runs.place import MOST_THREADS, Place
 from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
-from nearkin.runs.store import Store
+from nearkin.runs.store import Store, sweep
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -160,6 +160,7 @@ def served(row: Row, store: Store) -> Result:
     with suppress(OSError):  # of a folder that is read-only, or where the run is done anew just now
         if (folder / CHECKPOINT).exists() or list(folder.glob(".*")):
             with store.claims(folder, wait=False):
+                sweep(folder)
                 remove(folder / CHECKPOINT)
     return Result(row, folder, stored=True)
 

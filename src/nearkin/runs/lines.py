@@ -1,15 +1,15 @@
-"""The lines of a file of rows: read once, for the hash of each, and parsed when asked for."""
+"""The lines of a file of rows: where each lies, by its hash, and parsed when it is asked for."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nearkin.files import parse_json
+from nearkin.files import open_regular, parse_json
+from nearkin.runs.line_index import Entry, Index, State, read_index, state_of
 from nearkin.runs.migrate import migrated
 from nearkin.runs.row import Stored, from_json
 
@@ -18,78 +18,91 @@ HEAD = re.compile(rb'\{\s*"schema":\s*[2-9]\d*,\s*"hash":\s*"([\w-]+)"')
 
 
 class Lines:
-    """The lines of a file of rows as they were when they were read.
+    """The whole lines of a file of rows: where they lie, and what those hold that were asked for.
+
+    entries: of each line its start, length, number in the file and hash of today.
+    end: bytes of the file up to the end of its last whole line.
+    ended: whether that one has its line break.
 
     Raises:
         ValueError: a line is no row, with the file and the line's number; of a line that begins as
             rows of today do, once it is asked for.
     """
 
-    def __init__(self, file: Path, text: bytes):
+    def __init__(self, file: Path):
         self.file = file
-        self.lines = [(n, x) for n, x in enumerate(text.splitlines(), 1) if x.strip()]
+        self.entries: list[Entry] = []
         self.parsed: dict[int, Stored] = {}
         self.places: dict[str, list[int]] = {}  # of each hash, its lines
         self.renamed: dict[str, str] = {}  # hash of before -> hash of today
-        heads = [HEAD.match(line) for _, line in self.lines]
-        before = {i: self.hashes(i) for i, head in enumerate(heads) if not head}
-        self.rename(before)
-        for i, head in enumerate(heads):
-            hash = before[i][1] if head is None else head[1].decode()
-            self.places.setdefault(hash, []).append(i)
+        self.end, self.ended = 0, True
+        self.before = False  # whether lines are there that were written under another schema
+        self.index: Index | None = None  # that the lines were read from
 
-    def rename(self, before: dict[int, tuple[str, str, str]]) -> None:
+    @classmethod
+    def read(cls, file: Path, text: bytes) -> Lines:
+        """The lines of a file's text."""
+        lines = cls(file)
+        whole = whole_lines(text)
+        lines.end, lines.ended = min(len(text), len(whole)), len(whole) <= len(text)
+        found, start = [], 0
+        for number, line in enumerate(whole.splitlines(keepends=True), 1):
+            if line.strip():
+                found.append((start, len(line), number, HEAD.match(line)))
+            start += len(line)
+        old = {
+            i: hashes(text[start : start + length], file, number)
+            for i, (start, length, number, head) in enumerate(found)
+            if not head
+        }
+        lines.before = bool(old)
+        lines.rename(old, {i: text[found[i][0] : sum(found[i][:2])] for i in old})
+        lines.add(
+            Entry(start, length, number, old[i][1] if head is None else head[1].decode())
+            for i, (start, length, number, head) in enumerate(found)
+        )
+        return lines
+
+    def add(self, entries: Any) -> None:
+        """Know of these lines too, which stand below the others."""
+        for entry in entries:
+            self.places.setdefault(entry.hash, []).append(len(self.entries))
+            self.entries.append(entry)
+
+    def rename(self, old: dict[int, tuple[str, str, str]], texts: Mapping[int, bytes]) -> None:
         """Note which hashes of before are others today: where options are now written in one way,
         and of what started from a run for which that holds, and so on."""
-        for _ in range(len(before)):  # generations at most
-            self.renamed = {old: new for old, new, _ in before.values() if old != new}
+        for _ in range(len(old)):  # generations at most
+            self.renamed = {was: new for was, new, _ in old.values() if was != new}
             later = {}
-            for i, (old, new, start) in before.items():
+            for i, (was, new, start) in old.items():
                 if start in self.renamed:
-                    hash = migrated(self.raw(i), self.renamed)["hash"]
-                    later |= {i: (old, hash, start)} if hash != new else {}
+                    raw = parse_json(texts[i], str(self.file))
+                    hash = migrated(raw, self.renamed)["hash"]
+                    later |= {i: (was, hash, start)} if hash != new else {}
             if not later:
                 break
-            before |= later
+            old |= later
 
-    def hashes(self, i: int) -> tuple[str, str, str]:
-        """Of a line of before the hash, the hash of today, and the start; known from the last time
-        that the same line was read."""
-        _, line = self.lines[i]
-        digest = hashlib.blake2b(line, digest_size=16).digest()
-        if digest not in HASHES:
-            raw = self.raw(i)
-            row = migrated(raw)
-            recipe = row.get("recipe") if isinstance(row, dict) else None
-            start = recipe.get("start", "") if isinstance(recipe, dict) else ""
-            try:
-                HASHES[digest] = (raw["hash"], row["hash"], str(start))
-            except (TypeError, KeyError):
-                self.get(i)  # says what is wrong with it
-                raise self.error(i) from None
-        return HASHES[digest]
-
-    def raw(self, i: int) -> Any:
-        """A line's JSON value."""
-        try:
-            return parse_json(self.lines[i][1], str(self.file))
-        except ValueError:
-            raise self.error(i) from None
-
-    def error(self, i: int, why: str = "") -> ValueError:
-        """What is said of a line that is no row."""
-        number, line = self.lines[i]
-        shown = why or repr(line[:60].decode(errors="replace"))
-        return ValueError(f"{self.file}: line {number} is not a row: {shown}")
-
-    def get(self, i: int) -> Stored:
-        """The row or the measurement of a line."""
+    def get(self, i: int, text: bytes | None = None) -> Stored:
+        """The row or the measurement of a line, whose text is read where it is not given."""
         if i not in self.parsed:
-            raw = self.raw(i)
+            entry = self.entries[i]
+            if text is None:
+                with open_regular(self.file) as file:
+                    file.seek(entry.start)
+                    text = file.read(entry.length)
             try:
-                self.parsed[i] = from_json(migrated(raw, self.renamed))
+                raw = parse_json(text, str(self.file))
+            except ValueError:
+                raise refused(self.file, entry.number, text) from None
+            try:
+                found = from_json(migrated(raw, self.renamed))
             except ValueError as error:
-                raise self.error(i, str(error)) from None
+                raise refused(self.file, entry.number, text, str(error)) from None
+            if found.hash != entry.hash:
+                raise ValueError(f"{self.file} has changed while it was read: try again")
+            self.parsed[i] = found
         return self.parsed[i]
 
     def of_hash(self, hash: str) -> list[Stored]:
@@ -98,34 +111,71 @@ class Lines:
 
     def all(self) -> list[Stored]:
         """What all lines hold."""
-        return [self.get(i) for i in range(len(self.lines))]
+        if len(self.parsed) == len(self.entries):
+            return [self.parsed[i] for i in range(len(self.entries))]
+        with open_regular(self.file) as file:
+            text = memoryview(file.read(self.end))
+        spans = [(entry.start, entry.start + entry.length) for entry in self.entries]
+        return [self.get(i, bytes(text[start:end])) for i, (start, end) in enumerate(spans)]
+
+
+def hashes(line: bytes, file: Path, number: int) -> tuple[str, str, str]:
+    """Of a line of before the hash, the hash of today, and the start; known from the last time that
+    the same line was read."""
+    digest = hashlib.blake2b(line, digest_size=16).digest()
+    if digest not in HASHES:
+        try:
+            raw = parse_json(line, str(file))
+        except ValueError:
+            raise refused(file, number, line) from None
+        row = migrated(raw)
+        recipe = row.get("recipe") if isinstance(row, dict) else None
+        start = recipe.get("start", "") if isinstance(recipe, dict) else ""
+        try:
+            HASHES[digest] = (raw["hash"], row["hash"], str(start))
+        except (TypeError, KeyError):
+            try:
+                from_json(row)  # says what is wrong with it
+            except ValueError as error:
+                raise refused(file, number, line, str(error)) from None
+            raise refused(file, number, line) from None
+    return HASHES[digest]
+
+
+def refused(file: Path, number: int, line: bytes, why: str = "") -> ValueError:
+    """What is said of a line that is no row."""
+    shown = why or repr(line.strip()[:60].decode(errors="replace"))
+    return ValueError(f"{file}: line {number} is not a row: {shown}")
 
 
 HASHES: dict[bytes, tuple[str, str, str]] = {}
 """Digest of a line of before -> its hash, its hash of today, and its start."""
-INDEXES: dict[Path, tuple[tuple[int, ...], Lines]] = {}
+KNOWN: dict[Path, tuple[State | None, Lines]] = {}
 """File of rows -> its state when it was read, and its lines."""
 
 
-def index_of(file: Path) -> Lines:
-    """The lines of a file of rows, read again only where it has changed."""
+def lines_of(file: Path, index: Path) -> Lines:
+    """The lines of a file of rows, by its index where that holds; read again only where the file
+    has changed, and then only what is new of the index."""
     path = file.absolute()
     state = state_of(path)
-    known, lines = INDEXES.get(path, ((), None))
-    if lines is None or known != state:
-        text = whole_lines(path.read_bytes()) if state else b""
-        lines = Lines(file, text)
-        INDEXES[path] = (state, lines)
+    before, lines = KNOWN.get(path, (None, None))
+    if lines is not None and before == state:
+        return lines
+    last = lines.index if lines else None
+    if state is None:
+        lines = Lines(file)
+    elif found := read_index(index, state, last):
+        if lines is None or found is not last:
+            lines = Lines(file)
+            lines.index = found
+        lines.add(found.entries[len(lines.entries) :])
+        lines.end, lines.ended = state.size, True
+    else:
+        with open_regular(path) as opened:
+            lines = Lines.read(file, opened.read())
+    KNOWN[path] = state, lines
     return lines
-
-
-def state_of(path: Path) -> tuple[int, ...]:
-    """What changes whenever a file that grows does; nothing of one that is not there."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def whole_lines(text: bytes) -> bytes:

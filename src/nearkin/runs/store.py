@@ -1,20 +1,22 @@
-"""A folder of rows: one JSON line for each (runs/row.py), appended whole or not at all."""
+"""A folder of rows: one JSON line for each (runs/row.py), stored whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
-
-from nearkin.files import expanded, sync_folder
-from nearkin.runs.claim import Claims, FileClaim
-from nearkin.runs.lines import Lines, index_of, whole_lines
+from nearkin.files import expanded, open_regular, parse_json, sync_folder, write_whole
+from nearkin.leases import Claims, Leases, Taken
+from nearkin.runs.line_index import WORTH, Entry, append_index, state_of, write_index
+from nearkin.runs.lines import Lines, lines_of
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row, Stored, to_json
+from nearkin.runs.row import Row, Stored, from_json, to_json
+
+PATIENCE = 5.0  # seconds that a stored row waits for the file of all, where another is at it
 
 
 class Store:
@@ -22,22 +24,29 @@ class Store:
 
     Rows of one recipe that was run on several data have one hash and several keys; the second and
     those after it have their files in runs/KEY/.
+
+    Several processes, and machines that share the folder, may store rows at once. Each row is first
+    a file of its own in .rows.jsonl.parts/, from which whoever holds the lease of that folder moves
+    all that are there into rows.jsonl; its index lies there too (line_index.py).
     """
 
     def __init__(
-        self, folder: Path | str, name: str = "rows.jsonl", claims: Claims = FileClaim
+        self, folder: Path | str, name: str = "rows.jsonl", claims: Claims | None = None
     ) -> None:
         self.folder = expanded(folder)
         self.file = self.folder / name
-        self.claims = claims
+        self.parts = self.folder / f".{name}.parts"
+        self.index = self.parts / "index"
+        self.claims: Claims = claims or Leases()
 
     def stored(self) -> dict[str, Stored]:
         """Key -> row or measurement, the first of each key; a line that was cut off is neither.
 
         Raises: ValueError with file and line, where a line is neither.
         """
+        parts = self.apart()  # read first: what is moved meanwhile is then found in the file
         found: dict[str, Stored] = {}
-        for one in self.lines().all():
+        for one in [*self.lines().all(), *parts]:
             found.setdefault(one.key, one)
         return found
 
@@ -47,8 +56,9 @@ class Store:
 
     def of_hash(self, hash: str) -> list[Stored]:
         """Rows and measurements of this hash, the first of each key, in their order."""
+        parts = self.apart(hash)
         found: dict[str, Stored] = {}
-        for one in self.lines().of_hash(hash):
+        for one in [*self.lines().of_hash(hash), *parts]:
             found.setdefault(one.key, one)
         return list(found.values())
 
@@ -63,35 +73,98 @@ class Store:
         return next((row for row in found if isinstance(row, Row) and row.key == key), None)
 
     def lines(self) -> Lines:
-        """What the file holds now."""
-        return index_of(self.file)
+        """What the file of rows holds now."""
+        return lines_of(self.file, self.index)
 
-    def append(self, row: Stored) -> None:
-        """Add a row: on the disk when this returns, and never half a line between two others.
+    def apart(self, hash: str = "") -> list[Stored]:
+        """Rows and measurements that are still in files of their own, of this hash or all."""
+        try:
+            names = os.listdir(self.parts)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = sorted(n for n in names if n.startswith(hash) and n.endswith(".json"))
+        found = []
+        for name in names:
+            with suppress(FileNotFoundError):  # moved meanwhile
+                found.append(read_part(self.parts / name))
+        return [one for one in found if not hash or one.hash == hash]
 
-        A line that an earlier crash cut off is removed first: its run is simply done again. A whole
-        one that only lacks its line break, as editors leave it, gets it.
+    def append(self, *rows: Stored) -> None:
+        """Add rows: on the disk when this returns, and none of them half.
+
+        One whose key is stored already is not stored twice. A line that an earlier crash cut off is
+        removed: its run is simply done again. A whole one that only lacks its line break, as
+        editors leave it, gets it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        written = json.dumps(to_json(row), allow_nan=False, separators=(",", ":"))
-        with (
-            FileLock(self.folder / f".{self.file.name}.lock"),
-            open(self.file, "a+b", buffering=0) as file,  # nothing is left to be written later
-        ):
-            file.seek(0)
-            text = file.read()
-            before = min(len(text), len(whole_lines(text)))
-            ending = b"" if text[:before].endswith(b"\n") or not before else b"\n"
-            line = memoryview(ending + written.encode() + b"\n")
-            file.truncate(before)
+        own = [self.parts / f"{row.key}.json" for row in rows]
+        texts = [json.dumps(to_json(row), allow_nan=False, separators=(",", ":")) for row in rows]
+        for path, text in zip(own, texts, strict=True):
+            write_whole(path, lambda file, text=text: file.write(text.encode()))
+        until, pause = time.monotonic() + PATIENCE, 0.002
+        while any(path.exists() for path in own):
             try:
-                while line:
-                    line = line[file.write(line) :]
+                with self.claims(self.parts, wait=False):
+                    self.move_parts()
+            except Taken:
+                if time.monotonic() > until:  # they stay where they are, and are read from there
+                    return
+                time.sleep(pause)
+                pause = min(2 * pause, 0.2)
+
+    def move_parts(self) -> None:
+        """Move the rows that are in files of their own into the file of all, in the order in which
+        they came."""
+        paths = [path for path in self.parts.iterdir() if path.suffix == ".json"]
+        paths = sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        state, before = state_of(self.file), self.lines()
+        found, texts = [], []
+        for path in paths:
+            row = read_part(path)
+            if row.key not in {one.key for one in before.of_hash(row.hash)}:
+                found.append(row)
+                texts.append(path.read_bytes() + b"\n")
+        if found and state_of(self.file) != state:  # we slept, and another has taken over
+            raise Taken(f"{self.file} was written by another process")
+        if found:
+            start = self.write_lines(before, texts)
+            self.write_entries(before, found, texts, start)
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def write_lines(self, before: Lines, texts: list[bytes]) -> int:
+        """Write these lines at the end of the file, all or none; where the first begins."""
+        ending = b"" if before.ended else b"\n"
+        text = memoryview(ending + b"".join(texts))
+        with open(self.file, "r+b" if self.file.exists() else "x+b", buffering=0) as file:
+            file.truncate(before.end)
+            file.seek(before.end)
+            try:
+                while text:
+                    text = text[file.write(text) :]
                 os.fsync(file.fileno())
             except OSError:
-                os.ftruncate(file.fileno(), before)
+                os.ftruncate(file.fileno(), before.end)
                 raise
         sync_folder(self.folder)
+        return before.end + len(ending)
+
+    def write_entries(
+        self, before: Lines, rows: list[Stored], texts: list[bytes], start: int
+    ) -> None:
+        """Write where the lines lie that were just written into the index."""
+        state = state_of(self.file)
+        if before.before or state is None or state.size < WORTH:
+            return
+        number = before.entries[-1].number if before.entries else 0
+        entries = []
+        for row, text in zip(rows, texts, strict=True):
+            number += 1
+            entries.append(Entry(start, len(text), number, row.hash))
+            start += len(text)
+        if before.index:
+            append_index(self.index, entries, state)
+        else:
+            write_index(self.index, [*before.entries, *entries], state)
 
     def folder_of(self, row: Row) -> Path:
         """Where the files of a row's run are."""
@@ -107,11 +180,36 @@ class Store:
         return self.folder / (own or f"runs/{key if taken else hash}")
 
     @contextmanager
-    def claim(self, key: str) -> Iterator[Path]:
-        """A run's folder, for one process at a time; whoever comes second waits for the first."""
+    def claim(self, key: str, wait: bool = True) -> Iterator[Path]:
+        """A run's folder, for one process at a time; whoever comes second waits for the first, or
+        with wait=False has a `Taken`. What a process that was killed had half written is removed.
+        """
         while True:
             folder = self.run_folder(key)
-            with self.claims(folder):
+            with self.claims(folder, wait):
                 if self.run_folder(key) == folder:  # else another run came to stand there
+                    sweep(folder)
                     yield folder
                     return
+
+    def taken(self, hash: str) -> bool:
+        """Whether another process is at a run of this recipe, or at this measurement."""
+        return self.claims.taken(self.folder / "runs" / hash)
+
+
+def read_part(path: Path) -> Stored:
+    """The row or the measurement in a file of its own."""
+    with open_regular(path) as file:
+        text = file.read()
+    try:
+        return from_json(parse_json(text, str(path)))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a row: {error}") from None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed had half written in a folder of its own."""
+    for partial in folder.glob(".*"):
+        if partial.is_file():
+            with suppress(FileNotFoundError):
+                partial.unlink()
