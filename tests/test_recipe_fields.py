@@ -689,3 +689,18 @@ def test_every_step_is_augmented_anew():
         pass
     assert len(seen) == current.total > 1
     assert not any(torch.equal(one, other) for one, other in pairwise(seen))
+
+
+@claim("epochs", "batch")
+def test_each_epoch_draws_its_own_batches():
+    current = begun(epochs=3)
+    drawn = []
+    going = train(current)
+    for _ in range(current.total):
+        drawn.append(current.next_batch().tolist())
+        next(going)
+    a_pass = len(current.batches)
+    passes = [drawn[i : i + a_pass] for i in range(0, current.total, a_pass)]
+    assert len(passes) == 3
+    assert passes == [current.batches_of(epoch).tolist() for epoch in range(3)]
+    assert len({str(each) for each in passes}) == 3

@@ -31,6 +31,7 @@ def index(
     label: str = "",
     remove: Mapping[str, Plain] | None = None,
     decisions: Path | None = None,
+    cluster: Path | None = None,
     store: str = "",
     watch: bool = False,
 ) -> None:
@@ -44,6 +45,8 @@ def index(
 
     Example: nearkin index shop --decisions decisions.csv
 
+    Example: nearkin index shop --cluster groups.csv
+
     Args:
         first: an index, or for a new one a Model: its folder, an --out folder with one finished
             run, or a pretrained backbone (lite0, timm:NAME).
@@ -55,7 +58,10 @@ def index(
         add: files or folders to add, beside the folders that are kept up to date.
         label: the label of all that is added.
         remove: label=NAME or path=FILE, to be removed.
-        decisions: CSV file that `nearkin explore` saved: photographs to relabel and to drop.
+        decisions: CSV file that `nearkin explore` or --cluster saved: photographs to relabel and to
+            drop.
+        cluster: CSV file to write: the photographs without a label, in groups by whom they are near
+            to, for you to look at, to change, and to hand to --decisions.
         store: of a new index, address of a Qdrant server that is to hold its items, such as
             http://127.0.0.1:6333; by default they lie in the index's folder.
         watch: stay, and follow the folders until interrupted.
@@ -65,9 +71,9 @@ def index(
     held = (Path(first).expanduser() / CARD).is_file()
     if held and output:
         raise ValueError(f"{first} is an index already: leave out --output")
-    if not held and (add or remove or decisions or (watch and not output)):
+    if not held and (add or remove or decisions or cluster or (watch and not output)):
         raise ValueError(
-            f"{first} holds no index: --add, --remove, --decisions and --watch want one"
+            f"{first} holds no index: --add, --remove, --decisions, --cluster and --watch want one"
         )
     if not held and not (output and photos):
         raise ValueError("a new index wants a Model, photographs, and --output FOLDER")
@@ -83,8 +89,12 @@ def index(
         say(opened, found)
     if decisions:
         say(opened, opened.decide(decisions))
-    if photos or not (add or remove or decisions):
+    if photos or not (add or remove or decisions or cluster):
         say(opened, with_bar(opened.update, *photos, labels=labels))
+    if cluster:
+        found = opened.groups()
+        found.write(cluster.expanduser())
+        print(f"{cluster}: {found}")
     if not held:
         opened.write_light()
     while watch:
@@ -100,6 +110,7 @@ def search(
     k: Annotated[int, arg(aliases=["-k"])] = 10,
     label: str = "",
     recall: float | None = None,
+    rerank: bool = False,
     csv: bool = False,
     json: bool = False,
     html: bool = False,
@@ -119,6 +130,8 @@ def search(
         label: search among those with this label alone.
         recall: search approximately, finding this share of what an exact search finds or more; by
             default exactly.
+        rerank: put the 100 nearest in the order in which they are after all have listened to their
+            own neighbours; more of all kin are found where the nearest are mostly kin.
         csv: print a table, a line a hit.
         json: print a list of answers.
         html: print a page with the photographs.
@@ -136,7 +149,9 @@ def search(
         raise ValueError(f"no photograph to search with: {found}")
     files = [file_of(photo.path) for photo in found.photos]
     names = [photo.path for photo in found.photos]
-    answers = opened.search(files, k, label=label or None, names=names, recall=recall)
+    answers = opened.search(
+        files, k, label=label or None, names=names, recall=recall, rerank=rerank
+    )
     if json:
         print(dumps([as_plain(answer) for answer in answers], indent=2))
     elif csv:
@@ -238,6 +253,7 @@ def in_words(answer: Answer, similarity: str) -> str:
     if answer.known is not None:
         verdict = verdict if answer.known else f"unknown; nearest would be {verdict}"
     width = max(5, *(len(hit.label or "-") for hit in answer.hits))
+    verdict += "; re-ranked" if answer.reranked else ""
     if answer.recall:
         verdict += f"; {answer.recall}"
     lines = [f"{answer.query}: {verdict}", f"  {similarity}  {'label':<{width}}  photograph"]

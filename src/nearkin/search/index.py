@@ -4,7 +4,7 @@
       index.json      the Model's identity, metric and dimension, the sources, the threshold
       model/          the Model's folder, so that the index answers alone
       model.onnx      the Model's ONNX form, which answers without torch (light.py)
-    decisions.json  what a person has decided of single photographs (decisions.py)
+      decisions.json  what a person has decided of single photographs (decisions.py)
       images.lance/   the items (store.py)
 
 Dimensions: N items, B queries, D embedding.
@@ -24,8 +24,10 @@ import numpy as np
 
 from nearkin import notebook
 from nearkin.search.decisions import Decisions, read_decisions
+from nearkin.search.groups import Groups, groups
 from nearkin.search.intake import AT_ONCE, take
 from nearkin.search.photos import TABLES, Found, Photo, composed, file_of, find, stored
+from nearkin.search.rerank import candidates, reranked
 from nearkin.search.store import PLAIN, LanceStore, Store, table_of, vectors_of
 from nearkin.search.values import FORMAT, Answer, Changes, Description, Hit, refuse_other, vote
 
@@ -244,6 +246,7 @@ class Index:
         label: str | None = None,
         names: Sequence[str] | None = None,
         recall: float | None = None,
+        rerank: bool = False,
     ) -> list[Answer]:
         """The k nearest photographs of each query, exactly, ties by path.
 
@@ -253,7 +256,11 @@ class Index:
             names: of the queries, for the answers.
             recall: search approximately, with as little effort as finds this share of what an exact
                 search finds; the measured share stands in the answers. Similarities stay exact.
+            rerank: put the 100 nearest in the order in which they are after all have listened to
+                their own neighbours (rerank.py); wants an index by cosine.
         """
+        if rerank and self.description.metric != "cosine":
+            raise ValueError(f"re-ranking wants an index by cosine, got {self.description.metric}")
         embedded = isinstance(queries, np.ndarray) and queries.ndim == 2
         vectors = queries if embedded else self.embed(queries)
         if vectors.shape[1:] != (self.description.dim,):
@@ -265,18 +272,24 @@ class Index:
             paths = isinstance(queries, list) and all(isinstance(q, str | Path) for q in queries)
             names = [str(q) for q in queries] if paths else [str(i) for i in range(len(vectors))]
         opened = self._open(composed(label) if label is not None else None)
+        first = candidates(k) if rerank else k
         if recall is None:
-            similarities, places = opened.nearest(vectors, k)
+            similarities, places = opened.nearest(vectors, first)
             note = None
         else:
             from nearkin.search.approximate import Approximate
 
-            some = Approximate(self.store, opened, self.description.metric, k, recall, label)
+            some = Approximate(self.store, opened, self.description.metric, first, recall, label)
             (similarities, places), note = some.nearest(vectors), str(some)
-        return [
-            self._answer(name, opened, list(row), list(place), note)
-            for name, row, place in zip(names, similarities, places, strict=True)
-        ]
+        answers = []
+        for name, vector, row, at in zip(names, vectors, similarities, places, strict=True):
+            order = reranked(vector, at, opened) if rerank else np.arange(len(at))
+            hits = tuple(
+                Hit(opened.paths[at[i]], opened.labels[at[i]], float(row[i])) for i in order
+            )
+            known = self._known(float(row[0]))
+            answers.append(Answer(name, hits[:k], *vote(hits[:k]), known, note, rerank))
+        return answers
 
     def embed(self, queries: Any) -> np.ndarray:
         """Embeddings (B, D) of what `Model.embed` takes; of files without torch, where there is
@@ -303,17 +316,16 @@ class Index:
         export(self.model, self.path / LIGHT)
         return True
 
-    def _answer(
-        self, name: str, opened: Any, similarities: list, places: list, note: str | None
-    ) -> Answer:
-        hits = tuple(
-            Hit(opened.paths[i], opened.labels[i], float(s))
-            for s, i in zip(similarities, places, strict=True)
-        )
-        label, share = vote(hits)
+    def _known(self, similarity: float) -> bool | None:
+        """Whether a photograph whose nearest is so similar is of a label that is here."""
         threshold = (self.description.threshold or {}).get("value")
-        known = None if threshold is None else hits[0].similarity >= threshold
-        return Answer(name, hits, label, share, known, note)
+        return None if threshold is None else similarity >= threshold
+
+    def groups(self, seed: int = 0) -> Groups:
+        """Groups of the photographs that have no label, by whom they are near to."""
+        if self.description.metric != "cosine":
+            raise ValueError(f"groups want an index by cosine, got {self.description.metric}")
+        return groups(self._open(None), seed)
 
     def vectors(self) -> tuple[list[str], list[str | None], np.ndarray]:
         """Paths, labels and embeddings (N, D) of all items, ordered by path."""

@@ -89,6 +89,7 @@ class Answer:
     label, share: what the nearest items with a label vote for, and by what share of the votes.
     known: whether the nearest item is similar enough by the index's threshold; None without one.
     recall: of an approximate search, measured on stored items; None of an exact one.
+    reranked: whether the hits are in the order that rerank.py gives them.
     """
 
     query: str
@@ -97,6 +98,7 @@ class Answer:
     share: float | None
     known: bool | None
     recall: str | None = None
+    reranked: bool = False
 
     def _repr_html_(self) -> str:
         share = f" ({notebook.share(self.share)} of the nearest labelled)" if self.share else ""
