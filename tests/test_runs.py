@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nearkin import models
 from nearkin.data import load
 from nearkin.measure import scattering
-from nearkin.runs import build, engine, machine
+from nearkin.runs import build, engine, loop, machine
 from nearkin.runs.engine import Place, Result, run
 from nearkin.runs.executors import Measurements, complete, measured, waves
 from nearkin.runs.log import Bar, Silent, StepLog, read_steps
@@ -116,6 +116,22 @@ def test_the_log_tells_what_shows_a_collapse(features, tmp_path):
         (event,) = board.Scalars(f"train/{name}")
         assert (event.step, event.value) == (18, pytest.approx(value, rel=1e-4))
     assert [event.step for event in board.Scalars("test/recall@1")] == [6, 12, 18]
+
+
+def test_an_epoch_s_loss_is_the_mean_of_its_steps(features, tmp_path, monkeypatch):
+    values = []
+    plain = loop.forward_backward
+
+    def noted(run, inputs, labels):
+        embeddings, value = plain(run, inputs, labels)
+        values.append(value.item())
+        return embeddings, value
+
+    monkeypatch.setattr(loop, "forward_backward", noted)
+    row = run(small(features), tmp_path, place=CPU)
+    parts = [values[i : i + 6] for i in range(0, 18, 6)]  # 6 steps an epoch
+    wanted = [sum(part) / 6 for part in parts]
+    assert [entry["loss"] for entry in row["epochs"]] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_stored_row_is_not_run_again(features, tmp_path, monkeypatch):
