@@ -29,6 +29,7 @@ SOUND = {
     "report": "finished",
     "choose": "--data nowhere.npz",
     "evaluate": "--embeddings points.npz",
+    "doctor": "points.npz",
     "embed": f"--data {FEATURES} --backbone identity --output made.npz",
     "data": "where cub",
     "cache": "show",

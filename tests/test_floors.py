@@ -11,6 +11,7 @@ FLOORS = [
     {"closed", "data", "graphs", "measure"},
     {"models"},
     {"losses"},
+    {"doctor"},
     {"runs", "search"},
     {"answers"},
     {"studies"},

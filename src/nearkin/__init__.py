@@ -20,6 +20,7 @@ from nearkin.extras import optional
 if TYPE_CHECKING:
     from nearkin import closed, data, graphs, losses, measure, models, report, runs, studies
     from nearkin.data import load
+    from nearkin.doctor import Doctor
     from nearkin.measure import Accumulator, evaluate, neighbours, verify
     from nearkin.models import Network
     from nearkin.models.model import Model
@@ -37,6 +38,7 @@ WINGS = ("closed", "models", "data", "graphs", "losses", "measure", "report", "r
 NAMES = {
     "Accumulator": "nearkin.measure",
     "Callback": "nearkin.runs.fit",
+    "Doctor": "nearkin.doctor",
     "Embedding": "nearkin.runs.estimator",
     "Index": "nearkin.search.index",
     "Model": "nearkin.models.model",
@@ -55,6 +57,7 @@ MODULES = {"verify": "nearkin.measure.verify"}
 __all__ = [
     "Accumulator",
     "Callback",
+    "Doctor",
     "Embedding",
     "Index",
     "Model",

@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "nearkin.app.report:report",
     "choose": "nearkin.app.choose:choose",
     "evaluate": "nearkin.app.evaluate:evaluate",
+    "doctor": "nearkin.app.doctor:doctor",
     "embed": "nearkin.app.embed:embed",
     "data": "nearkin.app.data:data",
     "cache": "nearkin.app.cache:cache",

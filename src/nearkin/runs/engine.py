@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nearkin import models
 from nearkin.data import Splits, own_splits
 from nearkin.data.sets.catalogue import is_features
+from nearkin.doctor import Doctor
 from nearkin.files import remove
 from nearkin.losses.protocol import can_monitor
 from nearkin.models.folder import own_model
@@ -24,6 +25,7 @@ from nearkin.models.model import Model
 from nearkin.runs.checkpoint import OtherData, restore, save
 from nearkin.runs.clock import Clock
 from nearkin.runs.evaluate import Diverged, examine, watched_batch
+from nearkin.runs.health import attend, keep, tell_test
 from nearkin.runs.ingredients import Ingredients, Lookup, find_row, gather
 from nearkin.runs.ingredients import splits_of as splits_of
 from nearkin.runs.log import Silent, StepLog
@@ -226,6 +228,8 @@ def follow(
         take_up(current, checkpoint, place)
     clock = Clock(current, peak)
     log = StepLog(folder, current.step)
+    if not study:
+        attend(Doctor(tell=lambda line: bar.say(f"doctor: {line}")), current)
     bar.start(title(current.recipe), current.total, current.step)
     try:
         if not current.total and not diverged:
@@ -248,6 +252,7 @@ def follow(
         diverged = close_epoch(current, clock, log, True)
     finally:
         log.close()
+    keep(current, folder)
     if diverged:
         return conclude(current, parts, folder, study, None, clock.memory)
     model = left_by(current, place.root, whole=not study)
@@ -295,6 +300,7 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
             if splits is not None and not (recipe.trial and name == "test"):
                 entry[name] = examine(current, splits, final=last)
                 log.evaluated(current.step, entry[name], name)
+        tell_test(current, entry.get("test", {}))
 
     if not diverged and (last or number % recipe.evaluate_every == 0):
         try:

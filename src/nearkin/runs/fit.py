@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from nearkin.data import Splits
 from nearkin.data.own import NAME, own_splits
+from nearkin.doctor import Doctor
 from nearkin.losses.protocol import metric_of
 from nearkin.models.model import Model
 from nearkin.names import unknown
 from nearkin.runs.evaluate import Diverged, examine
+from nearkin.runs.health import attend, tell_test
 from nearkin.runs.loggers import FOLDER, Logger, loggers_of
 from nearkin.runs.loop import Run, Step, restore, save, train
 from nearkin.runs.manners import as_found
@@ -85,6 +87,7 @@ def fit(
     loggers: str | Logger | Iterable[str | Logger] = (),
     folder: str | Path = FOLDER,
     resume: str | Path | None = None,
+    doctor: Doctor | None = None,
     device: str = "auto",
     threads: int = 0,
     **settings: Any,
@@ -112,6 +115,7 @@ def fit(
         resume: a file in which the state is kept, at each epoch's end and every 30 s; where it is
             there, of the same settings and data, the training goes on from it, on the CPU to the
             same weights. It is removed at the end.
+        doctor: an `nk.Doctor`, who looks at each step, and afterwards says what ails the run.
         device: cpu, cuda or auto.
         threads: of the CPU; 0: as many as there are.
         settings: fields of a recipe, such as epochs, batch, lr, sampler, size, augment, metric.
@@ -128,6 +132,8 @@ def fit(
         run = run_of(backbone, loss, splits, settings, device)
         tested = isinstance(data, Splits) or test is not None
         kept = Path(resume).expanduser() if resume else None
+        if doctor:
+            attend(doctor, run)
         if kept and kept.exists():
             restore(run, kept)
         told = loggers_of(loggers, Path(folder).expanduser())
@@ -297,4 +303,5 @@ def end_of(run: Run, tested: bool) -> EpochEnd:
             raise ValueError(
                 f"embeddings are not finite after epoch {epoch}: take a lower lr"
             ) from None
+        tell_test(run, metrics)
     return EpochEnd(epoch, run.step, loss, metrics, run)

@@ -128,6 +128,7 @@ class Run:
         self.pattern = structure(recipe.sampler, recipe.batch)
         self.pattern = self.pattern and tuple(p.to(self.device) for p in self.pattern)
         self.step = 0
+        self.doctor: Any = None  # an nk.Doctor, where one is to look at each step
         self.epochs: list[dict] = []  # what each finished epoch came to
         self.threads_before: list[int] = []  # numbers of threads at work before the last `restore`
         self.seconds = self.other_seconds = 0.0  # of training; of evaluation and saving
@@ -307,6 +308,9 @@ def one_step(run: Run) -> Step:
     watched = {}
     if run.step % WATCH_EVERY == 0 or run.step == run.total:
         watched = watch(run, embeddings, labels, value)
+    if run.doctor:
+        module = run.backbone.module if seen is None else run.rest
+        run.doctor.step(embeddings, labels, value, module, run.loss, run.optimizer)
     if recipe.clip:
         torch.nn.utils.clip_grad_norm_(run.backbone.parameters(), recipe.clip)
     run.optimizer.step()
