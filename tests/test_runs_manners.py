@@ -19,6 +19,7 @@ from nearkin.runs.embedding import load_and_embed
 from nearkin.runs.engine import Place, run
 from nearkin.runs.executors import complete, measured
 from nearkin.runs.loop import Run, restore, save, train
+from nearkin.runs.manners import torch_defaults
 from nearkin.runs.recipe import Recipe
 
 RECIPE = Recipe(backbone="linear", dim=4, loss="triplet", batch=16, epochs=1)
@@ -105,6 +106,20 @@ def test_a_run_that_fails_leaves_the_process_too(data, tmp_path):
     with pytest.raises(ValueError, match="did you mean"):
         run(replace(RECIPE, data=data, loss="triplt"), tmp_path, place=Place(threads=2))
     assert state() == before
+
+
+def test_half_precision_sees_each_step_of_the_weights():
+    """An autocast context caches casts of weights until the outermost one ends: a whole run lay in
+    one, and its forward passes in bf16 saw the weights of the first step for ever."""
+    layer, x = torch.nn.Linear(3, 2), torch.ones(1, 3)
+    with torch_defaults():
+        found = []
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16):
+                found.append(layer(x).detach())
+            with torch.no_grad():
+                layer.weight += 1
+    assert torch.allclose(found[1].float(), found[0].float() + 3, atol=0.1)
 
 
 def test_what_the_caller_draws_changes_no_run(data, tmp_path):

@@ -56,7 +56,8 @@ def working(threads: int) -> Iterator[None]:
 def torch_defaults(device: str = "cpu") -> Iterator[None]:
     """Within, torch is in its own defaults, so that a run's numbers are of its recipe alone: new
     tensors are float32 on the CPU, gradients are kept, products of float32 are taken in full, and
-    nothing is cast unasked."""
+    nothing is cast unasked. Casts of weights are not cached: a cache ends with the outermost
+    context, and this one holds a whole run."""
     dtype, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
     kind, elsewhere = torch.device(device).type, torch.get_default_device().type != "cpu"
     try:
@@ -65,7 +66,7 @@ def torch_defaults(device: str = "cpu") -> Iterator[None]:
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
-            torch.autocast(kind, enabled=False),
+            torch.autocast(kind, enabled=False, cache_enabled=False),
             torch.device("cpu") if elsewhere else nullcontext(),
         ):
             yield
