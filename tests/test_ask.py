@@ -60,7 +60,7 @@ def test_a_study_asks_for_runs_or_for_measurements():
 
 
 def test_an_answer_is_had_from_python_and_its_rows_are_noted(features, tmp_path):
-    options = {"data": features, "seeds": 1, "epochs": 1, "tune": False}
+    options = {"data": features, "seeds": 1, "epochs": 1, "tune": False, "start": "orthogonal"}
     answer = nk.study("graph-gain", out=tmp_path / "out", place=CPU, **options)
     assert len(answer.tables[1].rows) == 14
     (note,) = notes(tmp_path / "out")
@@ -82,6 +82,7 @@ def test_settings_are_searched_before_and_their_trials_noted(features, tmp_path)
         "steps": 12,
         "methods": "contrastive",
         "ways": "images",
+        "start": "orthogonal",
     }
     outcome = ask("samples", options, out=tmp_path, place=CPU)
     assert len(outcome.trials) == len(outcome.note.trials) == 12

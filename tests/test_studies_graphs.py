@@ -37,7 +37,7 @@ def study_of(name: str) -> Any:
 
 def rows_of(name: str, recall, **monitor: float) -> dict[Case, Row]:
     """Two seeds of every recipe of a study; recall(recipe) in the mean, a little apart by seed."""
-    asked = study_of(name).recipes(seeds=2, tune=False)
+    asked = study_of(name).recipes(seeds=2, tune=False, start="orthogonal")
     return {c: done(r, recall(r) + 0.001 * r.seed, **monitor) for c, r in asked.items()}
 
 
@@ -64,13 +64,13 @@ def test_the_search_holds_classes_back_and_can_be_left_out(name):
     [("attention", attention.METHODS), ("edges", edges.METHODS), ("graph", graph.METHODS)],
 )
 def test_every_method_is_a_case_of_every_seed_and_what_is_not_trained_of_one(name, methods):
-    cases = study_of(name).recipes(seeds=2)
+    cases = study_of(name).recipes(seeds=2, start="orthogonal")
     trained = [method for method in methods if method != "no training"]
     assert list(cases) == [Case(m) for m in methods] + [Case(m, 1) for m in trained]
 
 
 def test_the_gain_s_cases_name_the_kind_of_batch():
-    cases = gain.recipes(seeds=1)
+    cases = gain.recipes(seeds=1, start="orthogonal")
     for sampler in gain.SAMPLERS:
         asked = {case.method: cases[case] for case in cases if case["sampler"] == sampler}
         assert asked.keys() == gain.methods(sampler).keys()
@@ -89,11 +89,12 @@ def test_answers_without_rows_and_with_one_seed(name):
 def test_all_graph_refinement_runs_under_the_setting_that_is_best_for_the_judges_together(name):
     """GAT alone would choose another one, and so would the losses without a graph."""
     searched = {}
-    for case, trial in study_of(name).search().items():
+    for case, trial in study_of(name).search(start="orthogonal").items():
         own = trial.loss != "graph-refinement" or trial.loss_options.get("layer") == "gat"
         score = 0.6 if trial.lr == (3e-4 if own else 1e-3) else 0.5
         searched[case] = validated(done(trial, score), {4: score})
-    for recipe in study_of(name).recipes(seeds=1, searched=searched).values():
+    asked = study_of(name).recipes(seeds=1, searched=searched, start="orthogonal").values()
+    for recipe in asked:
         if not recipe.epochs:
             continue
         lone = recipe.loss == "group" or recipe.loss == "cross-entropy"
@@ -103,7 +104,7 @@ def test_all_graph_refinement_runs_under_the_setting_that_is_best_for_the_judges
 
 @pytest.mark.parametrize("data", [CARS, "omniglot"])
 def test_every_fold_of_the_classes_judges_each_setting_equally_often(data):
-    tried = graph_report.search({}, data).values()
+    tried = graph_report.search({}, data, start="orthogonal").values()
     seen = Counter((t.lr, t.loss_lr, t.seed) for t in tried)
     assert len(seen) == 6 * 5
     assert set(seen.values()) == {2}

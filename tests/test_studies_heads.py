@@ -201,9 +201,9 @@ def heads(features, tmp_path_factory):
         return ask("heads", options, out=tmp_path_factory.mktemp("out"), place=CPU)
 
 
-def small(data: str, epochs: int = 0) -> Recipe:
+def small(data: str, epochs: int = 0, start: str = "orthogonal") -> Recipe:
     """The common recipe, with batches that fit these few points."""
-    return replace(tuning.common(data, epochs), batch=32, dim=4)
+    return replace(tuning.common(data, epochs, start), batch=32, dim=4)
 
 
 def test_every_loss_has_as_many_trials_from_the_same_starts(heads):

@@ -70,7 +70,7 @@ def test_the_search_holds_classes_back_and_can_be_left_out(name):
 
 
 def test_every_method_has_twelve_trials():
-    found = rivals.search()
+    found = rivals.search(start="orthogonal")
     counts = Counter(case.method for case in found)
     every = set(rivals.METHODS) | set(rivals.OWN_BATCHES)
     assert counts == dict.fromkeys(every - {rivals.UNTRAINED, rivals.HDC_AT_ONE_LEVEL}, 12)
@@ -121,8 +121,9 @@ def test_a_setting_under_which_a_trial_diverged_is_not_chosen():
 
 
 def test_the_final_runs_have_the_settings_of_the_search():
-    searched = {c: done(t, 0.7 if t.lr == 1e-4 else 0.5) for c, t in rivals.search().items()}
-    asked = rivals.recipes(searched=searched, seeds=2, dims="64,512").values()
+    trials = rivals.search(start="orthogonal").items()
+    searched = {c: done(t, 0.7 if t.lr == 1e-4 else 0.5) for c, t in trials}
+    asked = rivals.recipes(searched=searched, seeds=2, dims="64,512", start="orthogonal").values()
     trained = [r for r in asked if r.backbone != "identity"]
     assert {r.lr for r in trained} == {1e-4}
     assert len(trained) == (21 + 8) * 2 * 2
@@ -130,7 +131,8 @@ def test_the_final_runs_have_the_settings_of_the_search():
 
 
 def test_an_option_is_tried_in_place_of_a_learning_rate_of_the_loss():
-    tried = {c: trial for c, trial in rivals.search().items() if c.method == "clustering"}
+    search = rivals.search(start="orthogonal").items()
+    tried = {c: trial for c, trial in search if c.method == "clustering"}
     settings = {(r.lr, r.loss_options["gamma"]) for r in tried.values()}
     assert settings == {(lr, gamma) for lr in (1e-4, 3e-4, 1e-3) for gamma in (1.0, 16.0)}
     rows = {c: done(r, 0.5 + 0.01 * (c["gamma"] == 16 and r.lr == 3e-4)) for c, r in tried.items()}
@@ -141,7 +143,8 @@ def test_an_option_is_tried_in_place_of_a_learning_rate_of_the_loss():
 
 def test_hdc_and_its_control_try_both_weights_of_others():
     for name in ("HDC", "contrastive in three slices"):
-        tried = [trial for c, trial in rivals.search().items() if c.method == name]
+        found = rivals.search(start="orthogonal")
+        tried = [trial for c, trial in found.items() if c.method == name]
         assert {r.loss_options["factor"] for r in tried} == {1.0, 10.0}
         assert len({r.lr for r in tried}) == 3
 
@@ -149,24 +152,25 @@ def test_hdc_and_its_control_try_both_weights_of_others():
 def test_all_differ_from_their_base_in_one_thing():
     """HDC cannot be at the last level of stored features; batches of their own want classes."""
     for data in (CUB, "omniglot"):
-        found = rivals.asked(data, 0, 64)
+        found = rivals.candidates(data, 0, 64)
         for name, base in rivals.BASES.items():
             if name in found:
                 one, other = (found[n].plain() for n in (name, base))
                 changed = {field for field in one if one[field] != other[field]}
                 assert len(changed) == 1, (name, changed)
         assert (rivals.HDC_AT_ONE_LEVEL in found) == (data == "omniglot")
-    assert not rivals.asked("mnist-5k", 0, 64).keys() & rivals.OWN_BATCHES.keys()
+    assert not rivals.candidates("mnist-5k", 0, 64).keys() & rivals.OWN_BATCHES.keys()
     with pytest.raises(ValueError, match="did you mean 'HDC'"):
         rivals.recipes(methods="HDCC")
-    assert {c.method for c in rivals.recipes(methods="HDC,ProxyGML")} == {"HDC", "ProxyGML"}
+    few = rivals.recipes(methods="HDC,ProxyGML", start="orthogonal")
+    assert {c.method for c in few} == {"HDC", "ProxyGML"}
 
 
 def test_the_table_of_rivals():
     points = {"ProxyGML": 0.585, "multi-similarity": 0.59, "SoftTriple": 0.52, "no training": 0.6}
     rows = {
         case: done(recipe, points.get(case.method, 0.5) + 0.0001 * (recipe.seed * 7 % 5))
-        for case, recipe in rivals.recipes(dims="512").items()
+        for case, recipe in rivals.recipes(dims="512", start="orthogonal").items()
     }
     rows = {c: replace(r, epochs=(replace(r.epochs[0], steps=3000),)) for c, r in rows.items()}
     found = rivals.answer(rows)
@@ -219,13 +223,13 @@ def test_published_numbers_stand_beside_the_pictures_that_they_are_of_alone():
 
 def test_the_ablation_compares_under_shared_settings_and_under_own():
     searched = {}
-    for case, trial in ablation.search().items():
+    for case, trial in ablation.search(start="orthogonal").items():
         wanted = 1e-4 if case.method == ablation.NONE else 1e-3
         searched[case] = done(trial, 0.6 if trial.lr == wanted else 0.5)
     assert len(searched) == 12 * 8
     monitor = {"own_chosen": 0.3, "class_missing": 0.02, "proxies_idle": 0.6, "proxy_cosine": 0.2}
     rows = {}
-    for case, recipe in ablation.recipes(searched=searched).items():
+    for case, recipe in ablation.recipes(searched=searched, start="orthogonal").items():
         recall = {ablation.NONE: 0.4, "1, all proxies chosen": 0.55}.get(case.method, 0.58)
         recall = 0.5 if case.method == ablation.NONE and recipe.lr == 1e-4 else recall
         rows[case] = done(recipe, recall + 0.001 * recipe.seed, monitor)
@@ -248,7 +252,7 @@ def test_the_ablation_compares_under_shared_settings_and_under_own():
 
 
 def test_ratios_that_teach_nothing_are_skipped_and_named():
-    asked = ratio.recipes(seeds=1)
+    asked = ratio.recipes(seeds=1, start="orthogonal")
     ratios: list[Any] = [r.loss_options["ratio"] for r in asked.values()]
     assert 0.01 not in ratios
     assert 0.02 in ratios
@@ -266,7 +270,7 @@ def test_ratios_that_teach_nothing_are_skipped_and_named():
 
 def test_the_count_of_proxies_is_told_from_the_temperature():
     rows = {}
-    for case, recipe in proxies.recipes(seeds=3).items():
+    for case, recipe in proxies.recipes(seeds=3, start="orthogonal").items():
         growing = "scale" not in recipe.loss_options
         few = recipe.loss_options["proxies"] == 1
         recall = 0.5 if growing and few else 0.58

@@ -11,7 +11,7 @@ from nearkin.studies.photographs.samples import SHARES, UNTRAINED, enough, law, 
 
 
 def test_every_share_is_asked_for_in_equal_steps():
-    found = samples.recipes(seeds=2, methods="contrastive,ProxyGML")
+    found = samples.recipes(seeds=2, methods="contrastive,ProxyGML", start="orthogonal")
     asked = {r.hash: r for r in found.values()}.values()
     assert len(found) == 2 * 2 * (5 + 5) + 1
     assert len(asked) == 2 * 2 * (5 + 4) + 1  # all data are of both ways
@@ -19,21 +19,22 @@ def test_every_share_is_asked_for_in_equal_steps():
     assert {r.steps for r in trained} == {600}
     assert not any(r.keep_images < 1 and r.keep_classes < 1 for r in trained)
     assert {r.keep_images for r in trained} == {r.keep_classes for r in trained} == set(SHARES)
-    images = samples.recipes(seeds=2, methods="contrastive", ways="images")
+    images = samples.recipes(seeds=2, methods="contrastive", ways="images", start="orthogonal")
     assert [r.keep_classes for r in images.values()] == [1.0] * (2 * 5 + 1)
     with pytest.raises(ValueError, match="unknown way 'class': did you mean 'classes'"):
         samples.recipes(ways="class")
 
 
 def test_validation_chooses_how_many_parts_of_the_steps_are_taken():
-    tried = samples.search(methods="contrastive", steps=60)
+    tried = samples.search(methods="contrastive", steps=60, start="orthogonal")
     assert {(r.steps, r.epochs, r.trial) for r in tried.values()} == {(60, 6, True)}
     rows = {}
     for case, recipe in tried.items():
         best = 0.9 if recipe.lr == 1e-3 else 0.5
         shares = {e: best - abs(e - 4) / 100 for e in (2, 4, 6)}
         rows[case] = validated(finished(recipe, 0), shares)
-    asked = samples.recipes(methods="contrastive", steps=60, seeds=1, searched=rows).values()
+    given: dict = {"methods": "contrastive", "steps": 60, "start": "orthogonal"}
+    asked = samples.recipes(seeds=1, searched=rows, **given).values()
     assert {(r.lr, r.steps, r.epochs) for r in asked if r.epochs} == {(1e-3, 40, 4)}
 
 
@@ -71,7 +72,7 @@ def rows_of(asked):
 
 
 def test_the_answer_has_each_way_apart():
-    rows = rows_of(samples.recipes(seeds=3, methods="contrastive,ProxyGML"))
+    rows = rows_of(samples.recipes(seeds=3, methods="contrastive,ProxyGML", start="orthogonal"))
     answer = samples.answer(rows)
     images, classes = (cells(table, "ProxyGML") for table in answer.tables[1:])
     assert images["5"].mean == pytest.approx(0.61 - 0.5 * 3**-0.5)
@@ -101,7 +102,12 @@ def test_it_runs(tmp_path, monkeypatch):
     np.savez(tmp_path / "tiny.npz", x=x.astype("float32"), y=y)
     monkeypatch.setattr(samples, "SHARES", (0.5, 1.0))
     asked = samples.recipes(
-        data="features:tiny.npz", seeds=1, steps=6, methods="contrastive", tune=False
+        data="features:tiny.npz",
+        seeds=1,
+        steps=6,
+        methods="contrastive",
+        tune=False,
+        start="orthogonal",
     )
     rows = complete(asked, tmp_path, place=Place(root=str(tmp_path)))
     for table in samples.answer(rows).tables[1:]:

@@ -30,7 +30,7 @@ DATA = "features:a_lite0.npz,features:b_lite0.npz,features:c_lite0.npz"
 
 @pytest.fixture(scope="module")
 def asked():
-    return transfer.recipes(data=DATA, seeds=2, methods="contrastive,ProxyGML")
+    return transfer.recipes(data=DATA, seeds=2, methods="contrastive,ProxyGML", start="orthogonal")
 
 
 def test_every_protocol_of_every_pair_is_asked_for_once(asked):
@@ -55,11 +55,12 @@ def test_sources_are_run_before_what_starts_from_them(asked):
 
 
 def test_settings_come_from_the_search():
-    tried = transfer.search(data=DATA, methods="ProxyGML")
+    given: dict = {"data": DATA, "methods": "ProxyGML", "start": "orthogonal"}
+    tried = transfer.search(**given)
     assert len(tried) == 3 * 12
     assert all(r.trial for r in tried.values())
     rows = rows_of(tried, lambda r: finished(r, 0.7 if r.lr == 1e-3 and r.loss_lr == 0.01 else 0.5))
-    asked = transfer.recipes(data=DATA, methods="ProxyGML", seeds=1, searched=rows).values()
+    asked = transfer.recipes(seeds=1, searched=rows, **given).values()
     assert {(r.lr, r.loss_lr) for r in asked if r.epochs} == {(1e-3, 0.01)}
     assert transfer.search(data=DATA, tune=False) == {}
 
@@ -86,7 +87,7 @@ def test_pictures_train_a_pretrained_network():
 
 @pytest.mark.parametrize("data", ["features:x.npz", transfer.OMNIGLOT])
 def test_every_method_can_be_built(data):
-    for (name, _), recipe in transfer.settings(data, 0, "all").items():
+    for (name, _), recipe in transfer.settings(data, 0, "all", "whitened").items():
         losses.make(recipe.loss, recipe.loss_options, classes=60, dim=16)
         assert recipe.loss_options == (sets.fitted(data) if name == "ProxyGML" else ANY)
     assert len(METHODS) == len(picked("all"))
@@ -130,7 +131,9 @@ def test_the_answer_tells_protocols_sources_and_targets_apart(asked):
     )
     nothing = "Zero-shot, surely better than no training (95 % intervals): nothing."
     assert nothing in texts  # two seeds tell nothing
-    several = transfer.recipes(data=DATA, seeds=4, methods="contrastive,ProxyGML")
+    several = transfer.recipes(
+        data=DATA, seeds=4, methods="contrastive,ProxyGML", start="orthogonal"
+    )
     rows = {case: finished(recipe, recall(case)) for case, recipe in several.items()}
     texts = " ".join(map(str, transfer.answer(rows).findings))
     assert "contrastive, ProxyGML from b to a;" in texts
@@ -152,17 +155,21 @@ def test_names_are_cut_where_they_end_alike(names, short):
     assert list(transfer.shortened(names).values()) == short
 
 
-@pytest.fixture(scope="module")
-def carried_out(tmp_path_factory):
+@pytest.fixture(scope="module", params=["orthogonal", "whitened"])
+def carried_out(request, tmp_path_factory):
     """A study of two small files of features, from its recipes to its rows."""
     folder = tmp_path_factory.mktemp("transfer")
-    random = np.random.default_rng(0)
+    random, size = np.random.default_rng(0), 260 if request.param == "whitened" else 5
     for name, shift in (("a", 0), ("b", 1)):
         y = np.arange(8).repeat(6)
-        x = random.random((8, 5))[y] + 0.2 * random.random((48, 5)) + shift
+        x = random.random((8, size))[y] + 0.2 * random.random((48, size)) + shift
         np.savez(folder / f"{name}_tiny.npz", x=x.astype("float32"), y=y)
     asked = transfer.recipes(
-        data="features:a_tiny.npz,features:b_tiny.npz", seeds=1, epochs=2, methods="contrastive"
+        data="features:a_tiny.npz,features:b_tiny.npz",
+        seeds=1,
+        epochs=2,
+        methods="contrastive",
+        start=request.param,
     )
     return folder, complete(asked, folder, place=Place(root=str(folder)))
 

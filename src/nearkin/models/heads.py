@@ -47,7 +47,10 @@ def start_head(backbone: Any, found: Sequence[LinearMap], dropout: float = 0.0) 
     for (owner, name), one in zip(last_layers(backbone), found, strict=True):
         layer, rows = getattr(owner, name), len(one.components)
         if layer.out_features != rows:
-            raise ValueError(f"wanted a map of {layer.out_features} dimensions, got one of {rows}")
+            raise ValueError(
+                f"wanted a map of {layer.out_features} dimensions, got one of {rows}: of a closed "
+                "form there are at most as many as there are features"
+            )
         set_weights(layer, torch.from_numpy(one.components))
         setattr(owner, name, nn.Sequential(Whitening(one), nn.Dropout(dropout), layer))
 

@@ -26,7 +26,8 @@ from nearkin.models.heads import (
 from nearkin.runs.recipe import DEFAULTS, Options, Recipe
 
 ORTHOGONAL = DEFAULTS["head_start"]
-REMEMBERED = 4  # maps and sets that are kept for the next run: 26 MB and more, of 1,280 features
+REMEMBERED = 6  # maps and sets that are kept for the next run: 26 MB and more, of 1,280 features
+SMALL = 2**26  # bytes of whitened features that are kept for the next run
 OF_A_SIZE = {"nca", "power"}
 """Forms whose map of D dimensions is not the first D rows of a larger one."""
 
@@ -34,6 +35,7 @@ Kept = TypeVar("Kept")
 
 maps: OrderedDict[Hashable, list[LinearMap]] = OrderedDict()
 sets: OrderedDict[Hashable, list[Items]] = OrderedDict()
+seen: OrderedDict[Hashable, Tensor] = OrderedDict()
 
 
 def refuse_unfit(recipe: Recipe) -> None:
@@ -66,8 +68,11 @@ def begin(
     labels: Tensor,
     read: Callable[[nn.Module], Tensor],
     fingerprint: Callable[[], str],
-) -> None:
+) -> Hashable:
     """Let the backbone's head, or all of mlp, start as the recipe has it.
+
+    Returns:
+        What decides the features that the head reads, where these can be remembered; else False.
 
     Args:
         labels: of the training images.
@@ -77,7 +82,7 @@ def begin(
     if recipe.head_start == ORTHOGONAL:
         if recipe.head_dropout:
             drop_inputs(backbone, recipe.head_dropout)
-        return
+        return False
     mlp = recipe.backbone == "mlp" and not recipe.start
     if mlp:
         part, layers = backbone.trunk[: first_layer(backbone)], [first_of(backbone)]
@@ -97,15 +102,27 @@ def begin(
 
     stored = all(is_still(layer) for layer in part.modules() if not list(layer.children()))
     of_set = (*of_data(recipe), fingerprint(), mlp) if stored else ()
-    found = remembered(maps, (*of_form(recipe), of_set), fitted) if stored else fitted()
+    key = (*of_form(recipe), of_set)
+    found = remembered(maps, key, fitted) if stored else fitted()
     if mlp:
         start_mlp(backbone, found[0], recipe.head_dropout)
-        return
+        return stored and (key, recipe.precision)
     sized = [
         replace(one, components=one.components[: layer.out_features])
         for one, layer in zip(found, layers, strict=True)
     ]
     start_head(backbone, sized, recipe.head_dropout)
+    return stored and (key, recipe.precision)
+
+
+def read_once(key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    """The features that a head reads: those of the last runs with this key, else made now."""
+    if not key:
+        return make()
+    found = remembered(seen, key, make)
+    if found.nbytes > SMALL:
+        del seen[key]
+    return found
 
 
 def form_of(recipe: Recipe, items: Items, layer: nn.Linear, mlp: bool) -> LinearMap:

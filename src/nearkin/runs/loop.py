@@ -7,7 +7,7 @@ numbers, and holds no generator's state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -31,7 +31,7 @@ from nearkin.registry import PRECISIONS, SAMPLERS
 from nearkin.runs import build
 from nearkin.runs.checkpoint import restore as restore
 from nearkin.runs.checkpoint import save as save
-from nearkin.runs.head_start import begin, refuse_unfit
+from nearkin.runs.head_start import begin, read_once, refuse_unfit
 from nearkin.runs.holds import Hold
 from nearkin.runs.machine import usable
 from nearkin.runs.manners import seeded
@@ -47,6 +47,7 @@ from nearkin.runs.surveys import begin_epoch
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
+BATCH = 512  # items that are embedded at once, without gradients
 LARGEST = 2**30  # bytes of stored features that are made once for all steps
 
 
@@ -101,6 +102,7 @@ class Run:
         self.device = self.fabric.device
         from_here = recipe if start is None else replace(recipe, start=start)
         self.pixels: dict[int, Tensor] = {}  # of photographs that are on the device, by address
+        self.read_as: Hashable = False  # what decides the features that a started head reads
         with seeded(recipe.seed):
             own: Any = backbone
             if own is None:
@@ -108,7 +110,7 @@ class Run:
             self.mean, self.std = getattr(own, "mean", (0.0,)), getattr(own, "std", (1.0,))
             if backbone is None:
                 labels = self.splits.train.labels
-                begin(recipe, own, labels, self.read, lambda: self.data_fingerprint)
+                self.read_as = begin(recipe, own, labels, self.read, lambda: self.data_fingerprint)
             self.loss: Any = build.make_loss(recipe, self.splits, own, loss)
         if "features" in wants_of(self.loss):
             refuse_no_features(recipe, own, self.loss)
@@ -178,7 +180,12 @@ class Run:
 
     def survey(self) -> Tensor:
         """Embeddings (N, D) of all training images as they are, on the device."""
-        return self.embed_by(self.backbone.module, self.splits.train).to(self.device)
+        module = self.backbone.module
+        if self.seen is None:
+            return self.embed_by(module, self.splits.train).to(self.device)
+        module.eval()
+        with torch.no_grad(), self.fabric.autocast():
+            return torch.cat([self.rest(part).float() for part in self.seen.split(BATCH)])
 
     @property
     def epoch(self) -> int:
@@ -225,7 +232,8 @@ class Run:
         stored = isinstance(inputs, Tensor) and inputs.ndim == 2 and inputs.nbytes <= LARGEST
         if not stored or self.recipe.chunk or "features" in wants_of(self.loss):
             return None
-        return self.embed_by(self.still, self.splits.train).to(self.device)
+        found = read_once(self.read_as, lambda: self.embed_by(self.still, self.splits.train))
+        return found.to(self.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings (B, D) of prepared inputs, or of rows of `seen`."""
@@ -246,11 +254,11 @@ class Run:
         kept = self.hold.of(self.backbone.module)
         return folded(kept) if self.folds else kept
 
-    def embed(self, split: Split, batch: int = 512) -> Tensor:
+    def embed(self, split: Split, batch: int = BATCH) -> Tensor:
         """Embeddings (N, D) float32 of a split, by the backbone alone, on the CPU."""
         return self.embed_by(self.deployed, split, batch)
 
-    def embed_by(self, module: nn.Module, split: Split, batch: int = 512) -> Tensor:
+    def embed_by(self, module: nn.Module, split: Split, batch: int = BATCH) -> Tensor:
         """What a module makes of a split, unaugmented: (N, F) float32 on the CPU."""
         module.eval()
         inputs, rows = self.on_device(split.inputs), []
@@ -300,7 +308,11 @@ def one_step(run: Run) -> Step:
     generator = torch.Generator().manual_seed(noise_seed(recipe.seed, run.step))
     set_learning(run)
     seen = run.seen
-    inputs = run.prepare(run.inputs, indices, generator) if seen is None else seen[indices]
+    inputs = (
+        run.prepare(run.inputs, indices, generator)
+        if seen is None
+        else seen.index_select(0, indices.to(seen.device))
+    )
     labels = run.labels[indices.to(run.device)]
     embeddings, value = forward_backward(run, inputs, labels)
     run.loss_sum += value.detach()

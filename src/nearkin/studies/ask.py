@@ -150,10 +150,11 @@ def command(name: str, options: Mapping[str, Plain], demo: bool = False) -> str:
 
 
 def page_name(name: str, options: Mapping[str, Plain], demo: bool, out: Path) -> str:
-    """The study, the data sets and epochs that were asked for, and whether it is its demo."""
+    """The study, the data sets, epochs and start that were asked for; and whether it is a demo."""
     data = str(options.get("data", ""))
     sets = [one.partition(":") for one in data.split(",") if one]
     budget = [f"epochs-{options['epochs']}"] if options.get("epochs") else []
+    budget += [str(options["start"])] if options.get("start") else []
     budget += ["demo"] if demo else []
     parts = (name, *(Path(path).stem or kind for kind, _, path in sets), *budget)
     return free_name(out, "-".join(parts), data)

@@ -87,6 +87,8 @@ class Study:
         seeds      how many random seeds, from 0
         epochs     the most that a run may take; 0 takes the common number
         tune       whether settings are searched; otherwise the common ones are taken
+        start      how linear heads on features start: whitened, as a closed form that the search
+                   chooses, or orthogonal
         searched   the rows of `search`, whose parameters are some of these
     """
 

@@ -8,9 +8,8 @@ from nearkin.answers import Answer, Dots, Finding, Lines, Table
 from nearkin.losses.refinement_options import as_published, as_released
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.studies.shared import graph_report, sentences
+from nearkin.studies.shared import controls, graph_report, over_forms, sentences
 from nearkin.studies.shared.graph_report import HEADS, Change, options
-from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, mean, scores
 from nearkin.studies.shared.words import difference_cells
 from nearkin.studies.study import Rows, Study
@@ -73,8 +72,13 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(rows)),
-        findings=tuple(findings(rows)),
-        tables=(graph_report.standings(rows, whole()), layers(rows), parts(rows)),
+        findings=(*findings(rows), *over_forms.findings(rows)),
+        tables=(
+            graph_report.standings(rows, whole()),
+            layers(rows),
+            parts(rows),
+            *over_forms.tables(rows),
+        ),
         figures=(
             graph_report.picture(rows, whole()),
             dots(rows),
@@ -111,7 +115,7 @@ def layers(rows: Rows) -> Table:
                 round(seconds[method], 1),
                 round(memory[method]),
             )
-            for method in whole()
+            for method in dict.fromkeys([*controls.BESIDE, *whole()])
             if method in found["R@1"]
         ),
         percent=shares,
@@ -124,8 +128,8 @@ def layers(rows: Rows) -> Table:
 
 def whole_differences(recall: dict[str, Scores]) -> dict[str, Difference]:
     """Every whole method and form against the dot product."""
-    trained = [m for m in whole() if m in recall and m != UNTRAINED]
-    return against(DOT, {m: recall[m] for m in trained})
+    trained = controls.ranked({m: recall[m] for m in whole() if m in recall})
+    return against(DOT, trained)
 
 
 def parts(rows: Rows) -> Table:

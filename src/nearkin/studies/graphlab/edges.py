@@ -7,9 +7,8 @@ from functools import partial
 from nearkin.answers import Answer, Dots, Finding, Table
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.studies.shared import graph_report, sentences
+from nearkin.studies.shared import controls, graph_report, over_forms, sentences
 from nearkin.studies.shared.graph_report import HEADS, Change, options
-from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, against, differences, mean, scores
 from nearkin.studies.shared.words import difference_cells, surely
 from nearkin.studies.study import Rows, Study
@@ -49,8 +48,8 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(rows)),
-        findings=tuple(findings(rows)),
-        tables=(graph_report.standings(rows, METHODS), table(rows)),
+        findings=(*findings(rows), *over_forms.findings(rows)),
+        tables=(graph_report.standings(rows, METHODS), table(rows), *over_forms.tables(rows)),
         figures=(dots(rows),),
     )
 
@@ -79,7 +78,7 @@ def table(rows: Rows) -> Table:
                 round(parameters[method], 2),
                 round(seconds[method], 1),
             )
-            for method in METHODS
+            for method in dict.fromkeys([*controls.BESIDE, *METHODS])
             if method in recall
         ),
         percent=shares,
@@ -92,8 +91,7 @@ def table(rows: Rows) -> Table:
 
 def differences_to_none(recall: dict[str, Scores]) -> dict[str, Difference]:
     """Every trained method against attention without edge features."""
-    trained = {m: s for m, s in recall.items() if m != UNTRAINED}
-    return against(NONE, trained)
+    return against(NONE, controls.ranked(recall))
 
 
 def dots(rows: Rows) -> Dots:

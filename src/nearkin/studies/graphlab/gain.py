@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from nearkin.answers import Answer, Finding, Table
 from nearkin.measure.statistics import Difference
-from nearkin.studies.shared import comparison, graph_report, sentences
+from nearkin.studies.shared import comparison, controls, graph_report, over_forms, sentences
 from nearkin.studies.shared.graph_report import Change, options
-from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, differences, mean, scores, where
 from nearkin.studies.shared.sets import CUB
+from nearkin.studies.shared.tuning import WHITENED
 from nearkin.studies.shared.words import SPREAD, SURE, difference_cells, points
-from nearkin.studies.study import Recipes, Rows, Study
+from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "What the graph adds"
 QUESTION = (
@@ -39,11 +39,11 @@ def methods(sampler: str) -> dict[str, Change]:
     return (graph_report.CONTROLS if sampler == "classes" else {}) | METHODS
 
 
-def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> Recipes:
+def search(data: str = CUB, epochs: int = 0, tune: bool = True, start: str = WHITENED) -> Recipes:
     """The trials for each kind of batch."""
     found: Recipes = {}
     for sampler in SAMPLERS:
-        found |= graph_report.search(methods(sampler), data, epochs, tune, sampler)
+        found |= graph_report.search(methods(sampler), data, epochs, tune, start, sampler)
     return found
 
 
@@ -52,12 +52,13 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
+    start: str = WHITENED,
     searched: Rows | None = None,
 ) -> Recipes:
     """Every kind of batch, seed and method; one setting for each kind."""
     found: Recipes = {}
     for sampler in SAMPLERS:
-        asked = (data, seeds, epochs, tune, searched, sampler)
+        asked = (data, seeds, epochs, tune, start, searched, sampler)
         found |= graph_report.recipes(methods(sampler), *asked)
     return found
 
@@ -73,10 +74,19 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(rows)),
-        findings=tuple(findings(rows)),
-        tables=(comparison.standings(compared, title, f"{SPREAD}."), table(rows)),
+        findings=(*findings(rows), *over_forms.findings(rows, by=labelled)),
+        tables=(
+            comparison.standings(compared, title, f"{SPREAD}."),
+            table(rows),
+            *over_forms.tables(rows, by=labelled),
+        ),
         figures=(comparison.picture(compared, title),),
     )
+
+
+def labelled(case: Case) -> str:
+    """A method and its kind of batches."""
+    return f"{case.method}, {SAMPLERS[case['sampler']]} batches"
 
 
 def recalls(rows: Rows) -> dict[tuple[str, str], Scores]:
@@ -108,7 +118,7 @@ def table(rows: Rows) -> Table:
         rows=tuple(
             (
                 method,
-                SAMPLERS[sampler] if method != UNTRAINED else "",
+                SAMPLERS[sampler] if method not in controls.BESIDE else "",
                 mean(found),
                 *(c for g in gained.values() for c in difference_cells(g.get((method, sampler)))),
             )

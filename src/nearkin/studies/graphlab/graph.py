@@ -7,7 +7,7 @@ from functools import partial
 
 from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.measure.statistics import Difference, Estimate, estimate, paired
-from nearkin.studies.shared import graph_report, sentences
+from nearkin.studies.shared import controls, graph_report, over_forms, sentences
 from nearkin.studies.shared.graph_report import HEADS, Change, options
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, average, differences, final_monitor, mean, scores
@@ -62,8 +62,12 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(rows)),
-        findings=tuple(findings(rows)),
-        tables=(graph_report.standings(rows, [*graph_report.CONTROLS, *GRAPHS]), table(rows)),
+        findings=(*findings(rows), *over_forms.findings(rows)),
+        tables=(
+            graph_report.standings(rows, [*graph_report.CONTROLS, *GRAPHS]),
+            table(rows),
+            *over_forms.tables(rows),
+        ),
         figures=(
             graph_report.picture(rows, [*graph_report.CONTROLS, *GRAPHS]),
             by_degree(rows),
@@ -91,7 +95,7 @@ def table(rows: Rows) -> Table:
                 *difference_cells(full.get(graph)),
                 *difference_cells(random.get(graph)),
             )
-            for graph in METHODS
+            for graph in dict.fromkeys([*controls.BESIDE, *METHODS])
             if graph in recall
         ),
         percent=shares,

@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nearkin.answers import Answer, Dots, Finding, Table
-from nearkin.losses import make
-from nearkin.measure.statistics import Sure, estimate, holm
+from nearkin.answers import Answer, Dots, Table
+from nearkin.measure.statistics import estimate
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
 from nearkin.studies.heads import closed_forms
 from nearkin.studies.heads.closed_forms import ALL, HEADS, by_dimension
 from nearkin.studies.shared.methods import BARE, UNTRAINED, options, sizes
-from nearkin.studies.shared.over_classes import against_closed, over_classes
+from nearkin.studies.shared.over_classes import over_classes
+from nearkin.studies.shared.over_forms import findings, over_forms, p_words, sentence
 from nearkin.studies.shared.reading import mean, scores, where
 from nearkin.studies.shared.sets import CUB
-from nearkin.studies.shared.tuning import HALVES, STARTS, common, settle, trials
-from nearkin.studies.shared.words import SURE, listed, percent, points
+from nearkin.studies.shared.tuning import STARTS, WHITENED, common, settle, started, trials
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Heads that start as closed forms"
@@ -46,21 +45,17 @@ LOSSES: dict[str, dict[str, Any]] = {
 """Name in the tables -> what differs from the common recipe. Proxies and classifiers start at the
 means of their classes, unless it is said otherwise."""
 
-EPOCHS = 6
 DIMS = "64,512"
 
 
 def heads(data: str, dims: str, names: str, epochs: int) -> dict[tuple[str, int], Recipe]:
     """(name, dimension) -> recipe of a trained head, its settings not chosen yet."""
     wanted = list(LOSSES) if names == "all" else names.split(",")
-    base = replace(common(data, epochs or EPOCHS), head_start="whitened", head_power=0.5)
-    found = {}
+    base, found = common(data, epochs, WHITENED), {}
     for name in wanted:
         change = look_up(name, LOSSES, "method")
         one = replace(base, **{"loss_options": options(change, data), **change})
-        means = hasattr(make(one.loss, one.loss_options, classes=100, dim=2), "start_at")
-        if means and "loss_start" not in change:
-            one = replace(one, loss_start="means")
+        one = replace(started(one, WHITENED), **change)
         found |= {(name, dim): replace(one, dim=dim) for dim in sizes(dims)}
     return found
 
@@ -76,7 +71,7 @@ def search(data: str = CUB, dims: str = DIMS, methods: str = "all", epochs: int 
     found = closed_forms.search(data, dims, ",".join(FORMS))
     found = {case: recipe for case, recipe in found.items() if case["dim"] != ALL}
     for (name, dim), recipe in heads(data, dims, methods, epochs).items():
-        found |= trials(name, recipe, every=HALVES, dim=dim)
+        found |= trials(name, recipe, dim=dim)
     return found
 
 
@@ -114,42 +109,15 @@ def answer(rows: Rows) -> Answer:
     return Answer(
         title=TITLE,
         question=QUESTION,
-        summary=tuple(filter(None, (sentence(rows, dim) for dim in dims[:3]))),
-        findings=tuple(line for dim in dims for line in findings(rows, dim)),
+        summary=tuple(
+            filter(None, (sentence(where(rows, dim=dim), f"{dim}-D", FORMS) for dim in dims[:3]))
+        ),
+        findings=tuple(
+            line for dim in dims for line in findings(where(rows, dim=dim), f"{dim}-D", FORMS)
+        ),
         tables=tuple(table(rows, dim) for dim in dims),
         figures=(dots(rows, dims),),
     )
-
-
-def best_form(rows: Rows, metric: str) -> str | None:
-    """The closed form that is highest on test: who improves on it improves on every one."""
-    found = {
-        case.method: row.metrics.last[metric]
-        for case, row in rows.items()
-        if case.method in FORMS and row.metrics.last
-    }
-    return max(found, key=found.__getitem__) if found else None
-
-
-def gains(rows: Rows, metric: str) -> dict[str, Sure]:
-    """Every loss minus the best closed form, where both are there."""
-    form = best_form(rows, metric)
-    if form is None:
-        return {}
-    (reference,) = where(rows, method=form).values()
-    found = {}
-    for name in LOSSES:
-        runs = {c.seed: r for c, r in where(rows, method=name).items() if r.status == "done"}
-        sure = against_closed(runs, reference, metric) if runs else None
-        if sure:
-            found[name] = sure
-    return found
-
-
-def corrected(found: Mapping[str, Sure]) -> dict[str, float]:
-    """Name -> p, Holm-corrected; none of a method that has one seed."""
-    several = {name: sure.p for name, sure in found.items() if sure.seeds.estimate.n > 1}
-    return dict(zip(several, holm(list(several.values())), strict=True))
 
 
 def table(rows: Rows, dim: int) -> Table:
@@ -157,8 +125,7 @@ def table(rows: Rows, dim: int) -> Table:
     at, whole = where(rows, dim=dim), where(rows, dim=ALL)
     data = next(iter(rows.values())).data
     found = {head: scores(at, metric) for head, metric in HEADS.items()}
-    gain = gains(at, "recall@1")
-    p = corrected(gain)
+    gain = over_forms(at, "recall@1", FORMS)
 
     def fixed(name: str, row: Row, label: str) -> tuple:
         shrinkage = row.recipe.head_shrinkage if name in FORMS else None
@@ -167,8 +134,8 @@ def table(rows: Rows, dim: int) -> Table:
 
     def of_loss(name: str) -> tuple:
         recipe = next(iter(where(at, method=name).values())).recipe
-        over = estimate([100 * gain[name].seeds.estimate.mean]) if name in gain else None
-        shown = p_words(p[name]) if name in p else ""
+        over = estimate([100 * gain.size(name)]) if gain and name in gain.gains else None
+        shown = p_words(gain.p[name]) if gain and name in gain.p else ""
         values = (mean(found[head].get(name)) for head in HEADS)
         start = next((k for k, v in STARTS.items() if begins(recipe, v)), recipe.head_start)
         settings = recipe.head_power, recipe.head_shrinkage, start, training(recipe)
@@ -217,65 +184,6 @@ def training(recipe: Recipe) -> str:
         if value
     ]
     return ", ".join([f"{recipe.epochs} epochs at {recipe.lr:g}", *held])
-
-
-def findings(rows: Rows, dim: int) -> list[Finding]:
-    """The best closed form, the best loss, and which losses are surely better or worse."""
-    at = where(rows, dim=dim)
-    found = []
-    for head, metric in HEADS.items():
-        gain, form = gains(at, metric), best_form(at, metric)
-        if not gain or form is None:
-            continue
-        (reference,) = where(at, method=form).values()
-        p = corrected(gain)
-        size = {name: sure.seeds.estimate.mean for name, sure in gain.items()}
-        lead = max(size, key=size.__getitem__)
-        best = (reference.metrics.last or {})[metric]
-        better, worse = (
-            [name for name in gain if name in p and p[name] < SURE and sign * size[name] > 0]
-            for sign in (1, -1)
-        )
-        sure = [*better, *worse]
-        text = (
-            f"{dim}-D, {head}: the best closed form is {form}, {percent(best)}; the best loss is "
-            f"{lead}, {percent(best + size[lead])} ({points(size[lead])}). Surely better than "
-            f"every closed form: {some(better)}; surely worse than the best: {some(worse)}."
-        )
-        surest = min((p[name] for name in sure), default=1.0)
-        found.append(Finding(text, surest, max((abs(size[n]) for n in sure), default=0.0)))
-    return found
-
-
-def p_words(p: float) -> str:
-    """A p as a table prints it."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def sentence(rows: Rows, dim: int) -> str:
-    """Whether any loss improves on the closed forms at this dimension."""
-    at = where(rows, dim=dim)
-    gain, form = gains(at, "recall@1"), best_form(at, "recall@1")
-    if not gain or form is None:
-        return ""
-    p = corrected(gain)
-    better = [n for n in p if p[n] < SURE and gain[n].seeds.estimate.mean > 0]
-    lead = max(gain, key=lambda name: gain[name].seeds.estimate.mean)
-    size = points(gain[lead].seeds.estimate.mean)
-    if not better:
-        return (
-            f"At {dim}-D no loss is surely better in R@1 than the best closed form, {form}; the "
-            f"highest is {lead}, {size}."
-        )
-    return (
-        f"At {dim}-D these losses are surely better in R@1 than every closed form: {some(better)}; "
-        f"the highest is {lead}, {size} over {form}."
-    )
-
-
-def some(names: list[str]) -> str:
-    """The names, or that there are none."""
-    return listed(names, most=len(names)) if names else "none"
 
 
 def dots(rows: Rows, dims: list[int]) -> Dots:

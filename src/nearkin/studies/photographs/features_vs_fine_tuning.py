@@ -8,12 +8,12 @@ from nearkin.answers import Answer, Finding
 from nearkin.measure.statistics import rank_correlation
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.photographs import fine_tuning
-from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared import comparison, controls, over_forms, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import FEW, METHODS, under
 from nearkin.studies.shared.reading import Scores, average, scores, where
 from nearkin.studies.shared.sets import CUB
-from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.shared.tuning import WHITENED, common, settle, started, trials
 from nearkin.studies.shared.words import SPREAD
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
@@ -24,15 +24,26 @@ QUESTION = (
 )
 
 
-def heads(features: str, methods: str) -> dict[str, Recipe]:
+DIM = 512
+
+
+def heads(features: str, methods: str, start: str) -> dict[str, Recipe]:
     """A linear head on features by every method, its settings not chosen yet."""
-    return under(replace(common(features), dim=512), methods)
+    base = replace(common(features, start=start), dim=DIM)
+    return {name: started(one, start) for name, one in under(base, methods).items()}
 
 
-def search(data: str = "cub", features: str = CUB, methods: str = FEW, epochs: int = 0) -> Recipes:
+def search(
+    data: str = "cub",
+    features: str = CUB,
+    methods: str = FEW,
+    epochs: int = 0,
+    start: str = WHITENED,
+) -> Recipes:
     """The trials of fine-tuning, and those of every method on features."""
     found = fine_tuning.search(data=data, epochs=epochs, methods=methods)
-    for name, recipe in heads(features, methods).items():
+    found |= controls.search(features, start, DIM)
+    for name, recipe in heads(features, methods, start).items():
         found |= trials(name, recipe, on="features")
     return found
 
@@ -43,6 +54,7 @@ def recipes(
     seeds: int = 2,
     methods: str = FEW,
     epochs: int = 0,
+    start: str = WHITENED,
     searched: Rows | None = None,
 ) -> Recipes:
     """The runs of the study fine-tuning, and as many heads on features of the same pictures.
@@ -53,12 +65,14 @@ def recipes(
         seeds: how many, from 0.
         methods: names separated by commas, or all.
         epochs: the most that a fine-tuning may take.
+        start: how heads on features start: whitened or orthogonal.
         searched: the rows of `search`.
     """
     found = fine_tuning.recipes(
         data=data, seeds=seeds, epochs=epochs, methods=methods, searched=searched
     )
-    for name, recipe in heads(features, methods).items():
+    found |= controls.recipes(features, start, searched, DIM, {"on": "features"})
+    for name, recipe in heads(features, methods, start).items():
         settled = settle(recipe, searched, name, on="features")
         for seed in range(seeds):
             found[Case(name, seed, on="features")] = replace(settled, seed=seed)
@@ -76,9 +90,10 @@ def halves(rows: Rows) -> tuple[dict[str, Scores], dict[str, Scores]]:
 def answer(rows: Rows) -> Answer:
     """Both rankings side by side, and their correlation."""
     on_features, tuned = halves(rows)
+    beside = controls.beside(scores(where(rows, on="features"), "recall@1"))
     variants = {f"{row.data.name}: {row.data.variant}" for row in rows.values()}
     compared = [
-        Comparison("R@1", on_features, place="features", spoken="on features"),
+        Comparison("R@1", on_features, beside, "features", "on features"),
         Comparison("R@1", tuned, place="fine-tuned", spoken="after fine-tuning"),
     ]
     about = "; ".join(sorted(variants))
@@ -107,8 +122,15 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary),
-        findings=(*found, *(f for one in compared for f in sentences.findings(one))),
-        tables=(comparison.standings(compared, title, f"{about}. {SPREAD}."),),
+        findings=(
+            *found,
+            *(f for one in compared for f in sentences.findings(one)),
+            *over_forms.findings(where(rows, on="features"), "on features"),
+        ),
+        tables=(
+            comparison.standings(compared, title, f"{about}. {SPREAD}."),
+            *over_forms.tables(where(rows, on="features"), "on features"),
+        ),
         figures=(comparison.picture(compared, title),),
     )
 

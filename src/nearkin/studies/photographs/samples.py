@@ -14,12 +14,12 @@ from nearkin.measure.statistics import SHARES as BOUNDS
 from nearkin.measure.statistics import Estimate, estimate
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
-from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared import comparison, controls, over_forms, sentences
 from nearkin.studies.shared.comparison import Comparison
-from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, under
+from nearkin.studies.shared.methods import BARE, CLOSED, FEW, METHODS, UNTRAINED, under
 from nearkin.studies.shared.reading import Scores, against, mean, scores, where
 from nearkin.studies.shared.sets import CUB
-from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.shared.tuning import WHITENED, common, settle, started, trials
 from nearkin.studies.shared.words import SPREAD, percent, undecided
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
@@ -37,15 +37,22 @@ PARTS = 6  # of a run; validation chooses how many of them are taken
 ENOUGH = 0.95
 
 
-def settings(data: str, steps: int, methods: str) -> dict[str, Recipe]:
+def settings(data: str, steps: int, methods: str, start: str) -> dict[str, Recipe]:
     """A recipe on all data for each method, its settings not chosen yet."""
-    return under(replace(common(data), steps=steps, epochs=PARTS, evaluate_every=1), methods)
+    base = replace(common(data), steps=steps, epochs=PARTS, evaluate_every=1)
+    return {name: started(one, start) for name, one in under(base, methods).items()}
 
 
-def search(data: str = CUB, steps: int = 600, methods: str = FEW, tune: bool = True) -> Recipes:
+def search(
+    data: str = CUB,
+    steps: int = 600,
+    methods: str = FEW,
+    tune: bool = True,
+    start: str = WHITENED,
+) -> Recipes:
     """The trials of every method, on all data."""
-    found: Recipes = {}
-    for name, recipe in settings(data, steps, methods).items():
+    found = controls.search(data, start) if tune else {}
+    for name, recipe in settings(data, steps, methods, start).items():
         found |= trials(name, recipe) if tune else {}
     return found
 
@@ -57,6 +64,7 @@ def recipes(
     methods: str = FEW,
     tune: bool = True,
     ways: str = "images,classes",
+    start: str = WHITENED,
     searched: Rows | None = None,
 ) -> Recipes:
     """Every method, share of the images, share of the classes, and seed.
@@ -68,19 +76,21 @@ def recipes(
         methods: names separated by commas, or all.
         tune: whether settings are searched; otherwise the common ones are taken.
         ways: shares of what: images, classes, or both, separated by a comma.
+        start: how linear heads on features start: whitened or orthogonal.
         searched: the rows of `search`.
     """
     fields = {way: look_up(way, WAYS, "way") for way in ways.split(",")}
-    runs = {Case(UNTRAINED): replace(common(data), **BARE)}
-    for name, recipe in settings(data, steps, methods).items():
-        settled = settle(recipe, searched, name)
-        settled = replace(
-            settled, steps=steps * settled.epochs // PARTS, evaluate_every=settled.epochs
-        )
+    found = {Case(UNTRAINED): replace(common(data), **BARE)}
+    beside = controls.recipes(data, start, searched)
+    settled = {case.method: one for case, one in beside.items() if case.method != UNTRAINED}
+    for name, recipe in settings(data, steps, methods, start).items():
+        one = settle(recipe, searched, name)
+        settled[name] = replace(one, steps=steps * one.epochs // PARTS, evaluate_every=one.epochs)
+    for name, one in settled.items():
         for seed, (way, field), share in product(range(seeds), fields.items(), SHARES):
             case = Case(name, seed, of=way, share=share)
-            runs[case] = replace(settled, seed=seed, **{field: share})
-    return runs
+            found[case] = replace(one, seed=seed, **{field: share})
+    return found
 
 
 Curve = dict[float, Scores]
@@ -92,7 +102,7 @@ def curves_of(rows: Rows) -> dict[str, Curve]:
     found = scores(rows, "recall@1", by=lambda case: (case.method, case["share"]))
     return {
         name: dict(sorted((share, found[m, share]) for m, share in found if m == name))
-        for name in METHODS
+        for name in (*CLOSED, *METHODS)
         if any(m == name for m, _ in found)
     }
 
@@ -160,6 +170,7 @@ def answer(rows: Rows) -> Answer:
         for way, found in by_way.items()
         for share in (SHARES[0], SHARES[-1])
     ]
+    full = where(next(iter(by_way.values()), {}), share=SHARES[-1])
     ways = [line for way, found in by_way.items() for line in findings(found, way)]
     return Answer(
         title=TITLE,
@@ -168,21 +179,31 @@ def answer(rows: Rows) -> Answer:
             sentence for way, found in by_way.items() for sentence in summary(found, way)
         )[:2]
         + tuple(sentences.lead(one) for one in compared[:1] if one.scores),
-        findings=(*ways, *(line for one in compared for line in sentences.findings(one))),
+        findings=(
+            *ways,
+            *(line for one in compared for line in sentences.findings(one)),
+            *over_forms.findings(full, "with all data"),
+        ),
         tables=(
             comparison.standings(compared, "R@1 with the least and with all data", f"{SPREAD}."),
             *(table(found, way, bare) for way, found in by_way.items()),
+            *over_forms.tables(full, "with all data"),
         ),
         figures=tuple(figure(found, way, bare) for way, found in by_way.items()),
     )
 
 
 def compare(found: Rows, way: str, share: float, rows: Rows) -> Comparison:
-    """The methods at one share of one way, beside no training."""
+    """The methods at one share of one way, beside no training; and, where a closed form has all
+    data, and so no seed, beside these."""
     recall = {name: points[share] for name, points in curves_of(found).items() if share in points}
     bare = scores(rows, "recall@1").get(UNTRAINED)
+    beside = {UNTRAINED: bare} if bare else {}
+    if share == SHARES[-1]:
+        forms = {n: {0: next(iter(v.values()))} for n, v in controls.beside(recall).items()}
+        recall, beside = controls.ranked(recall), beside | forms
     place = f"{100 * share:g} % of {way}"
-    return Comparison("R@1", recall, {UNTRAINED: bare} if bare else {}, place, f"with {place}")
+    return Comparison("R@1", recall, beside, place, f"with {place}")
 
 
 def figure(rows: Rows, way: str, bare: Estimate | None) -> Lines:

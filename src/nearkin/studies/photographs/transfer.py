@@ -6,17 +6,27 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import permutations, product, takewhile
 from pathlib import PurePath
+from typing import Any
 
 from nearkin.answers import Answer, Finding, Matrix, Table
 from nearkin.measure.statistics import Difference, Estimate, estimate, paired
-from nearkin.runs.recipe import Recipe
+from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.studies.photographs.fine_tuning import photographs, untrained
-from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared import comparison, controls, over_forms, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import BARE, FEW, METHODS, UNTRAINED, picked, under
-from nearkin.studies.shared.reading import Scores, against, mean, scores
+from nearkin.studies.shared.reading import Scores, against, mean, scores, where
 from nearkin.studies.shared.sets import CARS, CUB, OMNIGLOT
-from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.shared.tuning import (
+    ORTHOGONAL,
+    SETTLED,
+    WHITENED,
+    common,
+    settle,
+    started,
+    trials,
+    whitens,
+)
 from nearkin.studies.shared.words import SPREAD, p_value, p_words, undecided
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
@@ -39,20 +49,20 @@ SPOKEN = {
 """Protocol -> the same within a sentence."""
 
 
-def base(data: str, epochs: int) -> Recipe:
+def base(data: str, epochs: int, start: str = ORTHOGONAL) -> Recipe:
     """What all methods share on a data set: two layers on features, else a pretrained network."""
     if data.startswith("features:"):  # 1,280 x 1,280 weights: quicker in bf16, as good
-        shared = common(data, epochs or 8)
+        shared = common(data, epochs or (4 if whitens(data, start) else 8))
         return replace(shared, backbone="mlp", evaluate_every=4, precision="bf16")
     return photographs(data, epochs)
 
 
-def settings(data: str, epochs: int, methods: str) -> dict[tuple[str, str], Recipe]:
+def settings(data: str, epochs: int, methods: str, start: str) -> dict[tuple[str, str], Recipe]:
     """(method, data set) -> recipe, its settings not chosen yet."""
     return {
-        (name, target): recipe
+        (name, target): started(recipe, start)
         for target in data.split(",")
-        for name, recipe in under(base(target, epochs), methods).items()
+        for name, recipe in under(base(target, epochs, start), methods).items()
     }
 
 
@@ -61,10 +71,13 @@ def search(
     epochs: int = 0,
     methods: str = FEW,
     tune: bool = True,
+    start: str = WHITENED,
 ) -> Recipes:
     """The trials of every method on every data set."""
     found: Recipes = {}
-    for (name, target), recipe in settings(data, epochs, methods).items():
+    for target in data.split(",") if tune else ():
+        found |= controls.search(target, start, axes={"target": target})
+    for (name, target), recipe in settings(data, epochs, methods, start).items():
         found |= trials(name, recipe, target=target) if tune else {}
     return found
 
@@ -75,6 +88,7 @@ def recipes(
     epochs: int = 0,
     methods: str = FEW,
     tune: bool = True,
+    start: str = WHITENED,
     searched: Rows | None = None,
 ) -> Recipes:
     """Every method, seed, data set and pair of data sets, by every protocol.
@@ -86,6 +100,7 @@ def recipes(
         epochs: the most that a run may take; 0 takes the common number.
         methods: names separated by commas, or all.
         tune: whether settings are searched; otherwise the common ones are taken.
+        start: how both layers on features start: whitened or orthogonal.
         searched: the rows of `search`.
     """
     names = data.split(",")
@@ -95,13 +110,15 @@ def recipes(
         raise ValueError(f"transfer goes between features, or between pictures; got {data}")
     settled = {
         (name, target): settle(recipe, searched, name, target=target)
-        for (name, target), recipe in settings(data, epochs, methods).items()
+        for (name, target), recipe in settings(data, epochs, methods, start).items()
     }
     short, runs = shortened(names), {}
     for name in names:
         bare = base(name, epochs)
         bare = replace(bare, **BARE) if bare.backbone == "mlp" else untrained(bare)
-        runs[Case(UNTRAINED, protocol=TARGET, target=short[name])] = bare
+        at: dict[str, Any] = {"protocol": TARGET, "target": short[name]}
+        runs[Case(UNTRAINED, **at)] = bare
+        runs |= controls.recipes(name, start, searched, axes=at, of_trials={"target": name})
     for seed, method in product(range(seeds), picked(methods)):
         own = {name: replace(settled[method, name], seed=seed) for name in names}
         for target, recipe in own.items():
@@ -116,10 +133,11 @@ def recipes(
 def after(source: Recipe, target: Recipe) -> dict[str, Recipe]:
     """Fine-tuned, frozen and zero-shot, by a recipe of the source and one of the target."""
     tuned = replace(target, start=source.hash)
+    as_it_is = {field: DEFAULTS[field] for field in SETTLED if field.startswith("head_")}
     return {
         TUNED: tuned,
         FROZEN: replace(tuned, freeze=True),
-        ZERO_SHOT: replace(tuned, epochs=0),
+        ZERO_SHOT: replace(tuned, **as_it_is, loss_start=DEFAULTS["loss_start"], epochs=0),
     }
 
 
@@ -138,6 +156,8 @@ def answer(rows: Rows) -> Answer:
     pairs = list(dict.fromkeys((s, t) for _, _, s, t in found if s))
     names = [name for name in METHODS if any(key[0] == name for key in found)]
     compared = [compare(found, names, pairs, protocol) for protocol in (TARGET, *AFTER_SOURCE)]
+    targets = dict.fromkeys(target for _, target in pairs)
+    on_target = {t: where(rows, protocol=TARGET, target=t) for t in targets}
     title = f"R@1 by protocol, mean of {len(pairs)} pairs of data sets"
     return Answer(
         title=TITLE,
@@ -147,10 +167,12 @@ def answer(rows: Rows) -> Answer:
             *kept_best(found, names, pairs),
             *(finding for one in compared[2:] for finding in sentences.findings(one)),
             *findings(found, names, pairs),
+            *(f for name, own in on_target.items() for f in over_forms.findings(own, name)),
         ),
         tables=(
             comparison.standings(compared, title, f"{SPREAD}."),
             *(table(rows, found, names, *pair) for pair in pairs),
+            *(t for name, own in on_target.items() for t in over_forms.tables(own, name)),
         ),
         figures=(
             comparison.picture(compared, title),
@@ -177,11 +199,11 @@ def compare(
 ) -> Comparison:
     """The methods by one protocol, in the mean of all pairs."""
     means = {name: over_pairs(found, name, pairs, protocol) for name in names}
-    bare = over_pairs(found, UNTRAINED, pairs, TARGET)
+    beside = {name: over_pairs(found, name, pairs, TARGET) for name in controls.BESIDE}
     return Comparison(
         "R@1",
         {name: values for name, values in means.items() if values},
-        {UNTRAINED: bare} if bare else {},
+        {name: values for name, values in beside.items() if values},
         protocol,
         SPOKEN[protocol],
     )
@@ -275,7 +297,7 @@ def table(
 ) -> Table:
     """One pair: every method by every protocol."""
     variants = {case["target"]: row.data.variant for case, row in rows.items()}
-    bare = mean(found.get((UNTRAINED, TARGET, "", target)))
+    bare = {n: e for n in controls.BESIDE if (e := mean(found.get((n, TARGET, "", target))))}
     lines = []
     for name in names:
         loss = lost(found, name, source, target)
@@ -291,7 +313,7 @@ def table(
     return Table(
         title=f"{source} to {target}, R@1",
         columns=("method", TARGET, *AFTER_SOURCE, "(1) - (3)", "p"),
-        rows=((UNTRAINED, bare, None, None, None, None, ""), *lines),
+        rows=(*((n, e, None, None, None, None, "") for n, e in bare.items()), *lines),
         percent=(TARGET, *AFTER_SOURCE, "(1) - (3)"),
         best=(TARGET, *AFTER_SOURCE),
         lowest=("(1) - (3)",),

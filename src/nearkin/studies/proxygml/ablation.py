@@ -8,11 +8,12 @@ from dataclasses import replace
 from nearkin.answers import Answer, Finding, Table
 from nearkin.measure.statistics import Estimate, paired
 from nearkin.runs.row import Data
-from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.proxygml.full import settings_of_full
+from nearkin.studies.shared import comparison, controls, over_forms, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import against, average, final_monitor, mean, scores, where
-from nearkin.studies.shared.sets import CUB, proxygml, settings_of_full
-from nearkin.studies.shared.tuning import settle, trials, unsearched
+from nearkin.studies.shared.sets import CUB, proxygml
+from nearkin.studies.shared.tuning import WHITENED, settle, trials, unsearched
 from nearkin.studies.shared.words import (
     SPREAD,
     difference_words,
@@ -74,11 +75,11 @@ GRAPH = {
 SHARED, OWN = "settings of the full method", "settings of its own"
 
 
-def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> Recipes:
+def search(data: str = CUB, epochs: int = 0, tune: bool = True, start: str = WHITENED) -> Recipes:
     """The trials of every row."""
-    found: Recipes = {}
+    found = controls.search(data, start) if tune else {}
     for name, options in ROWS.items():
-        found |= trials(name, proxygml(data, epochs, options)) if tune else {}
+        found |= trials(name, proxygml(data, epochs, options, start)) if tune else {}
     return found
 
 
@@ -87,18 +88,21 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
+    start: str = WHITENED,
     searched: Rows | None = None,
 ) -> Recipes:
     """Every seed and row, under the settings of the full method; and, where these were searched,
     under its own."""
-    shared = settings_of_full(data, epochs, searched, FULL)
+    shared = settings_of_full(data, epochs, searched, start, FULL)
     found: Recipes = {}
+    for under in (SHARED, OWN) if searched else (SHARED,):
+        found |= controls.recipes(data, start, searched, axes={"under": under})
     for seed in range(seeds):
         for name, options in (ROWS | CONTROLS).items():
-            one = replace(proxygml(data, epochs, options), **shared)
+            one = replace(proxygml(data, epochs, options, start), **shared)
             found[Case(name, seed, under=SHARED)] = replace(one, seed=seed)
         for name, options in ROWS.items() if searched else ():
-            one = settle(proxygml(data, epochs, options), searched, name)
+            one = settle(proxygml(data, epochs, options, start), searched, name)
             found[Case(name, seed, under=OWN)] = replace(one, seed=seed)
     return found
 
@@ -111,11 +115,12 @@ def answer(rows: Rows) -> Answer:
     tables += [table(shared, "Every row under the settings of the full method", ROWS)]
     tables += [table(own, "Every row under settings of its own", ROWS)] if own else []
     tables.append(graph(shared))
+    tables += over_forms.tables(shared, SHARED) + over_forms.tables(own, OWN)
     return Answer(
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(shared, own)),
-        findings=tuple(findings(shared, own)),
+        findings=(*findings(shared, own), *over_forms.findings(own or shared)),
         tables=tuple(tables),
         figures=(comparison.picture(compared, "R@1 by row of the ablation"),),
         remarks=tuple(unsearched(rows)),
@@ -126,13 +131,14 @@ def compare(rows: Rows, settings: str) -> Comparison:
     """The eight rows under one kind of settings."""
     recall = scores(rows, "recall@1")
     eight = {name: recall[name] for name in ROWS if name in recall}
-    return Comparison("R@1", eight, place=settings, spoken=f"under {settings}")
+    beside = controls.beside(recall)
+    return Comparison("R@1", eight, beside, place=settings, spoken=f"under {settings}")
 
 
 def table(rows: Rows, title: str, names: Iterable[str]) -> Table:
     """The eight rows, and whether each differs from the full method."""
     found = {head: scores(rows, metric) for head, metric in HEADS.items()}
-    differ = against(FULL, found["R@1"])
+    differ = against(FULL, controls.ranked(found["R@1"]))
     data = next((row.data for row in rows.values()), Data(""))
     return Table(
         title=f"{title}, {data.name}",
@@ -144,7 +150,7 @@ def table(rows: Rows, title: str, names: Iterable[str]) -> Table:
                 p_value(differ.get(name)),
                 PUBLISHED.get(name, ""),
             )
-            for name in names
+            for name in (*controls.BESIDE, *names)
             if name in found["R@1"]
         ),
         percent=tuple(HEADS),
@@ -224,7 +230,9 @@ def findings(shared: Rows, own: Rows) -> list[Finding]:
     eight = {name: recall[name] for name in ROWS if name in recall}
     found += sentences.differences_found(against(FULL, eight), "row 8", place=SHARED)
     if FULL in tuned:
-        found += sentences.differences_found(against(FULL, tuned), "row 8", place=OWN)
+        found += sentences.differences_found(
+            against(FULL, controls.ranked(tuned)), "row 8", place=OWN
+        )
     lifts = {
         name: paired(recall[name], recall[NONE])
         for name in CONTROLS

@@ -18,7 +18,9 @@ from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import machine
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Recipe
+from nearkin.studies.shared.methods import BARE, CLOSED, UNTRAINED
 from nearkin.studies.shared.sets import CUB, proxygml
+from nearkin.studies.shared.tuning import ORTHOGONAL, WHITENED
 from nearkin.studies.shared.words import difference_words, percent
 from nearkin.studies.study import Case, Measured, Study, Task
 from nearkin.tensors import place_in_class
@@ -34,15 +36,18 @@ CURVES = {"R@1, test classes": "recall@1", "R@1, held-back images": "held_recall
 LOSSES = {"training images": "loss", "held-back images": "held_loss"}
 
 
-def measure(data: str = CUB, seeds: int = 5, epochs: int = EPOCHS) -> dict[Case, Task]:
+def measure(
+    data: str = CUB, seeds: int = 5, epochs: int = EPOCHS, start: str = WHITENED
+) -> dict[Case, Task]:
     """For each seed R@1 and losses, epoch by epoch.
 
     Args:
         data: the data set.
         seeds: how many, from 0.
         epochs: of each run.
+        start: how a linear head on features starts: whitened or orthogonal.
     """
-    base = replace(proxygml(data, epochs, {}), lr=3e-4)
+    base = replace(proxygml(data, epochs, {}, start), lr=3e-4)
     found = {}
     for seed in range(seeds):
         recipe = replace(base, seed=seed)
@@ -57,11 +62,24 @@ def followed(recipe: Recipe, place: Place) -> dict[str, Any]:
     whole = splits_of(recipe, place)
     splits, held = hold_back(whole)
     run = Run(recipe, splits, place.device)
+    levels = levels_of(recipe, splits, place) if recipe.head_start != ORTHOGONAL else {}
     return {
         "epochs": follow(run, held),
+        **({"beside": levels} if levels else {}),
         "machine": machine(run.device),
         "data": described(whole),
     }
+
+
+def levels_of(recipe: Recipe, splits: Splits, place: Place) -> dict[str, float]:
+    """R@1 on the test classes of what no gradient has trained; of closed forms of this dimension,
+    with the power and the shrinkage that the head starts with."""
+    found = {}
+    bare = {**BARE, "head_start": ORTHOGONAL, "head_power": 1.0}
+    for name, change in {UNTRAINED: bare, **CLOSED}.items():
+        one = replace(recipe, loss_options={}, loss_start="random", **change)
+        found[name] = recall(Run(one, splits, place.device), splits.query)
+    return found
 
 
 def hold_back(splits: Splits) -> tuple[Splits, Split]:
@@ -103,13 +121,14 @@ def held_loss(run: Run, held: Split) -> float:
 def answer(found: Measured) -> Answer:
     """Two figures, and where each curve has its best epoch."""
     runs = [measured.values["epochs"] for measured in found.values()]
+    beside = next((m.values["beside"] for m in found.values() if "beside" in m.values), {})
     return Answer(
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(runs) if runs else ()),
         findings=tuple(findings(runs) if runs else ()),
         figures=(
-            curves(runs, "R@1 over epochs", "R@1", CURVES, shares=True),
+            curves(runs, "R@1 over epochs", "R@1", CURVES, shares=True, beside=beside),
             curves(runs, "Loss over epochs", "loss", LOSSES),
         ),
     )
@@ -125,12 +144,19 @@ def over_epochs(runs: Followed, value: str, within: Bounds = FREE) -> list[Estim
 
 
 def curves(
-    runs: Followed, title: str, y: str, values: dict[str, str], shares: bool = False
+    runs: Followed,
+    title: str,
+    y: str,
+    values: dict[str, str],
+    shares: bool = False,
+    beside: Mapping[str, float] = {},
 ) -> Lines:
-    """One line for each of the values."""
+    """One line for each of the values, and a dashed one for each level that stands beside."""
     epochs = [entry["epoch"] for entry in runs[0]] if runs else []
     within = SHARES if shares else FREE
     lines = [Line.of(name, epochs, over_epochs(runs, v, within)) for name, v in values.items()]
+    ends = (epochs[0], epochs[-1]) if epochs else ()
+    lines += [Line(name, ends, (level, level), dashed=True) for name, level in beside.items()]
     return Lines(title, "epoch", y, tuple(lines) if runs else (), percent=shares)
 
 

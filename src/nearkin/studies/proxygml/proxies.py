@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 
 from nearkin.answers import Answer, Finding, Line, Lines
 from nearkin.measure.statistics import Difference, estimate
-from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.proxygml.full import search, settings_of_full
+from nearkin.studies.shared import comparison, controls, over_forms, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import Scores, average, differences, final_monitor, scores
-from nearkin.studies.shared.sets import CUB, proxygml, search, settings_of_full, teaches
+from nearkin.studies.shared.sets import CUB, proxygml, teaches
+from nearkin.studies.shared.tuning import WHITENED
 from nearkin.studies.shared.words import SPREAD, surely
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
@@ -30,18 +33,19 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
+    start: str = WHITENED,
     searched: Rows | None = None,
 ) -> Recipes:
     """Every seed, N and ratio; then every N at the first ratio with logits as for N = 12."""
     ratios = [ratio for ratio in RATIOS if teaches(data, ratio)]
-    shared = settings_of_full(data, epochs, searched)
-    found: Recipes = {}
+    shared = settings_of_full(data, epochs, searched, start)
+    found = controls.recipes(data, start, searched)
     for seed, ratio, n in product(range(seeds), ratios, COUNTS):
-        one = replace(proxygml(data, epochs, {"ratio": ratio, "proxies": n}), **shared)
+        one = replace(proxygml(data, epochs, {"ratio": ratio, "proxies": n}, start), **shared)
         found[Case(f"r = {ratio:g}", seed, proxies=n)] = replace(one, seed=seed)
     for seed, n in product(range(seeds), COUNTS):
         options = {"ratio": ratios[0], "proxies": n} | ({"scale": USUAL / n} if n != USUAL else {})
-        one = replace(proxygml(data, epochs, options), **shared)
+        one = replace(proxygml(data, epochs, options, start), **shared)
         found[Case(f"r = {ratios[0]:g}, s = 12 / N", seed, proxies=n)] = replace(one, seed=seed)
     return found
 
@@ -57,15 +61,24 @@ def point(case: Case) -> tuple[str, int]:
 
 def answer(rows: Rows) -> Answer:
     """R@1 over N, with and without the growth of the logits; and do kin proxies stay apart?"""
+    whole = rows
+    rows, beside = controls.parted(rows, "proxies")
     recall = scores(rows, "recall@1", by=point)
     cosine = final_monitor(rows, "proxy_cosine", by=point)
     several = {(curve, n): values for (curve, n), values in cosine.items() if n > 1}
+    compared = by_curve(recall, beside)
     return Answer(
         title=TITLE,
         question=QUESTION,
-        summary=tuple(summary(recall)),
-        findings=tuple(findings(recall, several)),
-        tables=(comparison.standings(by_curve(recall), "R@1 by proxies a class", f"{SPREAD}."),),
+        summary=tuple(summary(recall, compared)),
+        findings=(
+            *findings(recall, several, compared),
+            *over_forms.findings(whole, by=lambda case: case.label),
+        ),
+        tables=(
+            comparison.standings(compared, "R@1 by proxies a class", f"{SPREAD}."),
+            *over_forms.tables(whole, by=lambda case: case.label),
+        ),
         figures=(
             lines("R@1 over proxies a class", "R@1", recall, percent=True),
             lines("Do a class's proxies stay apart?", "cosine of kin", several),
@@ -83,12 +96,12 @@ def lines(title: str, y: str, found: Curves, percent: bool = False) -> Lines:
     return Lines(title, "proxies a class, N", y, tuple(drawn), percent=percent)
 
 
-def by_curve(recall: Curves) -> list[Comparison]:
+def by_curve(recall: Curves, beside: Mapping[str, Scores]) -> list[Comparison]:
     """The numbers of proxies side by side, one comparison for each curve."""
     found: dict[str, dict[str, Scores]] = {}
     for (curve, n), values in sorted(recall.items()):
         found.setdefault(curve, {})[f"N = {n}"] = values
-    return [Comparison("R@1", counts, place=curve) for curve, counts in found.items()]
+    return [Comparison("R@1", counts, beside, curve) for curve, counts in found.items()]
 
 
 def gains(recall: Curves) -> dict[str, Difference]:
@@ -97,7 +110,7 @@ def gains(recall: Curves) -> dict[str, Difference]:
     return {curve: difference for (curve, _), difference in found.items()}
 
 
-def summary(recall: Curves) -> list[str]:
+def summary(recall: Curves, compared: list[Comparison]) -> list[str]:
     """Where several proxies a class help, and which number leads."""
     gained = gains(recall)
     if not gained:
@@ -106,15 +119,15 @@ def summary(recall: Curves) -> list[str]:
     parts = [f"surely help at {sentences.named(helped, gained)}"] if helped else []
     parts += [f"surely hurt at {sentences.named(hurt, gained)}"] if hurt else []
     words = " and ".join(parts) or "change nothing that can be told"
-    first = next(one for one in by_curve(recall) if one.place in gained)
+    first = next(one for one in compared if one.place in gained)
     return [f"{USUAL} proxies a class instead of one {words}.", sentences.lead(first)]
 
 
-def findings(recall: Curves, cosine: Curves) -> list[Finding]:
+def findings(recall: Curves, cosine: Curves, compared: list[Comparison]) -> list[Finding]:
     """Whether N helps, and whether it still does once the logits are kept."""
     what = f"What {USUAL} proxies a class instead of 1 change in R@1"
     found = sentences.changes_found(gains(recall), what)
-    found += [f for one in by_curve(recall) for f in sentences.findings(one)]
+    found += [f for one in compared for f in sentences.findings(one)]
     means = [average(values) for (_, n), values in cosine.items() if n == USUAL]
     if means:
         low = min(value.mean for value in means if value)

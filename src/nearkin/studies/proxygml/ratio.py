@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from nearkin.answers import Answer, Line, Lines
 from nearkin.measure.statistics import SHARES, estimate
-from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.proxygml.full import search, settings_of_full
+from nearkin.studies.shared import comparison, controls, over_forms, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import Scores, scores
-from nearkin.studies.shared.sets import CUB, classes, proxygml, search, settings_of_full, teaches
+from nearkin.studies.shared.sets import CUB, classes, proxygml, teaches
+from nearkin.studies.shared.tuning import WHITENED
 from nearkin.studies.shared.words import SPREAD
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
@@ -26,13 +28,14 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
+    start: str = WHITENED,
     searched: Rows | None = None,
 ) -> Recipes:
     """Every seed and ratio at which there is something to learn."""
-    shared = settings_of_full(data, epochs, searched)
-    return {
+    shared = settings_of_full(data, epochs, searched, start)
+    return controls.recipes(data, start, searched) | {
         Case("ProxyGML", seed, ratio=ratio): replace(
-            proxygml(data, epochs, {"ratio": ratio}), seed=seed, **shared
+            proxygml(data, epochs, {"ratio": ratio}, start), seed=seed, **shared
         )
         for seed in range(seeds)
         for ratio in RATIOS
@@ -48,12 +51,15 @@ def by_ratio(rows: Rows, metric: str) -> dict[float, Scores]:
 def answer(rows: Rows) -> Answer:
     """R@1 and NMI over r, the best r, and the ratios that were skipped."""
     lines, compared, remarks = [], [], []
+    whole = rows
+    rows, _ = controls.parted(rows, "ratio")
     for name, metric in {"R@1": "recall@1", "NMI": "nmi"}.items():
         values = by_ratio(rows, metric)
         means = [estimate(v.values(), within=SHARES) for v in values.values()]
         lines.append(Line.of(name, values, means))
         ratios = {f"r = {r:g}": v for r, v in values.items()}
-        compared.append(Comparison(name, ratios, place=name, spoken=f"by {name}"))
+        beside = controls.beside(scores(whole, metric))
+        compared.append(Comparison(name, ratios, beside, place=name, spoken=f"by {name}"))
     data = next((row.recipe.data for row in rows.values()), "")
     skipped = [r for r in RATIOS if not teaches(data, r)]
     if skipped:
@@ -65,8 +71,14 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=sentences.summary(compared[:1]),
-        findings=tuple(finding for one in compared for finding in sentences.findings(one)),
-        tables=(comparison.standings(compared, "R@1 and NMI by the ratio r", f"{SPREAD}."),),
+        findings=(
+            *(finding for one in compared for finding in sentences.findings(one)),
+            *over_forms.findings(whole, by=lambda case: case.label),
+        ),
+        tables=(
+            comparison.standings(compared, "R@1 and NMI by the ratio r", f"{SPREAD}."),
+            *over_forms.tables(whole, by=lambda case: case.label),
+        ),
         remarks=tuple(remarks),
         figures=(
             Lines(

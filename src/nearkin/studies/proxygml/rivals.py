@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 from nearkin.answers import Answer, Finding, Table
 from nearkin.measure.statistics import rank_correlation
@@ -21,7 +22,7 @@ from nearkin.studies.proxygml.contenders import (
     WANTED_CLASSES,
     published_cell,
 )
-from nearkin.studies.shared import comparison, sentences
+from nearkin.studies.shared import comparison, controls, over_forms, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import UNTRAINED, picked, sizes
 from nearkin.studies.shared.reading import (
@@ -36,7 +37,16 @@ from nearkin.studies.shared.reading import (
     where,
 )
 from nearkin.studies.shared.sets import CUB, classes, pictures_of, proxygml
-from nearkin.studies.shared.tuning import common, settle, trials, unsearched
+from nearkin.studies.shared.tuning import (
+    ORTHOGONAL,
+    WHITENED,
+    common,
+    settle,
+    started,
+    trials,
+    unsearched,
+    whitens,
+)
 from nearkin.studies.shared.words import EPOCH_ON_TEST, SPREAD, listed, p_value
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
@@ -58,9 +68,11 @@ DEEPEST = {"R@10": "recall@10", "R@100": "recall@100", "R@1000": "recall@1000"}
 """Of small and of large data sets, as their papers have it."""
 
 
-def candidates(data: str, epochs: int, dim: int, names: str = "all") -> dict[str, Recipe]:
+def candidates(
+    data: str, epochs: int, dim: int, names: str = "all", start: str = ORTHOGONAL
+) -> dict[str, Recipe]:
     """Name -> recipe, its settings not chosen yet; those that the data set allows, of "all"."""
-    base = replace(common(data, epochs), dim=dim)
+    base = replace(common(data, epochs, start), dim=dim)
     known = {**METHODS, **OWN_BATCHES}
     if names == "all":
         known = {name: change for name, change in known.items() if fits(name, data)}
@@ -72,8 +84,8 @@ def candidates(data: str, epochs: int, dim: int, names: str = "all") -> dict[str
     if "SoftTriple" in found and (classes(data) or 0) > 500:
         found["SoftTriple"] = replace(found["SoftTriple"], loss_options=FEW_CENTRES)
     if OURS in found:
-        found[OURS] = replace(proxygml(data, epochs, {}), dim=dim)
-    return found
+        found[OURS] = replace(proxygml(data, epochs, {}, start), dim=dim)
+    return {n: one if n == UNTRAINED else started(one, start) for n, one in found.items()}
 
 
 def fits(name: str, data: str) -> bool:
@@ -94,12 +106,24 @@ def search(
     dims: str = DIMS,
     tune: bool = True,
     methods: str = "all",
+    start: str = WHITENED,
 ) -> Recipes:
-    """The trials of every method, at the largest dimension."""
+    """The trials of every method: at every dimension, those that have one start after each other;
+    of heads that start orthogonal, at the largest dimension."""
     found: Recipes = {}
-    for name, recipe in candidates(data, epochs, max(sizes(dims)), methods).items():
-        found |= trials(name, recipe) if tune and name != UNTRAINED else {}
-    return found
+    every = whitens(data, start)
+    for dim in (sizes(dims) if every else [max(sizes(dims))]) if tune else ():
+        axes: dict[str, Any] = {"dim": dim} if every else {}
+        found |= controls.search(data, start, dim, axes)
+        for name, recipe in candidates(data, epochs, dim, methods, start).items():
+            found |= trials(name, recipe, **axes) if name != UNTRAINED else {}
+    return dict(sorted(found.items(), key=of_one_start)) if every else found
+
+
+def of_one_start(item: tuple[Case, Recipe]) -> tuple:
+    """The closed form that a trial starts as, and its fold."""
+    case, one = item
+    return one.head_start, one.head_power, one.head_shrinkage, case.seed
 
 
 def recipes(
@@ -109,6 +133,7 @@ def recipes(
     dims: str = DIMS,
     tune: bool = True,
     methods: str = "all",
+    start: str = WHITENED,
     searched: Rows | None = None,
 ) -> Recipes:
     """Every seed, dimension and method, under the settings that its trials chose.
@@ -118,17 +143,16 @@ def recipes(
         methods: names of the table, separated by commas; all that the data set allows.
         the others: those of every study.
     """
-    settled = {
-        (name, dim): settle(recipe, searched, name)
-        for dim in sizes(dims)
-        for name, recipe in candidates(data, epochs, dim, methods).items()
-    }
-    return {
-        Case(name, seed, dim=dim): replace(recipe, seed=seed)
-        for seed in range(seeds)
-        for (name, dim), recipe in settled.items()
-        if name != UNTRAINED or seed == 0
-    }
+    every, found = whitens(data, start), {}
+    for dim in sizes(dims):
+        axes: dict[str, Any] = {"dim": dim} if every else {}
+        found |= controls.recipes(data, start, searched, dim, {"dim": dim}, axes)
+        for name, recipe in candidates(data, epochs, dim, methods, start).items():
+            one, many = settle(recipe, searched, name, **axes), seeds
+            if name == UNTRAINED:
+                one, many = found.get(Case(name, dim=dim), recipe), 1
+            found |= {Case(name, s, dim=dim): replace(one, seed=s) for s in range(many)}
+    return found
 
 
 def answer(rows: Rows) -> Answer:
@@ -138,18 +162,21 @@ def answer(rows: Rows) -> Answer:
     compared = [compare(found, dim) for dim, found in by_dim.items()]
     data = next((row.data for row in rows.values()), Data(""))
     title = f"R@1 of every method, {data.name}"
+    forms = over_forms.sentence(by_dim[dims[-1]], f"{dims[-1]}-D") if dims else ""
     return Answer(
         title=TITLE,
         question=QUESTION,
-        summary=sentences.summary(compared),
+        summary=tuple(filter(None, (forms, *sentences.summary(compared))))[:3],
         findings=(
             *(finding for one in compared for finding in sentences.findings(one)),
+            *(f for dim, found in by_dim.items() for f in over_forms.findings(found, f"{dim}-D")),
             *(finding for dim, found in by_dim.items() for finding in added(found, dim)),
             *published_order(by_dim),
         ),
         tables=(
             comparison.standings(compared, title, f"{data.variant}. {SPREAD}."),
             *(table(found, dim) for dim, found in by_dim.items()),
+            *(t for dim, found in by_dim.items() for t in over_forms.tables(found, f"{dim}-D")),
         ),
         figures=(comparison.picture(compared, "R@1 by method and dimension"),),
         remarks=tuple(unsearched(rows)),
@@ -159,8 +186,8 @@ def answer(rows: Rows) -> Answer:
 def compare(rows: Rows, dim: int) -> Comparison:
     """The methods of one dimension under the same batches; beside them no training."""
     recall = scores(rows, "recall@1")
-    bare = {name: values for name, values in recall.items() if name == UNTRAINED}
-    return Comparison("R@1", of_equal_batches(recall), bare, f"{dim}-D", reference=OURS)
+    beside = controls.beside(recall)
+    return Comparison("R@1", of_equal_batches(recall), beside, f"{dim}-D", reference=OURS)
 
 
 def table(rows: Rows, dim: int) -> Table:
@@ -175,7 +202,8 @@ def table(rows: Rows, dim: int) -> Table:
     published = published_of(rows)
     shares = (*heads, "best epoch on test")
     equal, own = (
-        [name for name in part if name in found["R@1"]] for part in (METHODS, OWN_BATCHES)
+        [name for name in part if name in found["R@1"]]
+        for part in (dict.fromkeys([*controls.BESIDE, *METHODS]), OWN_BATCHES)
     )
     return Table(
         title=f"{dim}-D embeddings, {data.name}",

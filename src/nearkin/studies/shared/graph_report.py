@@ -10,12 +10,21 @@ from nearkin.answers import BatchGraphs, Dots, Line, Table
 from nearkin.measure.statistics import estimate
 from nearkin.runs.recipe import Plain, Recipe
 from nearkin.runs.row import Row
-from nearkin.studies.shared import comparison
+from nearkin.studies.shared import comparison, controls
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import BARE, UNTRAINED
 from nearkin.studies.shared.reading import Scores, gathered, highest, scores
 from nearkin.studies.shared.sets import CUB
-from nearkin.studies.shared.tuning import common, settle, trials
+from nearkin.studies.shared.tuning import (
+    HALVES,
+    ORTHOGONAL,
+    WHITENED,
+    common,
+    settle,
+    started,
+    trials,
+    whitens,
+)
 from nearkin.studies.shared.words import SPREAD, points
 from nearkin.studies.study import Case, Recipes, Rows
 
@@ -26,13 +35,16 @@ Change = Mapping[str, Any]
 """What differs from the common recipe: its fields, and loss_options of graph refinement."""
 
 
-def recipe(data: str, epochs: int, change: Change) -> Recipe:
+def recipe(data: str, epochs: int, change: Change, start: str = ORTHOGONAL) -> Recipe:
     """Graph refinement with this change, its settings not chosen yet.
 
-    epochs: the most that a run may take; 0: 8 on features, 4 on pictures.
+    epochs: the most that a run may take; 0: 8 on features, 6 of heads that start as closed forms,
+        4 on pictures.
     """
-    base = common(data, epochs or (8 if data.startswith("features:") else 4))
-    return replace(replace(base, loss="graph-refinement"), **change)
+    usual = 8 if data.startswith("features:") and not whitens(data, start) else 0
+    base = replace(common(data, epochs or usual, start), loss="graph-refinement")
+    found = replace(base, **change)
+    return started(found, start) if found.epochs else found
 
 
 def search(
@@ -40,10 +52,12 @@ def search(
     data: str = CUB,
     epochs: int = 0,
     tune: bool = True,
+    start: str = WHITENED,
     sampler: str = "",
 ) -> Recipes:
     """The trials of graph refinement: five judges, of which each has two of the five folds. And
-    those of each other loss among the methods, on all folds.
+    those of each other loss among the methods, on all folds. Where heads start as closed forms, all
+    have both halves.
 
     So every training class validates twice. On CUB two folds alone, 40 classes, cannot tell
     settings apart that differ by 1.7 points on new classes.
@@ -52,15 +66,16 @@ def search(
     """
     if not tune:
         return {}
-    found: Recipes = {}
+    found, halved = controls.search(data, start), whitens(data, start)
     axes: dict[str, Any] = {"sampler": sampler} if sampler else {}
     for name, change in methods.items():
-        one = recipe(data, epochs, change)
+        one = recipe(data, epochs, change, start)
         if "loss" in change and one.epochs:
-            found |= trials(name, one, range(FOLDS), **axes)
+            found |= trials(name, one, range(HALVES if halved else FOLDS), **axes)
     for i, (name, change) in enumerate(JUDGES.items()):
-        judge = replace(recipe(data, epochs, change), sampler=sampler or "classes")
-        found |= trials(name, judge, (i, (i + 1) % FOLDS), **axes)
+        judge = replace(recipe(data, epochs, change, start), sampler=sampler or "classes")
+        folds = (0, 1) if halved else (i, (i + 1) % FOLDS)
+        found |= trials(name, judge, folds, **axes)
     return found
 
 
@@ -70,6 +85,7 @@ def recipes(
     seeds: int = 5,
     epochs: int = 0,
     tune: bool = True,
+    start: str = WHITENED,
     searched: Rows | None = None,
     sampler: str = "",
 ) -> Recipes:
@@ -77,15 +93,18 @@ def recipes(
     the mean, other losses under that of their own trials; once, where nothing is trained."""
     axes, settled = {"sampler": sampler} if sampler else {}, {}
     for name, change in methods.items():
-        one = replace(recipe(data, epochs, change), sampler=sampler or "classes")
+        one = replace(recipe(data, epochs, change, start), sampler=sampler or "classes")
         judges = name if "loss" in change else JUDGES.keys()
         settled[name] = settle(one, searched, judges, **axes) if one.epochs else one
-    return {
+    found = {
         Case(name, seed, **axes): replace(one, seed=seed)
         for seed in range(seeds)
         for name, one in settled.items()
         if one.epochs or not seed
     }
+    if UNTRAINED not in methods:
+        return found
+    return found | controls.recipes(data, start, searched, axes=axes)
 
 
 def options(**given: Plain) -> dict[str, Any]:
@@ -116,11 +135,10 @@ FOLDS = 5
 
 
 def compare(rows: Rows, names: Iterable[str], place: str = "") -> Comparison:
-    """These methods by R@1, beside no training."""
+    """These methods by R@1, beside what no gradient has trained."""
     recall = scores(rows, "recall@1")
-    bare = {UNTRAINED: recall[UNTRAINED]} if UNTRAINED in recall else {}
-    found = {name: recall[name] for name in names if name in recall and name != UNTRAINED}
-    return Comparison("R@1", found, bare, place, f"with {place}")
+    found = controls.ranked({name: recall[name] for name in names if name in recall})
+    return Comparison("R@1", found, controls.beside(recall), place, f"with {place}")
 
 
 def standings(rows: Rows, names: Iterable[str]) -> Table:
@@ -137,7 +155,7 @@ def picture(rows: Rows, names: Iterable[str]) -> Dots:
 
 def over_untrained(recall: Mapping[str, Scores], reference: str) -> list[str]:
     """Who leads, and by how much that is above no training; nothing where one is missing."""
-    trained = {name: values for name, values in recall.items() if name != UNTRAINED}
+    trained = controls.ranked(recall)
     if UNTRAINED not in recall or reference not in trained:
         return []
     one = Comparison("R@1", trained, {UNTRAINED: recall[UNTRAINED]})

@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nearkin.runs.recipe import Plain, Recipe
-from nearkin.studies.shared.tuning import SETTLED, common, settle, trials
-from nearkin.studies.study import Recipes, Rows
+from nearkin.studies.shared.tuning import ORTHOGONAL, common, started
 
 CUB = "features:CUB_200_2011_efficientnet_lite0_224px.npz"
 CARS = "features:stanford_cars_crops_efficientnet_lite0_224px.npz"
@@ -31,26 +29,13 @@ OPTIONS: dict[str, dict[str, Plain]] = {
 """Where the released options do not fit: hundreds of small classes, or ten."""
 
 
-def proxygml(data: str, epochs: int, options: Mapping[str, Plain]) -> Recipe:
+def proxygml(
+    data: str, epochs: int, options: Mapping[str, Plain], start: str = ORTHOGONAL
+) -> Recipe:
     """ProxyGML with these options on this data set, its settings not chosen yet."""
     options = {**fitted(data), **options}
-    return replace(common(data, epochs), loss="proxy-gml", loss_options=options)
-
-
-FULL = "ProxyGML"
-
-
-def search(data: str = CUB, epochs: int = 0, tune: bool = True) -> Recipes:
-    """The trials of the full method."""
-    return trials(FULL, proxygml(data, epochs, {})) if tune else {}
-
-
-def settings_of_full(
-    data: str, epochs: int, searched: Rows | None, name: str = FULL
-) -> dict[str, Any]:
-    """The learning rates and epochs that the trials of the full method, by this name, chose."""
-    best = settle(proxygml(data, epochs, {}), searched, name)
-    return {name: getattr(best, name) for name in SETTLED}
+    base = replace(common(data, epochs, start), loss="proxy-gml", loss_options=options)
+    return started(base, start)
 
 
 def fitted(data: str) -> dict[str, Plain]:

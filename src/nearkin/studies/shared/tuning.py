@@ -14,6 +14,7 @@ from typing import Any
 from nearkin import losses
 from nearkin.names import Plain, look_up, parameters_of
 from nearkin.registry import FORMS
+from nearkin.runs.build import MEANS
 from nearkin.runs.head_start import ORTHOGONAL
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.study import Case, Recipes, Rows
@@ -63,6 +64,30 @@ SETTLED = ("head_start", "head_options", "head_power", "head_shrinkage", "lr", "
 SETTLED += ("head_dropout", "start_decay", "average", "epochs")
 """What the search chooses."""
 
+WHITENED = "whitened"
+HEADS = {WHITENED: True, ORTHOGONAL: False}
+"""How a study lets linear heads on stored features start: as a closed form of those in STARTS, held
+near it by one of HOLDS, with proxies at the means of their classes; or orthogonal, on raw features,
+as all did before 2026-11-30. What is trained on pictures starts as ever."""
+
+
+def whitens(data: str, start: str) -> bool:
+    """Whether heads on this data set start as closed forms, where a study is asked for this start.
+
+    >>> whitens("features:cub.npz", "whitened"), whitens("cub", "whitened")
+    (True, False)
+    """
+    return look_up(start, HEADS, "start") and data.startswith("features:")
+
+
+def started(recipe: Recipe, start: str) -> Recipe:
+    """The recipe of a trained head with this start, its settings not chosen yet."""
+    if not whitens(recipe.data, start):
+        return recipe
+    recipe = replace(recipe, head_start=WHITENED, head_power=0.5)
+    loss = losses.make(recipe.loss, recipe.loss_options, classes=100, dim=recipe.dim, features=1)
+    return replace(recipe, loss_start=MEANS) if hasattr(loss, "start_at") else recipe
+
 
 def learns(loss: str) -> bool:
     """Whether a loss has parameters, and so a learning rate, of its own.
@@ -74,15 +99,17 @@ def learns(loss: str) -> bool:
 
 
 def trials(
-    name: str, recipe: Recipe, folds: Iterable[int] = (0, 1), every: int = 5, **axes: Plain
+    name: str, recipe: Recipe, folds: Iterable[int] = (0, 1), every: int = 0, **axes: Plain
 ) -> Recipes:
     """The trials of a method: its settings, each judged by two folds of the training classes.
 
     One fold of 20 classes is not enough: its R@1 has a standard error of 0.7 points on CUB. The
     fold is the seed.
 
-    every: one class in so many validates; `HALVES` where the test has as many classes as training.
+    every: one class in so many validates; 0: every second where the head starts as a closed form,
+        else every fifth.
     """
+    every = every or (5 if recipe.head_start == ORTHOGONAL else HALVES)
     return {
         Case(name, fold, **setting, **axes): replace(
             recipe, **fields, validate=True, validate_every=every, trial=True, seed=fold
@@ -95,8 +122,9 @@ def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, Any]]]:
     """The settings that a method tries, each by its name on the axes of a case and as fields.
 
     What is not trained: 24 powers and shrinkages of its closed form. A head that starts as one: 24
-    of 3 such starts, 2 learning rates and 4 ways to hold it near its start. Any other: 6 learning
-    rates, 3 x 2 where the loss has one too, or an option to be tried.
+    of 3 such starts, 2 learning rates and 4 ways to hold it near its start; where the loss has an
+    option to be tried, 2 of these ways and 2 values of it. Any other: 6 learning rates, 3 x 2 where
+    the loss has one too, or an option to be tried.
     """
     if not (recipe.epochs or recipe.steps):
         return [
@@ -104,11 +132,7 @@ def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, Any]]]:
             for f in closed_settings(recipe.head_start)
         ]
     if recipe.head_start != ORTHOGONAL:
-        ways = product(STARTS.items(), STARTED_RATES, HOLDS.items())
-        return [
-            ({"lr": lr, "start": start, "hold": hold}, {"lr": lr, **STARTS[start], **HOLDS[hold]})
-            for (start, _), lr, (hold, _) in ways
-        ]
+        return started_settings(recipe)
     rates = [{"lr": lr, "loss_lr": 0.0} for lr in LONE_RATES]
     if learns(recipe.loss):
         rates = [{"lr": lr, "loss_lr": loss_lr} for lr in RATES for loss_lr in LOSS_RATES]
@@ -123,6 +147,26 @@ def settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, Any]]]:
             for lr, value in product(RATES, values)
         ]
     return tried
+
+
+def started_settings(recipe: Recipe) -> list[tuple[dict[str, Plain], dict[str, Any]]]:
+    """The settings of a head that starts as a closed form.
+
+    >>> base = Recipe(head_start="whitened")
+    >>> [len(started_settings(replace(base, loss=loss))) for loss in ("triplet", "clustering")]
+    [24, 24]
+    """
+    option, values = OPTIONS.get(recipe.loss, ("", (0.0,)))
+    holds = list(HOLDS)[: 2 if option else None]
+    found: list[tuple[dict[str, Plain], dict[str, Any]]] = []
+    for start, lr, hold, value in product(STARTS, STARTED_RATES, holds, values):
+        name: dict[str, Plain] = {"lr": lr, "start": start, "hold": hold}
+        fields = {"lr": lr, **STARTS[start], **HOLDS[hold]}
+        if option:
+            name[option] = value
+            fields["loss_options"] = {**recipe.loss_options, option: value}
+        found.append((name, fields))
+    return found
 
 
 def closed_settings(form: str) -> list[dict[str, float]]:
@@ -180,24 +224,29 @@ def settle(
 def unsearched(rows: Rows) -> list[str]:
     """The finding that settings were not searched, where these rows show none chosen by trials."""
     recipes = [row.recipe for row in rows.values()]
-    if not any(r.epochs and learns(r.loss) and not r.loss_lr for r in recipes):
-        return []  # a trial gives every loss that learns a rate of its own
+    fixed = [r for r in recipes if r.epochs and learns(r.loss) and not r.loss_lr]
+    if all(r.head_start != ORTHOGONAL and r.lr in STARTED_RATES for r in fixed):
+        return []  # other trials give every loss that learns a rate of its own
     return [
         "Settings were not searched here: all ran under one learning rate of the network and under "
         "what each paper asks for its proxies, so this ranks settings as much as methods."
     ]
 
 
-def common(data: str, epochs: int = 0) -> Recipe:
+def common(data: str, epochs: int = 0, start: str = ORTHOGONAL) -> Recipe:
     """What all methods of a table share: a linear head on features, else the Network builder's.
 
     Args:
         data: the data set; with "features:" the head is all that is trained.
-        epochs: the most that a run may take; 0: 12 on features, 4 on pictures.
+        epochs: the most that a run may take; 0: 12 on features, 6 of heads that start as closed
+            forms, and 4 on pictures.
+        start: how heads on features are to start; `started` lets them.
     """
     base = Recipe(data=data, sampler="classes", batch=128, per_class=4, evaluate_every=2)
     if data.startswith("features:"):
-        return replace(base, backbone="linear", dim=128, epochs=epochs or 12)
+        return replace(
+            base, backbone="linear", dim=128, epochs=epochs or (6 if whitens(data, start) else 12)
+        )
     # a quarter of the n-tuple report's network, so that many runs can be paid for
     small = {"filters": "16,32", "units": "256"}
     return replace(

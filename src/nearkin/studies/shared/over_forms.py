@@ -1,0 +1,172 @@
+"""Trained heads against the closed forms: is any surely better than all of these?
+
+A closed form has no seed. So a difference from it is sure only where it holds over seeds, by a
+t-test, and over test classes, by a bootstrap; p is the larger of both, Holm-corrected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from nearkin.answers import Finding, Table
+from nearkin.measure.statistics import Sure, estimate, holm
+from nearkin.runs.row import Row
+from nearkin.studies.shared.methods import CLOSED, UNTRAINED
+from nearkin.studies.shared.over_classes import against_closed
+from nearkin.studies.shared.reading import method
+from nearkin.studies.shared.words import SURE, listed, percent, points
+from nearkin.studies.study import Case, Rows
+
+HEADS = {"R@1": "recall@1", "MAP@R": "map@r"}
+
+
+@dataclass(frozen=True)
+class OverForms:
+    """Every trained method minus the closed form that is highest on test: who improves on it
+    improves on every one.
+
+    form: its name. level: its share. gains: method -> difference. p: method -> Holm-corrected p, of
+    those with several seeds.
+    """
+
+    form: str
+    level: float
+    gains: dict[str, Sure]
+    p: dict[str, float]
+
+    def size(self, name: str) -> float:
+        """A method's difference from the form, in the mean over seeds."""
+        return self.gains[name].seeds.estimate.mean
+
+    def surely(self, sign: int) -> list[str]:
+        """The methods that are surely better (1) or worse (-1), the largest differences first."""
+        names = sorted(self.gains, key=lambda name: -abs(self.size(name)))
+        return [n for n in names if self.p.get(n, 1) < SURE and sign * self.size(n) > 0]
+
+    @property
+    def lead(self) -> str:
+        """The method with the highest mean."""
+        return max(self.gains, key=self.size)
+
+
+def over_forms(
+    rows: Rows,
+    metric: str,
+    forms: Collection[str] = tuple(CLOSED),
+    by: Callable[[Case], str] = method,
+) -> OverForms | None:
+    """The trained methods of these rows against the closed forms; None where one is missing.
+
+    by: the name of a case's method.
+    """
+    level = {
+        case.method: row.metrics.last[metric]
+        for case, row in rows.items()
+        if case.method in forms and row.metrics.last
+    }
+    runs: dict[str, dict[int, Row]] = {}
+    for case, row in rows.items():
+        if case.method not in (*forms, UNTRAINED) and row.status == "done":
+            runs.setdefault(by(case), {})[case.seed] = row
+    if not level or not runs:
+        return None
+    form = max(level, key=level.__getitem__)
+    reference = next(row for case, row in rows.items() if case.method == form)
+    found = {name: against_closed(each, reference, metric) for name, each in runs.items()}
+    gains = {name: sure for name, sure in found.items() if sure}
+    several = {name: sure.p for name, sure in gains.items() if sure.seeds.estimate.n > 1}
+    p = dict(zip(several, holm(list(several.values())), strict=True))
+    return OverForms(form, level[form], gains, p) if gains else None
+
+
+def tables(rows: Rows, place: str = "", by: Callable[[Case], str] = method) -> tuple[Table, ...]:
+    """Every trained method's differences from the closed forms; none where there are no forms."""
+    found = {head: one for head, m in HEADS.items() if (one := over_forms(rows, m, by=by))}
+    if not found:
+        return ()
+    names = list(dict.fromkeys(name for one in found.values() for name in one.gains))
+
+    def cells(one: OverForms, name: str) -> tuple:
+        if name not in one.gains:
+            return None, ""
+        return estimate([one.size(name)]), p_words(one.p[name]) if name in one.p else ""
+
+    heads = {head: f"{head} to {one.form}" for head, one in found.items()}
+    data = next(iter(rows.values())).data.name
+    return (
+        Table(
+            title=", ".join(filter(None, ("What training adds to the closed forms", place, data))),
+            columns=("method", *(c for head in heads for c in (heads[head], f"p, {head}"))),
+            rows=tuple(
+                (name, *(c for one in found.values() for c in cells(one, name))) for name in names
+            ),
+            percent=tuple(heads.values()),
+            note=(
+                "Points to that closed form of the table above which is highest on test. p: the "
+                "larger of a t-test over seeds and of a bootstrap paired over test classes, "
+                "Holm-corrected."
+            ),
+        ),
+    )
+
+
+def findings(
+    rows: Rows,
+    place: str = "",
+    forms: Collection[str] = tuple(CLOSED),
+    by: Callable[[Case], str] = method,
+) -> list[Finding]:
+    """The best closed form, the best method, and which are surely better or worse."""
+    found = []
+    for head, metric in HEADS.items():
+        one = over_forms(rows, metric, forms, by)
+        if one is None:
+            continue
+        better, worse = one.surely(1), one.surely(-1)
+        begun = f"{place}, {head}" if place else head
+        text = (
+            f"{begun}: the best closed form is {one.form}, {percent(one.level)}; the best loss is "
+            f"{one.lead}, {percent(one.level + one.size(one.lead))} "
+            f"({points(one.size(one.lead))}). Surely better than every closed form here: "
+            f"{some(better)}; surely worse than the best: {some(worse)}."
+        )
+        sure = [*better, *worse]
+        surest = min((one.p[name] for name in sure), default=1.0)
+        found.append(Finding(text, surest, max((abs(one.size(n)) for n in sure), default=0.0)))
+    return found
+
+
+def sentence(
+    rows: Rows,
+    place: str = "",
+    forms: Collection[str] = tuple(CLOSED),
+    by: Callable[[Case], str] = method,
+) -> str:
+    """Whether any method improves on the closed forms; "" where there are none."""
+    one = over_forms(rows, "recall@1", forms, by)
+    if one is None:
+        return ""
+    better, size = one.surely(1), points(one.size(one.lead))
+    at = f"At {place} " if place else ""
+    if not better:
+        no = "no" if at else "No"
+        return (
+            f"{at}{no} loss is surely better in R@1 than the best closed form, {one.form}; the "
+            f"highest is {one.lead}, {size}."
+        )
+    these = "these" if at else "These"
+    return (
+        f"{at}{these} losses are surely better in R@1 than every closed form here: {some(better)}; "
+        f"the highest is {one.lead}, {size} over {one.form}."
+    )
+
+
+def some(names: list[str]) -> str:
+    """The names, or that there are none."""
+    return listed(names, most=len(names)) if names else "none"
+
+
+def p_words(p: float) -> str:
+    """A p as a table prints it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
