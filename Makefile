@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-demo: .venv/ready  ## the toolkit study on 5,000 real digits: trains, prints the table, names the report
+demo: .venv/ready  ## which loss embeds 5,000 real digits best, then from pictures to search: an index and a map
 	$(BIN)/nearkin study toolkit --demo --jobs 2 --out out/demo $(DEMO)
+	$(BIN)/python examples/demo.py out/demo
 
 test: .venv/ready  ## every test, by two workers of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal

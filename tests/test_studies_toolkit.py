@@ -67,7 +67,15 @@ def test_cases_are_seeds_first_all_methods_in_both_dimensions():
     two = losses.recipes(seeds=1, dims="2", methods="combined,triplet (4-6)", sweep=False)
     assert [r.loss for r in two.values()] == ["combined", "ratio-triplet"]
     demo = losses.recipes(**losses.DEMO)
-    assert list(demo) == [Case(m, dim=2) for m in METHODS] + [Case(m, 1, dim=2) for m in TRAINED]
+    few = str(losses.DEMO["methods"]).split(",")
+    assert few[0] == "no training"
+    first, others = (
+        [Case(m, dim=64) for m in few],
+        [Case(m, s, dim=64) for s in (1, 2) for m in few[1:]],
+    )
+    assert list(demo) == [*first, *others]
+    assert set(few) < set(METHODS)
+    assert {recipe.epochs for recipe in demo.values()} == {0, 6}
 
 
 def test_the_sweep_is_of_both_forms_and_every_weight():
