@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nearkin import closed, losses, models
 from nearkin.data import Split, Splits, load
 from nearkin.measure import knn_accuracy, recalls, scattering
+from nearkin.runs import engine
 from nearkin.runs.build import rate_factor
 from nearkin.runs.engine import Place, run
 from nearkin.runs.evaluate import NEIGHBOURS, examine, nearness
@@ -704,3 +705,23 @@ def test_each_epoch_draws_its_own_batches():
     assert len(passes) == 3
     assert passes == [current.batches_of(epoch).tolist() for epoch in range(3)]
     assert len({str(each) for each in passes}) == 3
+
+
+@claim("patience")
+def test_patience_is_so_many_validations_without_a_gain(tmp_path, monkeypatch):
+    values = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.9])  # no better than 0.5 twice in a row
+    plain = engine.examine
+
+    def examined(current, splits, final=False):
+        found = plain(current, splits, final)
+        if splits is current.validation:
+            found["recall@1"] = 0.3 if final else next(values)
+        return found
+
+    monkeypatch.setattr(engine, "examine", examined)
+    recipe = replace(BASE, epochs=6, validate=True, patience=2)
+    data = points()
+    row = run(recipe, tmp_path, place=CPU, splits=data).row
+    assert len(row.epochs) == 4
+    assert row.metrics.validated
+    assert row.metrics.validated["epoch"] == 2

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import fields
 from functools import partial, wraps
 from pathlib import Path
@@ -25,6 +26,10 @@ Commands = Mapping[str, Any]
 """Name -> a function, or its "module:function"; its parameters are the flags."""
 
 
+TYPED: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
+"""The flags of the last command line, as names of fields: those that a person has typed."""
+
+
 def parse(words: Sequence[str], commands: Commands) -> Callable[[], None]:
     """The command that the words ask for, not yet carried out; prints help where that is called."""
     if not words or words[0] in ("-h", "--help"):
@@ -39,6 +44,7 @@ def parse(words: Sequence[str], commands: Commands) -> Callable[[], None]:
         print(parser_of(name, command).format_help(), end="")
         raise SystemExit(0)
     rest, recipe = split_recipe_file(rest)
+    TYPED.set(frozenset(named(rest)))
     refuse_twice(rest)
     refuse_empty(rest, flags(command))
     called = command
@@ -99,6 +105,16 @@ def complaint(frame: str, valid: Mapping[str, Any]) -> str:
     return f"{text}: did you mean {nearest(wrong[1], [*valid, *negated])}?"
 
 
+def named(words: Sequence[str]) -> list[str]:
+    """The names behind the flags among the words.
+
+    >>> named(["train", "--loss-lr", "1", "--no-validate", "--dim=3"])
+    ['loss_lr', 'validate', 'dim']
+    """
+    flags = [w.partition("=")[0].replace("_", "-") for w in words if w.startswith("--")]
+    return [flag.replace("--no-", "--", 1)[2:].replace("-", "_") for flag in flags]
+
+
 def refuse_twice(words: Sequence[str]) -> None:
     """No flag may be given twice: of two the first would be dropped.
 
@@ -106,10 +122,10 @@ def refuse_twice(words: Sequence[str]) -> None:
     Traceback (most recent call last):
     ValueError: --loss-options is given twice: put all its values behind one
     """
-    given = [w.partition("=")[0].replace("_", "-") for w in words if w.startswith("--")]
-    given = [flag.replace("--no-", "--", 1) for flag in given if flag != "--help"]
-    for flag in given:
-        if given.count(flag) > 1:
+    given = [name for name in named(words) if name != "help"]
+    for name in given:
+        if given.count(name) > 1:
+            flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} is given twice: put all its values behind one")
 
 

@@ -28,7 +28,10 @@ def train(
 ) -> None:
     """Train and evaluate one recipe; store its row under --out, and its Model in OUT/runs/HASH.
 
-    No training on the same data stands beside it, on the page OUT/report/runs.html.
+    No training on the same data stands beside it, on the page OUT/report/runs.html. With a
+    pretrained network (lite0, timm:NAME) the flags that are left out are those of fine-tuning:
+    batch norm frozen, the side of its pretraining, an epoch of the head alone, small rates, and the
+    Model of the epoch that validation chose.
 
     Example: nearkin train --data mnist-5k --loss ratio-triplet --dim 64 --epochs 8
 
@@ -57,30 +60,61 @@ def train(
         if like:
             like_chosen(recipe, choice_at(like, output.out), output.out, place, shown)
             return
+        recipe = fitting(recipe, place)
         row = run(recipe, output.out, place=place, bar=shown)
-        if not recipe.trial:
-            put_beside(row.row, output.out, place, shown)
+        plain = None if recipe.trial else put_beside(row.row, output.out, place, shown)
     if row.stored:
         hash = row.row.hash
         print(f"nearkin: {hash} is stored in {output.out}: nothing was run", file=sys.stderr)
     print(json.dumps({"hash": row["hash"], "status": row["status"], **row["metrics"]}, indent=2))
     if not recipe.trial:
         write_page(output.out)
+    if plain:
+        print(f"nearkin: {beside(row.row, plain)}", file=sys.stderr)
 
 
-def put_beside(row: Row, out: Path, place: Place, bar: Silent) -> None:
+def fitting(recipe: Recipe, place: Place) -> Recipe:
+    """The recipe, with the defaults of fine-tuning where its network is pretrained and they were
+    not typed; one from a file is taken as it stands."""
+    from nearkin.app.fine_tuning import fine_tuned, is_pretrained
+    from nearkin.app.parse import TYPED
+    from nearkin.runs.engine import splits_of
+
+    if not is_pretrained(recipe.backbone) or "backbone" not in TYPED.get():
+        return recipe
+    return fine_tuned(recipe, TYPED.get(), splits_of(recipe, place))
+
+
+def beside(row: Row, plain: Row) -> str:
+    """How a run ended, beside no training: the epoch that validation chose, else the last."""
+    from nearkin.studies.shared.words import percent
+
+    found, bare = row.metrics.validated or row.metrics.last, plain.metrics.last
+    if not found or not bare:
+        return "the run diverged: it leaves no Model" if not found else "no training diverged"
+    metric = "in_train.recall@1" if "in_train.recall@1" in bare else "recall@1"
+    a, b = found[metric], bare[metric]
+    which = "below" if a < b else "above" if a > b else "no better than"
+    advice = ": keep the network as it was, or try `nearkin choose`" if a <= b else ""
+    name = "R@1 among the training images" if metric != "recall@1" else "R@1"
+    return f"{name} {percent(a)}, {which} no training ({percent(b)}){advice}"
+
+
+def put_beside(row: Row, out: Path, place: Place, bar: Silent) -> Row | None:
     """The row of no training on the same data, which leaves no Model, so that OUT means the one
-    that was trained."""
+    that was trained; None where it is the run itself."""
     from nearkin.models.folder import forget
     from nearkin.runs.engine import run
     from nearkin.studies.shared.methods import without_training
 
     plain = without_training(row.recipe, row.data.size)
-    if plain.hash != row.recipe.hash:
-        found = run(plain, out, place=replace(place, made_by="", made_size=0))
-        forget(found.folder)
-        if not found.stored:
-            bar.say(f"{found.row.hash}: no training on these data, to stand beside it")
+    if plain.hash == row.recipe.hash:
+        return None
+    found = run(plain, out, place=replace(place, made_by="", made_size=0))
+    forget(found.folder)
+    if not found.stored:
+        bar.say(f"{found.row.hash}: no training on these data, to stand beside it")
+    return found.row
 
 
 def write_page(out: Path) -> None:

@@ -85,6 +85,19 @@ def timm_model(
 lite0 = partial(timm_model, "tf_efficientnet_lite0", weights="lite0")
 
 
+def side_of(backbone: str) -> int:
+    """The side in pixels of the pictures that lite0 or timm:NAME was pretrained on; 0 where timm
+    does not know it."""
+    from timm.models import get_pretrained_cfg
+
+    name = "tf_efficientnet_lite0" if backbone == "lite0" else backbone.partition(":")[2]
+    try:
+        found: Any = get_pretrained_cfg(name)
+    except (KeyError, RuntimeError, ValueError):  # what it raises for a name that it has not
+        found = None
+    return found.input_size[-1] if found else 0
+
+
 class Trunk(nn.Module):
     """Features (B, F) of pictures (B, 1 or 3, height, width): of the last levels, side by side."""
 

@@ -40,6 +40,7 @@ from nearkin.runs.place import MOST_THREADS, Place
 from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
 from nearkin.runs.store import Store, sweep
+from nearkin.runs.validated import VALIDATED, chosen_weights, is_spent, keep_if_best
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -160,10 +161,12 @@ def served(row: Row, store: Store) -> Result:
     """A stored row; what a kill right after it was stored has left in its folder is removed."""
     folder = store.folder_of(row)
     with suppress(OSError):  # of a folder that is read-only, or where the run is done anew just now
-        if (folder / CHECKPOINT).exists() or list(folder.glob(".*")):
+        left = [folder / name for name in (CHECKPOINT, VALIDATED) if (folder / name).exists()]
+        if left or list(folder.glob(".*")):
             with store.claims(folder, wait=False):
                 sweep(folder)
-                remove(folder / CHECKPOINT)
+                for path in left:
+                    remove(path)
     return Result(row, folder, stored=True)
 
 
@@ -209,6 +212,7 @@ def carry_out(
             if not again:
                 store.append(row)
             remove(folder / CHECKPOINT)
+            remove(folder / VALIDATED)
     bar.finish(one_line(row))
     return Result(again or row, folder)
 
@@ -243,6 +247,11 @@ def follow(
             if current.epoch_ends:
                 diverged = diverged or not math.isfinite(current.loss_sum.item())
                 diverged = close_epoch(current, clock, log, diverged)
+                if not diverged and not current.recipe.trial:
+                    clock.outside(lambda: keep_if_best(current, folder))
+                    if current.step < current.total and is_spent(current):
+                        clock.outside(lambda: examine_to_the_end(current))
+                        break
             if diverged:
                 break
             if current.epoch_ends or clock.save_is_due(place.save_seconds):
@@ -255,8 +264,9 @@ def follow(
     keep(current, folder)
     if diverged:
         return conclude(current, parts, folder, study, None, clock.memory)
-    model = left_by(current, place.root, whole=not study)
-    row = conclude(current, parts, folder, study, model, clock.memory)
+    weights = None if current.recipe.trial else chosen_weights(current, folder)
+    model = left_by(current, place.root, whole=not study, weights=weights)
+    row = conclude(current, parts, folder, study, model, clock.memory, weights)
     save_model(model, row, folder)
     return row
 
@@ -309,3 +319,10 @@ def close_epoch(current: Run, clock: Clock, log: StepLog, diverged: bool = False
             diverged = True
     current.epochs.append(entry)
     return diverged
+
+
+def examine_to_the_end(current: Run) -> None:
+    """Measure at the epoch at which a run stops early all that is measured at the last one."""
+    parts = (("test", current.splits), ("validation", current.validation))
+    found = {name: examine(current, splits, final=True) for name, splits in parts if splits}
+    current.epochs[-1] |= found

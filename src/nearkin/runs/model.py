@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nearkin.data import Splits
 from nearkin.data.sets.catalogue import named
@@ -22,15 +23,19 @@ from nearkin.runs.evaluate import nearness
 from nearkin.runs.loop import Run
 from nearkin.runs.made_by import declared
 from nearkin.runs.row import Row, to_json
+from nearkin.runs.validated import with_weights
 
 KEPT = ("hash", "status", "metrics", "data", "cost", "versions", "machine")
 """Fields of the row that a Model keeps."""
 HEADROOM = 2.0  # of int8's limit above the largest number seen in one batch of training images
 
 
-def left_by(run: Run, root: str | None, whole: bool) -> Model:
-    """The Model of a finished run; if `whole`, joined to the Model that made its features."""
-    model, made_by = model_of(run), run.splits.made_by
+def left_by(
+    run: Run, root: str | None, whole: bool, weights: dict[str, Tensor] | None = None
+) -> Model:
+    """The Model of a finished run, with these weights in place of the last ones; if `whole`, joined
+    to the Model that made its features."""
+    model, made_by = model_of(run, weights), run.splits.made_by
     if not made_by:
         return model
     model.provenance["made_by"] = dict(made_by)
@@ -56,9 +61,10 @@ def save(model: Model, row: Row, folder: Path) -> None:
     model.save(folder)
 
 
-def model_of(run: Run) -> Model:
-    """A copy of the run's backbone as it stands, with its preprocessing and metric."""
-    net: Any = deepcopy(run.deployed)
+def model_of(run: Run, weights: dict[str, Tensor] | None = None) -> Model:
+    """A copy of the run's backbone as it stands, or with these weights, with its preprocessing and
+    metric."""
+    net: Any = with_weights(deepcopy(run.deployed), weights)
     net = net.to("cpu", memory_format=torch.contiguous_format)
     metric, inputs = nearness(run), run.splits.train.inputs
     steps = preprocessing_of(inputs, run.recipe.size, run.mean, run.std, run.splits.inverted)

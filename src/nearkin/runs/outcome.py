@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nearkin.data import Splits
 from nearkin.measure import VERSIONS, confusion
@@ -24,6 +26,7 @@ from nearkin.runs.loop import Run
 from nearkin.runs.machine import machine, versions
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Data, Epoch, Files, Metrics, Row, pictures_left_out
+from nearkin.runs.validated import with_weights
 
 CONFUSED = 20  # classes at most, of a data set whose rows tell which are mistaken for which
 
@@ -35,9 +38,14 @@ def conclude(
     study: str,
     model: Model | None,
     memory: int | None,
+    weights: dict[str, Tensor] | None = None,
 ) -> Row:
     """The row of a finished run, of one that diverged without a Model; its embeddings are kept in
-    the folder, but not of a trial."""
+    the folder, but not of a trial.
+
+    weights: those that the Model has in place of the last ones, as validation chose an earlier
+        epoch; the numbers of the row are those of the last epoch, the embeddings the Model's.
+    """
     recipe, splits, diverged = current.recipe, current.splits, model is None
     last = mistaken = means = None
     files = Files(f"runs/{folder.name}")
@@ -46,7 +54,10 @@ def conclude(
         query = splits.query
         embeddings = current.embed(query)
         means = class_means(current, embeddings)
-        keep_embeddings(folder / "embeddings.npz", current, embeddings, model)
+        kept = embeddings
+        if weights is not None:
+            kept = current.embed_by(with_weights(deepcopy(current.deployed), weights), query)
+        keep_embeddings(folder / "embeddings.npz", current, kept, model)
         files = replace(files, embeddings="embeddings.npz")
         if len(query.classes) <= CONFUSED:
             mistaken = confusion(embeddings, query.labels, metric=nearness(current)).tolist()

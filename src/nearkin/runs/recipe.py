@@ -118,6 +118,9 @@ class Recipe:
     """steps of the whole run, cut into `epochs` equal parts; 0: an epoch is a pass over the data"""
     evaluate_every: int = 1
     """epochs from one evaluation to the next; the last epoch is always evaluated"""
+    patience: int = 0
+    """validations in a row that find the run no better, after which it stops (wants validate); 0:
+    it goes on to its last epoch"""
     optimizer: str = "adam"
     """adam, adamw, sgd, rmsprop or radam"""
     lr: float = 1e-3
@@ -181,6 +184,7 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         counts = ("epochs", "steps", "size", "memory", "chunk", "warmup", "head_first", "seed")
+        counts += ("patience",)
         for name in counts:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -191,6 +195,8 @@ class Recipe:
         for name, default in DEFAULTS.items():
             if type(default) is int and name != "seed" and getattr(self, name) > MOST:
                 raise ValueError(f"{name} must be at most {MOST:,}, got {getattr(self, name)}")
+        if self.patience and not self.validate:
+            raise ValueError("patience goes with validate: it counts validations without a gain")
         if self.trial and not self.validate:
             raise ValueError("trial goes with validate: it examines the validation classes alone")
         if self.seed >= 2**63:
