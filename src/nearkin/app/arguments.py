@@ -25,7 +25,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("data", "labels", "size", "augment", "keep_images", "keep_classes"),
     "what is learnt": ("loss", "loss_options", "backbone", "dim", "like", "recipe"),
     "how long": ("epochs", "steps", "batch", "per_class", "sampler", "lr", "seed", "seeds"),
-    "how it is judged": ("validate", "validate_every", "metric", "evaluate_every", "refine"),
+    "how it is judged": (
+        "validate",
+        "validate_every",
+        "patience",
+        "metric",
+        "evaluate_every",
+        "refine",
+    ),
     "where": ("out", "output", "publish", "jobs", "device", "threads", "root", "download"),
 }
 """Title -> flags, in the order in which people change them. Of the other flags those of a recipe
