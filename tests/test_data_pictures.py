@@ -5,7 +5,11 @@ import errno
 import io
 import os
 import shutil
+import subprocess
+import sys
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,8 +198,63 @@ def test_a_phones_heic_is_read_by_an_optional_package(tmp_path, monkeypatch):
     path.write_bytes(base64.b64decode(HEIC_PICTURE)[:300])
     with pytest.raises(BadPicture, match="IMG_0001"):
         read(path)
-    monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda _: None)
+    path.write_bytes(base64.b64decode(HEIC_PICTURE))
+    named_otherwise = path.rename(tmp_path / "IMG_0001.jpg")  # as many phones send it
+    assert read(named_otherwise).shape == (24, 16, 3)
+    monkeypatch.setattr(pictures.heic, "can_read", lambda: False)
     assert not pictures.HEIC & readable_endings()
+    with pytest.raises(BadPicture, match="a HEIC picture, which takes pip install"):
+        read(named_otherwise)
+
+
+CRASHING = "import os, sys; sys.stdin.buffer.read(16); os.abort()"
+SILENT = "import time; time.sleep(60)"
+SHORT = "import sys; sys.stdout.buffer.write(b'x'); sys.stdout.flush()"
+
+
+@pytest.mark.parametrize("program", [CRASHING, SILENT, SHORT])
+def test_a_decoder_that_crashes_or_hangs_spoils_one_picture_alone(tmp_path, monkeypatch, program):
+    path = tmp_path / "x.heic"
+    path.write_bytes(base64.b64decode(HEIC_PICTURE))
+    read(path)
+    pictures.heic.end_all()
+    monkeypatch.setattr(pictures.heic, "SECONDS", 1)
+    (tmp_path / "decoder.py").write_text(program)
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures.heic, "__file__", str(tmp_path / "decoder.py"))
+        with pytest.raises(BadPicture, match=r"x.heic: truncated or damaged \(its decoder crashed"):
+            read(path)
+    assert not pictures.heic.IDLE
+    monkeypatch.undo()
+    assert read(path).shape == (24, 16, 3)
+
+
+def test_a_heic_picture_beyond_the_limit_is_too_large(tmp_path, monkeypatch):
+    path = tmp_path / "x.heic"
+    path.write_bytes(base64.b64decode(HEIC_PICTURE))
+    monkeypatch.setattr(pictures, "LARGEST_HEIC", 100)
+    with pytest.raises(BadPicture, match=r"x.heic: too large, 16 x 24 pixels"):
+        read(path)
+
+
+def test_decoders_end_with_the_process_that_started_them(tmp_path):
+    path = tmp_path / "x.heic"
+    path.write_bytes(base64.b64decode(HEIC_PICTURE))
+    program = (
+        "import os, signal, sys, threading; from pathlib import Path;"
+        "from nearkin.data import heic, pictures; pictures.read(Path(sys.argv[1]));"
+        "print(heic.IDLE[0][1].pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    call = [sys.executable, "-c", program, str(path)]
+    child = int(subprocess.run(call, capture_output=True, text=True).stdout)
+    for _ in range(100):
+        if not Path(f"/proc/{child}/cmdline").exists():
+            break
+        if not Path(f"/proc/{child}/cmdline").read_bytes():  # ended, and not yet taken note of
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the decoder is still there")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "CMYK"])

@@ -4,6 +4,7 @@ An interrupt is one line from the first moment on, and a reader who has seen eno
 `nearkin list | head -1`, ends the program quietly.
 """
 
+import io
 import os
 import sys
 
@@ -12,6 +13,9 @@ from nearkin.extras import MissingExtra, optional
 
 def main() -> None:
     """The command line, as a process of its own."""
+    for stream in (sys.stdout, sys.stderr):  # names hold what a terminal's encoding may lack
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             with optional():

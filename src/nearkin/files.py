@@ -87,10 +87,17 @@ def refuse_no_folder(path: Path, flag: str) -> None:
         raise ValueError(f"{flag} {path}: wanted a folder, but {there} is a file")
 
 
+LARGEST_JSON = 2**28
+"""Bytes of the largest JSON file that is read."""
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file of a stranger's holds; a byte-order mark before it is no part of it."""
     with open_regular(path) as file:
-        return parse_json(file.read(), str(path))
+        content = file.read(LARGEST_JSON + 1)
+    if len(content) > LARGEST_JSON:
+        raise ValueError(f"{path}: more than {LARGEST_JSON:,} bytes, too large for JSON of ours")
+    return parse_json(content, str(path))
 
 
 def parse_json(text: bytes | str, name: str) -> Any:

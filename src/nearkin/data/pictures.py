@@ -8,7 +8,6 @@ preprocess.json may have another number.
 from __future__ import annotations
 
 import errno
-import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +17,14 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from nearkin.data import heic
 from nearkin.files import IrregularFile, open_regular
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "AVIF")
 ENDINGS = {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm"}
 ENDINGS |= {".ppm", ".tif", ".tiff", ".webp"}
 HEIC = {".heic", ".heif", ".hif"}
-"""Phones' own format, which takes the package pi-heif: `pip install nearkin[heic]`."""
+"""Phones' own format, which takes the package pi-heif: `pip install 'nearkin[heic]'`."""
 WHOLE = 50_000_000
 """Pixels up to which a picture is decoded as it is; a larger one, which is to be shrunk, is reduced
 on the way by a power of two, to no less than twice the short side that is asked for."""
@@ -32,6 +32,8 @@ LARGEST = 400_000_000
 """Pixels beyond which a picture is refused."""
 BYTES = 1_200_000_000
 """The most that the decoded pixels of one picture may take."""
+LARGEST_HEIC = 150_000_000
+"""Pixels beyond which a HEIC picture is refused: it is decoded whole, in a process of its own."""
 BAND = 1_000_000  # pixels of a large picture that are converted at a time
 PASSING = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.ESTALE}
 PASSING |= {errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.EINTR, errno.ENODEV, errno.EBUSY}
@@ -61,7 +63,7 @@ class UnreadableFile(OSError):
 
 def readable_endings() -> set[str]:
     """The endings of files that are taken for pictures here, with what optional packages read."""
-    return ENDINGS | (HEIC if importlib.util.find_spec("pi_heif") else set())
+    return ENDINGS | (HEIC if heic.can_read() else set())
 
 
 def read(
@@ -107,10 +109,11 @@ class TooManyPixels(ValueError):
 @contextmanager
 def opened(file: BinaryIO, path: Path) -> Iterator[Image.Image]:
     """The picture in an open file, its header read; none of PIL's other formats is tried."""
-    if path.suffix.lower() in HEIC and importlib.util.find_spec("pi_heif"):
-        import pi_heif
-
-        pi_heif.register_heif_opener()
+    head = file.read(64)
+    file.seek(0)
+    if heic.is_heic(head):
+        yield phones(file.read(BYTES), path)
+        return
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
     with LIMIT:  # PIL's own limit, a value of the process: ours is LARGEST
@@ -121,6 +124,18 @@ def opened(file: BinaryIO, path: Path) -> Iterator[Image.Image]:
             Image.MAX_IMAGE_PIXELS = kept
     with image:
         yield image
+
+
+def phones(content: bytes, path: Path) -> Image.Image:
+    """The picture in a HEIC file, upright and without what else such files hold."""
+    if not heic.can_read():
+        raise BadPicture(f"{path}: a HEIC picture, which takes pip install 'nearkin[heic]'")
+    try:
+        mode, size, pixels = heic.decoded(content, LARGEST_HEIC)
+    except heic.Wrong as error:
+        why = f"too large, {error}" if error.large else f"truncated or damaged ({error})"
+        raise BadPicture(f"{path}: {why}") from None
+    return Image.frombuffer(mode, size, pixels, "raw", mode, 0, 1)
 
 
 def decoded(

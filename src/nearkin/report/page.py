@@ -77,6 +77,8 @@ def write_markdown(
     The arguments are those of write_page; the result is the Markdown file's path.
     """
     folder, values = Path(folder), contents(answer, rows, command)
+    if (folder / name).is_symlink():  # pictures would be written and removed elsewhere
+        raise ValueError(f"{folder / name}: wanted a folder for pictures, got a link: remove it")
     shown, earlier = [], pictures.drawings(folder / name)
     for number, figure in enumerate(values.pop("figures"), 1):
         path = pictures.save(
@@ -91,8 +93,9 @@ def write_markdown(
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a text file whole."""
-    write_whole(path, lambda file: file.write(text.strip().encode() + b"\n"))
+    """Write a text file whole; what UTF-8 lacks, as of names that are no text, is escaped."""
+    content = text.strip().encode(errors="backslashreplace") + b"\n"
+    write_whole(path, lambda file: file.write(content))
     return path
 
 

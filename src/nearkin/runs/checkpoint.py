@@ -67,12 +67,12 @@ def restore(run: Run, path: Path) -> None:
     if state.keys() != KEPT or not isinstance(state["recipe"], dict):
         raise ValueError(f"{path} is not the checkpoint of a run")
     recipe = run.recipe.plain()
-    if state["recipe"] != recipe:
-        changed = [k for k, v in recipe.items() if state["recipe"].get(k) != v]
+    if not same(state["recipe"], recipe):
+        changed = [k for k, v in recipe.items() if not same(state["recipe"].get(k), v)]
         raise ValueError(
-            f"{path} is a checkpoint of another recipe: it differs in {', '.join(changed)}"
+            f"{path} is a checkpoint of another recipe: it differs in {', '.join(changed) or 'its fields'}"
         )
-    if state["data"] != run.data_fingerprint:
+    if not same(state["data"], run.data_fingerprint):
         raise OtherData(f"{path} was made on other data: delete it to begin anew")
     try:
         refuse_odd_numbers(run, state)
@@ -101,6 +101,21 @@ def restore(run: Run, path: Path) -> None:
             "train differ from a run that was never stopped",
             stacklevel=2,
         )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two plain values are equal, kind by kind: a tensor, whose == is one more, never is.
+
+    >>> same({"a": [1, 2.5]}, {"a": [1, 2.5]}), same([True], [1]), same(torch.ones(2), None)
+    (True, False, False)
+    """
+    if type(a) is not type(b) or isinstance(a, Tensor):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
 
 
 def refuse_odd_numbers(run: Run, state: Mapping[str, Any]) -> None:
@@ -159,7 +174,7 @@ def refuse_odd_optimizer(run: Run, state: Any) -> None:
     now = run.optimizer.state_dict()
     if not isinstance(state, dict) or state.keys() != now.keys():
         raise ValueError("wanted the optimizer's state and groups")
-    if plain_groups(state["param_groups"]) != plain_groups(now["param_groups"]):
+    if not same(plain_groups(state["param_groups"]), plain_groups(now["param_groups"])):
         raise ValueError("the optimizer's groups are not those of the recipe")
     numbers = [i for group in now["param_groups"] for i in group["params"]]
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]

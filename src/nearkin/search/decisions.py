@@ -47,6 +47,14 @@ def read_decisions(path: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
+def is_decision(value: object) -> bool:
+    """Whether a JSON value is an action and a class."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    action, label = value
+    return action in ACTIONS and isinstance(label, str)
+
+
 class Decisions:
     """The decisions that an index keeps, in a JSON file beside its table."""
 
@@ -55,11 +63,9 @@ class Decisions:
         self.held: dict[str, tuple[str, str]] = {}
         if path.is_file():
             stored = read_json(path)
-            if not isinstance(stored, dict):
-                raise ValueError(f"{path}: wanted decisions by path")
-            self.held = {
-                str(at): (str(action), str(label)) for at, (action, label) in stored.items()
-            }
+            if not isinstance(stored, dict) or not all(map(is_decision, stored.values())):
+                raise ValueError(f"{path}: wanted an action and a class by path")
+            self.held = {at: (action, label) for at, (action, label) in stored.items()}
 
     def add(self, more: dict[str, tuple[str, str]]) -> None:
         """Take further decisions; of two about one photograph the later holds."""

@@ -16,6 +16,10 @@ FORMAT = 1
 VOTERS = 5
 
 
+class Newer(ValueError):
+    """A file of a format that this version does not know."""
+
+
 @dataclass(frozen=True)
 class Description:
     """What index.json holds."""
@@ -33,16 +37,18 @@ class Description:
     @classmethod
     def read(cls, path: Path) -> Description:
         """The description in a file, checked."""
+        found = read_json(path)
         try:
-            found = read_json(path)
             if found["format"] > FORMAT:
-                raise ValueError(f"{path}: written by a newer Nearkin (format {found['format']})")
+                raise Newer(f"{path}: written by a newer Nearkin (format {found['format']})")
             known = {f.name for f in fields(cls)}
             if set(found) - known:
                 raise KeyError(min(set(found) - known))
             found["sources"] = tuple((str(a), str(b)) for a, b in found.get("sources", ()))
             return cls(**found)
-        except (KeyError, TypeError) as error:
+        except Newer:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not the description of an index ({error})") from None
 
     def write(self, path: Path) -> None:

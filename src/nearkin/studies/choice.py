@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from nearkin.runs.evaluate import headline
 from nearkin.runs.executors import complete, share
 from nearkin.runs.log import Silent
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row
+from nearkin.runs.row import Row, parsed
 from nearkin.runs.store import Store
 from nearkin.studies.shared.methods import BARE, UNTRAINED
 from nearkin.studies.shared.tuning import HALVES
@@ -86,6 +86,15 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class Made:
+    """The backbone of a choice; nothing of it where features were given."""
+
+    name: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 0
+
+
+@dataclass(frozen=True)
 class Choice:
     """What `choose` found out, as choice.json holds it.
 
@@ -101,8 +110,8 @@ class Choice:
 
     format: int
     method: str
-    recipe: dict[str, Any]
-    backbone: dict[str, Any]
+    recipe: Mapping[str, Any]
+    backbone: Mapping[str, Any]
     data: str
     fingerprint: str
     metric: str
@@ -118,16 +127,16 @@ class Choice:
     def read(cls, path: Path) -> Choice:
         """The choice in a file, checked."""
         found = read_json(path)
+        format = found.get("format") if isinstance(found, dict) else None
+        if isinstance(format, int) and format > FORMAT:
+            raise ValueError(f"{path}: written by a newer Nearkin (format {format})")
         try:
-            if found["format"] > FORMAT:
-                raise ValueError(f"{path}: written by a newer Nearkin (format {found['format']})")
-            found["tried"] = tuple(Tried(**one) for one in found["tried"])
-            for name in ("test", "untrained", "difference"):
-                found[name] = Estimate(**{**found[name], "points": (), "seeds": ()})
-            Recipe(**found["recipe"])
-            return cls(**{f.name: found[f.name] for f in fields(cls)})
-        except (KeyError, TypeError, AttributeError) as error:
+            choice = parsed(cls, found, "choice")
+            parsed(Made, choice.backbone, "backbone")
+            Recipe(**choice.recipe)
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is no choice that `nearkin choose` wrote ({error})") from None
+        return choice
 
     def write(self, path: Path) -> None:
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"

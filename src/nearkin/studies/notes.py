@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nearkin.files import read_json, write_whole
+from nearkin.names import Plain
 from nearkin.studies.study import Case
 
 Found = TypeVar("Found")
@@ -77,8 +78,11 @@ def parsed(raw: Any) -> Note:
     cases = {Case(**one["case"]): one["run"] for one in raw["cases"]}
     note = Note(**{**raw, "cases": cases, "trials": tuple(raw["trials"])})
     texts = (note.name, note.study, note.command, note.data, *cases.values(), *note.trials)
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) for text in (*texts, *(case.method for case in cases))):
         raise TypeError("wanted text")
+    plain = all(isinstance(value, Plain) for case in cases for _, value in case.axes)
+    if not plain or not all(type(case.seed) is int for case in cases):
+        raise TypeError("wanted seeds as whole numbers, and axes of plain values")
     return note
 
 
