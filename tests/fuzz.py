@@ -1,9 +1,9 @@
 """Strangers' files of every kind, changed at random: each is read, or refused in one line.
 
 `KINDS` names the kinds. `attempts(kind, count, seed, folder)` changes a sound file `count` times,
-has it read, and yields what was wrong: a traceback, a refusal of several lines or without the file's
-name, more than SECONDS, or more than MEMORY. tests/test_fuzz.py takes a slice of each kind, and
-`make campaign` 2,000 files of each.
+has it read, and yields what was wrong: a traceback, a refusal of several lines or without the
+file's name, more than SECONDS, or more than MEMORY. tests/test_fuzz.py takes a slice of each kind,
+and `make campaign` 2,000 files of each.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from nearkin.names import TOO_LARGE
 SECONDS = 20
 MEMORY = 1_600_000_000
 """Bytes by which the process may grow: BYTES of data/pictures.py, and something more."""
+ADDRESSES = 16 * 2**30
+"""Bytes of addresses that the process may have, most of which torch and its like never fill."""
 MODES = {"gif": "P", "pgm": "L", "tif": "RGBA", "png": "RGBA"}
 PICTURES = ("avif", "bmp", "gif", "heic", "jpg", "pgm", "png", "ppm", "tif", "webp")
 
@@ -54,12 +56,14 @@ class Kind:
     read: reads it, or raises what the command line makes one line of.
     change: (content, draw) -> content.
     names: whether a refusal is to name the file.
+    share: of as many files as others have, where each takes a process of its own.
     """
 
     make: Callable[[Path], Path]
     read: Callable[[Path], object]
     change: Callable[[bytes, random.Random], bytes]
     names: bool = True
+    share: float = 1.0
 
 
 class Hang(BaseException):
@@ -70,10 +74,21 @@ def attempts(kind: Kind, count: int, seed: int, folder: Path) -> Iterator[str]:
     """Change the file of a kind so many times; yields what is wrong with how it is read."""
     folder.mkdir(parents=True, exist_ok=True)
     path = kind.make(folder)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if before[0] == resource.RLIM_INFINITY:  # the machine is others' too
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, before[1]))
+    try:
+        yield from changed(kind, count, seed, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def changed(kind: Kind, count: int, seed: int, path: Path) -> Iterator[str]:
+    """What is wrong with how the changed files are read."""
     sound, draw = path.read_bytes(), random.Random(seed)
     if fault := fault_of(kind, path, sound=True):
         yield f"the sound file: {fault}"
-    for number in range(count):
+    for number in range(round(kind.share * count)):
         content = kind.change(sound, draw)
         path.write_bytes(content)
         before = peak()
@@ -91,7 +106,13 @@ def attempts(kind: Kind, count: int, seed: int, folder: Path) -> Iterator[str]:
 
 def fault_of(kind: Kind, path: Path, sound: bool = False) -> str:
     """What is wrong with how a file is read; "" for nothing. A sound one must not be refused."""
-    with limited(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    silent = io.StringIO()
+    with (
+        limited(),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(silent),
+        contextlib.redirect_stderr(silent),
+    ):
         warnings.simplefilter("ignore")
         try:
             kind.read(path)
@@ -732,7 +753,7 @@ KINDS: dict[str, Kind] = {
     },
     "idx": Kind(partial(make_idx, False), read_idx, mutated),
     "idx.gz": Kind(partial(make_idx, True), read_idx, mutated),
-    "matlab": Kind(make_matlab, read_matlab, mutated),
+    "matlab": Kind(make_matlab, read_matlab, mutated, share=0.1),
     "list": Kind(make_list, read_list, twisted_text),
     "steps": Kind(make_steps, read_steps, twisted_text),
     "cache, header": Kind(partial(make_cached, "header.json"), read_cached, mutated, names=False),

@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
     {"extras"},
-    {"names", "labels", "notebook", "registry", "tensors", "files"},
+    {"budget", "names", "labels", "notebook", "registry", "tensors", "files"},
     {"download", "leases", "tensorfiles"},
     {"closed", "data", "graphs", "measure"},
     {"models"},

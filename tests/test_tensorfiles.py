@@ -181,8 +181,9 @@ def test_any_bytes_are_no_traceback(content):
 READERS = {
     "torch.load": {"tensorfiles.py"},
     "safetensors": {"tensorfiles.py", "models/folder.py"},  # the other saves with it
-    # words of recipes and command lines, and what our own process answers
-    "json.loads": {"files.py", "names.py", "app/parse.py", "data/heic.py"},
+    # words of recipes and command lines, and what our own processes answer
+    "json.loads": {"files.py", "names.py", "app/parse.py", "data/heic.py", "data/sets/matlab.py"},
+    "loadmat": {"data/sets/matlab_reader.py"},
     "json.load": set(),
     "np.load": set(),
     "pickle": set(),

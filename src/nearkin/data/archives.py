@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import shutil
 import stat
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from nearkin.files import expanded, open_regular
+from nearkin.files import IrregularFile, expanded, open_regular
 
 RATIO = 200
 """Times its own size that an archive may unpack to, beyond SMALL; pictures take once, lists 20."""
@@ -36,8 +37,10 @@ def unpack(archive: Path, folder: Path) -> None:
             unpack_file(file, archive, folder)
     except Refused as error:
         raise ValueError(f"{archive}: {error}") from None
+    except IrregularFile:
+        raise
     except OSError as error:
-        if error.errno is None:  # what bz2 says of a broken stream
+        if error.errno in (None, errno.EINVAL):  # what bz2 and zip say of broken offsets
             raise ValueError(f"{archive}: not a whole archive ({error})") from None
         error.filename = error.filename or str(folder)  # a full disk does not say where
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Collection
 from math import prod
@@ -12,6 +11,7 @@ from zipfile import BadZipFile, LargeZipFile, ZipFile, ZipInfo
 import numpy as np
 from numpy.lib import format as npy
 
+from nearkin.budget import memory
 from nearkin.files import open_regular
 
 KINDS = "biufcSUMm"  # kinds of NumPy's types that are plain bytes
@@ -69,11 +69,3 @@ def array_of(archive: ZipFile, info: ZipInfo, path: Path) -> np.ndarray:
         raise ValueError(f"{name} is cut off")
     array = np.frombuffer(bytearray(content), kind)
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
-
-
-def memory() -> int:
-    """Bytes of the machine's memory."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # where nobody tells, what a laptop has
-        return 16 * 2**30

@@ -96,7 +96,8 @@ def make(
     loss = look_up(name, LOSSES, "loss")
     renamed = resolve("nearkin.losses.protocol:renamed")(options or {})
     known = dict(zip(KNOWN, (classes, dim, features), strict=True))
-    return construct(loss, renamed, f"option of {name}", **known)
+    with resolve("nearkin.budget:to_train")(f"loss {name!r}"):
+        return construct(loss, renamed, f"option of {name}", **known)
 
 
 def make_miner(name: str, metric: str | None = None) -> nn.Module:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import Parameter, signature
 
+from torch import Tensor
+
+from nearkin.budget import SPARE, Budget, to_train
 from nearkin.models.features import Backbone
 from nearkin.models.network import Network
 from nearkin.models.pretrained import fill, tensors
@@ -27,7 +30,8 @@ def make(name: str, options: Mapping, input_shape: Sequence[int], dim: int) -> N
     Linear(in_features=8, out_features=64, bias=True)
     """
     build = partial(builder(name), tuple(input_shape), dim)
-    backbone = construct(build, options, f"option of backbone {name!r}")
+    with to_train(f"backbone {name!r}"):
+        backbone = construct(build, options, f"option of backbone {name!r}")
     backbone.made = {
         "name": name,
         "options": dict(options),
@@ -81,7 +85,9 @@ def rebuild(description: Mapping) -> Network | Backbone:
     name, options, shape, dim, state = parts_of(description)
     if "weights" in signature(builder(name)).parameters:
         options = {**options, "weights": "none"}
-    backbone = make(name, options, shape, dim)
+    held = sum(tensor.nbytes for tensor in state.values() if isinstance(tensor, Tensor))
+    with Budget(4 * held + SPARE, f"the checkpoint of a backbone {name!r}"):
+        backbone = make(name, options, shape, dim)
     fill(backbone, state, f"the checkpoint of a backbone {name!r}")
     backbone.made = {key: value for key, value in description.items() if key != "state"}
     return backbone

@@ -15,12 +15,14 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from nearkin.budget import SPARE, Budget
 from nearkin.extras import optional
 from nearkin.files import parse_json, read_json, write_whole
 from nearkin.models import assembly, golden, timm_layout
@@ -38,6 +40,7 @@ WEIGHTS, CONFIG, STEPS, CARD = "model.safetensors", "config.json", "preprocess.j
 EMBEDDINGS = "golden/embeddings.safetensors"
 BACKBONE = "how the backbone is built"
 LARGEST = 2**26  # bytes of a config.json
+LARGEST_ITEM = 10**9  # numbers of an item
 
 
 def save(model: Model, path: Path) -> Path:
@@ -174,7 +177,8 @@ def built(
             f"{path}: it holds the weights of the class {described.get('class')}, which "
             "Nearkin cannot build: give Model.load(DIR, backbone=an object of it)"
         )
-    network = backbone or read(lambda: assembly.assemble(described), path, BACKBONE)
+    with Budget(4 * len(contents[WEIGHTS]) + SPARE, BACKBONE):  # whatever config.json says
+        network = backbone or read(lambda: assembly.assemble(described), path, BACKBONE)
     state = tensors(path, WEIGHTS, contents)
     kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     if len(kinds) == 1:
@@ -251,11 +255,33 @@ def config_of(path: Path) -> dict[str, Any]:
     sealed = block.pop("seal", None)
     if block.keys() != KEYS or sealed != seal(block) or not isinstance(block["files"], dict):
         raise ValueError(f"{file}: cut or changed since it was saved")
+    for name, sound in SOUND.items():
+        if not sound(block[name]):
+            raise ValueError(f"{file}: {name} cannot be {block[name]!r:.60}")
     return block
 
 
 KEYS = {"format", "identity", "metric", "similarity", "dim", "limit", "backbone", "timm", "classes"}
 KEYS |= {"shape", "recipe", "provenance", "files"}
+
+
+SOUND: dict[str, Callable[[Any], bool]] = {
+    "metric": lambda value: isinstance(value, str),
+    "timm": lambda value: isinstance(value, bool),
+    "classes": lambda value: isinstance(value, list) and all(isinstance(x, str) for x in value),
+    "recipe": lambda value: isinstance(value, dict),
+    "provenance": lambda value: isinstance(value, dict),
+    "limit": lambda value: value is None or type(value) in (int, float),
+    "shape": lambda value: value is None or is_shape(value),
+    "files": lambda value: all(isinstance(x, str) for x in value.values()),
+}
+"""Parts of the block, and whether a value may be one; others are looked at where they are used."""
+
+
+def is_shape(value: Any) -> bool:
+    """Whether a JSON value is the shape of an item of numbers, which fits into memory."""
+    sides = isinstance(value, list) and all(type(x) is int and x > 0 for x in value)
+    return sides and 0 < len(value) <= 8 and prod(value) <= LARGEST_ITEM
 
 
 def expected(block: Mapping[str, Any]) -> list[str]:

@@ -69,9 +69,8 @@ def restore(run: Run, path: Path) -> None:
     recipe = run.recipe.plain()
     if not same(state["recipe"], recipe):
         changed = [k for k, v in recipe.items() if not same(state["recipe"].get(k), v)]
-        raise ValueError(
-            f"{path} is a checkpoint of another recipe: it differs in {', '.join(changed) or 'its fields'}"
-        )
+        where = ", ".join(changed) or "its fields"
+        raise ValueError(f"{path} is a checkpoint of another recipe: it differs in {where}")
     if not same(state["data"], run.data_fingerprint):
         raise OtherData(f"{path} was made on other data: delete it to begin anew")
     try:

@@ -131,9 +131,10 @@ def hashes(line: bytes, file: Path, number: int) -> tuple[str, str, str]:
         row = migrated(raw)
         recipe = row.get("recipe") if isinstance(row, dict) else None
         start = recipe.get("start", "") if isinstance(recipe, dict) else ""
-        try:
-            HASHES[digest] = (raw["hash"], row["hash"], str(start))
-        except (TypeError, KeyError):
+        was, now = (found.get("hash") if isinstance(found, dict) else 0 for found in (raw, row))
+        if isinstance(was, str) and isinstance(now, str):
+            HASHES[digest] = (was, now, str(start))
+        else:
             try:
                 from_json(row)  # says what is wrong with it
             except ValueError as error:

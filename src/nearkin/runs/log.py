@@ -67,10 +67,12 @@ class StepLog:
 
 
 def bytes_until(path: Path, step: int) -> int:
-    """How much of a steps.csv tells of the steps up to this one, its head included."""
+    """How much of a steps.csv tells of the steps up to this one, its head included; what is no line
+    of a step ends it."""
     kept = 0
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-        if not line.endswith(b"\n") or (kept and int(line.split(b",")[0]) > step):
+        number = line.split(b",")[0]
+        if not line.endswith(b"\n") or (kept and not (number.isdigit() and int(number) <= step)):
             break
         kept += len(line)
     return kept
@@ -80,7 +82,7 @@ def read_steps(path: Path) -> list[dict[str, str]]:
     """The complete lines of a steps.csv; none where there is no such file."""
     if not path.exists():
         return []
-    text = path.read_text()
+    text = path.read_text(errors="replace")
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 

@@ -135,7 +135,8 @@ class Choice:
             parsed(Made, choice.backbone, "backbone")
             Recipe(**choice.recipe)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is no choice that `nearkin choose` wrote ({error})") from None
+            why = " ".join(str(error).split())
+            raise ValueError(f"{path} is no choice that `nearkin choose` wrote ({why})") from None
         return choice
 
     def write(self, path: Path) -> None:

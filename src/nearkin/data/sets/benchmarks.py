@@ -21,9 +21,9 @@ from nearkin.data.pictures import ENDINGS
 from nearkin.data.request import Request, folder_with
 from nearkin.data.sets.listings import Listing, assembled, in_halves
 from nearkin.data.sets.manifests import differences
+from nearkin.data.sets.matlab import variable_of
 from nearkin.data.splits import Split, Splits
 from nearkin.data.transforms import sides
-from nearkin.extras import optional
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def cars(root: Path) -> Lists:
         entries += annotated(tests, "fname", "cars_test/")
     pairs = [(file, kind) for file, kind, _ in entries]
     boxes = {file: box for file, _, box in entries}
-    names = {number: str(name) for number, name in enumerate(matlab(meta, "class_names"), 1)}
+    names = {number: str(name) for number, name in enumerate(variable_of(meta, "class_names"), 1)}
     refuse_mismatch("class", meta, names, "the annotations", {kind for _, kind in pairs})
     return Lists(base, layout, in_halves("cars", Listing.of(pairs, names)), boxes)
 
@@ -267,7 +267,7 @@ def annotated(
 
     name: the field that has the file, which lies in `folder`.
     """
-    entries = matlab(path, "annotations")
+    entries = variable_of(path, "annotations")
     try:
         return [
             (
@@ -280,21 +280,8 @@ def annotated(
             )
             for entry in entries
         ]
-    except (ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
+        why = f"no field of name {error}" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"{path}: wanted {name}, class and bbox_* of each picture ({error})"
+            f"{path}: wanted {name}, class and bbox_* of each picture ({why})"
         ) from None
-
-
-def matlab(path: Path, variable: str) -> np.ndarray:
-    """A variable of a MATLAB file."""
-    with optional():
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-
-    if not path.exists():
-        raise ValueError(f"{path}: missing")
-    try:
-        return np.atleast_1d(loadmat(path, squeeze_me=True, variable_names=[variable])[variable])
-    except (KeyError, ValueError, TypeError, OSError, EOFError, MatReadError) as error:
-        raise ValueError(f"{path}: not a whole MATLAB file with {variable} ({error})") from None
