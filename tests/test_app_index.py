@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from nearkin.app import index as app_index
 from nearkin.app.main import main
 from nearkin.search.index import Index
 from test_index import COLOURS, folder, model, photograph  # noqa: F401 - a fixture
@@ -124,3 +125,36 @@ def test_one_form_at_a_time(shop, tmp_path, capsys):
     photograph(tmp_path / "new.png", COLOURS["green"], 99)
     said = refused(capsys, "search", shop, tmp_path / "new.png", "--csv", "--json")
     assert said == "nearkin: wanted one of --csv, --json and --html"
+
+
+def test_watching_follows_the_folder_until_interrupted(shop, folder, capsys, monkeypatch):  # noqa: F811
+    new = folder / "red" / "new.png"
+
+    def nothing():
+        pass
+
+    def half_a_file():
+        photograph(new, COLOURS["red"], 50)
+        new.with_name("half.png").write_bytes(new.read_bytes()[:200])
+
+    def the_rest():
+        new.with_name("half.png").write_bytes(new.read_bytes())
+        new.unlink()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    turns = iter([nothing, half_a_file, the_rest, interrupt])
+    monkeypatch.setattr(app_index.time, "sleep", lambda seconds: next(turns)())
+    with pytest.raises(SystemExit) as left:
+        main(["index", shop, "--watch"])
+    assert left.value.code == 130
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert "15 unchanged; holds 15" in first
+    assert len(lines) == 2  # nothing is said where nothing has changed
+    assert "1 added" in lines[0]
+    assert "left out" in lines[0]
+    assert "holds 16" in lines[1]
+    held = {path.rsplit("/", 1)[1] for path in Index(shop).vectors()[0] if "/red/" in path}
+    assert "half.png" in held
+    assert "new.png" not in held

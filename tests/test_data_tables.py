@@ -77,6 +77,33 @@ def test_tables_of_oml_and_of_other_systems(pictures):
     assert len(alike.query) == 6
 
 
+def test_boxes_of_oml_are_told_to_be_unused(pictures):
+    lines = ["label,path,split,is_query,is_gallery,x_1,x_2,y_1,y_2"]
+    for i in range(12):
+        part, flags = ("train", ",") if i < 6 else ("validation", "True,True")
+        lines.append(f"{i // 3},img/{i}.png,{part},{flags},1,4,2,5")
+    found = load(str(written(pictures, lines)))
+    assert found.variant == "all 12 x 10 px, boxes not cut out"
+    assert found.unused == ("columns x_1, y_1, x_2, y_2: pictures are read whole",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_text_as_spreadsheets_write_it(pictures, encoding):
+    lines = ["path\tclass", *(row.replace(",a", ",Käse").replace(",", "\t") for row in rows())]
+    mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+    path = pictures / "images.tsv.csv"
+    path.write_bytes(mark + "\r\n".join(lines).encode(encoding))
+    found = load(str(path))
+    assert "Käse" in {*found.train.classes, *found.query.classes}
+
+
+def test_another_encoding_is_one_line(pictures):
+    path = pictures / "images.csv"
+    path.write_bytes("path,class\nimg/0.png,Käse\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="wanted text in UTF-8 or UTF-16"):
+        load(str(path))
+
+
 def test_a_picture_may_lie_anywhere(pictures, monkeypatch):
     monkeypatch.setenv("HOME", str(pictures))
     (pictures / "tables").mkdir()

@@ -16,8 +16,10 @@ from nearkin.data.terms import holds_others_pictures
 from nearkin.files import open_regular
 
 LARGEST = 2**30  # bytes of a table
+UTF_16 = {b"\xff\xfe", b"\xfe\xff"}  # how it begins, as Excel's "Unicode text" does
 PATH, CLASS = ("path", "file", "filename", "image"), ("class", "label", "category")
 """What the columns of a picture and of its class may be called, in any case."""
+BOXES = {"x_1", "y_1", "x_2", "y_2"}
 YES = {"1", "1.0", "true", "yes"}
 
 
@@ -26,7 +28,8 @@ def table(request: Request) -> Splits:
 
     Paths are relative to the file's folder. split says train, test, val, query or gallery; without
     that column the first half of the sorted classes trains, and the rest tests. The columns of
-    OML's tables are understood: label, and is_query and is_gallery of what split calls validation.
+    OML's tables are understood: label, and is_query and is_gallery of what split calls validation;
+    its boxes are not cut out, which the variant says.
     """
     path = request.root
     name = f"csv:{path}"
@@ -51,7 +54,16 @@ def table(request: Request) -> Splits:
             f"{name}: {len(absent):,} of {len(classes):,} files are not there, such as {absent[0]}"
         )
     showable = not (request.private or holds_others_pictures(path.parent))
-    return assembled(name, path.parent, listings, request, variant=variant, showable=showable)
+    boxes = {(each or "").strip().lower() for each in columns} >= BOXES
+    return assembled(
+        name,
+        path.parent,
+        listings,
+        request,
+        variant=", ".join(filter(None, [variant, "boxes not cut out" if boxes else ""])),
+        showable=showable,
+        unused=("columns x_1, y_1, x_2, y_2: pictures are read whole",) if boxes else (),
+    )
 
 
 def read_table(path: Path, name: str) -> list[dict[str, str]]:
@@ -59,11 +71,11 @@ def read_table(path: Path, name: str) -> list[dict[str, str]]:
     try:
         with open_regular(path) as file:
             data = file.read(LARGEST + 1)
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data[:2] in UTF_16 else "utf-8-sig")
     except FileNotFoundError:
         raise Absent(f"{name}: no such file") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: wanted text in UTF-8 ({error})") from None
+        raise ValueError(f"{name}: wanted text in UTF-8 or UTF-16 ({error})") from None
     if len(data) > LARGEST:
         raise ValueError(f"{name}: more than {LARGEST:,} bytes, too large for a table of pictures")
     head = text.partition("\n")[0]
