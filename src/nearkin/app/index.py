@@ -97,11 +97,13 @@ def index(
         print(f"{cluster}: {found}")
     if not held:
         opened.write_light()
+    opened.write_snapshot()
     while watch:
         time.sleep(WATCH_SECONDS)
         changes = opened.update()
         if str(changes) != f"{changes.unchanged:,} unchanged":
             say(opened, changes)
+            opened.write_snapshot()
 
 
 def search(

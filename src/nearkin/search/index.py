@@ -6,6 +6,7 @@
       model.onnx      the Model's ONNX form, which answers without torch (light.py)
       decisions.json  what a person has decided of single photographs (decisions.py)
       images.lance/   the items (store.py)
+      items.arrow     paths, labels and vectors of a small index once more (snapshot.py)
 
 Dimensions: N items, B queries, D embedding.
 """
@@ -28,6 +29,7 @@ from nearkin.search.groups import Groups, groups
 from nearkin.search.intake import AT_ONCE, take
 from nearkin.search.photos import TABLES, Found, Photo, composed, file_of, find, stored
 from nearkin.search.rerank import candidates, reranked
+from nearkin.search.snapshot import among, read_snapshot, state_of, write_snapshot
 from nearkin.search.store import PLAIN, LanceStore, Store, table_of, vectors_of
 from nearkin.search.values import FORMAT, Answer, Changes, Description, Hit, refuse_other, vote
 
@@ -54,9 +56,12 @@ class Index:
         if not (self.path / CARD).is_file():
             raise ValueError(f"{self.path} holds no index: `nearkin index MODEL PHOTOS` makes one")
         self.description = Description.read(self.path / CARD)
-        self.store: Any = store or opened_store(self.description, self.path)
+        self._items = None if store or self.description.store else read_snapshot(self.path)
+        self._store: Any = store
+        if self._items is None:
+            self._store = self.store  # one that cannot be opened is an error now
         self._model: Any = None
-        self._opened: tuple[int, Any] | None = None
+        self._opened: tuple[Any, Any] | None = None
 
     @classmethod
     def create(cls, model: Any, path: str | Path, store: Store | str | None = None) -> Index:
@@ -96,6 +101,13 @@ class Index:
             self._model = Model.load(self.path / MODEL)
             refuse_other(self._model.identity, self.description, self.path)
         return self._model
+
+    @property
+    def store(self) -> Any:
+        """Where the items are, opened when it is first needed."""
+        if self._store is None:
+            self._store = opened_store(self.description, self.path)
+        return self._store
 
     @property
     def similarity_name(self) -> str:
@@ -375,19 +387,33 @@ class Index:
     def _paths(self) -> list[str]:
         return self.store.scan(["path"])["path"].to_pylist()
 
+    def write_snapshot(self) -> bool:
+        """Write paths, labels and vectors into a file that a search from the shell reads sooner
+        than the table (snapshot.py), where there are few enough; whether it is there now."""
+        return not self.description.store and write_snapshot(self.path, self.store)
+
     def _open(self, label: str | None) -> Any:
         """What is searched, prepared once for each version of the table."""
         from nearkin.search.exact import Opened
 
+        metric, items = self.description.metric, None
+        if self._store is None:
+            version = state_of(self.path)
+            if self._opened is None or self._opened[0] != version or label is not None:
+                items = read_snapshot(self.path)
+                if items is None:  # the table has changed since
+                    self._store = self.store
+                    return self._open(label)
+                items = among(items, label)
+        else:
+            version = self.store.versions()[-1]
+            if self._opened is None or self._opened[0] != version or label is not None:
+                items = self.store.scan(["path", "label", "vector"], label)
         if label is not None:
-            return Opened(
-                self.store.scan(["path", "label", "vector"], label), self.description.metric
-            )
-        items = None
-        version = self.store.versions()[-1]
-        if self._opened is None or self._opened[0] != version:
-            items = self.store.scan(["path", "label", "vector"])
-            self._opened = (version, Opened(items, self.description.metric))
+            return Opened(items, metric)
+        if items is not None:
+            self._opened = (version, Opened(items, metric))
+        assert self._opened
         return self._opened[1]
 
 
