@@ -270,6 +270,39 @@ def test_a_map_is_made_once_for_all_runs_that_have_it(features, monkeypatch):
     assert len(head_start.maps) == head_start.REMEMBERED
 
 
+def test_what_a_head_reads_is_made_once_for_all_runs_of_one_start(features, monkeypatch):
+    monkeypatch.setattr(head_start, "seen", head_start.OrderedDict())
+    base = small(features)
+
+    def read(recipe):
+        return Run(recipe, load(features), "cpu").seen
+
+    first = read(base)
+    for same in (base, replace(base, seed=1, lr=1.0), replace(base, dim=4, head_dropout=0.5)):
+        assert read(same) is first
+    others = [
+        replace(base, head_power=0.5),
+        replace(base, head_shrinkage=0.5),
+        replace(base, validate=True),
+        replace(base, precision="bf16"),
+        replace(base, head_start="orthogonal"),
+    ]
+    for other in others:
+        assert read(other) is not first, other
+    monkeypatch.setattr(head_start, "SMALL", first.nbytes - 1)
+    head_start.seen.clear()
+    assert read(base) is not read(base)  # too large to be kept
+
+
+def test_a_survey_is_what_the_backbone_makes_of_the_training_images(features):
+    for changes in ({}, {"head_dropout": 0.5}, {"backbone": "mlp"}, {"head_start": "orthogonal"}):
+        run = Run(small(features, **changes), load(features), "cpu")
+        for _ in train(run):
+            pass
+        assert run.seen is not None
+        assert torch.equal(run.survey(), run.embed_by(run.backbone.module, run.splits.train))
+
+
 def test_another_data_set_has_another_map(features, tmp_path):
     with np.load(features.removeprefix("features:")) as file:
         np.savez(tmp_path / "points.npz", x=file["x"][::-1] ** 2, y=file["y"])
