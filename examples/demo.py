@@ -73,8 +73,8 @@ def main(out: Path) -> None:
     print(f"""
 What you have seen:
 
-1. {losses} losses trained a small network on 4,000 handwritten digits, {seeds} random seeds each. By
-   {loss} the nearest neighbour of a new digit is the same digit in {100 * score:.1f} % of
+1. {losses} losses trained a small network on 4,000 handwritten digits, {seeds} random seeds each.
+   By {loss} the nearest neighbour of a new digit is the same digit in {100 * score:.1f} % of
    cases; without any training, by comparing pixels, in {100 * pixels:.1f} %.
    Open {report}: which losses differ, and how surely.
 2. The best network put all {len(index):,} digits into an index, and named {right} of

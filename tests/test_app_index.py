@@ -73,7 +73,7 @@ def test_adding_removing_and_keeping_up(shop, folder, tmp_path, capsys):  # noqa
         (["index", "SHOP", "nowhere"], "nowhere: no such file or folder"),
         (
             ["index", "GROCERY", "--add", "x"],
-            "holds no index: --add, --remove, --decisions, --cluster and --watch want one",
+            "holds no index: --add, --remove, --decisions, --cluster, --tidy and --watch want one",
         ),
         (["index", "GROCERY"], "a new index wants a Model, photographs, and --output FOLDER"),
         (["index", "lite9", ".", "--output", "new"], "lite0"),

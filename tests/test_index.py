@@ -295,3 +295,28 @@ def test_a_table_that_is_none_adds_nothing(shop, folder, tmp_path, text, said):
     with pytest.raises(ValueError, match=said):
         shop.update(tmp_path / "images.csv")
     assert len(shop) == 15
+
+
+def test_old_versions_are_forgotten_and_nothing_else(shop, folder, monkeypatch):
+    for i in range(3):
+        photograph(folder / "red" / f"more{i}.png", COLOURS["red"], 60 + i)
+        shop.update()
+    before = shop.vectors()
+    assert len(shop.store.versions()) > 3
+    assert shop.tidy() == 0  # all are younger than a week
+    with pytest.warns(UserWarning, match="every version except the latest"):  # LanceDB's own word
+        gone = shop.tidy(days=0)
+    assert gone > 2
+    assert len(shop.store.versions()) <= 2
+    after = nk.Index(shop.path).vectors()
+    assert after[:2] == before[:2]
+    assert np.array_equal(after[2], before[2])
+    with pytest.raises(ValueError, match="wanted days of 0 or more"):
+        shop.tidy(days=-1)
+    monkeypatch.setattr(module, "MANY", 1)
+    monkeypatch.setattr(module, "KEPT_DAYS", 0.0)
+    calls = []
+    monkeypatch.setattr(shop, "tidy", lambda: calls.append(1))
+    photograph(folder / "red" / "last.png", COLOURS["red"], 70)
+    shop.update()
+    assert calls

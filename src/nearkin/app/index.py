@@ -32,6 +32,7 @@ def index(
     remove: Mapping[str, Plain] | None = None,
     decisions: Path | None = None,
     cluster: Path | None = None,
+    tidy: bool = False,
     store: str = "",
     watch: bool = False,
 ) -> None:
@@ -62,6 +63,7 @@ def index(
             drop.
         cluster: CSV file to write: the photographs without a label, in groups by whom they are near
             to, for you to look at, to change, and to hand to --decisions.
+        tidy: compact the table, and forget its versions that are older than a week.
         store: of a new index, address of a Qdrant server that is to hold its items, such as
             http://127.0.0.1:6333; by default they lie in the index's folder.
         watch: stay, and follow the folders until interrupted.
@@ -71,9 +73,10 @@ def index(
     held = (Path(first).expanduser() / CARD).is_file()
     if held and output:
         raise ValueError(f"{first} is an index already: leave out --output")
-    if not held and (add or remove or decisions or cluster or (watch and not output)):
+    if not held and (add or remove or decisions or cluster or tidy or (watch and not output)):
         raise ValueError(
-            f"{first} holds no index: --add, --remove, --decisions, --cluster and --watch want one"
+            f"{first} holds no index: --add, --remove, --decisions, --cluster, --tidy and --watch "
+            "want one"
         )
     if not held and not (output and photos):
         raise ValueError("a new index wants a Model, photographs, and --output FOLDER")
@@ -89,8 +92,10 @@ def index(
         say(opened, found)
     if decisions:
         say(opened, opened.decide(decisions))
-    if photos or not (add or remove or decisions or cluster):
+    if photos or not (add or remove or decisions or cluster or tidy):
         say(opened, with_bar(opened.update, *photos, labels=labels))
+    if tidy:
+        print(f"{opened.path}: compacted, {opened.tidy()} old versions forgotten")
     if cluster:
         found = opened.groups()
         found.write(cluster.expanduser())

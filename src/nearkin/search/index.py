@@ -17,7 +17,9 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from datetime import timedelta
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,12 @@ from nearkin.search.intake import AT_ONCE, take
 from nearkin.search.photos import TABLES, Found, Photo, composed, file_of, find, stored
 from nearkin.search.rerank import candidates, reranked
 from nearkin.search.snapshot import among, read_snapshot, state_of, write_snapshot
-from nearkin.search.store import PLAIN, LanceStore, Store, table_of, vectors_of
+from nearkin.search.store import KEPT_DAYS, PLAIN, LanceStore, Store, table_of, vectors_of
 from nearkin.search.values import FORMAT, Answer, Changes, Description, Hit, refuse_other, vote
 
 CARD, MODEL, LIGHT = "index.json", "model", "model.onnx"
 DECIDED = "decisions.json"
+MANY = 100  # versions of a table, above which an update compacts it
 
 
 class Index:
@@ -184,6 +187,8 @@ class Index:
         self.store.delete(gone)
         changes.removed = max(0, len(gone) - changes.moved)
         self._describe(sources=tuple(remembered.items()))
+        if len(self.store.versions()) > MANY:
+            self.tidy()
         return changes
 
     def add(
@@ -351,6 +356,15 @@ class Index:
         for path, sha in zip(items["path"].to_pylist(), items["sha256"].to_pylist(), strict=True):
             groups[sha].append(path)
         return [group for group in groups.values() if len(group) > 1]
+
+    def tidy(self, days: float = KEPT_DAYS) -> int:
+        """Compact the table, and forget its versions that are older; how many those were. An update
+        does it by itself where there are more than 100 versions."""
+        if not 0 <= days < inf:
+            raise ValueError(f"wanted days of 0 or more, got {days}")
+        before = len(self.store.versions())
+        self.store.tidy(timedelta(days=days))
+        return max(0, before - len(self.store.versions()))
 
     def calibrate(self, false_accept: float, confidence: float = 0.95, seed: int = 0) -> Any:
         """A threshold below which a photograph counts as unknown, made on the labelled items.

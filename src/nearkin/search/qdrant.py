@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlparse
 from uuid import NAMESPACE_URL, uuid4, uuid5
@@ -121,6 +122,9 @@ class QdrantStore:
     def count(self) -> int:
         wanted = self._filter(None)
         return self.client.count(self.collection, count_filter=wanted, exact=True).count
+
+    def tidy(self, keep: timedelta = timedelta(0)) -> None:
+        """Nothing: the server compacts by itself, and holds one version."""
 
     def versions(self) -> list[int]:
         found = self.client.retrieve(self.collection, ids=[HEAD], with_payload=True)

@@ -25,6 +25,7 @@ import pyarrow as pa
 TABLE = "images"
 PLAIN = ("path", "sha256", "size", "mtime", "label")
 """The columns but those of the vector and the picture."""
+KEPT_DAYS = 7.0  # for so long an older version can still be read
 AT_ONCE = 500  # paths in one filter
 ANN, LEAST = "vector_idx", 256
 """LanceDB's name of the approximate index, and the fewest items of which one is made."""
@@ -89,6 +90,9 @@ class Store(Protocol):
         """Numbers of the versions that can still be read, the present one last."""
         ...
 
+    def tidy(self, keep: timedelta = ...) -> None:
+        """Compact what is stored, and forget versions that are older than this."""
+
 
 class LanceStore:
     """Items in an embedded LanceDB table: readers may read beside a writer.
@@ -150,7 +154,7 @@ class LanceStore:
     def versions(self) -> list[int]:
         return [version["version"] for version in self.table.list_versions()]
 
-    def tidy(self, keep: timedelta = timedelta(days=7)) -> None:
+    def tidy(self, keep: timedelta = timedelta(days=KEPT_DAYS)) -> None:
         """Compact the files, bring the approximate index up to date, forget old versions."""
         self.table.optimize(cleanup_older_than=keep)
 
