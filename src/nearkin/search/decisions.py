@@ -13,10 +13,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nearkin.files import read_json, write_whole
 from nearkin.search.photos import Photo, composed
+from nearkin.search.store import AT_ONCE, PLAIN, table_of, vectors_of
+from nearkin.search.values import Changes
 
+DECIDED = "decisions.json"
 ACTIONS = ("keep", "relabel", "drop")
 
 
@@ -83,3 +87,36 @@ class Decisions:
             else:
                 found.append(replace(photo, label=label) if action == "relabel" else photo)
         return found
+
+
+def carry_out(index: Any, path: Path) -> Changes:
+    """Change an index as a file of decisions says, now and at every update from now on.
+
+    Raises:
+        ValueError: the file is none of decisions, or names a photograph that is not in the index.
+    """
+    wanted = read_decisions(path)
+    held = {row["path"]: row for row in index.store.scan([*PLAIN]).to_pylist()}
+    absent = [at for at in wanted if at not in held]
+    if absent:
+        raise ValueError(
+            f"{path}: of {len(wanted):,} photographs {len(absent):,} are not in {index.path}, "
+            f"such as {absent[0]}"
+        )
+    Decisions(index.path / DECIDED).add(wanted)
+    changes = Changes()
+    gone = [at for at, (action, _) in wanted.items() if action == "drop"]
+    index.store.delete(gone)
+    changes.removed = len(gone)
+    named = [
+        at for at, (action, to) in wanted.items() if action == "relabel" and to != held[at]["label"]
+    ]
+    for start in range(0, len(named), AT_ONCE):
+        rows = index.store.scan(
+            [*PLAIN, "thumbnail", "vector"], paths=named[start : start + AT_ONCE]
+        )
+        relabelled = [{**row, "label": wanted[row["path"]][1]} for row in rows.to_pylist()]
+        index.store.put(table_of(relabelled, vectors_of(rows)))
+    changes.relabelled = len(named)
+    changes.unchanged = len(wanted) - len(gone) - len(named)
+    return changes

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from importlib.util import find_spec
 from math import inf
@@ -26,17 +26,17 @@ from typing import Any
 import numpy as np
 
 from nearkin import notebook
-from nearkin.search.decisions import Decisions, read_decisions
+from nearkin.search.decisions import DECIDED, Decisions, carry_out
 from nearkin.search.groups import Groups, groups
-from nearkin.search.intake import AT_ONCE, take
+from nearkin.search.intake import take
 from nearkin.search.photos import TABLES, Found, Photo, composed, file_of, find, stored
 from nearkin.search.rerank import candidates, reranked
 from nearkin.search.snapshot import among, read_snapshot, state_of, write_snapshot
-from nearkin.search.store import KEPT_DAYS, PLAIN, LanceStore, Store, table_of, vectors_of
+from nearkin.search.store import KEPT_DAYS, LanceStore, Store, vectors_of
+from nearkin.search.threshold import calibrated
 from nearkin.search.values import FORMAT, Answer, Changes, Description, Hit, refuse_other, vote
 
 CARD, MODEL, LIGHT = "index.json", "model", "model.onnx"
-DECIDED = "decisions.json"
 MANY = 100  # versions of a table, above which an update compacts it
 
 
@@ -227,33 +227,7 @@ class Index:
         Raises:
             ValueError: the file is none of decisions, or names a photograph that is not here.
         """
-        wanted = read_decisions(Path(path).expanduser())
-        held = {row["path"]: row for row in self.store.scan([*PLAIN]).to_pylist()}
-        absent = [at for at in wanted if at not in held]
-        if absent:
-            raise ValueError(
-                f"{path}: of {len(wanted):,} photographs {len(absent):,} are not in {self.path}, "
-                f"such as {absent[0]}"
-            )
-        Decisions(self.path / DECIDED).add(wanted)
-        changes = Changes()
-        gone = [at for at, (action, _) in wanted.items() if action == "drop"]
-        self.store.delete(gone)
-        changes.removed = len(gone)
-        named = [
-            at
-            for at, (action, to) in wanted.items()
-            if action == "relabel" and to != held[at]["label"]
-        ]
-        for start in range(0, len(named), AT_ONCE):
-            rows = self.store.scan(
-                [*PLAIN, "thumbnail", "vector"], paths=named[start : start + AT_ONCE]
-            )
-            relabelled = [{**row, "label": wanted[row["path"]][1]} for row in rows.to_pylist()]
-            self.store.put(table_of(relabelled, vectors_of(rows)))
-        changes.relabelled = len(named)
-        changes.unchanged = len(wanted) - len(gone) - len(named)
-        return changes
+        return carry_out(self, Path(path).expanduser())
 
     def search(
         self,
@@ -372,26 +346,8 @@ class Index:
         It is stored with what it was made on, and used by every search from then on; where nothing
         can be promised, an earlier one is forgotten.
         """
-        from nearkin.measure.verify import threshold
-
-        _, labels, vectors = self.vectors()
-        labelled = np.array([label is not None for label in labels])
-        kinds = np.array([label for label in labels if label is not None], dtype=str)
-        if len(set(kinds.tolist())) < 2:
-            raise ValueError(f"{self.path}: a threshold takes photographs of two labels or more")
-        found = threshold(
-            vectors[labelled],
-            kinds,
-            over="nearest",
-            far=false_accept,
-            confidence=confidence,
-            metric=self.description.metric,
-            seed=seed,
-        )
-        kept = None
-        if found.value is not None:
-            kept = {**asdict(found), "identity": self.description.identity, "items": len(kinds)}
-        self._describe(threshold=kept)
+        found, stored = calibrated(self, false_accept, confidence, seed)
+        self._describe(threshold=stored)
         return found
 
     def _describe(self, **changes: Any) -> None:
