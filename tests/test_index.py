@@ -12,6 +12,7 @@ import nearkin as nk
 from nearkin.models.preprocess import photographs_at
 from nearkin.search import exact, intake, photos
 from nearkin.search import index as module
+from nearkin.search.store import table_of
 from nearkin.search.values import Hit, vote
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
@@ -216,7 +217,7 @@ def test_a_threshold_is_stored_and_tells_known_from_unknown(tmp_path):
         {"path": f"/{i:03}", "sha256": "", "size": 1, "mtime": 1, "label": k, "thumbnail": b""}
         for i, k in enumerate(kinds)
     ]
-    made.store.put(module.table_of(items, vectors))
+    made.store.put(table_of(items, vectors))
     found = made.calibrate(0.1)
     assert found.value is not None
     (known, unknown) = nk.Index(tmp_path / "shop").search(
