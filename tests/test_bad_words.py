@@ -55,6 +55,7 @@ NAMED: dict[str, Mapping[str, object]] = {
     "--precision": registry.PRECISIONS,
     "--metric": dict.fromkeys(registry.METRICS),
     "--refine": registry.SOURCES,
+    "--on": dict.fromkeys(("local", "slurm", "ray")),
 }
 READ = {"--embeddings", "--gallery", "--checkpoint", "--recipe", "--start"}
 WRITTEN = {"--out", "--publish", "--output"}

@@ -29,6 +29,11 @@ class Study:
     """key=value ... for what else the study lets one choose"""
     jobs: int = 1
     """runs at a time, each in a process of its own"""
+    on: str = "local"
+    """where: local, slurm, ray or ray:ADDRESS, whose machines share --out and the data"""
+    on_options: Mapping[str, Plain] = field(default_factory=dict)
+    """key=value ... for the place: of slurm timeout_min, slurm_partition, gpus_per_node and others
+    of submitit; of ray cpus and gpus of a run, which may be fractions, and retries"""
     demo: bool = False
     """a short form of the study, to see what it does"""
     publish: Path | None = None
@@ -46,6 +51,8 @@ def study(study: OmitArgPrefixes[Study], output: OmitArgPrefixes[Output] = Outpu
     Example: nearkin study toolkit --data mnist --seeds 5 --out out/toolkit
 
     Example: nearkin study toolkit --options dims=2 sweep=false --jobs 2
+
+    Example: nearkin study rivals --on slurm --jobs 64 --on-options timeout_min=240 gpus_per_node=1
     """
     from nearkin.report.publishing import keep, show, take
     from nearkin.runs.log import bar
@@ -64,6 +71,8 @@ def study(study: OmitArgPrefixes[Study], output: OmitArgPrefixes[Output] = Outpu
             given,
             out=output.out,
             jobs=study.jobs,
+            on=study.on,
+            on_options=study.on_options,
             place=place,
             bar=shown,
             demo=study.demo,

@@ -180,10 +180,12 @@ def carry_out(
     backbone: nn.Module | None = None,
     loss: nn.Module | None = None,
     again: Row | None = None,
+    wait: bool = True,
 ) -> Result:
     """Do a run that is not stored, unless another process stores it meanwhile.
 
     again: a stored row whose run is done again for the files that it leaves.
+    wait: for another process that is at this run; otherwise a `Taken` says so.
     """
     bar, device = bar or Silent(), usable(place.device)
     with as_found(place.threads, device):
@@ -204,7 +206,7 @@ def carry_out(
             loss=loss,
             fingerprint=parts.data.fingerprint,
         )
-        with store.claim(key) as folder:
+        with store.claim(key, wait) as folder:
             row = None if again else store.row(key)
             if row:  # another process was faster
                 return Result(row, folder, stored=True)

@@ -1,43 +1,38 @@
-"""Run the recipes that have no row yet, in parallel, restarting after a killed worker."""
+"""Run the recipes that have no row yet, one by one, in several processes or on several machines."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from multiprocessing import active_children, get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
 import torch
 
 from nearkin import registry
 from nearkin.data.sets.catalogue import there
+from nearkin.leases import Taken
 from nearkin.models.folder import own_model
+from nearkin.names import Plain
 from nearkin.runs.build import refuse_unfit, refuse_unknown
-from nearkin.runs.engine import announce, served
+from nearkin.runs.engine import Result, announce, served
 from nearkin.runs.engine import carry_out as run
+from nearkin.runs.fleet import Fleet
 from nearkin.runs.ingredients import find_measurement, find_row, loaded
 from nearkin.runs.log import Silent
-from nearkin.runs.machine import cores, keep_freed_memory, machine, usable, versions
+from nearkin.runs.machine import cores, machine, usable, versions
 from nearkin.runs.manners import as_found
 from nearkin.runs.outcome import described, one_line
 from nearkin.runs.place import Place
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Measurement, Row
 from nearkin.runs.store import Store
+from nearkin.runs.workers import until_done
 
 Name = TypeVar("Name")
-Done = TypeVar("Done")
-
-MOST_JOBS = 1024
 
 Measurements = dict[str, Callable[[Place], dict[str, Any]]]
 """Hash -> function that measures it: its values, among them `data` and, if not this CPU, `machine`,
@@ -51,6 +46,8 @@ def complete(
     *,
     study: str = ...,
     jobs: int = ...,
+    on: str = ...,
+    on_options: Mapping[str, Plain] = ...,
     place: Place = ...,
     bar: Silent | None = ...,
 ) -> dict[Name, Row]: ...
@@ -63,6 +60,8 @@ def complete(
     *,
     study: str = ...,
     jobs: int = ...,
+    on: str = ...,
+    on_options: Mapping[str, Plain] = ...,
     place: Place = ...,
     bar: Silent | None = ...,
 ) -> list[Row]: ...
@@ -74,6 +73,8 @@ def complete(
     *,
     study: str = "",
     jobs: int = 1,
+    on: str = "local",
+    on_options: Mapping[str, Plain] = MappingProxyType({}),
     place: Place = Place(),
     bar: Silent | None = None,
 ) -> dict[Any, Row] | list[Row]:
@@ -83,13 +84,25 @@ def complete(
     the same run have one row. Names, options and data sets are checked before the first run starts.
     With several jobs each has its share of the cores. A worker that is killed costs at most the
     work since its last checkpoint: its run is tried again, twice at most without any progress.
+    Several processes, and machines that share the folder `out`, may do this at once: each run is
+    done by one of them.
+
+    Args:
+        study: the study that asks.
+        jobs: runs at a time, each in a process of its own.
+        on, on_options: where: local, slurm, ray or ray:ADDRESS, and its options (`Fleet`).
+        place: where the data are, and what the work is done on.
+        bar: what shows how far it is.
     """
+    fleet = Fleet(on, jobs, on_options)
     if isinstance(recipes, Mapping):
         options: dict[str, Any] = {"study": study, "jobs": jobs, "place": place, "bar": bar}
+        options |= {"on": on, "on_options": on_options}
         rows = complete(recipes.values(), out, **options)
         runs = dict(zip(dict.fromkeys(map(same_run, recipes.values())), rows, strict=True))
         return {name: runs[same_run(recipe)] for name, recipe in recipes.items()}
-    store, bar, shared = Store(out), bar or Silent(), share(place, jobs)
+    store, bar, shared = Store(out), bar or Silent(), workplace(place, fleet)
+    act = fleet.executor(store.folder)
     wanted: dict[tuple, Recipe] = {}
     for recipe in recipes:
         wanted.setdefault(same_run(recipe), recipe)
@@ -98,7 +111,7 @@ def complete(
     announce(list(found.values()), bar)
     rows = from_the_same_start({r: one.row for r, one in found.items() if one.row}, recipes)
     missing = [recipe for recipe in recipes if recipe not in rows]
-    refuse_before_the_first_run(missing, jobs, place)
+    refuse_before_the_first_run(missing, fleet, place)
     for row in rows.values():
         served(row, store)
     starts = {recipe.start for recipe in missing}
@@ -111,14 +124,29 @@ def complete(
     bar.expect(len(missing) + len(fileless))
     for recipe, row in fileless.items():
         run(recipe, store, place, study, bar, again=row)
+    here = fleet == Fleet()  # the bar is this process's alone
     for wave in waves(missing):
-        if jobs == 1:
-            rows |= {r: run(r, store, place, study, bar).row for r in wave}
-        else:
-            work = {r: partial(run, r, store, shared, study) for r in wave}
-            done = in_processes(work, jobs, lambda one: bar.finish(one_line(one.row)))
-            rows |= {recipe: one.row for recipe, one in done.items()}
+        work = {r: partial(attempt, r, store, shared, study, bar if here else None) for r in wave}
+
+        def finish(one: Result) -> None:
+            if not here:
+                bar.finish(one_line(one.row))
+
+        done = until_done(work, act, lambda r: store.taken(r.hash), finish, bar.say)
+        rows |= {recipe: one.row for recipe, one in done.items()}
     return [rows[recipe] for recipe in recipes]
+
+
+def attempt(
+    recipe: Recipe, store: Store, place: Place, study: str, bar: Silent | None
+) -> Result | None:
+    """A run that is not stored; None where another process is at it."""
+    if store.taken(recipe.hash):
+        return None
+    try:
+        return run(recipe, store, place, study, bar, wait=False)
+    except Taken:
+        return None
 
 
 def from_the_same_start(rows: dict[Recipe, Row], recipes: Sequence[Recipe]) -> dict[Recipe, Row]:
@@ -134,7 +162,7 @@ def same_run(recipe: Recipe) -> tuple:
     return recipe.hash, recipe.data, recipe.start, recipe.backbone_options.get("weights")
 
 
-def refuse_before_the_first_run(recipes: Sequence[Recipe], jobs: int, place: Place) -> None:
+def refuse_before_the_first_run(recipes: Sequence[Recipe], fleet: Fleet, place: Place) -> None:
     """Refuse what would fail in the middle of a study."""
     parts = ("loss", "loss_options", "dim", "memory", "miner", "backbone", "backbone_options")
     alike = {tuple(getattr(recipe, part) for part in parts): recipe for recipe in recipes}
@@ -142,7 +170,7 @@ def refuse_before_the_first_run(recipes: Sequence[Recipe], jobs: int, place: Pla
         refuse_unfit(recipe)
     for recipe in recipes:
         refuse_unknown(recipe)
-        if jobs > 1:
+        if fleet.jobs > 1 or fleet.on != "local":
             options = {**recipe.backbone_options, **recipe.loss_options}
             registry.refuse_objects([*vars(recipe).values(), *options, *options.values()])
     for name in dict.fromkeys(recipe.data for recipe in recipes):
@@ -156,6 +184,8 @@ def measured(
     study: str,
     data: Mapping[str, Recipe] | None = None,
     jobs: int = 1,
+    on: str = "local",
+    on_options: Mapping[str, Plain] = MappingProxyType({}),
     place: Place = Place(),
     bar: Silent | None = None,
 ) -> list[Measurement]:
@@ -163,24 +193,47 @@ def measured(
 
     data: of what is measured on a data set, a recipe that has it; on others it is measured anew.
     """
-    store, bar, shared = Store(out), bar or Silent(), share(place, jobs)
+    fleet = Fleet(on, jobs, on_options)
+    store, bar, shared = Store(out), bar or Silent(), workplace(place, fleet)
+    act = fleet.executor(store.folder)
     recipes = {name: (data or {}).get(name) for name in measurements}
     found = {name: find_measurement(name, recipes[name], store, place) for name in measurements}
     announce(list(found.values()), bar)
     rows = {name: one.row for name, one in found.items() if one.row}
     work = {
-        name: partial(measure, name, make, store, study, shared, recipes[name])
+        name: partial(attempt_measure, name, make, store, study, shared, recipes[name])
         for name, make in measurements.items()
         if name not in rows
     }
     bar.expect(len(work))
-    if jobs == 1:
-        for name, act in work.items():
-            rows[name] = act()
-            bar.finish(f"{name}  {study}")
-    else:
-        rows |= in_processes(work, jobs, lambda one: bar.finish(f"{one.hash}  {study}"))
+    rows |= until_done(
+        work,
+        act,
+        lambda name: store.claims.taken(store.parts / name),
+        lambda one: bar.finish(f"{one.hash}  {study}"),
+        bar.say,
+    )
     return [rows[name] for name in measurements]
+
+
+def attempt_measure(
+    name: str,
+    make: Callable[[Place], dict[str, Any]],
+    store: Store,
+    study: str,
+    place: Place,
+    recipe: Recipe | None = None,
+) -> Measurement | None:
+    """A measurement that is not stored; None where another process is at it."""
+    folder = store.parts / name  # a measurement leaves no files that would want one of their own
+    if store.claims.taken(folder):
+        return None
+    try:
+        with store.claims(folder, wait=False):
+            known = find_measurement(name, recipe, store, place).row
+            return known or measure(name, make, store, study, place, recipe)
+    except Taken:
+        return None
 
 
 def measure(
@@ -214,10 +267,16 @@ def measure(
 
 
 def share(place: Place, jobs: int) -> Place:
-    """The place of one of several jobs: each has its share of the cores."""
-    if not 1 <= jobs <= MOST_JOBS:
-        raise ValueError(f"wanted 1 to {MOST_JOBS} jobs, got {jobs}")
-    return place if jobs == 1 else replace(place, threads=place.threads or max(1, cores() // jobs))
+    """The place of one of several jobs on this machine: each has its share of the cores."""
+    return workplace(place, Fleet(jobs=jobs))
+
+
+def workplace(place: Place, fleet: Fleet) -> Place:
+    """The place of one piece of work: of several on this machine each has its share of the cores,
+    and elsewhere as many as it asks for."""
+    if fleet.on == "local" and fleet.jobs == 1:
+        return place
+    return replace(place, threads=place.threads or fleet.threads or max(1, cores() // fleet.jobs))
 
 
 def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
@@ -226,52 +285,3 @@ def waves(recipes: list[Recipe]) -> list[list[Recipe]]:
     first = [r for r in recipes if r.start not in hashes]
     later = [r for r in recipes if r.start in hashes]
     return [first] + (waves(later) if later else [])
-
-
-def begin_worker(entries: Mapping[str, registry.Registry]) -> None:
-    """In a worker: know the parent's registries, and end when it does, however that ends."""
-    registry.adopt(entries)
-    keep_freed_memory()
-    parent = parent_process()
-    assert parent, "only a worker has a parent to end with"
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def in_processes(
-    work: Mapping[Name, Callable[[], Done]], jobs: int, finish: Callable[[Done], None]
-) -> dict[Name, Done]:
-    """The results of all work, done in `jobs` processes; when one is killed, what the others have
-    not finished is begun again too."""
-    done: dict[Name, Done] = {}
-    fruitless = 0
-    while missing := [name for name in work if name not in done]:
-        before = len(done)
-        entries, workers = (registry.entries(),), min(jobs, len(missing))
-        with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, entries) as pool:
-            try:
-                # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
-                heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                try:
-                    futures = {pool.submit(work[name]): name for name in missing}
-                finally:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-                for future in as_completed(futures):
-                    done[futures[future]] = future.result()
-                    finish(future.result())
-            except BrokenProcessPool:
-                pass  # a worker was killed: what is stored is stored, the rest goes on below
-            except BaseException as error:
-                for worker in active_children() if isinstance(error, KeyboardInterrupt) else ():
-                    worker.terminate()  # what it did since its last checkpoint is done again
-                pool.shutdown(cancel_futures=True)
-                raise
-        fruitless = 0 if len(done) > before else fruitless + 1
-        if fruitless == 3:
-            name = getattr(missing[0], "hash", missing[0])
-            raise OSError(f"workers were killed three times over; not done: {name}, ...")
-    return done

@@ -6,13 +6,15 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nearkin.answers import Answer
 from nearkin.names import Plain, construct, look_up, parameters_of, typed
 from nearkin.registry import STUDIES
 from nearkin.runs.engine import Place
-from nearkin.runs.executors import complete, measured, share
+from nearkin.runs.executors import complete, measured
+from nearkin.runs.fleet import Fleet
 from nearkin.runs.log import Silent
 from nearkin.runs.row import Row, Stored
 from nearkin.studies.notes import Note, free_name
@@ -48,6 +50,8 @@ def study(
     *,
     out: Path | str = "out",
     jobs: int = 1,
+    on: str = "local",
+    on_options: Mapping[str, Plain] = MappingProxyType({}),
     place: Place = Place(),
     bar: Silent | None = None,
     demo: bool = False,
@@ -59,6 +63,8 @@ def study(
         name: of `nearkin list`.
         out: folder of the rows, of which `nearkin report` makes pages.
         jobs: runs at a time, each in a process of its own.
+        on, on_options: where they are done, and its options: local; slurm, ray or ray:ADDRESS,
+            whose machines share `out`. `nearkin.runs.fleet.Fleet` says which options there are.
         place: where the data are, and what the work is done on.
         bar: what shows how far it is.
         demo: a short form of the study, to see what it does.
@@ -66,7 +72,8 @@ def study(
 
     Raises: ValueError before the first run, where an option or a name is wrong.
     """
-    return ask(name, options, out=out, jobs=jobs, place=place, bar=bar, demo=demo).answer
+    way: dict[str, Any] = {"jobs": jobs, "on": on, "on_options": on_options, "place": place}
+    return ask(name, options, out=out, bar=bar, demo=demo, **way).answer
 
 
 def ask(
@@ -75,12 +82,14 @@ def ask(
     *,
     out: Path | str = "out",
     jobs: int = 1,
+    on: str = "local",
+    on_options: Mapping[str, Plain] = MappingProxyType({}),
     place: Place = Place(),
     bar: Silent | None = None,
     demo: bool = False,
 ) -> Outcome:
     """Search, run and note what a study asks for, as `study`; the outcome holds the rows too."""
-    share(place, jobs)  # refuses a wrong number of jobs before anything is written
+    Fleet(on, jobs, on_options).executor(Path(out))  # refuses before anything is written
     asked: Study = look_up(name, STUDIES, "study")
     given, kind, out = merged(asked, name, options, demo), f"option of study {name!r}", Path(out)
     note = Note(
@@ -90,6 +99,7 @@ def ask(
         data=str(options.get("data", "")),
     )
     way: dict[str, Any] = {"study": name, "jobs": jobs, "place": place, "bar": bar}
+    way |= {"on": on, "on_options": on_options}
     runs = construct(asked.asks, given, kind)  # a wrong option fails here, at once
     if asked.measure:
         note = replace(note, cases={case: task.hash for case, task in runs.items()})
