@@ -30,6 +30,7 @@ DATASETS: Registry = {  # (Request) -> Splits; the last ones take a path after a
     "parent": "nearkin.data.sets.folders:parent",
     "top": "nearkin.data.sets.folders:top",
     "csv": "nearkin.data.sets.tables:table",
+    "tars": "nearkin.data.sets.tars:tars",
     "features": "nearkin.data.sets.features:features",
 }
 BACKBONES: Registry = {  # (input_shape, dim, **options) -> Backbone; timm takes a name too

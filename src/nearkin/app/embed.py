@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes
 
-from nearkin.app.output import Labels, Machine
+from nearkin.app.output import Labels, Machine, Parts
 from nearkin.names import Plain
 
 
@@ -40,6 +40,7 @@ class Embedding:
 
 def embed(
     embedding: OmitArgPrefixes[Embedding],
+    parts: OmitArgPrefixes[Parts] = Parts(),
     machine: OmitArgPrefixes[Machine] = Machine(),
     labels: Labels = "",
 ) -> None:
@@ -48,6 +49,8 @@ def embed(
     Example: nearkin embed --data cub --backbone lite0 --size 224 --output cub.npz
 
     Example: nearkin embed --data mnist-5k --checkpoint out/runs/HASH --output x.npz
+
+    Example: nearkin embed --data tars:shards/ --output x.npz --shards 64 --on slurm --jobs 16
 
     Args:
         labels: of a folder of pictures, which folders on the way to one name its class: all
@@ -59,8 +62,37 @@ def embed(
     from nearkin.runs.machine import keep_freed_memory
 
     keep_freed_memory()
+    if parts.shards:
+        embed_parts(replace(embedding, data=with_labels(embedding.data, labels)), parts, machine)
+        return
+    parts.refuse_without_shards()
     with bar() as shown:
         embedding = replace(embedding, data=with_labels(embedding.data, labels))
         for progress in load_and_embed(**vars(embedding), place=machine.place()):
             shown.count(f"embedding {embedding.data}", progress.done, progress.total)
     print(f"{embedding.output}: {progress.total:,} embeddings, for features:{embedding.output}")
+
+
+def embed_parts(embedding: Embedding, parts: Parts, machine: Machine) -> None:
+    """Embed in parts, and say what is done."""
+    from nearkin.files import read_json
+    from nearkin.runs.embedding import EmbeddingTask
+    from nearkin.runs.log import bar
+    from nearkin.runs.shards import embed_shards
+
+    fields = {name: value for name, value in vars(embedding).items() if name != "output"}
+    with bar() as shown:
+        receipt = embed_shards(
+            EmbeddingTask(**fields),
+            embedding.output,
+            parts.shards,
+            parts.shard,
+            place=machine.place(),
+            fleet=parts.fleet(),
+            bar=shown,
+        )
+    if receipt is None:
+        print(f"{embedding.output}: part {parts.shard} of {parts.shards} is done, others are not")
+    else:
+        items = read_json(receipt)["items"]
+        print(f"{embedding.output}: {items:,} embeddings, for features:{embedding.output}")

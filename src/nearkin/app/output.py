@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import OmitArgPrefixes
 
+from nearkin.names import Plain
+
 if TYPE_CHECKING:
     from nearkin.runs.engine import Place
+    from nearkin.runs.fleet import Fleet
 
 
 Labels = Literal["", "nested", "parent", "top"]
@@ -52,6 +56,36 @@ class MadeBy:
     pictures that the items are named after, where these lie below --root"""
     made_size: int = 0
     """side in pixels at which it made them; 0: its own"""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Work in parts, which several processes and machines may share."""
+
+    shards: int = 0
+    """in how many parts; 0: as one"""
+    shard: int | None = None
+    """the one part to do, from 0; by default all that nobody else does. The last one joins them"""
+    jobs: int = 1
+    """parts at a time, each in a process of its own"""
+    on: str = "local"
+    """where: local, slurm, ray or ray:ADDRESS, whose machines share the output's folder"""
+    on_options: Mapping[str, Plain] = field(default_factory=dict)
+    """key=value ... for the place, as `nearkin study` takes them"""
+
+    def refuse_without_shards(self) -> None:
+        """What goes with --shards alone."""
+        for flag, given in (("shard", self.shard is not None), ("on", self.on != "local")):
+            if given:
+                raise ValueError(f"--{flag} goes with --shards")
+        if self.jobs != 1 or self.on_options:
+            raise ValueError("--jobs and --on-options go with --shards")
+
+    def fleet(self) -> Fleet:
+        """Where the parts are done."""
+        from nearkin.runs.fleet import Fleet
+
+        return Fleet(self.on, self.jobs, self.on_options)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ def photographs(
     short_side: int = 256,
     channels: int = 3,
     skip_bad: bool = False,
+    source: Source | None = None,
 ) -> tuple[Photographs, Tensor]:
     """The decoded files, from the cache, which is made or finished first where it is not whole.
 
@@ -59,21 +60,23 @@ def photographs(
         short_side: pictures are shrunk to it, never enlarged; 0 keeps the originals.
         channels: 3 (colour) or 1 (grey).
         skip_bad: leave out, and count, what cannot be read instead of stopping at the first.
+        source: what has the files; by default the folder `root`.
 
     Returns:
         The pictures, and which of the N files they are.
     """
+    source = source or Folder(root)
 
     def decode(file: str) -> np.ndarray:
         try:
-            return read(root / file, channels, short_side)
+            return source.read(file, channels, short_side)
         except BadPicture:
             if not skip_bad:
                 raise
             return np.empty((0, 0, channels), np.uint8)
 
     cache = cache_folder()
-    folder = cache / f"{name}-{digest(root, files, short_side, channels)}"
+    folder = cache / f"{name}-{digest(source, files, short_side, channels)}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with claimed(folder):
@@ -97,7 +100,7 @@ def photographs(
     if len(kept) < len(files):
         first = files[int((lengths == 0).nonzero()[0])]
         if not skip_bad:
-            read(root / first, channels)  # says what is wrong with it
+            source.read(first, channels, 0)  # says what is wrong with it
             raise ValueError(f"{name}: {first} could not be read once: delete {folder}")
         bad = len(files) - len(kept)
         warnings.warn(f"{name}: bad pictures left out: {bad}, such as {first}", stacklevel=2)
@@ -126,21 +129,42 @@ def stored_digests(folder: Path, pictures: Photographs) -> Tensor:
     return torch.from_numpy(np.fromfile(path, np.uint8).reshape(-1, 16))
 
 
-def digest(root: Path, files: Sequence[str], short_side: int, channels: int) -> str:
+def digest(source: Source, files: Sequence[str], short_side: int, channels: int) -> str:
     """16 hex digits of what decides the cache's contents: the files' names, lengths and times."""
+    listing = [(file, *source.state(file)) for file in files]
+    text = json.dumps([short_side, channels, listing])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def state(path: str) -> tuple[int, ...]:
+
+class Source(Protocol):
+    """What has picture files by their names."""
+
+    def read(self, file: str, channels: int, short_side: int) -> np.ndarray:
+        """The picture of a file, as `nearkin.data.pictures.read` gives it."""
+        ...
+
+    def state(self, file: str) -> tuple[int, ...]:
+        """What changes whenever the file does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of a folder."""
+
+    root: Path
+
+    def read(self, file: str, channels: int, short_side: int) -> np.ndarray:
+        return read(self.root / file, channels, short_side)
+
+    def state(self, file: str) -> tuple[int, ...]:
         try:
-            found = os.stat(path)
+            found = os.stat(f"{self.root}/{file}")
         except (OSError, ValueError):  # of a name that no file can have
             return (-1,)
         # a picture may give way to another of its length, as those without compression do, and of
         # its time, as archives hold it; but the time of the change itself nobody can choose
         return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-    listing = [(file, *state(f"{root}/{file}")) for file in files]
-    text = json.dumps([str(root.absolute()), short_side, channels, listing])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def opened(folder: Path, count: int, channels: int) -> np.ndarray:

@@ -67,16 +67,23 @@ def readable_endings() -> set[str]:
 
 
 def read(
-    path: Path, channels: int = 3, short_side: int = 0, above: int = WHOLE, spare: int = 0
+    path: Path,
+    channels: int = 3,
+    short_side: int = 0,
+    above: int = WHOLE,
+    spare: int = 0,
+    file: BinaryIO | None = None,
 ) -> np.ndarray:
     """The picture of a file as (H, W, C) uint8, by `decoded`.
+
+    file: what holds its bytes, where it is no file of its own; `path` then names it.
 
     Raises:
         BadPicture: the file is missing, empty, truncated, too large, or no picture.
         UnreadableFile: the system refuses to read it, which may pass.
     """
     try:
-        with open_regular(path) as file, opened(file, path) as image:
+        with file or open_regular(path) as source, opened(source, path) as image:
             if image.width * image.height > LARGEST:
                 raise BadPicture(f"{path}: too large, {image.width:,} x {image.height:,} pixels")
             if image.width * image.height <= WHOLE:
@@ -86,7 +93,7 @@ def read(
     except BadPicture as error:
         raise BadPicture(str(error)) from None
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
+        empty = file is None and path.stat().st_size == 0
         raise BadPicture(f"{path}: {'empty' if empty else 'not a picture'}") from None
     except IrregularFile as error:
         raise BadPicture(f"{path}: {error.strerror}") from None

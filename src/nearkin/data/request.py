@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 class Absent(ValueError):
@@ -22,6 +23,8 @@ class Request:
     size: side in pixels that batches will have; 0 leaves small sets as they are, and means 128
         for photographs.
     private: pictures of one's own are not to be copied into results, nor shown there.
+    decode: (name, root, files, lengths of the splits, options of `photographs`) -> what that gives;
+        by default all pictures are decoded into the cache.
     """
 
     root: Path
@@ -29,6 +32,7 @@ class Request:
     skip_bad: bool = False
     size: int = 0
     private: bool = False
+    decode: Callable[..., Any] | None = None
 
 
 def default_root() -> Path:

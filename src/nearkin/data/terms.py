@@ -90,6 +90,12 @@ TERMS = {
         "FILE.csv with the columns path, class (or label) and, if you like, split (train, test, "
         "val, query, gallery); paths are relative to the file's folder",
     ),
+    "tars": Terms(
+        "tar archives of your own",
+        "yours",
+        "FILE.tar, or a folder of them, as webdataset packs them: 0001.jpg with 0001.cls or "
+        "0001.json that says its class, or in a folder of its class; not compressed",
+    ),
     "features": Terms(
         "`nearkin embed` writes one",
         "that of the pictures",

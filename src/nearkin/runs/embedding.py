@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from time import perf_counter
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nearkin import models
-from nearkin.data import Splits, load
+from nearkin.data import Split, Splits, load
 from nearkin.data.fingerprint import fingerprint
 from nearkin.data.photographs import stored_side
 from nearkin.data.sets.catalogue import named
@@ -60,30 +60,55 @@ def embed(
     of which items and by what, and work done under another key, or of another number of items, or
     of which the file is broken, is begun anew. Between two batches the process is as it was found.
     """
-    parts = [("train", splits.train), ("query", splits.query)]
-    parts += [("gallery", splits.gallery)] if splits.gallery is not splits.query else []
+    parts = parts_of(splits)
     total = sum(len(split) for _, split in parts)
     key = f"{total} items: {key}"
     kept = path.with_name(f".{path.name}.partial")
     done = finished(kept, key, total, model.dim)
     position = sum(len(x) for x in done)
-    start, saved = position, perf_counter()
+    saved = perf_counter()
+    for split, indices in batches_of(parts, position):
+        with as_found(threads, device):
+            done.append(model.embed(split.select(indices), batch=BATCH, device=device))
+        position += len(indices)
+        if perf_counter() - saved > SAVE_SECONDS:
+            write_whole(kept, lambda file: keep(file, done, key))
+            saved = perf_counter()
+        yield Progress(position, total)
+    write(path, torch.cat(done), splits, model, folder)
+    kept.unlink(missing_ok=True)
+    yield Progress(total, total)  # also where an earlier call had embedded all
+
+
+def parts_of(splits: Splits) -> list[tuple[str, Split]]:
+    """The splits that hold items of their own, in the order in which they are embedded."""
+    parts = [("train", splits.train), ("query", splits.query)]
+    return parts + ([("gallery", splits.gallery)] if splits.gallery is not splits.query else [])
+
+
+def batches_of(
+    parts: list[tuple[str, Split]], start: int = 0, stop: int | None = None
+) -> Iterator[tuple[Split, Tensor]]:
+    """The batches of items start..stop, counted through all parts: a split, and places in it.
+
+    A batch lies in one split; where its bounds are decides its last bits, so that `start` and
+    `stop` must lie between two batches.
+    """
+    first = 0
     for _, split in parts:
-        skip = min(start, len(split))
-        start -= skip
-        if skip == len(split):
-            continue  # arange(n, n) splits into one empty batch
-        for indices in torch.arange(skip, len(split)).split(BATCH):
-            with as_found(threads, device):
-                done.append(model.embed(split.select(indices), batch=BATCH, device=device))
-            position += len(indices)
-            if perf_counter() - saved > SAVE_SECONDS:
-                write_whole(kept, lambda file: keep(file, done, key))
-                saved = perf_counter()
-            yield Progress(position, total)
+        low = min(max(0, start - first), len(split))
+        high = len(split) if stop is None else min(max(0, stop - first), len(split))
+        first += len(split)
+        if low < high:  # arange(n, n) splits into one empty batch
+            yield from ((split, indices) for indices in torch.arange(low, high).split(BATCH))
+
+
+def write(path: Path, x: Tensor, splits: Splits, model: Model, folder: str) -> None:
+    """Write the embeddings (N, D) of all splits."""
+    parts = parts_of(splits)
     data = {"name": splits.name, "variant": splits.variant, "fingerprint": fingerprint(splits)}
     arrays: dict[str, Any] = {
-        "x": torch.cat(done).numpy(),
+        "x": x.numpy(),
         "y": np.concatenate([np.array(s.classes)[s.labels.numpy()] for _, s in parts]),
         "names": np.array([name for _, s in parts for name in s.names]),
         "split": np.concatenate([np.full(len(s), kind) for kind, s in parts]),
@@ -92,8 +117,67 @@ def embed(
         "made_by": np.array(json.dumps(origin.describe(model, folder, data))),
     }
     write_whole(path, lambda file: np.savez_compressed(file, **arrays))
-    kept.unlink(missing_ok=True)
-    yield Progress(total, total)  # also where an earlier call had embedded all
+
+
+@dataclass(frozen=True)
+class EmbeddingTask:
+    """What is embedded, and by what; its fields are those of `nearkin embed`.
+
+    One made by name (by default lite0) has no head: its features are the embeddings.
+    """
+
+    data: str
+    checkpoint: Path | str | None = None
+    backbone: str = ""
+    backbone_options: Mapping = field(default_factory=dict)
+    size: int = 0
+    made_by: str = ""
+    made_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.checkpoint and (self.backbone or self.backbone_options):
+            given = self.backbone or ", ".join(self.backbone_options)
+            raise ValueError(
+                f"wanted a checkpoint or a backbone by name, got {self.checkpoint} and {given}"
+            )
+        if self.size < 0:
+            raise ValueError(f"size must be 0 or more, got {self.size}")
+        if self.made_size < 0 or (self.made_size and not self.made_by):
+            raise ValueError(
+                f"--made-size {self.made_size} goes with --made-by, a side of 0 pixels or more"
+            )
+        if self.made_by and not self.checkpoint:
+            raise ValueError("--made-by goes with --checkpoint, a head on the features it made")
+
+    def opened(self, place: Place, decode: Any = None) -> tuple[Splits, Model, str]:
+        """The data set, the Model, and the folder that it lies in (or "").
+
+        decode: how the pictures are decoded; see `nearkin.data.request.Request`.
+        """
+        model, where, loaded = None, "", self.size
+        if self.checkpoint:
+            below = find(self.made_by, self.made_size) if self.made_by else None
+            model, where, loaded = found(str(self.checkpoint), self.data, self.size, below)
+        splits = load(
+            self.data,
+            place.root,
+            download=place.download,
+            skip_bad=place.skip_bad,
+            size=loaded,
+            decode=decode,
+        )
+        if model is None:
+            model = by_name(self.backbone or "lite0", self.backbone_options, splits, self.size)
+        elif where.endswith(".pt") and model.preprocessing:  # the file does not tell: the data do
+            p = model.preprocessing
+            model.preprocessing = preprocessing_of(
+                splits.train.inputs, self.size or p.width, p.mean, p.std, splits.inverted
+            )
+        return splits, model, where
+
+    def source(self, place: Place) -> str:
+        """Where the data set lies."""
+        return str(named(self.data, place.root)[1].resolve())
 
 
 def load_and_embed(
@@ -112,35 +196,12 @@ def load_and_embed(
     One made by name (by default lite0) has no head: its features are the embeddings.
     """
     check_writable(output)
-    if checkpoint and (backbone or backbone_options):
-        given = backbone or ", ".join(backbone_options)
-        raise ValueError(f"wanted a checkpoint or a backbone by name, got {checkpoint} and {given}")
-    if size < 0:
-        raise ValueError(f"size must be 0 or more, got {size}")
-    device, where = usable(place.device), ""
-    if made_size < 0 or (made_size and not made_by):
-        raise ValueError(f"--made-size {made_size} goes with --made-by, a side of 0 pixels or more")
-    if made_by and not checkpoint:
-        raise ValueError("--made-by goes with --checkpoint, a head on the features it made")
+    task = EmbeddingTask(data, checkpoint, backbone, backbone_options, size, made_by, made_size)
+    device = usable(place.device)
     with as_found(place.threads, device):
-        if checkpoint:
-            below = find(made_by, made_size) if made_by else None
-            model, where, loaded = found(str(checkpoint), data, size, below)
-        else:
-            model, loaded = None, size
-        root = place.root
-        splits = load(data, root, download=place.download, skip_bad=place.skip_bad, size=loaded)
-        if model is None:
-            model = by_name(backbone or "lite0", backbone_options, splits, size)
-        elif (
-            where.endswith(".pt") and model.preprocessing
-        ):  # the file does not tell it: the data do
-            p = model.preprocessing
-            model.preprocessing = preprocessing_of(
-                splits.train.inputs, size or p.width, p.mean, p.std, splits.inverted
-            )
-        source = str(named(data, root)[1].resolve())
-        key = json.dumps([data, source, fingerprint(splits), place.skip_bad, model.identity])
+        splits, model, where = task.opened(place)
+        known = [data, task.source(place), fingerprint(splits), place.skip_bad, model.identity]
+    key = json.dumps(known)
     return embed(model, splits, output, key=key, folder=where, device=device, threads=place.threads)
 
 

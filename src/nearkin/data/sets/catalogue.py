@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nearkin.data.fingerprint import state_of
 from nearkin.data.request import Absent, Request, default_root
@@ -12,9 +14,9 @@ from nearkin.files import expanded
 from nearkin.names import look_up, unknown
 from nearkin.registry import DATASETS
 
-PATHS = ("folder", "nested", "parent", "top", "csv", "features")
+PATHS = ("folder", "nested", "parent", "top", "csv", "tars", "features")
 """Data sets of one's own, which take a path after a colon."""
-ENDINGS = {".csv": "csv", ".tsv": "csv", ".npz": "features"}
+ENDINGS = {".csv": "csv", ".tsv": "csv", ".tar": "tars", ".npz": "features"}
 LABELS = ("nested", "parent", "top")
 """Which folders on the way to a picture name its class."""
 
@@ -27,21 +29,23 @@ def load(
     skip_bad: bool = False,
     size: int = 0,
     private: bool = False,
+    decode: Callable[..., Any] | None = None,
 ) -> Splits:
     """The data set of this name, or one's own: a folder, a CSV file, or an .npz file of features.
 
     Args:
-        name: one of DATASETS, with a path after a colon (folder:PATH, csv:FILE, features:FILE,
-            nested:PATH, ...), or a path alone.
+        name: one of DATASETS, with a path after a colon (folder:PATH, csv:FILE, tars:PATH,
+            features:FILE, nested:PATH, ...), or a path alone.
         root: the folder that holds the data sets; by default NEARKIN_DATA, else ./data.
         download: fetch what is missing, where the data set can.
         skip_bad: leave out pictures that cannot be read, and count them, instead of stopping.
         size: side of the pictures that batches will be asked for; 0: small sets as they are.
         private: one's own pictures are not to be copied into results, nor shown there.
+        decode: how pictures are decoded, where not all of them into the cache; see `Request`.
     """
     kind, place = named(name, root)
     read = look_up(kind, DATASETS, "data set")
-    return read(Request(place, download, skip_bad, size, private))
+    return read(Request(place, download, skip_bad, size, private, decode))
 
 
 def named(name: str, root: str | Path | None) -> tuple[str, Path]:
@@ -128,6 +132,7 @@ FILES = {
     "nested": ("",),
     "parent": ("",),
     "top": ("",),
+    "tars": ("",),
     "features": ("",),
 }
 """Where the files of a data set lie below its root, of those that are all files there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nearkin.data.cache import photographs
+from nearkin.data.cache import Source, photographs
 from nearkin.data.photographs import Photographs, stored_side
 from nearkin.data.request import Request
 from nearkin.data.splits import Split, Splits, chosen_classes, halves
@@ -68,6 +69,7 @@ def assembled(
     variant: str = "",
     unused: tuple[str, ...] = (),
     showable: bool = False,
+    source: Source | None = None,
 ) -> Splits:
     """The listings "train", "query" and, where it is apart, "gallery", with their pictures.
 
@@ -75,13 +77,17 @@ def assembled(
     A class of which no picture can be read is told and left out.
     """
     files = [file for listing in listings.values() for file in listing.files]
-    pictures, kept = photographs(
+    decode = photographs
+    if request.decode:
+        decode = partial(request.decode, lengths=[len(one.files) for one in listings.values()])
+    pictures, kept = decode(
         name.partition(":")[0],
         root,
         files,
         short_side=stored_side(request.size),
         channels=channels,
         skip_bad=request.skip_bad,
+        source=source,
     )
     inputs = small(pictures, request.size)
     left_out = f"{LEFT_OUT} {len(files) - len(kept)}" if len(kept) < len(files) else ""
