@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_every_item_is_in_one_part_and_no_batch_in_two(lengths):
         spans = [bounds(lengths, shard, shards) for shard in range(shards)]
         assert spans[0][0] == 0
         assert spans[-1][1] == sum(lengths)
-        assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in pairwise(spans))
         ends, first = set(), 0
         for length in lengths:
             ends |= {first + i for i in range(0, length, 64)} | {first + length}

@@ -11,8 +11,9 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from nearkin.app.output import Parts
 from nearkin.names import Plain
 
 if TYPE_CHECKING:
@@ -35,10 +36,13 @@ def index(
     tidy: bool = False,
     store: str = "",
     watch: bool = False,
+    parts: OmitArgPrefixes[Parts] = Parts(),
 ) -> None:
     """Embed photographs by a Model into an index that `search` asks; only what changed is embedded.
 
     Example: nearkin index grocery photos/ --output shop
+
+    Example: nearkin index grocery photos/ --output shop --shards 8 --jobs 2
 
     Example: nearkin index shop --add more/ --label Oat-Latte
 
@@ -51,8 +55,8 @@ def index(
     Args:
         first: an index, or for a new one a Model: its folder, an --out folder with one finished
             run, or a pretrained backbone (lite0, timm:NAME).
-        photos: folders of photographs, or .csv files with the columns path and class; of an index
-            by default those of before.
+        photos: folders of photographs, or .csv files with the columns path and class, or with
+            --shards .tar archives; of an index by default those of before.
         output: folder of a new index.
         labels: what a photograph is called: none; parent, its folder's name; top, the first folder
             below the one given; nested, all folders from there on.
@@ -68,6 +72,7 @@ def index(
             http://127.0.0.1:6333; by default they lie in the index's folder.
         watch: stay, and follow the folders until interrupted.
     """
+    from nearkin.app.index_parts import index_parts
     from nearkin.search.index import CARD
 
     held = (Path(first).expanduser() / CARD).is_file()
@@ -84,6 +89,12 @@ def index(
         raise ValueError(f"{first} is an index already: --store is chosen when it is made")
     if label and not add:
         raise ValueError("--label goes with --add")
+    if parts.shards:
+        if held or store or watch:
+            raise ValueError("--shards makes a new index, in its own folder, without --watch")
+        index_parts(first, photos, Path(str(output)), labels, parts)
+        return
+    parts.refuse_without_shards()
     opened = open_index(first) if held else new_index(first, Path(str(output)), store)
     if remove:
         print(f"{opened.path}: {removed(opened, remove)} removed")
