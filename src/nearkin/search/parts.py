@@ -175,6 +175,7 @@ def join(
                 index.store.put(table_of(some.drop(["vector"]).to_pylist(), vectors_of(some)))
         changes = index.update(*sources, labels=labels)  # finds them all, and notes the sources
         index.write_light()
+        index.write_snapshot()
         fresh.rename(output)
         about = {
             "index": output.name,
