@@ -76,7 +76,7 @@ def photographs(
             return np.empty((0, 0, channels), np.uint8)
 
     cache = cache_folder()
-    folder = cache / f"{name}-{digest(source, files, short_side, channels)}"
+    folder = cache / f"{name}-{digest(root, source, files, short_side, channels)}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with claimed(folder):
@@ -129,10 +129,12 @@ def stored_digests(folder: Path, pictures: Photographs) -> Tensor:
     return torch.from_numpy(np.fromfile(path, np.uint8).reshape(-1, 16))
 
 
-def digest(source: Source, files: Sequence[str], short_side: int, channels: int) -> str:
+def digest(
+    root: Path, source: Source, files: Sequence[str], short_side: int, channels: int
+) -> str:
     """16 hex digits of what decides the cache's contents: the files' names, lengths and times."""
     listing = [(file, *source.state(file)) for file in files]
-    text = json.dumps([short_side, channels, listing])
+    text = json.dumps([str(root.absolute()), short_side, channels, listing])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
