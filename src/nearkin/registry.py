@@ -125,7 +125,7 @@ SAMPLERS: Registry = {  # (labels, batch, per_class, seed, epoch) -> indices (st
     "neighbours": "nearkin.data.neighbours:neighbours",
     "streams": "nearkin.data.streams:streams",
 }
-AUGMENTS: Registry = {  # (pictures, size, generator) -> pictures
+AUGMENTS: Registry = {  # (pictures, size, generator, part=None) -> pictures
     "none": "nearkin.data.transforms:centred",
     "shift": "nearkin.data.transforms:shift",
     "affine": "nearkin.data.transforms:affine",

@@ -6,6 +6,7 @@ before is stored, and the same command goes on from there.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
@@ -45,10 +46,14 @@ def main(words: Sequence[str] | None = None) -> None:
     """Carry out one command; bad input is one line and exit code 2."""
     try:
         with one_line_warnings(), optional():
-            parse(sys.argv[1:] if words is None else words, COMMANDS)()
+            words = sys.argv[1:] if words is None else words
+            refuse_ranks(words)
+            parse(words, COMMANDS)()
     except BrokenPipeError:  # whoever reads has seen enough
         raise
     except (ValueError, OSError, MissingExtra) as error:
+        if getattr(error, "elsewhere", False):  # another process of the run says it
+            raise SystemExit(2) from None
         leave(str(error))
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
         if NO_THREADS in str(error):
@@ -58,6 +63,14 @@ def main(words: Sequence[str] | None = None) -> None:
         leave(f"out of memory or range: {one_line(error)[:200]}")
     except KeyboardInterrupt:
         leave("stopped; the same command goes on from here", code=130)
+
+
+def refuse_ranks(words: Sequence[str]) -> None:
+    """Only a training is carried out by several processes that torchrun has started."""
+    if words and words[0] != "train" and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ValueError(
+            f"torchrun starts the processes of one `nearkin train`, not of {words[0]!r}"
+        )
 
 
 def leave(why: str, code: int = 2) -> None:

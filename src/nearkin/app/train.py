@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes
 
@@ -16,6 +19,7 @@ from nearkin.runs.recipe import Recipe
 if TYPE_CHECKING:
     from nearkin.runs.engine import Place
     from nearkin.runs.log import Silent
+    from nearkin.runs.ranks import Ranks
     from nearkin.runs.row import Row
 
 
@@ -25,6 +29,7 @@ def train(
     features: OmitArgPrefixes[MadeBy] = MadeBy(),
     labels: Labels = "",
     like: str = "",
+    devices: int = 1,
 ) -> None:
     """Train and evaluate one recipe; store its row under --out, and its Model in OUT/runs/HASH.
 
@@ -47,14 +52,59 @@ def train(
             page.
         labels: of a folder of pictures, which folders on the way to one name its class: all
             (nested), the last (parent) or the first (top).
+        devices: processes that carry it out together, each with a GPU of its own, or with its share
+            of the cores: they change the time, not the numbers. torchrun starts them too.
     """
+    if devices != 1:
+        start_several(devices, recipe, output, features=features, labels=labels, like=like)
+        return
+    from nearkin.runs.ranks import joined
+
+    with joined(output.machine.device) as ranks:
+        train_here(recipe, output, features, labels, like, ranks)
+
+
+def start_several(devices: int, recipe: Recipe, output: Output, **given: Any) -> None:
+    """Start the processes of one run on this machine, and wait for them."""
+    from nearkin.app.parse import TYPED
+    from nearkin.runs.build import refuse_unfit
+    from nearkin.runs.launch import launch
+    from nearkin.runs.machine import cores
+    from nearkin.runs.refusals import refuse_too_many
+
+    if "RANK" in os.environ:
+        raise ValueError("--devices starts processes; torchrun has started them already")
+    refuse_unfit(recipe)
+    refuse_too_many(recipe, devices)
+    threads = output.machine.threads or max(1, cores() // max(devices, 1))
+    output = replace(output, machine=replace(output.machine, threads=threads))
+    given |= {"recipe": recipe, "output": output}
+    launch(devices, output.machine.device, as_one, typed=TYPED.get(), **given)
+
+
+def as_one(typed: frozenset[str], **given: Any) -> None:
+    """One of several processes of a run; typed: the flags that its command had."""
+    from nearkin.app.main import one_line_warnings
+    from nearkin.app.parse import TYPED
+
+    TYPED.set(typed)
+    with one_line_warnings():
+        train(**given)
+
+
+def train_here(
+    recipe: Recipe, output: Output, features: MadeBy, labels: Labels, like: str, ranks: Ranks
+) -> None:
+    """Train in this process, alone or as one of several."""
     from nearkin.data.sets.catalogue import with_labels
     from nearkin.runs.engine import run
-    from nearkin.runs.log import bar
+    from nearkin.runs.log import Silent, bar
     from nearkin.runs.machine import keep_freed_memory
 
     keep_freed_memory()
-    with bar() as shown:
+    if not ranks.first:
+        warnings.simplefilter("ignore")  # rank 0 says it
+    with bar() if ranks.first else nullcontext(Silent()) as shown:
         place = replace(output.place(), **vars(features))
         recipe = replace(recipe, data=with_labels(recipe.data, labels))
         if like:
@@ -63,6 +113,8 @@ def train(
         recipe = fitting(recipe, place)
         row = run(recipe, output.out, place=place, bar=shown)
         plain = None if recipe.trial else put_beside(row.row, output.out, place, shown)
+    if not ranks.first:
+        return
     if row.stored:
         hash = row.row.hash
         print(f"nearkin: {hash} is stored in {output.out}: nothing was run", file=sys.stderr)
@@ -105,13 +157,15 @@ def put_beside(row: Row, out: Path, place: Place, bar: Silent) -> Row | None:
     that was trained; None where it is the run itself."""
     from nearkin.models.folder import forget
     from nearkin.runs.engine import run
+    from nearkin.runs.ranks import current
     from nearkin.studies.shared.methods import without_training
 
     plain = without_training(row.recipe, row.data.size)
     if plain.hash == row.recipe.hash:
         return None
     found = run(plain, out, place=replace(place, made_by="", made_size=0))
-    forget(found.folder)
+    if current().first:
+        forget(found.folder)
     if not found.stored:
         bar.say(f"{found.row.hash}: no training on these data, to stand beside it")
     return found.row
@@ -146,12 +200,15 @@ def like_chosen(recipe: Recipe, path: Path, out: Path, place: Place, bar: Silent
     from nearkin.app.report import report
     from nearkin.models.folder import forget
     from nearkin.runs.executors import complete
+    from nearkin.runs.ranks import current
     from nearkin.runs.store import Store
     from nearkin.studies.choice import Choice, prepared, verdict
 
     choice, store = Choice.read(path), Store(out)
     mine, plain = prepared(choice, path, recipe, out, place)
     rows = complete({"chosen": mine, "plain": plain}, out, place=place, bar=bar)
+    if not current().first:
+        return
     if rows["plain"].key != rows["chosen"].key:  # so that OUT means the Model that was trained
         forget(store.folder_of(rows["plain"]))
     report(out)

@@ -8,7 +8,9 @@ Dimensions: B batch, C channels, H x W pixels, S side asked for, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from math import radians
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,7 @@ def batch(
     generator: Generator | None = None,
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.5,
+    part: Tensor | None = None,
 ) -> Tensor:
     """The inputs at these indices as float32 (B, C, S, S), on the inputs' device.
 
@@ -51,19 +54,33 @@ def batch(
         mean: of the pixels in 0..1, one for all channels or one a channel; three of them make
             three channels of a grey picture. ImageNet's are in timm's `pretrained_cfg`.
         std: likewise.
+        part: (n,) integers: of the batch only the items at these positions, each as it is in the
+            whole batch; None for all.
     """
     change = look_up(augment, AUGMENTS, "augmentation")
     if isinstance(inputs, Items) or (isinstance(inputs, Tensor) and inputs.is_floating_point()):
         if augment != "none":
             what = "items of a Dataset" if isinstance(inputs, Items) else "features"
             raise ValueError(f"{what} cannot be augmented, got augment={augment!r}")
-        picked = inputs[indices]
+        picked = inputs[of(indices, part)]
         return picked.read() if isinstance(picked, Items) else picked
     if size == 0 and isinstance(inputs, Photographs):
         size = PHOTOGRAPH_SIDE
+    if not train:
+        return normalised(centred(inputs[of(indices, part)], size), mean, std)
     picked = inputs[indices]
-    pictures = (change if train else centred)(picked, size, generator)
+    if part is None:
+        pictures = change(picked, size, generator)
+    elif "part" in signature(change).parameters:
+        pictures = change(picked, size, generator, part=part)
+    else:  # one's own, which knows of whole batches only
+        pictures = change(picked, size, generator)[part]
     return normalised(pictures, mean, std)
+
+
+def of(x: Any, part: Tensor | None) -> Any:
+    """The rows of x at these positions; all, where no part is named."""
+    return x if part is None else x[part]
 
 
 def normalised(
@@ -77,8 +94,14 @@ def normalised(
     return scaled.mul_(1 / (255 * spread)).sub_(centre / spread)
 
 
-def centred(pictures: Pictures, size: int, generator: Generator | None = None) -> Tensor:
+def centred(
+    pictures: Pictures,
+    size: int,
+    generator: Generator | None = None,
+    part: Tensor | None = None,
+) -> Tensor:
     """Not augmented: a small picture whole, of a photograph the centre; S x S unless size is 0."""
+    pictures = of(pictures, part)
     if isinstance(pictures, Photographs):
         return crop(pictures, centre_boxes(*sides(pictures), share=0.875), size)
     if size == 0 or pictures.shape[-2:] == (size, size):
@@ -86,30 +109,41 @@ def centred(pictures: Pictures, size: int, generator: Generator | None = None) -
     return crop(pictures, centre_boxes(*sides(pictures), share=1.0), size)
 
 
-def shift(pictures: Pictures, size: int, generator: Generator | None = None) -> Tensor:
+def shift(
+    pictures: Pictures,
+    size: int,
+    generator: Generator | None = None,
+    part: Tensor | None = None,
+) -> Tensor:
     """Moved by up to a fourteenth of the side (2 of 28 pixels) each way; black moves in."""
-    still = centred(pictures, size)
+    still = centred(pictures, size, part=part)
     height, width = still.shape[-2:]
     most = max(height, width) // 14
     padded = F.pad(still, (most,) * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, y, x, H, W)
-    y, x = torch.randint(2 * most + 1, (2, len(still)), generator=generator).to(still.device)
+    drawn = torch.randint(2 * most + 1, (2, len(pictures)), generator=generator)
+    y, x = of(drawn.T, part).T.to(still.device)
     return windows[torch.arange(len(still), device=still.device), :, y, x]
 
 
-def affine(pictures: Pictures, size: int, generator: Generator | None = None) -> Tensor:
+def affine(
+    pictures: Pictures,
+    size: int,
+    generator: Generator | None = None,
+    part: Tensor | None = None,
+) -> Tensor:
     """Turned, moved, scaled and sheared; black moves in.
 
     As torchvision's RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1), shear=8)
     with bilinear interpolation. Differs: moved by fractions of a pixel too.
     """
-    still = centred(pictures, size)
+    still = centred(pictures, size, part=part)
     height, width = still.shape[-2:]
     low, high = torch.tensor(
         [[-radians(10), -0.08, -0.08, 0.9, -radians(8)], [radians(10), 0.08, 0.08, 1.1, radians(8)]]
     )
-    drawn = low + (high - low) * torch.rand(len(still), 5, generator=generator)
-    turn, x, y, scale, shear = drawn.T
+    drawn = low + (high - low) * torch.rand(len(pictures), 5, generator=generator)
+    turn, x, y, scale, shear = of(drawn, part).T
     matrix = inverse_affine(turn, x * width, y * height, scale, shear, height, width)
     grid = F.affine_grid(
         matrix.to(still.device), [len(still), 1, height, width], align_corners=False
@@ -136,12 +170,18 @@ def inverse_affine(
     return torch.stack([across, down], 1)
 
 
-def crop_flip(pictures: Pictures, size: int, generator: Generator | None = None) -> Tensor:
+def crop_flip(
+    pictures: Pictures,
+    size: int,
+    generator: Generator | None = None,
+    part: Tensor | None = None,
+) -> Tensor:
     """RandomResizedCrop(size, scale=(0.08, 1), ratio=(3/4, 4/3)) and RandomHorizontalFlip(0.5)."""
     heights, widths = sides(pictures)
     boxes = random_boxes(heights, widths, generator)
     flips = torch.rand(len(boxes), generator=generator) < 0.5
-    return crop(pictures, boxes, size or int(widths[0]), flips)
+    side = size or int(widths[0])
+    return crop(of(pictures, part), of(boxes, part), side, of(flips, part))
 
 
 def sides(pictures: Pictures) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from nearkin.runs.loop import Run
 
 KEPT = {"recipe", "data", "threads", "step", "epochs", "seconds", "loss_sum", "backbone", "loss"}
-KEPT |= {"optimizer", "average", "known"}
+KEPT |= {"optimizer", "average", "known", "processes"}
 """What a checkpoint holds."""
+PROCESS = {"rank": int, "host": str, "pid": int, "images": int}
+"""What it holds of each process that has been at work."""
 
 
 class OtherData(ValueError):
@@ -29,7 +31,13 @@ class OtherData(ValueError):
 
 
 def save(run: Run, path: Path) -> None:
-    """Write where the run stands, whole or not at all: tensors and plain data only."""
+    """Write where the run stands, whole or not at all: tensors and plain data only.
+
+    Every rank of a run stands at the same place, and rank 0 writes it: any number of processes can
+    go on from there.
+    """
+    if not run.ranks.first:
+        return
     state = {
         "recipe": run.recipe.plain(),
         "data": run.data_fingerprint,
@@ -43,6 +51,7 @@ def save(run: Run, path: Path) -> None:
         "optimizer": run.optimizer.state_dict(),
         "average": run.hold.state_dict(),
         "known": run.known,
+        "processes": [*run.processes_before, *run.processes],
     }
     write_whole(path, lambda file: torch.save(state, file))
 
@@ -63,7 +72,7 @@ def restore(run: Run, path: Path) -> None:
         OtherData: the data have changed.
         ValueError: it is no checkpoint, or one of another recipe, or a part of it does not fit.
     """
-    state = models.read(path)
+    state = {"processes": [], **models.read(path)}  # none in a checkpoint of before
     if state.keys() != KEPT or not isinstance(state["recipe"], dict):
         raise ValueError(f"{path} is not the checkpoint of a run")
     recipe = run.recipe.plain()
@@ -90,7 +99,7 @@ def restore(run: Run, path: Path) -> None:
     run.loss_sum = state["loss_sum"].to(run.device)
     run.seconds, run.other_seconds = state["seconds"]
     run.threads_before = state["threads"]
-    run.known = state["known"]
+    run.known, run.processes_before = state["known"], state["processes"]
     if run.known:
         run.draw(run.step // len(run.batches))
     now, before = torch.get_num_threads(), state["threads"][-1]
@@ -130,6 +139,9 @@ def refuse_odd_numbers(run: Run, state: Mapping[str, Any]) -> None:
             raise ValueError(f"wanted {name} as a list of {kind.__name__}, got {values!r:.40}")
     if len(state["seconds"]) != 2 or not state["threads"]:
         raise ValueError("wanted 2 numbers of seconds, and the numbers of threads")
+    for process in state["processes"] if isinstance(state["processes"], list) else [None]:
+        if not isinstance(process, dict) or {k: type(v) for k, v in process.items()} != PROCESS:
+            raise ValueError(f"wanted processes as lists of {', '.join(PROCESS)}")
     done = [epoch.get("steps") for epoch in state["epochs"]]
     if not all(type(steps) is int for steps in done) or sum(done) > step:
         raise ValueError(f"wanted epochs of {step} steps, got {done!r:.40}")

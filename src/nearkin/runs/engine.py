@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from nearkin import models
 from nearkin.data import Splits, own_splits
+from nearkin.data.fingerprint import of_tensor
+from nearkin.data.items import Items
 from nearkin.data.sets.catalogue import is_features
 from nearkin.doctor import Doctor
 from nearkin.files import remove
@@ -28,7 +30,7 @@ from nearkin.runs.evaluate import Diverged, examine, watched_batch
 from nearkin.runs.health import attend, keep, tell_test
 from nearkin.runs.ingredients import Ingredients, Lookup, find_row, gather
 from nearkin.runs.ingredients import splits_of as splits_of
-from nearkin.runs.log import Silent, StepLog
+from nearkin.runs.log import Silent, StepLog, Unwritten
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import Peak, usable, versions
 from nearkin.runs.made_by import declared
@@ -37,6 +39,7 @@ from nearkin.runs.model import join_left, left_by
 from nearkin.runs.model import save as save_model
 from nearkin.runs.outcome import conclude, one_line, title
 from nearkin.runs.place import MOST_THREADS, Place
+from nearkin.runs.ranks import current as current_ranks
 from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
 from nearkin.runs.store import Store, sweep
@@ -98,6 +101,9 @@ def run(
     done anew, and says so. A run that was killed goes on from its last checkpoint, on the CPU with
     as many threads to the same numbers. The process is left as it was found.
 
+    Where torch.distributed is initialised, its processes carry out the run together, each with a
+    slice of every batch, and all call this alike; rank 0 measures and writes, and all have the row.
+
     Args:
         out: folder of the store.
         splits, backbone, loss: objects in place of those that the recipe names; see `Run`, and for
@@ -110,18 +116,20 @@ def run(
         bar: told of what goes on.
         anew: carry it out though its row is stored, for the files that it leaves.
     """
-    store, bar = Store(out), bar or Silent()
+    store, ranks = Store(out), current_ranks()
+    bar = bar if bar and ranks.first else Silent()
     if splits is not None:
         splits = own_splits(splits, size=recipe.size)
     if backbone is None:
         recipe = with_fitting_head(recipe, splits, bar)
     if splits is None and backbone is None and loss is None:
-        found = find_row(recipe, store, place)
-        announce([found], bar)
+        found = ranks.lead(lambda: find_row(recipe, store, place))
+        if ranks.first:
+            announce([found], bar)
         if found.row and anew:
             return carry_out(recipe, store, place, study, bar, again=found.row)
         if found.row:
-            if place.made_by:
+            if place.made_by and ranks.first:
                 folder, known = store.folder_of(found.row), splits_of(recipe, place)
                 join_left(folder, known, place.made_by, place.made_size, place.root)
             return served(found.row, store)
@@ -160,6 +168,8 @@ def announce(found: Sequence[Lookup], bar: Silent) -> None:
 def served(row: Row, store: Store) -> Result:
     """A stored row; what a kill right after it was stored has left in its folder is removed."""
     folder = store.folder_of(row)
+    if not current_ranks().first:
+        return Result(row, folder, stored=True)
     with suppress(OSError):  # of a folder that is read-only, or where the run is done anew just now
         left = [folder / name for name in (CHECKPOINT, VALIDATED) if (folder / name).exists()]
         if left or list(folder.glob(".*")):
@@ -187,36 +197,47 @@ def carry_out(
     again: a stored row whose run is done again for the files that it leaves.
     wait: for another process that is at this run; otherwise a `Taken` says so.
     """
-    bar, device = bar or Silent(), usable(place.device)
-    with as_found(place.threads, device):
+    ranks, device = current_ranks(), usable(place.device)
+    bar = bar if bar and ranks.first else Silent()
+    with as_found(place.threads, device), ExitStack() as held:
         versions()  # the code is what it is now, whatever is committed later
-        parts = gather(recipe, store, place, splits, backbone, loss)
-        key = again.key if again else parts.key
-        row = None if again else store.row(key)
+        collect = partial(gather, recipe, store, place, splits, backbone, loss)
+        if ranks.count > 1:
+            ranks.lead(lambda: collect() and None)  # one downloads and caches before all read
+        parts = ranks.agree(collect)
+        ranks.refuse_others(**shared(parts))
+        key = ranks.lead(lambda: again.key if again else parts.key)
+        row = ranks.lead(lambda: None if again else store.row(key))
         if row:
             return served(row, store)
         known = declared(parts.data.splits, place.made_by, place.made_size, place.root)
         peak = Peak(torch.device(device), exact=not recipe.trial)
-        current = Run(
-            parts.recipe,
-            known,
-            device,
-            parts.start.file,
-            backbone=backbone,
-            loss=loss,
-            fingerprint=parts.data.fingerprint,
-        )
-        with store.claim(key, wait) as folder:
-            row = None if again else store.row(key)
-            if row:  # another process was faster
-                return Result(row, folder, stored=True)
-            row = follow(current, parts, folder, place, study, bar, peak)
+        make = partial(Run, parts.recipe, known, device, parts.start.file, ranks=ranks)
+        objects: Any = {"backbone": backbone, "loss": loss}
+        run = make(**objects, fingerprint=parts.data.fingerprint)
+        folder = ranks.lead(lambda: held.enter_context(store.claim(key, wait)))
+        row = ranks.lead(lambda: None if again else store.row(key))
+        if row:  # another process was faster
+            return Result(row, folder, stored=True)
+        row = follow(run, parts, folder, place, study, bar, peak)
+
+        def store_it() -> None:
             if not again:
                 store.append(row)
             remove(folder / CHECKPOINT)
             remove(folder / VALIDATED)
+
+        ranks.lead(store_it)
     bar.finish(one_line(row))
     return Result(again or row, folder)
+
+
+def shared(parts: Ingredients) -> dict[str, Any]:
+    """What must be the same in all processes of a run; the items of a Dataset cannot be compared,
+    and own objects are those of rank 0."""
+    data = parts.data.splits.train
+    same = {"recipes": parts.recipe.plain(), "labels": of_tensor(data.labels)}
+    return same if isinstance(data.inputs, Items) else {**same, "data": parts.data.fingerprint}
 
 
 def follow(
@@ -230,10 +251,11 @@ def follow(
 ) -> Row:
     """One run from its start, or from its last checkpoint, to its row."""
     checkpoint, diverged = folder / CHECKPOINT, parts.start.lost
-    if checkpoint.exists():
-        take_up(current, checkpoint, place)
+    with current.ranks.file(checkpoint) as kept:
+        if kept:
+            take_up(current, kept, place)
     clock = Clock(current, peak)
-    log = StepLog(folder, current.step)
+    log = StepLog(folder, current.step) if current.ranks.first else Unwritten()
     if not study:
         attend(Doctor(tell=lambda line: bar.say(f"doctor: {line}")), current)
     bar.start(title(current.recipe), current.total, current.step)
@@ -263,14 +285,19 @@ def follow(
         diverged = close_epoch(current, clock, log, True)
     finally:
         log.close()
-    keep(current, folder)
-    if diverged:
-        return conclude(current, parts, folder, study, None, clock.memory)
-    weights = None if current.recipe.trial else chosen_weights(current, folder)
-    model = left_by(current, place.root, whole=not study, weights=weights)
-    row = conclude(current, parts, folder, study, model, clock.memory, weights)
-    save_model(model, row, folder)
-    return row
+
+    def closed() -> Row:
+        keep(current, folder)
+        if diverged:
+            return conclude(current, parts, folder, study, None, clock.memory)
+        weights = None if current.recipe.trial else chosen_weights(current, folder)
+        model = left_by(current, place.root, whole=not study, weights=weights)
+        row = conclude(current, parts, folder, study, model, clock.memory, weights)
+        save_model(model, row, folder)
+        return row
+
+    splits = current.splits
+    return current.led(closed, *([] if diverged else [splits.query, splits.gallery]))
 
 
 def take_up(current: Run, checkpoint: Path, place: Place) -> None:

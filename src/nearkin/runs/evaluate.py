@@ -55,7 +55,16 @@ def examine(run: Run, splits: Splits, final: bool = False) -> dict[str, float]:
     where some classes are known and others new, the known ones in_train and the new ones as
     new.recall@1, ... The final examination adds all other retrieval metrics, and, but for a trial,
     scattering and separation, and clusters (NMI, AMI), which are slow.
+
+    Several processes embed together, each item once, and rank 0 measures.
     """
+    parts = [splits.query, splits.gallery]
+    parts += [splits.train] if splits.shared_classes or splits.mixed_classes else []
+    return run.led(lambda: measured(run, splits, final), *parts)
+
+
+def measured(run: Run, splits: Splits, final: bool) -> dict[str, float]:
+    """What `examine` tells, by one process."""
     query = run.embed(splits.query)
     metric = nearness(run)
     gallery = run.embed(splits.gallery) if splits.gallery is not splits.query else query

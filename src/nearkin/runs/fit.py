@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nearkin.data import Splits
+from nearkin.data.fingerprint import of_tensor
 from nearkin.data.own import NAME, own_splits
 from nearkin.doctor import Doctor
 from nearkin.losses.protocol import metric_of
@@ -28,6 +29,7 @@ from nearkin.runs.loop import Run, Step, restore, save, train
 from nearkin.runs.manners import as_found
 from nearkin.runs.model import model_of
 from nearkin.runs.place import Place
+from nearkin.runs.ranks import Ranks, current
 from nearkin.runs.recipe import Recipe
 from nearkin.tensors import usable
 
@@ -100,6 +102,11 @@ def fit(
 
     The objects are trained themselves; `model.backbone` is a copy of the backbone.
 
+    Where torch.distributed is initialised, its processes train together, each with a slice of every
+    batch, and all call this alike, with the same data; they begin with the weights of rank 0's
+    objects. Rank 0 writes to loggers and to `resume`; callbacks are called in every process, and
+    one that returns True in any ends the training in all.
+
     Args:
         backbone: inputs (B, ...) -> embeddings (B, D); or a name, as in a recipe. One with a
             `trunk` and a `head` may have two learning rates, or a trunk that rests; `mean` and
@@ -129,14 +136,18 @@ def fit(
     with as_found(place.threads, device):
         size = size if isinstance(size, int) else 0  # what it must be, the recipe says
         splits = own_splits(data, labels, test, test_labels, size=size)
-        run = run_of(backbone, loss, splits, settings, device)
+        ranks = current()
+        run = run_of(backbone, loss, splits, settings, device, ranks)
+        ranks.refuse_others(settings=run.recipe.plain(), labels=of_tensor(splits.train.labels))
         tested = isinstance(data, Splits) or test is not None
         kept = Path(resume).expanduser() if resume else None
         if doctor:
             attend(doctor, run)
-        if kept and kept.exists():
-            restore(run, kept)
-        told = loggers_of(loggers, Path(folder).expanduser())
+        if kept:
+            with ranks.file(kept) as left:
+                if left:
+                    restore(run, left)
+        told = loggers_of(loggers, Path(folder).expanduser()) if ranks.first else []
         for logger in told:
             with suppress(NotImplementedError):  # Fabric's CSV logger keeps no settings
                 logger.log_hyperparams(run.recipe.plain())
@@ -147,7 +158,7 @@ def fit(
         finally:
             for logger in told:
                 logger.finalize(status)
-        if kept:
+        if kept and ranks.first:
             kept.unlink(missing_ok=True)
         model = model_of(run)
         if metrics:
@@ -156,7 +167,12 @@ def fit(
 
 
 def run_of(
-    backbone: nn.Module | str, loss: nn.Module | str, splits: Splits, settings: dict, device: str
+    backbone: nn.Module | str,
+    loss: nn.Module | str,
+    splits: Splits,
+    settings: dict,
+    device: str,
+    ranks: Ranks,
 ) -> Run:
     """The run of objects or names under these settings."""
     known = [f.name for f in fields(Recipe) if f.name not in OBJECTS]
@@ -178,7 +194,7 @@ def run_of(
         choices["dim"] = dimension(backbone, splits, choices)
     if isinstance(loss, nn.Module) and not choices.get("metric"):
         metric_of(loss)  # one without a metric is refused before the work
-    return Run(Recipe(**choices), splits, device, **objects)
+    return Run(Recipe(**choices), splits, device, ranks=ranks, **objects)
 
 
 class TwoArguments(nn.Module):
@@ -252,7 +268,7 @@ def follow(
         if kept and (run.epoch_ends or time.perf_counter() - saved > SAVE_SECONDS):
             save(run, kept)
             saved = time.perf_counter()
-        if stop:
+        if callbacks and any(run.ranks.told(stop)):
             break
     return metrics
 

@@ -39,6 +39,8 @@ def attend(doctor: Doctor, run: Run) -> Doctor:
     doctor.metric = doctor.metric or recipe.metric
     doctor.history.known = {**recipe.plain(), **doctor.history.known}
     run.doctor = doctor
+    if not run.ranks.first:  # rank 0 tells
+        doctor.tell = None
     doctor.of_data = of_inputs(recipe, splits, MOST)
     doctor.announce(of_data=True)
     query = splits.query

@@ -66,6 +66,16 @@ class StepLog:
             self.board.close()
 
 
+class Unwritten(StepLog):
+    """The log of a rank that writes nothing, since rank 0 does."""
+
+    def __init__(self) -> None: ...
+    def write(self, step: Step, images_per_second: float) -> None: ...
+    def evaluated(self, step: int, metrics: dict[str, float], split: str) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
 def bytes_until(path: Path, step: int) -> int:
     """How much of a steps.csv tells of the steps up to this one, its head included; what is no line
     of a step ends it."""

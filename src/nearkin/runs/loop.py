@@ -7,10 +7,10 @@ numbers, and holds no generator's state.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -21,20 +21,21 @@ from nearkin.data.fingerprint import fingerprint
 from nearkin.data.items import Items
 from nearkin.data.samplers import OneImage
 from nearkin.data.transforms import Pictures
-from nearkin.losses import cached_backward
 from nearkin.losses.mining import both_ways
-from nearkin.losses.protocol import Mined, active_share, call, wants_of
+from nearkin.losses.protocol import Mined, active_share, wants_of
 from nearkin.models.heads import folded, halves
 from nearkin.models.network import in_full
 from nearkin.names import look_up
 from nearkin.registry import PRECISIONS, SAMPLERS
 from nearkin.runs import build
+from nearkin.runs.backward import forward_backward, own_rows, refuse_what_depends
 from nearkin.runs.checkpoint import restore as restore
 from nearkin.runs.checkpoint import save as save
 from nearkin.runs.head_start import begin, read_once, refuse_unfit
 from nearkin.runs.holds import Hold
 from nearkin.runs.machine import usable
 from nearkin.runs.manners import seeded
+from nearkin.runs.ranks import ALONE, Ranks, here
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.refusals import (
     refuse_another_dim,
@@ -42,11 +43,13 @@ from nearkin.runs.refusals import (
     refuse_no_kin,
     refuse_nothing_to_learn,
     refuse_other_precision,
+    refuse_too_many,
 )
 from nearkin.runs.surveys import begin_epoch
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
+Found = TypeVar("Found")
 BATCH = 512  # items that are embedded at once, without gradients
 LARGEST = 2**30  # bytes of stored features that are made once for all steps
 
@@ -72,6 +75,7 @@ class Run:
             `std` are taken out of the pixels, by default 0 and 1.
         loss: an object in place of the one that the recipe names; it is trained itself.
         fingerprint: of the data set, where it is known; "": made when it is needed.
+        ranks: the processes that carry it out together, in each of which there is such a Run.
 
     Raises:
         ValueError: a name or an option of the recipe is wrong, or the run could never learn.
@@ -87,18 +91,25 @@ class Run:
         backbone: nn.Module | None = None,
         loss: nn.Module | None = None,
         fingerprint: str = "",
+        ranks: Ranks = ALONE,
     ):
         build.refuse_unknown(recipe)
         if backbone is not None:
             refuse_other_precision(backbone)
         refuse_unfit(recipe)
+        refuse_too_many(recipe, ranks.count)
+        self.ranks = ranks
+        self.rehearsed: bool | None = (
+            None  # whether the trunk learnt when the network was tried out
+        )
         self.recipe, self.whole, self.fingerprint = recipe, splits, fingerprint
         self.sampler = look_up(recipe.sampler, SAMPLERS, "sampler")
         self.splits, self.validation = build.choose_data(recipe, splits)
         for examined in filter(None, (self.splits, self.validation)):
             refuse_no_kin(examined)
         precision = PRECISIONS[recipe.precision]
-        self.fabric = Fabric(accelerator=usable(device), devices=1, precision=precision)
+        devices = [torch.cuda.current_device()] if usable(device) == "cuda" else 1
+        self.fabric = Fabric(accelerator=usable(device), devices=devices, precision=precision)
         self.device = self.fabric.device
         from_here = recipe if start is None else replace(recipe, start=start)
         self.pixels: dict[int, Tensor] = {}  # of photographs that are on the device, by address
@@ -123,6 +134,7 @@ class Run:
         self.miner = build.make_miner(recipe, self.loss)
         optimizer = build.make_optimizer(recipe, own, self.loss)
         self.backbone, self.optimizer = self.fabric.setup(own, optimizer)
+        ranks.align(own, self.loss)
         self.hold = Hold(recipe, own, self.optimizer)
         self.still, self.rest = halves(own) if self.folds else (nn.Sequential(), own)
         self.inputs = self.on_device(self.splits.train.inputs)
@@ -133,6 +145,13 @@ class Run:
         self.doctor: Any = None  # an nk.Doctor, where one is to look at each step
         self.epochs: list[dict] = []  # what each finished epoch came to
         self.threads_before: list[int] = []  # numbers of threads at work before the last `restore`
+        self.embedded: dict[int, Tensor] = {}  # of splits, by id, while rank 0 measures
+        self.measures = False  # whether it does
+        self.processes_before: list[dict[str, Any]] = []  # at work before the last `restore`
+        self.processes = [
+            {"rank": rank, "host": host, "pid": pid, "images": 0}
+            for rank, (host, pid) in enumerate(ranks.told(here()))
+        ]
         self.seconds = self.other_seconds = 0.0  # of training; of evaluation and saving
         self.loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         self.known: dict[str, Tensor] = {}  # near classes or edges, for a sampler that wants them
@@ -256,16 +275,36 @@ class Run:
 
     def embed(self, split: Split, batch: int = BATCH) -> Tensor:
         """Embeddings (N, D) float32 of a split, by the backbone alone, on the CPU."""
+        if id(split) in self.embedded:
+            return self.embedded[id(split)]
         return self.embed_by(self.deployed, split, batch)
 
     def embed_by(self, module: nn.Module, split: Split, batch: int = BATCH) -> Tensor:
-        """What a module makes of a split, unaugmented: (N, F) float32 on the CPU."""
+        """What a module makes of a split, unaugmented: (N, F) float32 on the CPU.
+
+        Ranks share the batches, each of them whole, so that every number is that of one process;
+        all must ask together, and all have the answer. While rank 0 measures, it embeds alone.
+        """
         module.eval()
+        team = ALONE if self.measures else self.ranks
         inputs, rows = self.on_device(split.inputs), []
+        batches = torch.arange(len(split)).split(batch)
         with torch.no_grad(), self.fabric.autocast():
-            for indices in torch.arange(len(split)).split(batch):
+            for indices in batches[team.own(len(batches))]:
                 rows.append(module(self.prepare(inputs, indices)).float().cpu())
-        return torch.cat(rows)
+        return team.joint(torch.cat(rows) if rows else None)
+
+    def led(self, act: Callable[[], Found], *splits: Split) -> Found:
+        """What act() comes to in rank 0, which measures alone; these splits are embedded before, by
+        all ranks, each item once."""
+        if self.ranks.count == 1:
+            return act()
+        self.embedded = {part: self.embed(split) for part, split in distinct(splits).items()}
+        self.measures = True
+        try:
+            return self.ranks.lead(act)
+        finally:
+            self.embedded, self.measures = {}, False
 
     def embed_first_batch(self) -> Tensor:
         """Embeddings (batch, D) float32 of the first batch, unaugmented, on the device: the same
@@ -274,8 +313,15 @@ class Run:
         with torch.no_grad():
             return self.backbone(self.prepare(self.inputs, self.first_batch)).float()
 
-    def prepare(self, inputs, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A batch as the backbone takes it; augmented where a generator is given."""
+    def prepare(
+        self,
+        inputs,
+        indices: Tensor,
+        generator: torch.Generator | None = None,
+        part: Tensor | None = None,
+    ) -> Tensor:
+        """A batch as the backbone takes it, or the items at the positions `part` of it; augmented
+        where a generator is given."""
         x = transforms.batch(
             inputs,
             indices,
@@ -285,6 +331,7 @@ class Run:
             generator=generator,
             mean=self.mean,
             std=self.std,
+            part=part,
         ).to(self.device)
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
@@ -307,21 +354,21 @@ def one_step(run: Run) -> Step:
     recipe, indices = run.recipe, run.next_batch()
     generator = torch.Generator().manual_seed(noise_seed(recipe.seed, run.step))
     set_learning(run)
-    seen = run.seen
-    inputs = (
-        run.prepare(run.inputs, indices, generator)
-        if seen is None
-        else seen.index_select(0, indices.to(seen.device))
-    )
+    if run.ranks.count > 1 and run.rehearsed is not run.trunk.training:
+        refuse_what_depends(run)
+        run.rehearsed = run.trunk.training
+    inputs = own_rows(run, indices, generator)
     labels = run.labels[indices.to(run.device)]
     embeddings, value = forward_backward(run, inputs, labels)
-    run.loss_sum += value.detach()
+    run.loss_sum += value
     run.step += 1
+    for process, size in zip(run.processes, run.ranks.sizes(len(indices)), strict=True):
+        process["images"] += size
     watched = {}
     if run.step % WATCH_EVERY == 0 or run.step == run.total:
         watched = watch(run, embeddings, labels, value)
     if run.doctor:
-        module = run.backbone.module if seen is None else run.rest
+        module = run.backbone.module if run.seen is None else run.rest
         run.doctor.step(embeddings, labels, value, module, run.loss, run.optimizer)
     if recipe.clip:
         torch.nn.utils.clip_grad_norm_(run.backbone.parameters(), recipe.clip)
@@ -331,25 +378,9 @@ def one_step(run: Run) -> Step:
     return Step(run.step, run.epoch, run.step * recipe.batch, watched)
 
 
-def forward_backward(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings (detached) and loss of a batch, its gradients left in the parameters."""
-
-    def loss(embeddings: Tensor, labels: Tensor, **offered: Any) -> Tensor:
-        mined = run.mined(embeddings.detach(), labels)
-        return call(run.loss, embeddings, labels, mined, **offered)
-
-    if run.recipe.chunk:
-        return cached_backward(
-            run.backbone, inputs, labels, loss, run.recipe.chunk, run.fabric.backward
-        )
-    if "features" in wants_of(run.loss):
-        features, embeddings = run.features_and_embeddings(inputs)
-        value = loss(embeddings, labels, features=features, head=run.backbone.module.head)
-    else:
-        embeddings = run.forward(inputs)
-        value = loss(embeddings, labels)
-    run.fabric.backward(value)
-    return embeddings.detach(), value
+def distinct(splits: Iterable[Split]) -> dict[int, Split]:
+    """The different ones among splits, by id."""
+    return {id(split): split for split in splits}
 
 
 def refiner_of(run: Run) -> Any:

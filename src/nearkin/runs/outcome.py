@@ -25,7 +25,17 @@ from nearkin.runs.ingredients import Ingredients
 from nearkin.runs.loop import Run
 from nearkin.runs.machine import machine, versions
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Cost, Data, Epoch, Files, Metrics, Row, pictures_left_out
+from nearkin.runs.row import (
+    Cost,
+    Data,
+    Epoch,
+    Files,
+    Machine,
+    Metrics,
+    Process,
+    Row,
+    pictures_left_out,
+)
 from nearkin.runs.validated import with_weights
 
 CONFUSED = 20  # classes at most, of a data set whose rows tell which are mistaken for which
@@ -85,8 +95,19 @@ def conclude(
         cost=cost(current, memory),
         versions=versions(),
         metric_versions=dict(VERSIONS),
-        machine=replace(machine(current.device), threads=tuple(threads(current))),
+        machine=of_machine(current),
         files=files,
+    )
+
+
+def of_machine(current: Run) -> Machine:
+    """The machine of rank 0, its threads, and all processes where there were ever several."""
+    known = [*current.processes_before, *current.processes]
+    several = any(process["rank"] for process in known)
+    return replace(
+        machine(current.device),
+        threads=tuple(threads(current)),
+        processes=tuple(Process(**process) for process in known) if several else None,
     )
 
 

@@ -69,6 +69,14 @@ def refuse_other_precision(backbone: nn.Module) -> None:
         )
 
 
+def refuse_too_many(recipe: Recipe, processes: int) -> None:
+    """Refuse more processes than a batch has images."""
+    if recipe.batch < processes:
+        raise ValueError(
+            f"a batch of {recipe.batch} cannot be cut in slices for {processes} processes"
+        )
+
+
 def refuse_another_dim(run: Run) -> None:
     """Refuse an own backbone that makes embeddings of another size than the loss is built for."""
     dim = run.embed(run.splits.train.select(torch.arange(1))).shape[1]

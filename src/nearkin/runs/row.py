@@ -98,6 +98,17 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Process:
+    """One of the processes that carried out a run together."""
+
+    rank: int
+    host: str
+    pid: int
+    images: int
+    """that it embedded in training, up to the last checkpoint or the end"""
+
+
+@dataclass(frozen=True)
 class Machine:
     """What a run was done on."""
 
@@ -109,6 +120,9 @@ class Machine:
     threads: tuple[int, ...] | None = None
     """numbers of threads under which it went on, in their order: more than one where it was resumed
     under another, and then its last bits are not those of a run that was never stopped"""
+    processes: tuple[Process, ...] | None = None
+    """those that carried it out, where ever there were several at once; of one that was resumed,
+    also those before, in their order"""
 
 
 @dataclass(frozen=True)
@@ -229,7 +243,7 @@ def to_json(stored: Stored) -> dict[str, Any]:
     return {"schema": SCHEMA, **plain(stored)}
 
 
-ABSENT = {"test", "validation", "monitor", "embeddings", "attention", "threads"}
+ABSENT = {"test", "validation", "monitor", "embeddings", "attention", "threads", "processes"}
 """Fields that the JSON form leaves out where they are None, as most are."""
 
 

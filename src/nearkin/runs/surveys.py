@@ -31,10 +31,12 @@ def begin_epoch(run: Run) -> None:
             classes = len(run.splits.train.classes)
             means, sizes = hierarchy.class_means(run.survey(), run.labels, classes)
             near = hierarchy.nearest_classes(means, sizes, NEAREST)
-        run.known = {"near": near}
+        known = {"near": near}
+        run.known = run.ranks.lead(lambda: known)  # to the last bit, else batches would differ
         run.draw(run.step // len(run.batches))
     if run.recipe.sampler == "streams" and not run.known:
         backbone = run.backbone.module
         features = run.embed_by(getattr(backbone, "trunk", backbone), run.splits.train).flatten(1)
-        run.known = {"edges": class_trees(features, run.splits.train.labels)}
+        edges = class_trees(features, run.splits.train.labels)
+        run.known = run.ranks.lead(lambda: {"edges": edges})
         run.draw(run.step // len(run.batches))

@@ -28,7 +28,7 @@ def best_epoch(run: Run) -> int | None:
 
 def keep_if_best(run: Run, folder: Path) -> None:
     """Keep the weights of the epoch just done, where validation finds it the best so far."""
-    if run.epochs and best_epoch(run) == len(run.epochs) - 1:
+    if run.ranks.first and run.epochs and best_epoch(run) == len(run.epochs) - 1:
         from safetensors.torch import save
 
         weights = {k: v.detach().cpu().contiguous() for k, v in run.deployed.state_dict().items()}

@@ -5,9 +5,23 @@ Dimensions: B batch, D embedding.
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What the way back through a loss leaves.
+
+    embeddings: (B, D) of the whole batch, and `value`, their loss, both detached.
+    gradients: of the loss by each tensor of rows that went into it; None where it has none.
+    """
+
+    embeddings: Tensor
+    value: Tensor
+    gradients: list[Tensor | None]
 
 
 def cached_backward(
@@ -42,30 +56,49 @@ def cached_backward(
     Returns:
         The embeddings (B, D) and the loss, both detached.
     """
+
+    def pull(rows: Tensor) -> Pulled:
+        embeddings = rows.requires_grad_()
+        value = loss(embeddings, labels)
+        backward(value)
+        return Pulled(embeddings.detach(), value.detach(), [embeddings.grad])
+
+    found = in_chunks(embed, inputs, chunk, pull, backward)
+    return found.embeddings, found.value
+
+
+def in_chunks(
+    embed: nn.Module,
+    inputs: Tensor,
+    chunk: int,
+    pull: Callable[[Tensor], Pulled],
+    backward: Callable[..., None] = torch.autograd.backward,
+) -> Pulled:
+    """Embed rows in chunks, and go back from the gradients that `pull` finds of them.
+
+    pull: embeddings (n, D) of the rows -> what the loss leaves; other processes may hold the rest
+    of the batch.
+    """
     if chunk < 1:
         raise ValueError(f"chunk must be 1 or more, got {chunk}")
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in embed.modules()):
         warnings.warn(
             "live batch normalisation sees chunks, not the batch: so gradients differ",
-            stacklevel=2,
+            stacklevel=3,
         )
     noise, rows = [], []
     with torch.no_grad():
         for part in inputs.split(chunk):
             noise.append(random_state(inputs.device))
             rows.append(embed(part))
-    embeddings = torch.cat(rows).requires_grad_()
-    value = loss(embeddings, labels)
-    backward(value)
-    after = random_state(inputs.device)
-    assert embeddings.grad is not None
-    for part, gradient, state in zip(
-        inputs.split(chunk), embeddings.grad.split(chunk), noise, strict=True
-    ):
+    found = pull(torch.cat(rows))
+    after, (whole,) = random_state(inputs.device), found.gradients
+    assert whole is not None
+    for part, gradient, state in zip(inputs.split(chunk), whole.split(chunk), noise, strict=True):
         set_random_state(inputs.device, state)
         backward(embed(part), gradient)
     set_random_state(inputs.device, after)
-    return embeddings.detach(), value.detach()
+    return found
 
 
 def random_state(device: torch.device) -> tuple[Tensor, ...]:
