@@ -81,7 +81,8 @@ def test_devices_make_the_row_of_one_process(data, tmp_path):
     assert json.loads(done.stdout)["hash"] == alone.hash  # said once
     (row,) = Store(tmp_path / "two").rows()
     assert close(shown(row), shown(alone))
-    first, second = row.machine.processes or ()
+    first, second = row.machine.processes or (None, None)
+    assert first and second
     assert [first.rank, second.rank] == [0, 1]
     assert first.host == second.host == os.uname().nodename
     assert first.pid != second.pid
@@ -223,12 +224,12 @@ def test_python_in_a_process_group(data, tmp_path):
         (["--devices", "2", "--loss-options", "margins=1"], "margins"),
     ],
 )
-def test_what_cannot_be_is_one_line(data, tmp_path, more, said):
-    start = ["--data", data, "--out", str(tmp_path / "out"), "--device", "cpu", "--threads", "1"]
-    words = [sys.executable, "-m", "nearkin", "train", "--backbone", "mlp", *start, *more]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+def test_what_cannot_be_is_one_line_before_a_process_starts(data, tmp_path, capsys, more, said):
+    start = ["--data", data, "--out", str(tmp_path / "out"), "--device", "cpu", "--backbone", "mlp"]
+    with pytest.raises(SystemExit) as left:
+        main(["train", *start, *more])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("nearkin: ")
     assert said in line
 
