@@ -24,7 +24,7 @@ from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 from processes import free_port, in_processes, points
 
-WAIT = 90  # seconds in which a command must end
+WAIT = 240  # seconds in which a command must end
 
 
 @pytest.fixture(scope="module")
@@ -72,27 +72,39 @@ def close(one: Any, other: Any) -> bool:
     return one == pytest.approx(other, rel=1e-4) if isinstance(one, float) else one == other
 
 
-def test_devices_make_the_row_of_one_process(data, tmp_path):
-    recipe = recipe_of(data)
-    alone = run(recipe, tmp_path / "one", place=Place(device="cpu", threads=1)).row
-    words = words_of(recipe, tmp_path / "two", "--devices", "2")
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory) -> tuple[Recipe, Path, subprocess.CompletedProcess]:
+    """A run by two processes that nobody stops."""
+    recipe, out = (
+        recipe_of(data, epochs=20, evaluate_every=10),
+        tmp_path_factory.mktemp("w") / "out",
+    )
+    words = words_of(recipe, out, "--devices", "2")
     done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
+    return recipe, out, done
+
+
+def row_of(out: Path, recipe: Recipe) -> Any:
+    return Store(out).find(recipe)
+
+
+def test_devices_make_the_row_of_one_process(whole, tmp_path):
+    recipe, out, done = whole
+    alone = run(recipe, tmp_path / "one", place=Place(device="cpu", threads=1)).row
     assert json.loads(done.stdout)["hash"] == alone.hash  # said once
-    (row,) = Store(tmp_path / "two").rows()
+    row = row_of(out, recipe)
     assert close(shown(row), shown(alone))
-    first, second = row.machine.processes or (None, None)
-    assert first and second
+    first, second = row.machine.processes
     assert [first.rank, second.rank] == [0, 1]
     assert first.host == second.host == os.uname().nodename
     assert first.pid != second.pid
     steps = sum(epoch.steps for epoch in row.epochs)
     assert first.images + second.images == 18 * steps
     assert alone.machine.processes is None
-    steps_written = (tmp_path / "two" / row.files.folder / "steps.csv").read_text().splitlines()
-    assert len(steps_written) == len({line.split(",")[0] for line in steps_written})
-    again = subprocess.run(words, capture_output=True, text=True, timeout=WAIT)
-    assert again.stderr.count("is stored") == 1
+    steps_written = (out / row.files.folder / "steps.csv").read_text().splitlines()
+    assert len(steps_written) == len({line.split(",")[0] for line in steps_written}) > 1
+    assert run(recipe, out, place=Place(device="cpu")).stored
 
 
 def test_torchrun_starts_them_too(data, tmp_path):
@@ -102,15 +114,13 @@ def test_torchrun_starts_them_too(data, tmp_path):
     words = start + words_of(recipe, tmp_path / "two")[1:]
     done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
-    (row,) = Store(tmp_path / "two").rows()
-    assert [process.rank for process in row.machine.processes or ()] == [0, 1]
+    row = row_of(tmp_path / "two", recipe)
+    assert [process.rank for process in row.machine.processes] == [0, 1]
 
 
-def test_a_killed_rank_ends_all_in_one_line_and_the_run_goes_on_bit_for_bit(data, tmp_path):
-    recipe = recipe_of(data, epochs=40, evaluate_every=20)
+def test_a_killed_rank_ends_all_in_one_line_and_the_run_goes_on_bit_for_bit(whole, tmp_path):
+    recipe, never, _ = whole
     words = words_of(recipe, tmp_path / "killed", "--devices", "2")
-    whole = words_of(recipe, tmp_path / "whole", "--devices", "2")
-    assert subprocess.run(whole, capture_output=True, timeout=2 * WAIT).returncode == 0
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "killed" / "runs" / recipe.hash / CHECKPOINT
     wait_for(checkpoint.exists)
@@ -118,7 +128,7 @@ def test_a_killed_rank_ends_all_in_one_line_and_the_run_goes_on_bit_for_bit(data
     os.kill(victim, signal.SIGKILL)
     began = time.monotonic()
     out, error = process.communicate(timeout=WAIT)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert process.returncode == 2
     (line,) = error.splitlines()
     assert line == (
@@ -126,14 +136,13 @@ def test_a_killed_rank_ends_all_in_one_line_and_the_run_goes_on_bit_for_bit(data
         "checkpoint"
     )
     assert not out
-    assert not Store(tmp_path / "killed").rows()
-    done = subprocess.run(words, capture_output=True, text=True, timeout=2 * WAIT)
+    assert row_of(tmp_path / "killed", recipe) is None
+    done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
-    (row,), (never,) = Store(tmp_path / "killed").rows(), Store(tmp_path / "whole").rows()
-    assert shown(row) == shown(never)
-    processes = row.machine.processes or ()
-    assert len(processes) == 4
-    images = sum(process.images for process in processes)
+    row = row_of(tmp_path / "killed", recipe)
+    assert shown(row) == shown(row_of(never, recipe))
+    assert len(row.machine.processes) == 4
+    images = sum(process.images for process in row.machine.processes)
     assert images == 18 * sum(epoch.steps for epoch in row.epochs)
 
 

@@ -99,6 +99,8 @@ class Run:
         refuse_unfit(recipe)
         refuse_too_many(recipe, ranks.count)
         self.ranks = ranks
+        self.embedded: dict[int, Tensor] = {}  # of splits, by id, while rank 0 measures
+        self.measures = False  # whether it does
         self.rehearsed: bool | None = (
             None  # whether the trunk learnt when the network was tried out
         )
@@ -145,8 +147,6 @@ class Run:
         self.doctor: Any = None  # an nk.Doctor, where one is to look at each step
         self.epochs: list[dict] = []  # what each finished epoch came to
         self.threads_before: list[int] = []  # numbers of threads at work before the last `restore`
-        self.embedded: dict[int, Tensor] = {}  # of splits, by id, while rank 0 measures
-        self.measures = False  # whether it does
         self.processes_before: list[dict[str, Any]] = []  # at work before the last `restore`
         self.processes = [
             {"rank": rank, "host": host, "pid": pid, "images": 0}
