@@ -60,7 +60,7 @@ def main(out: Path) -> None:
     written(splits.train, photos, len(splits.train))
     index = nk.Index.create(model, shop)
     index.update(photos, labels="parent")
-    new = written(splits.query, out / "new-digits", len(splits.query))[:: len(splits.query) // 10]
+    new = written(splits.query, out / "new-digits", len(splits.query))[::101]
     answers = index.search(new[:10], k=5)
     right = sum(
         answer.label == path.parent.name for answer, path in zip(answers, new, strict=False)
