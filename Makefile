@@ -14,6 +14,15 @@ lint: .venv/ready  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
+docs: .venv/ready  ## the documentation site, out/docs/html/index.html, and as one zip beside it
+	$(BIN)/python docs/site/build.py out/docs
+
+dist: .venv/ready  ## wheel and sdist, installed with each extra alone in clean environments
+	$(BIN)/python docs/receipts/dist.py out/dist
+
+newcomer:  ## README's way from a clone to a search, timed, and its receipt in docs/receipts
+	$(PYTHON) docs/receipts/newcomer.py
+
 bench: .venv/ready  ## speed and memory beside our peers; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks $(TOPICS)
 
@@ -27,4 +36,4 @@ LOCKED_INSTALL = --require-hashes -r requirements.lock && \
 		$(if $(LOCKED),$(LOCKED_INSTALL),-c constraints.txt -e '.[dev]')
 	touch $@
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench docs dist newcomer
