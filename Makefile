@@ -29,6 +29,9 @@ bench: .venv/ready  ## speed and memory beside our peers; writes docs/benchmarks
 LOCKED_INSTALL = --require-hashes -r requirements.lock && \
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 
+campaign: .venv/ready  ## long forms of what the tests take slices of; writes docs/receipts/DATE.json
+	nice -n 10 $(BIN)/python tests/campaign.py $(CAMPAIGN)
+
 .venv/ready: pyproject.toml constraints.txt  ## LOCKED=1: the files of requirements.lock, by hash
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nearkin needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
@@ -36,4 +39,4 @@ LOCKED_INSTALL = --require-hashes -r requirements.lock && \
 		$(if $(LOCKED),$(LOCKED_INSTALL),-c constraints.txt -e '.[dev]')
 	touch $@
 
-.PHONY: demo test lint bench docs dist newcomer
+.PHONY: demo test lint bench docs dist newcomer campaign

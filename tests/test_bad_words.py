@@ -177,10 +177,10 @@ def wrong_command(command: str, words: list[str], draw: random.Random) -> list[s
 FAULTS = (wrong_value, wrong_value, wrong_value, unknown_flag, flag_twice, value_missing, surplus)
 
 
-def lines() -> list[list[str]]:
+def lines(seed: int = 0, count: int = LINES) -> list[list[str]]:
     """The bad command lines, the same ones every time."""
-    draw, found = random.Random(0), {}
-    while len(found) < LINES:
+    draw, found = random.Random(seed), {}
+    while len(found) < count:
         command = draw.choice(list(SOUND))
         fault = draw.choice(FAULTS)
         words = fault(command, SOUND[command].split(), draw)
@@ -194,14 +194,20 @@ def lines() -> list[list[str]]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder to stand in, with features of eight classes and a file in the way."""
-    x, y = np.random.default_rng(0).normal(size=(8, 5)), np.repeat(np.arange(8), 6)
-    np.savez(tmp_path / "points.npz", x=x[y], y=y)
-    (tmp_path / "in-the-way").write_text("")
-    (tmp_path / "empty").write_bytes(b"")
-    (tmp_path / "finished").mkdir()
+    """A folder to stand in."""
+    prepare(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def prepare(folder: Path) -> None:
+    """Put features of eight classes there, and a file in the way."""
+    folder.mkdir(exist_ok=True)
+    x, y = np.random.default_rng(0).normal(size=(8, 5)), np.repeat(np.arange(8), 6)
+    np.savez(folder / "points.npz", x=x[y], y=y)
+    (folder / "in-the-way").write_text("")
+    (folder / "empty").write_bytes(b"")
+    (folder / "finished").mkdir()
 
 
 def faults_of(words: list[str], folder: Path, before: set[Path]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
     {"extras"},
-    {"budget", "names", "labels", "notebook", "registry", "tensors", "files"},
+    {"budget", "stopping", "names", "labels", "notebook", "registry", "tensors", "files"},
     {"download", "leases", "tensorfiles"},
     {"closed", "data", "graphs", "measure"},
     {"models"},

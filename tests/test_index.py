@@ -207,6 +207,22 @@ def test_a_newer_index_and_none_at_all_are_refused(shop, tmp_path):
         nk.Index.create(model(), tmp_path / "shop")
 
 
+def test_a_killed_create_is_no_hindrance(tmp_path):
+    """The Model was saved, and the table was being made."""
+    made = nk.Index.create(model(), tmp_path / "shop")
+    (tmp_path / "shop" / "index.json").unlink()
+    (table,) = (tmp_path / "shop").glob("*.lance")
+    for path in table.rglob("*"):
+        path.write_bytes(b"") if path.is_file() else None
+    again = nk.Index.create(model(), tmp_path / "shop")
+    assert len(again) == 0
+    assert again.description == made.description
+    (tmp_path / "shop" / "index.json").unlink()
+    (tmp_path / "shop" / "mine.txt").write_text("")
+    with pytest.raises(ValueError, match="exists: give the index a folder of its own"):
+        nk.Index.create(model(), tmp_path / "shop")
+
+
 def test_a_threshold_is_stored_and_tells_known_from_unknown(tmp_path):
     """Sixty labels of their own colour: a new colour is unknown, a new photograph of one is not."""
     made = nk.Index.create(model(), tmp_path / "shop")

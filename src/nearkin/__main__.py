@@ -8,6 +8,7 @@ import io
 import os
 import sys
 
+from nearkin import stopping
 from nearkin.extras import MissingExtra, optional
 
 
@@ -16,6 +17,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # names hold what a terminal's encoding may lack
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    stopping.listen()
     try:
         try:
             with optional():
@@ -27,9 +29,9 @@ def main() -> None:
     except MissingExtra as error:
         print(f"nearkin: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("nearkin: stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(stopping.code_of(error)) from None
     except BrokenPipeError:
         for stream in (sys.stdout, sys.stderr):  # what is still to be written goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -209,15 +209,20 @@ def open_index(path: str | Path) -> Index:
 
 
 def new_index(model: str, output: Path, store: str = "") -> Index:
-    """An empty index of a Model, or of a pretrained backbone by name."""
+    """An empty index of a Model, or of a pretrained backbone by name; or the one that the same
+    command has begun."""
     from nearkin.app.export import open_model
-    from nearkin.search.index import Index
+    from nearkin.search.index import CARD, Index
 
     made = open_model(model)
     if made.preprocessing is None:
         raise ValueError(
             f"{model} is a Model of vectors: an index of photographs wants one of them"
         )
+    if not store and (output.expanduser() / CARD).is_file():
+        begun = Index(output)
+        if begun.description.identity == made.identity:
+            return begun
     return Index.create(made, output, store or None)
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from nearkin.app.parse import parse
 from nearkin.extras import MissingExtra, optional
 from nearkin.names import TOO_LARGE
+from nearkin.stopping import code_of
 
 COMMANDS = {
     "list": "nearkin.app.list:list_names",
@@ -61,8 +62,8 @@ def main(words: Sequence[str] | None = None) -> None:
         if not (isinstance(error, MemoryError) or re.search(TOO_LARGE, str(error))):
             raise
         leave(f"out of memory or range: {one_line(error)[:200]}")
-    except KeyboardInterrupt:
-        leave("stopped; the same command goes on from here", code=130)
+    except KeyboardInterrupt as interrupt:
+        leave("stopped; the same command goes on from here", code=code_of(interrupt))
 
 
 def refuse_ranks(words: Sequence[str]) -> None:

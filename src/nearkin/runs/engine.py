@@ -44,6 +44,7 @@ from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
 from nearkin.runs.store import Store, sweep
 from nearkin.runs.validated import VALIDATED, chosen_weights, is_spent, keep_if_best
+from nearkin.stopping import Terminated, asked, saving
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -219,7 +220,8 @@ def carry_out(
         row = ranks.lead(lambda: None if again else store.row(key))
         if row:  # another process was faster
             return Result(row, folder, stored=True)
-        row = follow(run, parts, folder, place, study, bar, peak)
+        with saving():
+            row = follow(run, parts, folder, place, study, bar, peak)
 
         def store_it() -> None:
             if not again:
@@ -278,9 +280,11 @@ def follow(
                         break
             if diverged:
                 break
-            if current.epoch_ends or clock.save_is_due(place.save_seconds):
+            if current.epoch_ends or clock.save_is_due(place.save_seconds) or asked():
                 log.flush()
                 clock.outside(lambda: save(current, checkpoint))
+                if asked():
+                    raise Terminated
     except FloatingPointError:  # of a loss that raises what is not finite
         diverged = close_epoch(current, clock, log, True)
     finally:

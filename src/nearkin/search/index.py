@@ -13,6 +13,7 @@ Dimensions: N items, B queries, D embedding.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -32,12 +33,18 @@ from nearkin.search.intake import take
 from nearkin.search.photos import TABLES, Found, Photo, composed, file_of, find, stored
 from nearkin.search.rerank import candidates, reranked
 from nearkin.search.snapshot import among, read_snapshot, state_of, write_snapshot
-from nearkin.search.store import KEPT_DAYS, LanceStore, Store, vectors_of
+from nearkin.search.store import KEPT_DAYS, TABLE, LanceStore, Store, vectors_of
 from nearkin.search.threshold import calibrated
 from nearkin.search.values import FORMAT, Answer, Changes, Description, Hit, refuse_other, vote
 
 CARD, MODEL, LIGHT = "index.json", "model", "model.onnx"
 MANY = 100  # versions of a table, above which an update compacts it
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a folder is empty, or holds no more than what a killed `create` left."""
+    names = {each.name for each in path.iterdir()}
+    return all(name in (MODEL, f"{TABLE}.lance") or name.startswith(f".{CARD}") for name in names)
 
 
 class Index:
@@ -78,8 +85,9 @@ class Index:
             ValueError: there is something at the path already.
         """
         path = Path(path).expanduser()
-        if path.exists() and (path.is_file() or any(path.iterdir())):
+        if path.exists() and (path.is_file() or not is_begun(path)):
             raise ValueError(f"{path} exists: give the index a folder of its own")
+        shutil.rmtree(path / f"{TABLE}.lance", ignore_errors=True)  # which a kill may have cut off
         address = ""
         if isinstance(store, str):
             from nearkin.search.qdrant import connected, new_address
