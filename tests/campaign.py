@@ -1,7 +1,7 @@
 """python tests/campaign.py: what `make test` takes slices of, whole; writes a receipt.
 
     fuzz        2,000 changed files of each kind (tests/fuzz.py)
-    kills       100 kills at random moments of train, study, embed, index and report (tests/kills.py)
+    kills       100 kills at random of train, study, embed, index and report (tests/kills.py)
     words       6,000 bad command lines (tests/test_bad_words.py)
     worlds      1,000 simulated worlds, in which a threshold is to keep its promise on new classes
 

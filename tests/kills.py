@@ -42,10 +42,16 @@ class Job:
     make: Callable[[Server, Path], None]
 
 
-def points(server: Server, folder: Path) -> None:
+def points(server: Server, folder: Path, width: int = 6, each: int = 12) -> None:
     """Features of eight classes."""
-    x, y = np.random.default_rng(0).normal(size=(8, 6)), np.repeat(np.arange(8), 12)
-    np.savez(folder / "x.npz", x=x[y] + np.random.default_rng(1).normal(size=(96, 6)), y=y)
+    random, y = np.random.default_rng(0), np.repeat(np.arange(8), each)
+    x = random.normal(size=(8, width))[y] + random.normal(size=(len(y), width))
+    np.savez(folder / "x.npz", x=x, y=y)
+
+
+def wide_points(server: Server, folder: Path) -> None:
+    """Features of as many numbers as a study's heads want, and as many as its batches."""
+    points(server, folder, 140, 40)
 
 
 def photographs(server: Server, folder: Path) -> None:
@@ -161,7 +167,7 @@ JOBS = {
             *("--options", "tune=false", "--jobs", "2", "--out", "o"),
         ],
         rows,
-        points,
+        wide_points,
     ),
     "embed": Job(
         ["embed", "--data", "folder:photos", "--backbone", "identity", "--output", "made.npz"],
@@ -285,7 +291,7 @@ def killed(server: Server, job: Job, kills: int, seed: int, folder: Path) -> lis
         job.make(server, each)
     took = finished(server, job.words, whole)
     wanted = json.dumps(job.result(whole), sort_keys=True)
-    left = kills
+    left, ends = kills, 0
     while left:
         pid = server.begin(job.words, other)
         code = server.code(pid, draw.uniform(0, 1) * took)
@@ -303,7 +309,8 @@ def killed(server: Server, job: Job, kills: int, seed: int, folder: Path) -> lis
             return [*wrong, f"given again, it ended with {code}: {said_in(other)}"]
         wrong += differing(job, wanted, other)  # it was at its end before the kill
         took = 0.9 * took
-        other = folder / f"killed-{left}"
+        ends += 1
+        other = folder / f"killed-{ends}"
         other.mkdir()
         job.make(server, other)
     finished(server, job.words, other)

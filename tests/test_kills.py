@@ -66,12 +66,12 @@ def wait_for(look, seconds=60):
 
 
 BUSY = """
-import sys
+import time
 from nearkin import stopping
 stopping.listen()
-print("ready", flush=True)
 with stopping.saving():  # as a run does that is at work on something long
-    sum(range(10**10))
+    print("ready", flush=True)
+    time.sleep(60)
 """
 IDLE = BUSY.replace("with stopping.saving():", "if True:")
 
