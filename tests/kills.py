@@ -210,8 +210,9 @@ class Server:
     def end(self) -> None:
         assert self.process.stdin
         assert self.process.stdout
+        self.process.kill()
+        self.process.wait()
         self.process.stdin.close()
-        self.process.wait(30)
         self.process.stdout.close()
 
 

@@ -129,9 +129,7 @@ def stored_digests(folder: Path, pictures: Photographs) -> Tensor:
     return torch.from_numpy(np.fromfile(path, np.uint8).reshape(-1, 16))
 
 
-def digest(
-    root: Path, source: Source, files: Sequence[str], short_side: int, channels: int
-) -> str:
+def digest(root: Path, source: Source, files: Sequence[str], short_side: int, channels: int) -> str:
     """16 hex digits of what decides the cache's contents: the files' names, lengths and times."""
     listing = [(file, *source.state(file)) for file in files]
     text = json.dumps([str(root.absolute()), short_side, channels, listing])

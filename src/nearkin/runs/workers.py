@@ -22,7 +22,7 @@ from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from typing import Protocol, TypeVar
 
-from nearkin import registry
+from nearkin import registry, stopping
 from nearkin.leases import LONGEST
 from nearkin.runs.machine import keep_freed_memory
 
@@ -121,7 +121,7 @@ def in_processes(
             pass  # a worker was killed: what is stored is stored
         except BaseException as error:
             for worker in active_children() if isinstance(error, KeyboardInterrupt) else ():
-                worker.terminate()  # what it did since its last checkpoint is done again
+                worker.terminate()  # it saves where its run stands, if it can within a second
             pool.shutdown(cancel_futures=True)
             raise
     return done
@@ -131,6 +131,7 @@ def begin_worker(entries: Mapping[str, registry.Registry]) -> None:
     """In a worker: know the parent's registries, and end when it does, however that ends."""
     registry.adopt(entries)
     keep_freed_memory()
+    stopping.listen(worker=True)
     parent = parent_process()
     assert parent, "only a worker has a parent to end with"
 
