@@ -84,7 +84,7 @@ def with_rows(server: Server, folder: Path) -> None:
     if not made.exists():
         made.mkdir()
         points(server, made)
-        words = [word for word in JOBS["train"].words if word not in ("--epochs", "3")]
+        words = [word for word in JOBS["train"].words if word not in ("--epochs", "4")]
         for seed in ("0", "1"):
             finished(server, [*words, "--seed", seed, "--epochs", "1"], made)
     shutil.copytree(made, folder, dirs_exist_ok=True)
@@ -154,7 +154,7 @@ JOBS = {
             "--loss",
             "triplet",
             "--epochs",
-            "3",
+            "4",
             "--out",
             "o",
         ],

@@ -29,7 +29,7 @@ def test_a_killed_command_given_again_comes_to_its_end(server, name, kills, tmp_
 
 
 def test_a_run_that_is_told_to_end_saves_and_goes_on_bit_for_bit(server, tmp_path):
-    words = [word if word != "3" else "2000" for word in JOBS["train"].words]
+    words = [word if word != "4" else "2000" for word in JOBS["train"].words]
     points(server, tmp_path)
     pid = server.begin(words, tmp_path)
     (lease,) = wait_for(lambda: list(tmp_path.glob("o/runs/*/steps.csv")))
@@ -47,7 +47,7 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on_bit_for_bit(server, tmp_pat
     for folder in ("whole", "ended"):
         (tmp_path / folder).mkdir()
         points(server, tmp_path / folder)
-    short = [word if word != "3" else "40" for word in JOBS["train"].words]
+    short = [word if word != "4" else "40" for word in JOBS["train"].words]
     finished(server, short, tmp_path / "whole")
     pid = server.begin(short, tmp_path / "ended")
     wait_for(lambda: list(tmp_path.glob("ended/o/runs/*/checkpoint.pt")))
