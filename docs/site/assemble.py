@@ -120,7 +120,7 @@ def command_line() -> str:
         for group in parser._action_groups:
             rows = [row(action) for action in group._group_actions if action.dest != "help"]
             if rows:
-                head = f"| {group.title} | |\n|---|---|"
+                head = f"| {group.title} | what it is |\n|---|---|"
                 parts.append("\n".join([head, *rows]))
     return "\n\n".join(parts) + "\n"
 

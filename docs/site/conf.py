@@ -55,6 +55,7 @@ sphinx_gallery_conf = {
     "copyfile_regex": r".*\.rst",
 }
 
+templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = "Nearkin"
 html_static_path = ["_static"]
@@ -67,6 +68,7 @@ html_theme_options = {
     "logo": {"text": "Nearkin"},
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-field"],
     "show_prev_next": True,
     "header_links_before_dropdown": 6,
     "footer_start": ["theme-version"],

@@ -117,7 +117,7 @@ differ are read from both packages when this page is made.
 | version 2 | here | differs |
 |---|---|---|
 """
-PML_MIDDLE = """| version 2, the rest | here | |
+PML_MIDDLE = """| version 2, the rest | here | note |
 |---|---|---|
 """
 PML_TAIL = """
