@@ -214,3 +214,17 @@ def test_the_curve_has_what_is_not_trained_beside_it(tmp_path):
     assert all(0 <= level <= 1 for level in found["beside"].values())
     drawn = curve.curves([found["epochs"]], "R@1", "R@1", curve.CURVES, beside=found["beside"])
     assert [line.name for line in drawn.lines if line.dashed] == [*controls.BESIDE]
+
+
+@pytest.mark.parametrize(
+    ("none", "said"),
+    [
+        (0.5, "Without its three modules ProxyGML falls from 60.0 % R@1 to 50.0 %."),
+        (0.62, "Without its three modules ProxyGML has 62.0 % R@1, with them 60.0 %."),
+    ],
+)
+def test_the_ablation_says_of_a_fall_only_where_there_is_one(none, said):
+    level = {ablation.NONE: none}
+    rows = rows_of(ablation.recipes(seeds=1), lambda r: finished(r, 0.6))
+    rows = {c: finished(r.recipe, level.get(c.method, 0.6)) for c, r in rows.items()}
+    assert ablation.answer(rows).summary[0] == said

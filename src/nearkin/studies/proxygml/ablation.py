@@ -203,6 +203,9 @@ def summary(shared: Rows, own: Rows) -> list[str]:
     lines = [
         f"Without its three modules ProxyGML falls from {percent(full.mean)} R@1 to "
         f"{percent(none.mean)}."
+        if none.mean < full.mean
+        else f"Without its three modules ProxyGML has {percent(none.mean)} R@1, with them "
+        f"{percent(full.mean)}."
     ]
     lone = mean(tuned.get(NONE))
     if lone and FULL in tuned:
