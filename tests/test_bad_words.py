@@ -82,11 +82,12 @@ def misspelt(word: str, draw: random.Random) -> str:
 
 def bad_value(flag: str, kind: Any, draw: random.Random) -> list[str] | None:
     """Words after a flag of this type that it must refuse; None where any text will do."""
-    kind = (
-        next((k for k in get_args(kind) if k is not type(None)), kind)
-        if is_optional(kind)
-        else kind
-    )
+    if is_optional(kind):
+        (kind,) = (k for k in get_args(kind) if k is not type(None))
+        value = bad_value(flag, kind, draw)
+        while value == ["None"]:  # which is a value here
+            value = bad_value(flag, kind, draw)
+        return value
     if get_origin(kind) is Mapping:
         return [*draw.choice(PAIRS).split()] or [""]
     if get_origin(kind) is tuple:

@@ -12,7 +12,10 @@ MOST_THREADS = 1024  # more than any machine's cores; a million end torch withou
 class Place:
     """Where and how runs are done: what changes the cost of a row, but not its numbers.
 
-    But for skip_bad: a row whose pictures were not all there says so in its variant.
+    But for two fields, and a row says of both how they were. threads: under another number of them
+    sums are taken in another order, so that the last bits differ, and with them, over many steps,
+    perhaps a digit of a metric; rows are equal to the last bit where `machine.threads` is.
+    skip_bad: a row whose pictures were not all there says so in its variant.
     """
 
     root: str | None = None  # folder of the data sets
