@@ -3,6 +3,7 @@
     fuzz        2,000 changed files of each kind (tests/fuzz.py)
     kills       100 kills at random of train, study, embed, index and report (tests/kills.py)
     words       6,000 bad command lines (tests/test_bad_words.py)
+    fleet       200 tiny runs by 4 workers, 20 of them killed at random (benchmarks/fleet.py)
     worlds      1,000 simulated worlds, in which a threshold is to keep its promise on new classes
 
 Each kind is a process of its own, so that a crash is one failure and not the end. The receipt,
@@ -82,7 +83,18 @@ def worlds(name: str, count: int, folder: Path) -> list[str]:
     return [] if sound else [f"kept in {kept} of {promised} worlds, of {count}"]
 
 
-PARTS = {"fuzz": fuzz, "kills": kills, "words": words, "worlds": worlds}
+def fleet(name: str, count: int, folder: Path) -> list[str]:
+    """What is wrong with a study that workers share, a tenth as many of which are killed as it has
+    runs: a row that is missing, double, or not that of one worker."""
+    from benchmarks.fleet import study
+
+    folder.mkdir(parents=True, exist_ok=True)
+    found = study(folder, count, 4, max(1, count // 10))
+    whole = found["rows"] == count and not found["doubles"] and not found["left_apart"]
+    return [] if whole and found["equal"] and found["ended_well"] else [json.dumps(found)]
+
+
+PARTS = {"fleet": fleet, "fuzz": fuzz, "kills": kills, "words": words, "worlds": worlds}
 
 
 def plan(share: float) -> list[tuple[str, str, int]]:
@@ -94,7 +106,7 @@ def plan(share: float) -> list[tuple[str, str, int]]:
 
     found = [("kills", job, some(count)) for job, count in KILLS.items()]
     found += [("fuzz", name, some(kind.share * FILES)) for name, kind in KINDS.items()]
-    found += [("words", "bad command lines", some(LINES))]
+    found += [("words", "bad command lines", some(LINES)), ("fleet", "4 workers", some(200))]
     found += [("worlds", name, some(WORLDS)) for name in ("16-D", "8-D, uneven", "32-D")]
     return found
 
