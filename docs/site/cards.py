@@ -228,11 +228,13 @@ def standings() -> dict[str, tuple[Standing, ...]]:
 
 
 def by_place(rows: list[Row]) -> dict[str, list[Row]]:
-    """Rows of one comparison: of one data set and dimension."""
+    """Rows of one comparison: of one data set, dimension and start."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         data = row.data.name.removeprefix("features:").rpartition("/")[2].removesuffix(".npz")
-        found[f"{data.replace('_', ' ')}, {row.recipe.dim}-D"].append(row)
+        started = row.recipe.head_start != "orthogonal"
+        place = f"{data.replace('_', ' ')}, {row.recipe.dim}-D"
+        found[place + (", started as closed forms" if started else "")].append(row)
     return found
 
 
