@@ -122,15 +122,23 @@ def test_half_precision_sees_each_step_of_the_weights():
     assert torch.allclose(found[1].float(), found[0].float() + 3, atol=0.1)
 
 
-def test_what_the_caller_draws_changes_no_run(data, tmp_path):
+DRAWN = {"builder": "random", "like": "knn", "k": 4, "heads": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"loss": "margin"}, {"loss": "graph-refinement", "loss_options": DRAWN}],
+)
+def test_what_the_caller_draws_changes_no_run(data, tmp_path, changes):
     rows = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         random.seed(seed)
-        recipe = replace(RECIPE, data=data, loss="margin")
+        recipe = replace(RECIPE, data=data, **changes)
         rows.append(run(recipe, tmp_path / str(seed), place=Place(threads=1)).row)
     assert rows[0].metrics == rows[1].metrics
+    assert [e.monitor for e in rows[0].epochs] == [e.monitor for e in rows[1].epochs]
 
 
 IMPORTED = """

@@ -22,6 +22,7 @@ from nearkin.measure import evaluate, kin_counts, knn_accuracy, recalls, retriev
 from nearkin.models import origin
 from nearkin.models.model import Model
 from nearkin.runs.loop import Run, refiner_of
+from nearkin.runs.manners import seeded
 from nearkin.tensors import unit
 
 KS = (1, 2, 4, 8, 10, 100, 1000)
@@ -148,10 +149,12 @@ def refined_metrics(run: Run) -> dict[str, float | str]:
     apart = splits.gallery is not splits.query
     query = run.embed(splits.query).to(run.device)
     gallery = run.embed(splits.gallery).to(run.device) if apart else None
-    seen, graph = refine_at_test(refiner, query, gallery, source=source)
+    with seeded(run.recipe.seed):
+        seen, graph = refine_at_test(refiner, query, gallery, source=source)
     sides = [seen.cpu(), splits.query.labels]
     if gallery is not None:
-        found, _ = refine_at_test(refiner, gallery, source=source)
+        with seeded(run.recipe.seed):
+            found, _ = refine_at_test(refiner, gallery, source=source)
         sides += [found.cpu(), splits.gallery.labels]
     return {**evaluate(*sides), "graph": graph}
 
@@ -159,7 +162,8 @@ def refined_metrics(run: Run) -> dict[str, float | str]:
 def watched_batch(run: Run) -> dict[str, float]:
     """What the loss says of the embeddings of a batch that is the same in every epoch."""
     run.loss.eval()
-    said = run.loss.monitor(run.embed_first_batch(), run.labels[run.first_batch.to(run.device)])
+    with seeded(run.recipe.seed):  # graphs may be drawn at random
+        said = run.loss.monitor(run.embed_first_batch(), run.labels[run.first_batch.to(run.device)])
     run.loss.train()
     return said
 
@@ -174,7 +178,8 @@ def keep_attention(path: Path, run: Run, classes: int = 6) -> bool:
     if not (run.splits.showable and hasattr(run.loss, "attention")):
         return False
     labels = run.splits.train.labels[run.first_batch]
-    attention = run.loss.attention(run.embed_first_batch(), labels.to(run.device))
+    with seeded(run.recipe.seed):
+        attention = run.loss.attention(run.embed_first_batch(), labels.to(run.device))
     if attention is None:
         return False
     chosen = torch.isin(labels, labels.unique()[:classes]).nonzero()[:, 0]
