@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-from sphinx_gallery.sorting import FileNameSortKey
-
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "src")]
 from docstrings import to_rst  # noqa: E402
@@ -29,7 +27,6 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 suppress_warnings = [
     "myst.header",
-    "config.cache",
     "ref.python",
 ]  # of names that several classes have
 exclude_patterns = ["**/GALLERY_HEADER.rst", "gallery/*.ipynb", "gallery/*.py"]
@@ -44,7 +41,7 @@ sphinx_gallery_conf = {
     "examples_dirs": [str(HERE / "gallery")],
     "gallery_dirs": ["gallery"],
     "filename_pattern": r"/plot_",
-    "within_subsection_order": FileNameSortKey,
+    "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "show_memory": False,
     "write_computation_times": False,  # a page that fetches scripts from elsewhere

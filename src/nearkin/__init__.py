@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nearkin.search.index import Index
     from nearkin.studies.ask import study
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 WINGS = ("closed", "models", "data", "graphs", "losses", "measure", "report", "runs", "studies")
 NAMES = {
