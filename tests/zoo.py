@@ -361,7 +361,7 @@ SICK: dict[str, Callable[[int, Cure], Visit]] = {
         with_junk(seed), "triplet", "linear", flags(cure), seed=seed, sampler="random", epochs=10
     ),
     "learning rate too high": lambda seed, cure: trained(
-        drawn(seed), "triplet", "linear", flags(cure), seed=seed, lr=3.0
+        drawn(seed), "triplet", "mlp", flags(cure), seed=seed, lr=3.0
     ),
     "learning rate too low": lambda seed, cure: trained(
         drawn(seed), "triplet", "linear", flags(cure), seed=seed, lr=1e-6

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nearkin.doctor.shape import Shape, principal, recall_of, shape_of
+from nearkin.doctor.shape import Shape, principal, shape_of
 from nearkin.measure import neighbours
 from nearkin.tensors import squared_distances, unit
 
@@ -33,7 +33,8 @@ class Crowd:
     wrong: items deep inside another class; decided: how many lie deep inside any.
     swallower: the class that is nearest to most items of others, `swallowed` that share.
     raw, whitened: R@1 as the vectors are, and once all directions, or all coordinates, have one
-        variance; broad: how many directions hold 90 % of the variance.
+        variance; sure: how many standard errors lie between.
+    broad: how many directions hold 90 % of the variance.
     """
 
     items: int
@@ -48,6 +49,7 @@ class Crowd:
     others: int
     raw: float
     whitened: float
+    sure: float
     broad: int
 
 
@@ -76,7 +78,7 @@ def crowd_of(x: Tensor, labels: Tensor, test: Tensor | None = None, metric: str 
     kinds, into, others = swallowing(labels, labels[near[:, 0]])
     share = into / others.clamp_min(1)
     most = int(share.argmax())
-    raw, whitened, broad = scale(z[some], labels[some])
+    raw, whitened, sure, broad = scale(x[some], z[some], labels[some])
     return Crowd(
         items=len(z),
         tests=int(apart.sum()),
@@ -90,6 +92,7 @@ def crowd_of(x: Tensor, labels: Tensor, test: Tensor | None = None, metric: str 
         others=int(others[most]),
         raw=raw,
         whitened=whitened,
+        sure=sure,
         broad=broad,
     )
 
@@ -109,9 +112,8 @@ def sample(labels: Tensor, most: int) -> Tensor:
 
 def better_metric(x: Tensor, labels: Tensor) -> str:
     """Cosine or euclidean, by which more kin is found."""
-    asked = torch.ones_like(labels, dtype=torch.bool)
     both = {"cosine": unit(x), "euclidean": x}
-    return max(both, key=lambda name: recall_of(squared_distances(both[name]), labels, asked))
+    return max(both, key=lambda name: int(found_kin(both[name], labels).sum()))
 
 
 def copies(near: Tensor, far: Tensor, labels: Tensor) -> Tensor:
@@ -168,7 +170,7 @@ def odd_labels(near: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     trusted = (pure[near] * voters).sum(1) / voters.sum(1).clamp_min(1)
     share = size[near].float().gather(1, place[:, None])[:, 0] / len(near)  # of the other class
     odd = tail(k, most, share)
-    wrong = (most >= 0.8 * k) & (own.sum(1) <= 0.1 * k) & (trusted >= 0.7) & (size > k)
+    wrong = (most >= 0.8 * k) & (own.sum(1) <= 0.1 * k) & (trusted >= 0.55) & (size > k)
     wrong &= (odd < 0.002) & (middle(pure, number)[number] >= 0.4)
     right = pure >= 0.8
     return wrong.nonzero()[:, 0], int((wrong | right).sum())
@@ -199,23 +201,28 @@ def swallowing(labels: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return kinds, into, own.sum() - own
 
 
-def scale(z: Tensor, labels: Tensor) -> tuple[float, float, int]:
-    """R@1 of vectors as they are, the better of R@1 once all directions or all coordinates have
-    one variance; and how many directions hold 90 % of the variance."""
-    asked = torch.ones_like(labels, dtype=torch.bool)
-    centred = z - z.mean(0)
+def scale(x: Tensor, z: Tensor, labels: Tensor) -> tuple[float, float, float, int]:
+    """R@1 of vectors as they are compared, z; the best R@1 of x once all its directions or all its
+    coordinates have one variance; how many standard errors lie between; and how many directions
+    hold 90 % of the variance of x."""
+    centred = x - x.mean(0)
     values, axes = principal(centred)
     share = values.cumsum(0) / values.sum().clamp_min(1e-45)
-    broad = min(1 + int((share < 0.9).sum()), z.shape[1])
+    broad = min(1 + int((share < 0.9).sum()), x.shape[1])
     deviation = centred.std(0)
-    whole = (centred @ axes) / (values + 1e-4 * values.median() + 1e-30).sqrt().to(z.dtype)
     forms = [centred / (deviation + 1e-3 * deviation.median() + 1e-30)]
-    if len(z) > 2 * z.shape[1]:  # of fewer items whitening makes all distances one
-        forms.append(whole)
-    raw = recall_of(squared_distances(z), labels, asked)
-    better = max(
-        recall_of(squared_distances(each), labels, asked)
-        for form in forms
-        for each in (form, unit(form))
-    )
-    return raw, better, broad
+    if len(x) > 2 * x.shape[1]:  # of fewer items whitening makes all distances one
+        root = (values + 1e-4 * values.median() + 1e-30).sqrt()
+        forms.append((centred @ axes) / root.to(x.dtype))
+    raw = found_kin(z, labels)
+    better = [found_kin(each, labels) for form in forms for each in (form, unit(form))]
+    best = max(better, key=lambda each: int(each.sum()))
+    won, lost = int((best & ~raw).sum()), int((raw & ~best).sum())
+    sure = (won - lost) / max(won + lost, 1) ** 0.5  # McNemar's
+    return raw.float().mean().item(), best.float().mean().item(), sure, broad
+
+
+def found_kin(z: Tensor, labels: Tensor) -> Tensor:
+    """(N,) whether the nearest other of each item is of its class."""
+    square = squared_distances(z).fill_diagonal_(torch.inf)
+    return labels[square.argmin(1)] == labels

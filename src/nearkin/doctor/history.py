@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from statistics import mean, median
+from statistics import fmean, median
 from typing import Any
 
 from nearkin.doctor.shape import Shape
@@ -67,6 +67,7 @@ class History:
 
     known: settings that cures depend on: lr, dim, batch, miner, sampler, ... as recipes have them.
     margin: of the loss; None where it has none.
+    whole: the shape of the last test set, where it was shown.
     swallower, swallowed, others: see `crowd.swallowing`, over the latest batches.
     """
 
@@ -76,6 +77,7 @@ class History:
     tests: list[Test] = field(default_factory=list)
     born: Birth | None = None
     margin: float | None = None
+    whole: Shape | None = None
     swallower: int = 0
     swallowed: float = 0.0
     others: int = 0
@@ -114,7 +116,7 @@ class History:
     @property
     def end(self) -> float:
         """The loss at the end: the mean of the last quarter."""
-        return mean(self.last_quarter or [math.nan])
+        return fmean(self.last_quarter or [math.nan])
 
     @property
     def grown(self) -> bool:
@@ -127,20 +129,20 @@ class History:
         mean; 0 where the loss is flat."""
         half = self.losses[len(self.losses) // 2 :] or [math.nan]
         size = max(1, len(half) // 4)
-        means = [mean(half[i * size : (i + 1) * size] or half) for i in range(4)]
-        return (max(means) - min(means)) / max(abs(mean(means)), 1e-30)
+        means = [fmean(half[i * size : (i + 1) * size] or half) for i in range(4)]
+        return (max(means) - min(means)) / max(abs(fmean(means)), 1e-30)
 
     @property
     def zeros(self) -> float:
         """Share of the last quarter in which the loss was 0, but for rounding."""
         tiny = 1e-7 * max(map(abs, self.losses), default=0.0)
-        return mean([abs(loss) <= tiny for loss in self.last_quarter] or [0])
+        return fmean([abs(loss) <= tiny for loss in self.last_quarter] or [0])
 
     def plain(self) -> dict[str, Any]:
         """As plain data, the curve of losses thinned."""
         every = max(1, -(-len(self.losses) // POINTS))
         parts = [self.losses[i : i + every] for i in range(0, len(self.losses), every)]
-        return {**asdict(self), "losses": [mean(part) for part in parts]}
+        return {**asdict(self), "losses": [fmean(part) for part in parts]}
 
 
 def history_of(raw: Any) -> History:
@@ -154,7 +156,9 @@ def history_of(raw: Any) -> History:
         looks = [Look(**{**look, "shape": Shape(**look["shape"])}) for look in raw["looks"]]
         tests = [Test(**test) for test in raw["tests"]]
         born = Birth(**raw["born"]) if raw["born"] else None
-        found = History(**{**raw, "looks": looks, "tests": tests, "born": born})
+        whole = Shape(**raw["whole"]) if raw["whole"] else None
+        parts = {"looks": looks, "tests": tests, "born": born, "whole": whole}
+        found = History(**{**raw, **parts})
         sound = all(isinstance(loss, int | float) for loss in found.losses)
         sound = sound and all(is_numbers(look) and is_numbers(look.shape) for look in looks)
         sound = sound and isinstance(found.steps, int) and isinstance(found.known, Mapping)
@@ -168,4 +172,5 @@ def history_of(raw: Any) -> History:
 def is_numbers(value: Any) -> bool:
     """Whether all fields but those that are values themselves are numbers, or unknown."""
     kinds = int | float | None | Shape
-    return all(isinstance(getattr(value, f.name), kinds) for f in fields(value))
+    names = [f.name for f in fields(value) if f.name != "metric"]
+    return all(isinstance(getattr(value, name), kinds) for name in names)

@@ -112,10 +112,11 @@ class Doctor:
         if isinstance(module, nn.Module):
             self.listen(module)
         self.after_look(module)
+        known = len(history.losses)
         self.take(loss)
-        ill = next((i for i, v in enumerate(history.losses) if not math.isfinite(v)), None)
-        if ill is not None:
-            return self.not_finite(ill + 1, embeddings, module, criterion)
+        for place, value in enumerate(history.losses[known:], known):
+            if not math.isfinite(value):
+                return self.not_finite(place + 1, embeddings, module, criterion)
         if step < self.next:
             return []
         self.next = max(step + min(step, SOON), math.ceil(step * LATER))
@@ -158,6 +159,7 @@ class Doctor:
         if not x.isfinite().all():  # the loss of the next step will not be finite
             return []
         shape, nearest = shape_of(x, y, self.metric)
+        self.metric = shape.metric
         self.count(y[: shape.items], y[nearest])
         travelled = self.remember(module)
         unmoved, unused = self.proxies.look(x, y) if self.proxies else (None, None)
@@ -279,6 +281,7 @@ class Doctor:
         x = matrix(embeddings, "embeddings")
         y = check_labels(x, labels, "embeddings'")
         shape, _ = shape_of(x.detach(), y, metric or self.metric, most=len(x))
+        self.history.whole = shape if self.history.steps else None
         self.tested(shape.recall, len(x), shape.chance)
         return shape.recall
 
@@ -293,7 +296,7 @@ class Doctor:
         """A whole set of vectors; see `nearkin.doctor.examine`. `diagnoses` has them too."""
         metric, known = ("" if kind == "inputs" else self.metric), self.history.known
         self.of_data = examine(embeddings, labels, test, metric=metric, known=known, kind=kind)
-        self.announce(of_data=True)
+        self.announce(at_once=True)
         return self.of_data
 
     def diagnoses(self) -> list[Diagnosis]:
@@ -304,20 +307,26 @@ class Doctor:
         found = {d.name: d for d in [*ail(self.history), *self.of_data]}
         return sorted_by_severity(list(found.values()))
 
-    def announce(self, of_data: bool = False) -> list[Diagnosis]:
-        """What is found for the first time, and has lasted for a third of the run."""
+    def announce(self, at_once: bool = False) -> list[Diagnosis]:
+        """What is found for the first time, and has lasted for a third of the run, or is told at
+        once."""
         step, new = self.history.steps, []
         now = self.diagnoses()
         self.since = {d.name: self.since.get(d.name, step) for d in now}
         for found in now:
             lasting = self.since[found.name] <= 2 * step / 3
-            sure = of_data or self.history.born
-            if found.name not in self.told and (lasting or sure):
+            if found.name not in self.told and (lasting or at_once or self.history.born):
                 self.told.add(found.name)
                 new.append(found)
                 if self.tell:
                     self.tell(f"{found}")
         return new
+
+    def close(self) -> list[Diagnosis]:
+        """The end of the training: what was not told yet is told, and the network let go."""
+        self.stop_listening()
+        self.announce(at_once=True)
+        return self.diagnoses()
 
 
 def examine(

@@ -7,8 +7,8 @@ chosen on other runs than those of the zoo (tests/zoo.py), as docs/doctor.md say
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import isfinite, sqrt
-from statistics import median
+from math import inf, isfinite, sqrt
+from statistics import fmean, median
 from typing import Any
 
 from nearkin.doctor.crowd import Crowd
@@ -19,38 +19,46 @@ from nearkin.doctor.shape import Shape, lift
 LIMITS: dict[str, float] = {
     "steps": 30,  # before so many no run is judged by its course
     "spread": 1e-3,  # of a point: variance as a share of squared length, lift below 0.5
+    "spread by angle": 5e-3,  # the same of unit embeddings, lift below 0.7
     "spread by chance": 1e-2,  # of a point with a lift below 0.3
     "spread of nothing": 1e-6,  # of a point whatever its neighbours are
     "distances": 0.02,  # of a point: mean distance as a share of that at the start
     "line": 0.95,  # share of the variance in one direction
     "few": 1 / 15,  # directions with 95 % of the variance beyond two, as a share of those possible
     "chance": 0.15,  # lift below which neighbours are those of chance
-    "useless": 0.4,  # lift without the main directions, as a share of the whole lift
+    "useless": 0.5,  # lift without the main directions, as a share of the whole lift
+    "useless lift": 0.25,  # lift without the main directions, whatever the whole is
     "good": 0.9,  # lift from which on nobody is ill for want of learning
     "wasted": 1 / 8,  # directions with 99 % of the variance, as a share of the dimension
-    "wasted whatever": 1 / 12,  # the same, where they are as many as the classes need
+    "wasted whatever": 1 / 12,  # the same, where they are about as many as the classes need, from
+    "large": 160,  # so many dimensions on
     "flat": 0.03,  # drift of the loss over the last half
     "still": 0.01,  # the same, where nobody knows the loss of a collapse
     "level": 0.05,  # distance of the loss from that of a collapse, as a share of it
     "shrunk": 0.1,  # distances as a share of the margin
-    "zeros": 0.9,  # share of steps without a loss
+    "zeros": 0.8,  # share of steps without a loss
     "solved": 0.95,  # lift from which on it is no wonder that the loss is 0
     "unmoved": 0.5,  # share of the proxies
     "unused": 0.75,  # share of the proxies of classes that have several
-    "others": 40,  # items of other classes, of fewer no share is judged
+    "others": 30,  # items of other classes, of fewer no share is judged
     "swallowed": 0.5,  # share of the items of all other classes
+    "astray": 100.0,  # the same, where nobody knows the weights
     "risen": 2.0,  # loss at the end over that at the start
     "moved": 0.05,  # change of the weights in one step, as a share of their size
-    "far": 5.0,  # change of the weights since the start, with a rising loss
+    "lost": 20.0,  # change of the weights since the start, the first step being as large as they
+    "far": 5.0,  # change of the weights since the start, with a loss that has risen
+    "quite far": 2.0,  # the same with a loss that is ten times that at the start
+    "distances moved": 0.05,  # the same of distances, where nobody knows the weights
     "travelled": 0.02,  # change of the weights since the start, as a share of their size
     "fallen": 0.05,  # of the loss, as a share of its start
     "forgotten": 0.05,  # R@1 on new items below its best
-    "displaced": 0.6,  # way from a batch's own statistics to running ones, as a share of the spread
+    "displaced": 0.5,  # way from a batch's own statistics to running ones, as a share of the spread
     "leaks": 0.005,  # share of the test items, as training items
     "copies": 0.01,  # share of the items
-    "decided": 0.3,  # share of the items that lie deep inside a class; of fewer no label is judged
+    "decided": 0.2,  # share of the items that lie deep inside a class; of fewer no label is judged
     "wrong": 0.03,  # share of the items that lie deep inside a class
     "whitened": 0.05,  # R@1 once all directions have one variance, above R@1 as it is
+    "sure": 3.0,  # standard errors between the two
     "broad": 1 / 4,  # directions that hold 90 % of the variance, as a share of the dimension
 }
 
@@ -71,7 +79,8 @@ def of_set(
     rules = rules or KINDS["vectors"]
     found = [rule(crowd) for rule in rules]
     if rules is not KINDS["inputs"]:
-        found += [rule(crowd.shape, known or {}) for rule in SHAPES]
+        told = crowd.whitened >= crowd.raw + 0.02  # small directions tell something
+        found += [r(crowd.shape, known or {}) for r in SHAPES if not (told and r is wasted)]
     return resolved([each for each in found if each])
 
 
@@ -116,9 +125,9 @@ STEP = 0.05
 
 
 def point(shape: Shape, known: Mapping[str, Any]) -> Diagnosis | None:
-    limit = LIMITS["spread of nothing"]
-    if shape.lift < 0.5:
-        limit = LIMITS["spread"]
+    limit, by_angle = LIMITS["spread of nothing"], shape.metric == "cosine"
+    if shape.lift < (0.7 if by_angle else 0.5):
+        limit = LIMITS["spread by angle" if by_angle else "spread"]
     if shape.lift < 0.3:
         limit = LIMITS["spread by chance"]
     if shape.spread >= limit:
@@ -135,7 +144,7 @@ def point(shape: Shape, known: Mapping[str, Any]) -> Diagnosis | None:
 
 def line(shape: Shape, known: Mapping[str, Any]) -> Diagnosis | None:
     many = shape.classes >= 4 and shape.dim >= 3 and shape.items >= 8
-    useless = not shape.rest >= max(LIMITS["chance"], LIMITS["useless"] * shape.lift)
+    useless = not shape.rest >= max(LIMITS["useless lift"], LIMITS["useless"] * shape.lift)
     if not many or shape.first <= LIMITS["line"] or not useless:
         return None
     return diagnosis(
@@ -151,7 +160,7 @@ def line(shape: Shape, known: Mapping[str, Any]) -> Diagnosis | None:
 def few(shape: Shape, known: Mapping[str, Any]) -> Diagnosis | None:
     possible = min(shape.dim, shape.classes - 1, shape.items - 1)
     limit = int(2 + LIMITS["few"] * possible)
-    useless = not shape.remainder >= max(LIMITS["chance"], LIMITS["useless"] * shape.lift)
+    useless = not shape.remainder >= max(LIMITS["useless lift"], LIMITS["useless"] * shape.lift)
     if possible < 8 or shape.directions > limit or not useless or shape.lift >= LIMITS["good"]:
         return None
     return diagnosis(
@@ -165,8 +174,9 @@ def few(shape: Shape, known: Mapping[str, Any]) -> Diagnosis | None:
 
 
 def wasted(shape: Shape, known: Mapping[str, Any]) -> Diagnosis | None:
-    by_classes = shape.needed < 0.8 * (shape.classes - 1)  # which need so many to lie apart
-    limit = LIMITS["wasted" if by_classes else "wasted whatever"] * shape.dim
+    by_classes = shape.needed < 0.5 * (shape.classes - 1)  # which need so many to lie apart
+    large = by_classes or shape.dim >= LIMITS["large"]
+    limit = LIMITS["wasted" if by_classes else "wasted whatever"] * shape.dim * large
     seen = shape.needed <= (shape.items - 1) / 3  # more could be more in a larger batch
     as_good = shape.enough >= shape.lift - 0.05
     if shape.dim < 16 or shape.needed > limit or not seen or not as_good:
@@ -196,6 +206,8 @@ def lately(rule: Callable) -> Callable[[History], Diagnosis | None]:
     def of_batches(history: History) -> Diagnosis | None:
         if history.steps < LIMITS["steps"]:
             return None
+        if rule is wasted and history.whole:  # a test set fills more directions than a batch
+            return rule(history.whole, history.known)
         found = [rule(look.shape, history.known) for look in history.late]
         ill = [each for each in found if each]
         return ill[-1] if 2 * len(ill) > len(found) else None
@@ -240,26 +252,26 @@ def shrunk(history: History) -> Diagnosis | None:
 
 
 def suspicious(history: History, shape: Shape) -> bool:
-    """Whether the loss may be stuck at that of embeddings which are all one: it is flat, and kin
-    are no nearer than others, or all are near beside the margin."""
-    if history.steps < LIMITS["steps"] or history.drift > LIMITS["flat"]:
-        return False
-    return not shape.lift >= LIMITS["chance"] or shape.far < LIMITS["shrunk"] * (
-        history.margin or 0.0
-    )
+    """Whether embeddings may be all one to the loss: kin are no nearer than others, or all are near
+    beside the margin."""
+    margin = history.margin or 0.0
+    return not shape.lift >= LIMITS["chance"] or shape.far < LIMITS["shrunk"] * margin
 
 
 def stuck(history: History) -> Diagnosis | None:
     looks = [look for look in history.late if suspicious(history, look.shape)]
-    if 2 * len(looks) <= len(history.late) or history.end <= 0:
+    if history.steps < LIMITS["steps"] or 2 * len(looks) <= len(history.late) or history.end <= 0:
+        return None
+    drift = history.drift
+    if drift > LIMITS["flat"]:
         return None
     level = history.typical(lambda look: look.level, looks)
     off = abs(history.end - level) / abs(level) if level else None
     if off is None or level is None:
         lift = history.lately(lambda look: look.shape.lift)
-        if history.drift > LIMITS["still"] or lift is None or lift > LIMITS["chance"]:
+        if drift > LIMITS["still"] or lift is None or lift > LIMITS["chance"]:
             return None
-        said = f"the loss stays at {history.end:.4g} within {history.drift:.1%}, and R@1 is near "
+        said = f"the loss stays at {history.end:.4g} within {drift:.1%}, and R@1 is near "
         said += f"chance, {lift:.2f} of the way to 1, below {LIMITS['chance']}"
     else:
         said = f"the loss stays at {history.end:.4g}, {off:.1%} from the {level:.4g} of embeddings "
@@ -269,7 +281,7 @@ def stuck(history: History) -> Diagnosis | None:
     return diagnosis(
         "loss stuck at its margin",
         said,
-        history.drift if off is None else off,
+        drift if off is None else off,
         LIMITS["still"] if off is None else LIMITS["level"],
         flags=of_collapse(history.known),
     )
@@ -354,16 +366,29 @@ def too_high(history: History) -> Diagnosis | None:
     first = history.at_first(lambda look: look.shape.lift)
     moved = history.lately(lambda look: look.moved)
     flags = of_rate(history, most=0.1)
-    far = (history.looks[-1].travelled or 0) > LIMITS["far"] if history.looks else False
+    travelled = history.looks[-1].travelled if history.looks else None
+    risen = end / start if start > 0 else 0.0
+    far = travelled is not None and travelled > LIMITS["far" if risen < 10 else "quite far"]
+    astray = travelled is None and risen > LIMITS["astray"]
     poor = late is None or late < 0.5 or (first is not None and late < first - 0.1)
     if history.steps >= LIMITS["steps"] or history.born:
-        if start > 0 and end > LIMITS["risen"] * start and (poor or far or history.born):
+        if risen > LIMITS["risen"] and (poor or far or astray or history.born):
             return diagnosis(
                 "learning rate too high",
                 f"the loss has risen from {start:.4g} to {end:.4g}, above {LIMITS['risen']:g} times"
                 " its start",
                 end / start,
                 LIMITS["risen"],
+                flags=flags,
+            )
+        jumped = history.at_first(lambda look: look.moved)
+        if jumped and travelled and jumped > 1 and travelled > LIMITS["lost"]:
+            return diagnosis(
+                "learning rate too high",
+                f"the first steps changed weights by {percent(jumped)} of their size, all steps "
+                f"together by {travelled:.3g} times it, above {LIMITS['lost']:g}",
+                travelled,
+                LIMITS["lost"],
                 flags=flags,
             )
         stands = end > 0.9 * start or (late is not None and first is not None and late <= first)
@@ -385,7 +410,7 @@ def too_low(history: History) -> Diagnosis | None:
     late = history.lately(lambda look: look.shape.lift)
     first = history.at_first(lambda look: look.shape.lift)
     travelled = history.looks[-1].travelled
-    start, end = history.start, history.end
+    start, end = fmean(history.losses[: max(5, len(history.losses) // 5)]), history.end
     fallen = (start - end) / max(abs(start), 1e-30)
     if late is None or first is None or late >= LIMITS["good"] or history.zeros > 0:
         return None
@@ -395,7 +420,7 @@ def too_low(history: History) -> Diagnosis | None:
         spread = history.lately(lambda look: look.shape.far)
         before = history.at_first(lambda look: look.shape.far)
         changed = abs((spread or 0) / (before or 1) - 1)
-        if changed > LIMITS["travelled"] or late < LIMITS["chance"]:
+        if changed > LIMITS["distances moved"]:
             return None
         said = f"distances have changed by {percent(changed)}"
     else:
@@ -414,13 +439,16 @@ def too_low(history: History) -> Diagnosis | None:
 
 def memorised(history: History) -> Diagnosis | None:
     late = history.lately(lambda look: look.shape.lift)
-    if not history.tests or late is None or late < LIMITS["solved"]:
+    first = history.at_first(lambda look: look.shape.lift)
+    if not history.tests or late is None or first is None:
         return None
     last, best = history.tests[-1], max(history.tests, key=lambda test: test.recall)
     doubt = 3 * sqrt(max(best.recall * (1 - best.recall), 1e-9) / last.items)
     limit = max(LIMITS["forgotten"], doubt)
+    if late < LIMITS["good"]:  # not learnt by heart, but at the expense of new classes
+        limit *= 2 if late > first + 0.2 else inf
     fall = best.recall - last.recall
-    by_chance = lift(last.recall, last.chance) < 0.1 and last.chance > 0
+    by_chance = lift(last.recall, last.chance) < 0.1 and last.chance > 0 and late >= LIMITS["good"]
     if not by_chance and fall < limit:
         return None
     said = (
@@ -442,7 +470,7 @@ def fooled(history: History) -> Diagnosis | None:
     seen = [look.displaced for look in history.looks if look.displaced is not None]
     if len(seen) < 2 or history.steps < LIMITS["steps"]:
         return None
-    moved = median(seen[-max(2, len(seen) // 2) :])
+    moved = median(seen[-max(3, len(seen) // 2) :])
     if moved < LIMITS["displaced"]:
         return None
     return diagnosis(
@@ -518,17 +546,15 @@ def labels(crowd: Crowd) -> Diagnosis | None:
 
 
 def scaled(crowd: Crowd) -> Diagnosis | None:
+    limit, gain = LIMITS["whitened"], crowd.whitened - crowd.raw
     narrow = crowd.broad <= max(1, LIMITS["broad"] * crowd.shape.dim)
-    doubt = 4 * sqrt(max(crowd.raw * (1 - crowd.raw), 1e-9) / crowd.shape.items)
-    limit = max(LIMITS["whitened"], doubt)
-    gain = crowd.whitened - crowd.raw
-    if not narrow or gain < limit:
+    if not narrow or gain < limit or crowd.sure < LIMITS["sure"]:
         return None
     return diagnosis(
         "features badly scaled",
-        f"90 % of the variance in {crowd.broad} of {crowd.shape.dim} directions; R@1 "
-        f"{percent(crowd.raw)} as they are, {percent(crowd.whitened)} whitened, "
-        f"{percent(limit)} more or above",
+        f"R@1 {percent(crowd.raw)} as they are, {percent(crowd.whitened)} once all directions have "
+        f"one variance: {percent(limit)} or more above; 90 % of the variance lies in {crowd.broad} "
+        f"of {crowd.shape.dim} directions",
         gain,
         limit,
         flags={"head_start": "whitened"},

@@ -5,6 +5,7 @@ Dimensions: N items, D embedding.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,21 +15,26 @@ from nearkin.tensors import squared_distances, unit
 
 MOST = 256  # items of a batch that are looked at: eigenvalues of more take long
 
+ROUNDING = 1e-6  # share of the variance that is no more than rounding
+
 
 @dataclass(frozen=True)
 class Shape:
     """What embeddings look like; all of the space in which they are compared.
 
+    metric: by which they are compared.
     spread: mean squared distance to their mean, as a share of their mean squared length.
     first: share of the variance in the first principal direction.
-    rest: lift without that direction.
     directions, needed: how many principal directions hold 95 % and 99 % of the variance.
-    remainder, enough: lift without the `directions`, and in the `needed` alone.
+    rest, remainder: lift without the first direction, and without the `directions`; NaN where
+        these hold so little, or are so many, that nobody would ask.
+    enough: lift in the `needed` alone; NaN where these are too many to ask.
     recall, chance: share of the items with kin whose nearest other is kin, and that of chance;
         NaN where none has kin.
     near, far: mean distance to kin and to others.
     """
 
+    metric: str
     items: int
     classes: int
     dim: int
@@ -63,12 +69,12 @@ def shape_of(x: Tensor, labels: Tensor, metric: str = "", most: int = MOST) -> t
     most: of more items the first are looked at.
     """
     x, labels = x.detach().float()[:most], labels.detach()[:most].to(x.device)
-    spaces = {"cosine": [unit(x)], "inner": [x], "euclidean": [x], "": [unit(x), x]}[metric]
-    found = [shape_in(z, labels) for z in spaces]
+    names = [metric] if metric else ["cosine", "euclidean"]
+    found = [shape_in(unit(x) if m == "cosine" else x, labels, m) for m in names]
     return max(found, key=lambda each: each[0].recall)  # of equal ones the first
 
 
-def shape_in(z: Tensor, labels: Tensor) -> tuple[Shape, Tensor]:
+def shape_in(z: Tensor, labels: Tensor, metric: str) -> tuple[Shape, Tensor]:
     """The shape in a space where near is a small distance."""
     n, dim = z.shape
     same = labels[:, None] == labels
@@ -87,23 +93,31 @@ def shape_in(z: Tensor, labels: Tensor) -> tuple[Shape, Tensor]:
     asked = (counts > 0) & (counts < n - 1)  # of a single class everything is right
     chance = (counts[asked].float() / max(n - 1, 1)).mean().item()
 
-    def recall_without(axes: Tensor) -> float:
-        return recall_of(squared_distances(centred - centred @ axes @ axes.T), labels, asked)
+    def lift_without(count: int) -> float:
+        """Lift without the first directions; 0 where what they leave is rounding alone."""
+        if not alive or 1 - share[count - 1] < ROUNDING:
+            return 0.0
+        rest = centred - centred @ axes[:, :count] @ axes[:, :count].T
+        return lift(recall_of(squared_distances(rest), labels, asked), chance)
+
+    def lift_within(count: int) -> float:
+        """Lift in the first directions alone."""
+        square = squared_distances(centred @ axes[:, : max(count, 1)])
+        return lift(recall_of(square, labels, asked), chance)
 
     recall = right(nearest, labels, asked)
     shape = Shape(
+        metric=metric,
         items=n,
         classes=len(labels.unique()),
         dim=dim,
         spread=(total / length).item() if length > 0 else 0.0,
         first=share[0] if alive else 1.0,
-        rest=lift(recall_without(axes[:, :1]), chance),
+        rest=lift_without(1) if share[0] > 0.9 or not alive else math.nan,
         directions=min(directions, dim),
         needed=min(needed, dim),
-        remainder=lift(recall_without(axes[:, :directions]), chance),
-        enough=lift(
-            recall_of(squared_distances(centred @ axes[:, : max(needed, 1)]), labels, asked), chance
-        ),
+        remainder=lift_without(directions) if directions <= 8 else math.nan,
+        enough=lift_within(needed) if needed <= dim / 6 else math.nan,
         recall=recall,
         chance=chance,
         near=distance[kin].mean().item(),

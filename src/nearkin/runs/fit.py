@@ -156,6 +156,8 @@ def fit(
             metrics = follow(run, heard, told, kept, tested)
             status = "success"
         finally:
+            if doctor:
+                doctor.close()
             for logger in told:
                 logger.finalize(status)
         if kept and ranks.first:

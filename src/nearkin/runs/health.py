@@ -42,7 +42,7 @@ def attend(doctor: Doctor, run: Run) -> Doctor:
     if not run.ranks.first:  # rank 0 tells
         doctor.tell = None
     doctor.of_data = of_inputs(recipe, splits, MOST)
-    doctor.announce(of_data=True)
+    doctor.announce(at_once=True)
     query = splits.query
     stored = isinstance(query.inputs, Tensor) and query.inputs.ndim == 2 and len(query) <= MOST
     if stored and splits.gallery is query is not splits.train and run.step == 0:
@@ -89,7 +89,7 @@ def tell_test(run: Run, metrics: dict[str, float]) -> None:
 def keep(run: Run, folder: Path) -> None:
     """Write what a run's doctor has seen into the folder of the run."""
     if run.doctor:
-        run.doctor.stop_listening()
+        run.doctor.close()
         text = json.dumps(run.doctor.history.plain())
         write_whole(folder / FILE, lambda file: file.write(text.encode()))
 
