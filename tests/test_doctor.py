@@ -5,6 +5,8 @@ The whole zoo is `python tests/zoo.py`; here stands a slice of it.
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from nearkin.doctor.history import History, history_of
 from nearkin.doctor.rules import RUNS
 from nearkin.doctor.shape import shape_of
 from nearkin.measure import neighbours
+from test_index import folder, shop  # noqa: F401 - fixtures
 from zoo import HEALTHY, SICK, arrays_of, doubled, drawn, healthy, leaking, looped, rooted, sick
 
 ILL = ("NaN", "learning rate too high", "idle proxies", "leak between splits", "duplicates")
@@ -202,6 +205,19 @@ def test_a_file_of_features_is_cured(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["diagnoses"] == []
 
 
+def test_copies_in_an_index_are_named(shop, folder, capsys):  # noqa: F811
+    for number, path in enumerate(sorted(folder.rglob("*.png"))[:3]):
+        shutil.copy(path, path.with_name(f"again-{number}.png"))
+    shop.update()
+    main(["doctor", str(shop.path)])
+    assert "duplicates (mild)" in capsys.readouterr().out
+
+
+def test_every_illness_stands_in_the_docs():
+    text = (Path(__file__).parents[1] / "docs" / "doctor.md").read_text()
+    assert all(f"| {name} |" in text for name in ILLNESSES)
+
+
 def test_train_says_once_what_ails_the_run_and_doctor_says_it_again(tmp_path, capsys, monkeypatch):
     write(tmp_path / "x.npz", arrays_of(drawn(0)))
     monkeypatch.chdir(tmp_path)
@@ -210,7 +226,7 @@ def test_train_says_once_what_ails_the_run_and_doctor_says_it_again(tmp_path, ca
     said = capsys.readouterr().err
     assert said.count("learning rate too high") == 1
     assert "nearkin: doctor: learning rate too high" in said
-    folder = next((tmp_path / "out" / "runs").iterdir())
-    for patient in ("out", str(folder)):
+    run = next((tmp_path / "out" / "runs").iterdir())
+    for patient in ("out", str(run)):
         main(["doctor", patient])
         assert "learning rate too high" in capsys.readouterr().out

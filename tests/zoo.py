@@ -361,7 +361,7 @@ SICK: dict[str, Callable[[int, Cure], Visit]] = {
         with_junk(seed), "triplet", "linear", flags(cure), seed=seed, sampler="random", epochs=10
     ),
     "learning rate too high": lambda seed, cure: trained(
-        drawn(seed), "triplet", "mlp", flags(cure), seed=seed, lr=3.0
+        drawn(seed), "cross-entropy", "mlp", flags(cure), seed=seed, lr=10.0
     ),
     "learning rate too low": lambda seed, cure: trained(
         drawn(seed), "triplet", "linear", flags(cure), seed=seed, lr=1e-6
@@ -399,7 +399,9 @@ SICK: dict[str, Callable[[int, Cure], Visit]] = {
 
 HEALTHY: dict[str, Callable[[int], Visit]] = {
     "triplets on a linear head": lambda seed: trained(drawn(seed), "triplet", seed=seed),
-    "contrastive on two layers": lambda seed: trained(drawn(seed), "contrastive", "mlp", seed=seed),
+    "contrastive on two layers": lambda seed: trained(
+        drawn(seed), "contrastive", "mlp", seed=seed, epochs=8
+    ),
     "a normalised classifier, 64-D": lambda seed: trained(
         drawn(seed), "normalised-cross-entropy", seed=seed, dim=64
     ),
