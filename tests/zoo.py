@@ -29,7 +29,7 @@ from nearkin.doctor import Diagnosis, examine
 from nearkin.doctor.cure import healed
 from nearkin.tensors import distances
 
-SEEDS = (1, 2, 3)
+SEEDS = (4, 5, 6)
 """Under which the zoo is reported; limits were chosen under seeds from 100 on."""
 
 
@@ -277,9 +277,9 @@ def mislabelled(seed: int) -> dict[str, np.ndarray]:
 
 
 def stretched(seed: int) -> Splits:
-    """Features in units that span four orders of magnitude."""
+    """Features in units that span six orders of magnitude."""
     data = drawn(seed, nuisance=0.3)
-    units = torch.from_numpy(10 ** random(seed).uniform(-2, 2, 48)).float()
+    units = torch.from_numpy(10 ** random(seed).uniform(-3, 3, 48)).float()
     train, query = (replace(p, inputs=p.tensor * units) for p in (data.train, data.query))
     return replace(data, train=train, query=query, gallery=query)
 

@@ -25,16 +25,16 @@ LIMITS: dict[str, float] = {
     "distances": 0.02,  # of a point: mean distance as a share of that at the start
     "line": 0.95,  # share of the variance in one direction
     "few": 1 / 15,  # directions with 95 % of the variance beyond two, as a share of those possible
-    "chance": 0.15,  # lift below which neighbours are those of chance
     "useless": 0.5,  # lift without the main directions, as a share of the whole lift
     "useless lift": 0.25,  # lift without the main directions, whatever the whole is
     "good": 0.9,  # lift from which on nobody is ill for want of learning
     "wasted": 1 / 8,  # directions with 99 % of the variance, as a share of the dimension
     "wasted whatever": 1 / 12,  # the same, where they are about as many as the classes need, from
     "large": 160,  # so many dimensions on
-    "flat": 0.03,  # drift of the loss over the last half
+    "no nearer": 0.25,  # lift below which kin are no nearer than others
+    "flat": 0.05,  # drift of the loss over the last half
     "still": 0.01,  # the same, where nobody knows the loss of a collapse
-    "level": 0.05,  # distance of the loss from that of a collapse, as a share of it
+    "level": 0.1,  # distance of the loss from that of a collapse, as a share of it
     "shrunk": 0.1,  # distances as a share of the margin
     "zeros": 0.8,  # share of steps without a loss
     "solved": 0.95,  # lift from which on it is no wonder that the loss is 0
@@ -255,7 +255,7 @@ def suspicious(history: History, shape: Shape) -> bool:
     """Whether embeddings may be all one to the loss: kin are no nearer than others, or all are near
     beside the margin."""
     margin = history.margin or 0.0
-    return not shape.lift >= LIMITS["chance"] or shape.far < LIMITS["shrunk"] * margin
+    return not shape.lift >= LIMITS["no nearer"] or shape.far < LIMITS["shrunk"] * margin
 
 
 def stuck(history: History) -> Diagnosis | None:
@@ -269,10 +269,10 @@ def stuck(history: History) -> Diagnosis | None:
     off = abs(history.end - level) / abs(level) if level else None
     if off is None or level is None:
         lift = history.lately(lambda look: look.shape.lift)
-        if drift > LIMITS["still"] or lift is None or lift > LIMITS["chance"]:
+        if drift > LIMITS["still"] or lift is None or lift > LIMITS["no nearer"]:
             return None
         said = f"the loss stays at {history.end:.4g} within {drift:.1%}, and R@1 is near "
-        said += f"chance, {lift:.2f} of the way to 1, below {LIMITS['chance']}"
+        said += f"chance, {lift:.2f} of the way to 1, below {LIMITS['no nearer']}"
     else:
         said = f"the loss stays at {history.end:.4g}, {off:.1%} from the {level:.4g} of embeddings "
         said += f"that are all one, below {LIMITS['level']:.0%}"
@@ -600,7 +600,7 @@ def of_memory(known: Mapping[str, Any], share: float) -> dict[str, Any]:
     them; where that was at the very start, smaller steps."""
     if known.get("epochs") and share * known["epochs"] >= 1:
         return {"epochs": round(share * known["epochs"])}
-    return {"lr": known["lr"] / 10} if known.get("lr") else {}
+    return {"lr": known["lr"] / 30} if known.get("lr") else {}
 
 
 def of_collapse(known: Mapping[str, Any]) -> dict[str, Any]:
