@@ -29,7 +29,7 @@ from nearkin.doctor import Diagnosis, examine
 from nearkin.doctor.cure import healed
 from nearkin.tensors import distances
 
-SEEDS = (4, 5, 6)
+SEEDS = (7, 8, 9)
 """Under which the zoo is reported; limits were chosen under seeds from 100 on."""
 
 

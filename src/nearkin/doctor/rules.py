@@ -6,13 +6,13 @@ chosen on other runs than those of the zoo (tests/zoo.py), as docs/doctor.md say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite, sqrt
 from statistics import fmean, median
 from typing import Any
 
 from nearkin.doctor.crowd import Crowd
-from nearkin.doctor.history import History
+from nearkin.doctor.history import History, Test
 from nearkin.doctor.illness import Diagnosis, diagnosis
 from nearkin.doctor.shape import Shape, lift
 
@@ -51,7 +51,7 @@ LIMITS: dict[str, float] = {
     "distances moved": 0.05,  # the same of distances, where nobody knows the weights
     "travelled": 0.02,  # change of the weights since the start, as a share of their size
     "fallen": 0.05,  # of the loss, as a share of its start
-    "forgotten": 0.05,  # R@1 on new items below its best
+    "forgotten": 0.08,  # R@1 on new items below its best
     "displaced": 0.5,  # way from a batch's own statistics to running ones, as a share of the spread
     "leaks": 0.005,  # share of the test items, as training items
     "copies": 0.01,  # share of the items
@@ -437,12 +437,20 @@ def too_low(history: History) -> Diagnosis | None:
     )
 
 
+def best_test(tests: Sequence[Test]) -> Test:
+    """The best test: that before training, or the third best of five or more, so that luck of a
+    single one is no fall of those after it."""
+    ranked = sorted(tests, key=lambda test: -test.recall)
+    best = ranked[2 if len(tests) > 4 else 0]
+    return max([best, *(test for test in tests if test.step == 0)], key=lambda t: t.recall)
+
+
 def memorised(history: History) -> Diagnosis | None:
     late = history.lately(lambda look: look.shape.lift)
     first = history.at_first(lambda look: look.shape.lift)
     if not history.tests or late is None or first is None:
         return None
-    last, best = history.tests[-1], max(history.tests, key=lambda test: test.recall)
+    last, best = history.tests[-1], best_test(history.tests)
     doubt = 3 * sqrt(max(best.recall * (1 - best.recall), 1e-9) / last.items)
     limit = max(LIMITS["forgotten"], doubt)
     if late < LIMITS["good"]:  # not learnt by heart, but at the expense of new classes
