@@ -30,6 +30,7 @@ TOPICS = {
     "graphs": "benchmarks.graphs",
     "heads": "benchmarks.heads",
     "images": "benchmarks.images",
+    "processes": "benchmarks.processes",
     "search": "benchmarks.search",
     "training": "benchmarks.training",
 }
