@@ -207,7 +207,7 @@ def measured(way: Way) -> Row:
         return Row(way.package, way.name, (0.0, 0.0), None, f"refused: {str(error)[:60]}")
     pairs = [beside(g, r) if len(r) else None for g, r in zip(found, right, strict=True)]
     assert pairs[0] is not None
-    return Row(way.package, way.name, *pairs)
+    return Row(way.package, way.name, pairs[0], pairs[1])
 
 
 def ours() -> list[Row]:
@@ -241,7 +241,7 @@ def ours() -> list[Row]:
             found.append(both)
         pairs = [beside(g, r) if len(r) else None for r, g in zip(*found, strict=True)]
         assert pairs[0] is not None
-        rows.append(Row("nearkin", name, *pairs))
+        rows.append(Row("nearkin", name, pairs[0], pairs[1]))
     return rows
 
 
