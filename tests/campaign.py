@@ -5,6 +5,7 @@
     words       6,000 bad command lines (tests/test_bad_words.py)
     fleet       200 tiny runs by 4 workers, 20 of them killed at random (benchmarks/fleet.py)
     worlds      1,000 simulated worlds, in which a threshold is to keep its promise on new classes
+    doctor      the zoo of 17 sick and 17 healthy runs, under 3 seeds (tests/zoo.py)
 
 Each kind is a process of its own, so that a crash is one failure and not the end. The receipt,
 docs/receipts/DATE.json, has the date, commit, machine and load, and of each part its count, seconds
@@ -94,7 +95,27 @@ def fleet(name: str, count: int, folder: Path) -> list[str]:
     return [] if whole and found["equal"] and found["ended_well"] else [json.dumps(found)]
 
 
-PARTS = {"fleet": fleet, "fuzz": fuzz, "kills": kills, "words": words, "worlds": worlds}
+def doctor(name: str, count: int, folder: Path) -> list[str]:
+    """Sick runs that are not named or not healed, and healthy ones that are called ill."""
+    from zoo import HEALTHY, SEEDS, SICK, healthy, sick
+
+    seen = [
+        found
+        for seed in SEEDS[:count]
+        for kinds, look in ((SICK, sick), (HEALTHY, healthy))
+        for found in (look(kind, seed) for kind in kinds)
+    ]
+    return [line for fine, line in seen if not fine]
+
+
+PARTS = {
+    "doctor": doctor,
+    "fleet": fleet,
+    "fuzz": fuzz,
+    "kills": kills,
+    "words": words,
+    "worlds": worlds,
+}
 
 
 def plan(share: float) -> list[tuple[str, str, int]]:
@@ -107,6 +128,7 @@ def plan(share: float) -> list[tuple[str, str, int]]:
     found = [("kills", job, some(count)) for job, count in KILLS.items()]
     found += [("fuzz", name, some(kind.share * FILES)) for name, kind in KINDS.items()]
     found += [("words", "bad command lines", some(LINES)), ("fleet", "4 workers", some(200))]
+    found += [("doctor", "zoo", some(3))]
     found += [("worlds", name, some(WORLDS)) for name in ("16-D", "8-D, uneven", "32-D")]
     return found
 
