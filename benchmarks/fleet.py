@@ -23,16 +23,20 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
 
 from nearkin.data.sets.tars import pictures_of
 from nearkin.leases import Leases
-from nearkin.runs.executors import complete
+from nearkin.runs.executors import attempt, complete
+from nearkin.runs.fleet import Fleet
 from nearkin.runs.line_index import state_of
 from nearkin.runs.place import Place
 from nearkin.runs.recipe import Recipe
@@ -118,28 +122,40 @@ def study(folder: Path, count: int = 200, workers: int = 4, kills: int = 20) -> 
     }
 
 
+def stamped(act: Callable[[], object]) -> tuple[float, float]:
+    """When a piece of work began and ended, by the clock that all processes of a machine share."""
+    began = time.perf_counter()
+    assert act() is not None
+    return began, time.perf_counter()
+
+
 def added(folder: Path, count: int = 30) -> dict[str, Any]:
-    """Seconds a run here, and by submitit and Ray beyond what starting them takes."""
+    """Seconds between the end of one run and the start of the next: here, by submitit and by Ray,
+    whose tasks come one after the other. Starting them is the time until the first run begins;
+    Ray's second process is started among the others, which the median leaves out."""
     data = points(folder)
-
-    def seconds(name: str, runs: int, **way: Any) -> float:
-        began = time.perf_counter()
-        complete(recipes(data, runs), folder / f"{name}-{runs}", place=CPU, **way)
-        return time.perf_counter() - began
-
-    complete(recipes(data, 2), folder / "warm", place=CPU)
-    ways: dict[str, dict[str, Any]] = {
-        "here": {},
-        "submitit": {"on": "slurm", "on_options": {"cluster": "local", "timeout_min": 10}},
-        "ray": {"on": "ray"},
+    fleets = {
+        "here": Fleet(),
+        "submitit": Fleet("slurm", 1, {"cluster": "local", "timeout_min": 10}),
+        "ray": Fleet("ray", 1),
     }
     found: dict[str, Any] = {"runs": count}
-    for name, way in ways.items():
-        first, all_of_them = (seconds(name, runs, **way) for runs in (1, count + 1))
-        found[name] = round((all_of_them - first) / count, 3)
-        found[f"{name}_start"] = round(first - found[name], 1)
-    found["submitit_adds"] = round(found["submitit"] - found["here"], 3)
-    found["ray_adds"] = round(found["ray"] - found["here"], 3)
+    for name, fleet in fleets.items():
+        store, began = Store(folder / name), time.perf_counter()
+        work = {
+            recipe.hash: partial(stamped, partial(attempt, recipe, store, CPU, "", None))
+            for recipe in recipes(data, count)
+        }
+        spans = sorted(
+            span for span in fleet.executor(store.folder)(work, lambda _: None).values() if span
+        )
+        gaps = [after[0] - before[1] for before, after in pairwise(spans)]
+        found[name] = {
+            "start": round(spans[0][0] - began, 2),
+            "median": round(median(gaps), 4),
+            "mean": round(mean(gaps), 4),
+            "run": round(median(end - start for start, end in spans), 3),
+        }
     return found
 
 
