@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -25,6 +26,7 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"  # both on loopback; 127.0.0.1 Ray would not take
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 QUIET |= {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
+QUIET |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex}  # of this cluster alone
 
 
 def node(folder: Path, host: str, *words: str) -> subprocess.Popen:
@@ -109,7 +111,8 @@ def test_a_node_that_is_killed_costs_time_alone(cluster, points, tmp_path):
     )
     assert driver.stdout is not None
     try:
-        assert driver.stdout.readline() == "2\n"
+        first = driver.stdout.readline()
+        assert first == "2\n", driver.communicate(timeout=60)[1]
         until = time.monotonic() + 100
         while len(held(tmp_path)) < 3 and not Store(tmp_path).rows() and time.monotonic() < until:
             time.sleep(0.02)
