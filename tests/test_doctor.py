@@ -126,6 +126,15 @@ def test_copies_are_found_and_near_kin_in_a_plane_are_none():
     assert set(crowd.copies) == set(range(800, 840))
 
 
+def test_a_whole_class_that_is_tight_is_no_clump_of_copies():
+    torch.manual_seed(0)
+    labels = torch.arange(60).repeat_interleave(5)
+    width = torch.where(labels % 4 == 0, 0.01, 0.5)[:, None]
+    x = torch.randn(60, 24)[labels] + width * torch.randn(300, 24)
+    assert not crowd_of(x, labels).copies
+    assert len(crowd_of(x, torch.arange(300) % 60).copies) > 50  # of other classes they are copies
+
+
 def test_leaks_are_the_training_items():
     made = leaking(0)
     found = next(d for d in examine(made["x"], made["y"], made["split"] != "train") if d.items)
