@@ -278,6 +278,7 @@ def test_what_a_head_reads_is_made_once_for_all_runs_of_one_start(features, monk
         return Run(recipe, load(features), "cpu").seen
 
     first = read(base)
+    assert first is not None
     for same in (base, replace(base, seed=1, lr=1.0), replace(base, dim=4, head_dropout=0.5)):
         assert read(same) is first
     others = [
