@@ -69,10 +69,23 @@ def assemble(folder: Path) -> None:
     sources = Sources(folder)
     for path in sorted(SITE.rglob("*")):
         inside = path.relative_to(SITE)
+        if inside.name == "about.md":
+            continue  # below, with the pages of docs that no other page names
         if path.suffix == ".md" or (inside.parts[0] == "_static" and path.is_file()):
             sources.write(str(inside), path.read_bytes())
     for path in sorted(DOCS.glob("*.md")):
         sources.write(path.name, linked(path.read_text(), ""))
+    by_hand = "\n".join(path.read_text() for path in SITE.rglob("*.md"))
+    others = [
+        p.stem
+        for p in sorted(DOCS.glob("*.md"))
+        if not re.search(rf"^(../)?{p.stem}$", by_hand, re.M)
+    ]
+    about = (SITE / "about.md").read_text()
+    sources.write(
+        "about.md",
+        about.replace("\nlicences\n", "\nlicences\n" + "".join(f"{o}\n" for o in others)),
+    )
     for path in sorted((DOCS / "results").rglob("*")):
         if path.suffix == ".md":
             sources.write(f"results/{path.name}", linked(path.read_text(), "../"))
