@@ -33,7 +33,6 @@ RECIPE = Recipe(
     backbone_options={"weights": "none"},
     dim=64,
     loss="proxy-anchor",
-    batch=64,
     augment="crop-flip",
     size=96,
     epochs=1,
@@ -60,7 +59,7 @@ def rows(quick: bool) -> Iterator[Row]:
     gain = median(a / b for a, b in zip(one, two, strict=True))
     best = min(one) / min(two)
     yield Row(
-        "a step of 64 images by two processes of one thread",
+        "a step of 128 images by two processes of one thread",
         min(two),
         "one process of one thread",
         min(one),
