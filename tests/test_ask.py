@@ -65,7 +65,7 @@ def test_an_answer_is_had_from_python_and_its_rows_are_noted(features, tmp_path)
     assert len(answer.tables[1].rows) == 14
     (note,) = notes(tmp_path / "out")
     assert (note.name, note.study, note.data) == (
-        "graph-gain-points-epochs-1",
+        "graph-gain-points-epochs-1-orthogonal",
         "graph-gain",
         features,
     )

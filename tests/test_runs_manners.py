@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn  # noqa: F401 - which sets two variables of the environment when it is first imported
 import torch
 
 from nearkin.data import load

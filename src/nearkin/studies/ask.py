@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nearkin.answers import Answer
+from nearkin.data import load
 from nearkin.names import Plain, construct, look_up, parameters_of, typed
 from nearkin.registry import STUDIES
 from nearkin.runs.engine import Place
@@ -19,6 +21,7 @@ from nearkin.runs.log import Silent
 from nearkin.runs.row import Row, Stored
 from nearkin.studies.notes import Note, free_name
 from nearkin.studies.shared.comparable import comparable
+from nearkin.studies.shared.controls import DIM
 from nearkin.studies.study import Case, Study
 
 FLAGS = ("data", "seeds", "epochs")
@@ -92,6 +95,7 @@ def ask(
     Fleet(on, jobs, on_options).executor(Path(out))  # refuses before anything is written
     asked: Study = look_up(name, STUDIES, "study")
     given, kind, out = merged(asked, name, options, demo), f"option of study {name!r}", Path(out)
+    given = {**start_that_fits(asked, given, place), **given}
     note = Note(
         name=page_name(name, options, demo, out),
         study=name,
@@ -143,6 +147,21 @@ def merged(asked: Study, name: str, options: Mapping[str, Plain], demo: bool) ->
         if isinstance(value, int) and not least <= value <= most:
             raise ValueError(f"{count} must be {least} to {most}, got {value}")
     return found
+
+
+def start_that_fits(asked: Study, given: Mapping[str, Plain], place: Place) -> dict[str, Plain]:
+    """start=orthogonal, where a study on features starts heads as closed forms by default, and
+    there are fewer features than a head of it has dimensions; else nothing."""
+    known, data = parameters_of(asked.asks), str(given.get("data", ""))
+    if "start" not in known or not data.startswith("features:") or "," in data:
+        return {}
+    default = known["dims"].default if "dims" in known else DIM
+    widest = max(int(d) for d in re.findall(r"\d+", str(given.get("dims", default))) or [DIM])
+    try:
+        features = load(data, place.root).train.tensor.shape[1]
+    except (ValueError, OSError):  # which is said when all options are known to be right
+        return {}
+    return {"start": "orthogonal"} if features < widest else {}
 
 
 def command(name: str, options: Mapping[str, Plain], demo: bool = False) -> str:
