@@ -137,6 +137,7 @@ def test_a_run_stops_when_its_patience_is_spent(features, tmp_path, patience):
     assert row.metrics.validated
     assert row.metrics.validated["epoch"] == best + 1
     assert row.metrics.last
+    assert whole.metrics.last
     assert row.metrics.last.keys() == whole.metrics.last.keys()
     assert validations(row) == seen[: i + 1]
 
