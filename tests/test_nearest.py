@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nearkin.measure import check_embeddings, evaluate, neighbours
 from nearkin.measure.inputs import matrix
-from nearkin.measure.nearest import search
+from nearkin.measure.nearest import copies, search
 from nearkin.measure.nearest.exact import (
     METRICS,
     Waiting,
@@ -315,3 +315,21 @@ def test_a_file_mapped_to_memory_is_read_and_not_copied(tmp_path):
     assert isinstance(gallery, Waiting)
     assert gallery.x.data_ptr() == mapped.ctypes.data
     assert torch.equal(found.indices, neighbours(x[:50], 5, x).indices)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_copies_of_few_points_are_searched_for_once(metric: str, monkeypatch: pytest.MonkeyPatch):
+    """The lowest places of one's own point come first."""
+    x = torch.eye(3)[torch.arange(9000) % 3]
+    monkeypatch.setattr(search, "_cascade", None)  # nothing else is asked
+    found = neighbours(x, 4, metric=metric)
+    for i in (0, 1, 5, 4999, 8999):
+        own = [j for j in range(i % 3, 30, 3) if j != i][:4]
+        assert found.indices[i].tolist() == own
+    found = neighbours(x[:300] * 2, 2, x, metric=metric)
+    assert found.indices[:3].tolist() == [[0, 3], [1, 4], [2, 5]]
+    near = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
+    assert copies.copies(points(near, metric)) is None
+    one = copies.copies(points(torch.ones(300, 5), metric))
+    assert one is not None
+    assert len(one.items) == 1

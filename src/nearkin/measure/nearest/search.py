@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from nearkin.measure.inputs import as_given, matrix, own_places
+from nearkin.measure.nearest import copies
 from nearkin.measure.nearest.exact import (
     Array,
     Points,
@@ -199,6 +200,9 @@ Found = Iterator[tuple[Tensor, Tensor]]
 
 def _nearest_in(search: Search, k: int) -> Found:
     """The k largest keys of every query, in one piece of the gallery."""
+    few = copies_in(search)
+    if few:
+        return copies.nearest(search, *few, k, NOTHING)
 
     def exact(_: Tensor, tiles: Iterator[Tensor]) -> Tensor:
         best = next(tiles)
@@ -217,6 +221,9 @@ def _nearest_in(search: Search, k: int) -> Found:
 
 def _above_in(search: Search, targets: Tensor) -> Found:
     """How many keys of one piece of the gallery are larger than each query's target."""
+    few = copies_in(search)
+    if few:
+        return copies.above(search, *few, targets)
 
     def exact(rows: Tensor, tiles: Iterator[Tensor]) -> Tensor:
         return torch.stack([(keys > targets[rows, None]).sum(1) for keys in tiles]).sum(0)
@@ -228,6 +235,15 @@ def _above_in(search: Search, targets: Tensor) -> Found:
         return _above_screened(search[rows].on_grid(), targets[rows], screen, scores, error, mask)
 
     return _cascade(search, len(search.gallery) / GROUP, cheap, exact)
+
+
+def copies_in(search: Search) -> tuple[copies.Copies, copies.Copies] | None:
+    """The distinct queries and gallery items, where both are few; else None."""
+    if len(search.query) < copies.LEAST:
+        return None
+    gallery = copies.copies(search.gallery)
+    query = gallery if search.query is search.gallery else gallery and copies.copies(search.query)
+    return (query, gallery) if query and gallery else None
 
 
 def _cascade(
