@@ -25,6 +25,13 @@ MOST = 1_000_000
 PLAIN = (str, int, float, complex, bool, bytes, type(None), torch.dtype, torch.Size, torch.device)
 
 
+def packed(tensors: Mapping[str, Tensor]) -> bytes:
+    """A file of safetensors, which `read_tensors` reads."""
+    with optional():
+        from safetensors.torch import save
+    return save({name: x.detach().cpu().contiguous() for name, x in tensors.items()})
+
+
 class Unreadable(ValueError):
     """What is wrong with a file, in words that follow its name."""
 

@@ -33,7 +33,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "evaluate_every",
         "refine",
     ),
-    "where": ("out", "output", "publish", "jobs", "device", "threads", "root", "download"),
+    "where": (
+        "out",
+        "output",
+        "publish",
+        "jobs",
+        "device",
+        "devices",
+        "threads",
+        "root",
+        "download",
+    ),
 }
 """Title -> flags, in the order in which people change them. Of the other flags those of a recipe
 and of a machine come last, and those of a command by itself first."""

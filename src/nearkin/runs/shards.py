@@ -32,7 +32,7 @@ from nearkin.data.cache import Source, photographs
 from nearkin.data.fingerprint import fingerprint
 from nearkin.data.photographs import Photographs
 from nearkin.data.sets.listings import SMALL
-from nearkin.files import read_json, write_whole
+from nearkin.files import parse_json, read_json, write_whole
 from nearkin.leases import Leases, Taken
 from nearkin.models.model import Model
 from nearkin.runs.embedding import (
@@ -291,7 +291,7 @@ def key_of(task: EmbeddingTask, place: Place, model: Model, splits: Splits, shar
 def read_part(path: Path, keys: Sequence[str] = ("about",)) -> Part | None:
     """What a part says of itself; None where it is not there, or broken."""
     try:
-        about = json.loads(str(read_arrays(path, keys)["about"]))
+        about = parse_json(str(read_arrays(path, keys)["about"]), str(path))
         return Part(**about)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nearkin.files import write_whole
 from nearkin.runs.evaluate import headline
 from nearkin.runs.loop import Run
-from nearkin.tensorfiles import read_tensors
+from nearkin.tensorfiles import packed, read_tensors
 
 VALIDATED = "validated.safetensors"
 
@@ -29,10 +29,8 @@ def best_epoch(run: Run) -> int | None:
 def keep_if_best(run: Run, folder: Path) -> None:
     """Keep the weights of the epoch just done, where validation finds it the best so far."""
     if run.ranks.first and run.epochs and best_epoch(run) == len(run.epochs) - 1:
-        from safetensors.torch import save
-
-        weights = {k: v.detach().cpu().contiguous() for k, v in run.deployed.state_dict().items()}
-        write_whole(folder / VALIDATED, lambda file: file.write(save(weights)))
+        weights = packed(run.deployed.state_dict())
+        write_whole(folder / VALIDATED, lambda file: file.write(weights))
 
 
 def chosen_weights(run: Run, folder: Path) -> dict[str, Tensor] | None:
