@@ -39,7 +39,7 @@ def grocery(tmp_path, monkeypatch):
 
 
 def row(out: str = "out") -> Row:
-    found, _ = Store(out).stored().values()  # beside it, no training
+    (found,) = Store(out).stored().values()
     assert isinstance(found, Row)
     return found
 

@@ -15,6 +15,7 @@ import torch
 import nearkin.__main__
 from nearkin.app.main import COMMANDS, main
 from nearkin.app.parse import key_values, read_recipe
+from nearkin.runs import engine
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.store import Store
 
@@ -144,7 +145,7 @@ def test_an_interrupt_while_it_is_still_being_imported_is_one_line(capsys, monke
 
 def test_evaluate_of_what_a_run_kept_says_what_its_row_says(features, tmp_path, capsys):
     main([*trained_into(tmp_path / "out", features), "--metric", "euclidean"])
-    row, _ = Store(tmp_path / "out").rows()  # beside it, no training
+    (row,) = Store(tmp_path / "out").rows()
     capsys.readouterr()
     kept = tmp_path / "out" / row["files"]["folder"] / "embeddings.npz"
     main(["evaluate", "--embeddings", str(kept)])
@@ -296,7 +297,7 @@ def test_a_full_disk_leaves_no_half_row(capsys, tmp_path, features, monkeypatch)
     assert Store(tmp_path / "out").rows() == []
     assert not list((tmp_path / "out").rglob(".*.pt.*"))
     main(words)
-    assert len(Store(tmp_path / "out").rows()) == 2
+    assert len(Store(tmp_path / "out").rows()) == 1
 
 
 def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
@@ -305,7 +306,7 @@ def test_train_evaluate_and_report_go_through(capsys, tmp_path, features):
     words = ["--recipe", str(recipe), "--data", features, "--dim", "3", "--device", "cpu"]
     main(["train", *words, "--loss", "contrastive", "--out", str(tmp_path / "out")])
     said = json.loads(capsys.readouterr().out)
-    row, _ = Store(tmp_path / "out").rows()  # beside it, no training
+    (row,) = Store(tmp_path / "out").rows()
     assert row.recipe.dim == 3
     assert said["last"]["recall@1"] == row["metrics"]["last"]["recall@1"]
     kept = tmp_path / "out" / row["files"]["folder"] / "embeddings.npz"
@@ -526,3 +527,22 @@ def test_the_home_folder_is_meant_by_a_tilde_in_every_path(tmp_path, monkeypatch
     main(["embed", "--data", "~/x.npz", "--backbone", "identity", "--output=~/y.npz"])
     assert {path.name for path in home.iterdir()} == {"runs", "x.npz", "y.npz"}
     assert not list(here.iterdir())
+
+
+def test_what_stands_beside_a_run_may_fail_and_the_run_does_not(
+    capsys, tmp_path, features, monkeypatch
+):
+    words = ["train", "--data", features, "--backbone", "linear", "--epochs", "1", "--batch", "12"]
+    words += ["--per-class", "3", "--out", str(tmp_path / "out")]
+    plain = engine.run
+
+    def failing(recipe, out, **options):
+        if out.name == "no-training":
+            raise OSError(28, "No space left on device")
+        return plain(recipe, out, **options)
+
+    monkeypatch.setattr(engine, "run", failing)
+    with pytest.warns(UserWarning, match="no training could not be measured"):
+        main(words)
+    assert json.loads(capsys.readouterr().out)["status"] == "done"
+    assert len(Store(tmp_path / "out").rows()) == 1

@@ -59,7 +59,7 @@ def report(folder: Positional[Path], study: str = "", publish: Path | None = Non
         if publish:
             keep(outcome, folder, publish)
     if runs:
-        outcome = single_runs.outcome(runs)
+        outcome = single_runs.outcome([*runs, *single_runs.beside(folder)])
         show(outcome.answer, outcome.rows, folder, outcome.note)
         if publish:
             keep(outcome, folder, publish)
@@ -81,7 +81,8 @@ def page_of_runs(folder: Path) -> Path:
     from nearkin.runs.store import Store
     from nearkin.studies.notes import notes
 
-    outcome = single_runs.outcome(single(Store(folder).stored(), notes(folder)))
+    runs = single(Store(folder).stored(), notes(folder))
+    outcome = single_runs.outcome([*runs, *single_runs.beside(folder)])
     return write_page(
         outcome.answer, outcome.rows, folder / "report", folder, name=outcome.note.name
     )

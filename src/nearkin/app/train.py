@@ -153,19 +153,22 @@ def beside(row: Row, plain: Row) -> str:
 
 
 def put_beside(row: Row, out: Path, place: Place, bar: Silent) -> Row | None:
-    """The row of no training on the same data, which leaves no Model, so that OUT means the one
-    that was trained; None where it is the run itself."""
+    """The row of no training on the same data, in a folder of its own below OUT, whose rows and
+    Model are those that were asked for; None where it is the run itself."""
     from nearkin.models.folder import forget
+    from nearkin.report.single_runs import BESIDE
     from nearkin.runs.engine import run
-    from nearkin.runs.ranks import current
     from nearkin.studies.shared.methods import without_training
 
     plain = without_training(row.recipe, row.data.size)
     if plain.hash == row.recipe.hash:
         return None
-    found = run(plain, out, place=replace(place, made_by="", made_size=0))
-    if current().first:
-        forget(found.folder)
+    try:
+        found = run(plain, out / BESIDE, place=replace(place, made_by="", made_size=0))
+    except (ValueError, OSError) as error:  # the run that was asked for is done
+        warnings.warn(f"no training could not be measured: {error}", stacklevel=2)
+        return None
+    forget(found.folder)
     if not found.stored:
         bar.say(f"{found.row.hash}: no training on these data, to stand beside it")
     return found.row

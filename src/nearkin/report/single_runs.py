@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from nearkin.answers import SENTENCES, Answer, Figure, Gallery, Maps, Table
 from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
+from nearkin.runs.store import Store
 from nearkin.studies.ask import Outcome
 from nearkin.studies.notes import Note
 from nearkin.studies.shared import comparison, sentences
@@ -24,6 +27,8 @@ SHARES = {
     "NMI": "nmi",
     "5-NN": "knn_accuracy",
 }
+BESIDE = "no-training"
+"""The folder below OUT of what `nearkin train` puts beside its runs."""
 MAPS = 8  # of embeddings, at most
 FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")
 
@@ -38,6 +43,14 @@ def outcome(rows: Sequence[Row]) -> Outcome:
                 case = Case(name, row.recipe.seed, fingerprint=row.data.fingerprint)
             cases[case] = row
     return Outcome(answer, Note("runs", "", ""), cases)
+
+
+def beside(folder: Path) -> list[Row]:
+    """The rows of no training that stand beside the single runs of a folder, their files named as
+    seen from there."""
+    rows = Store(folder / BESIDE).rows()
+    named = [replace(row.files, folder=f"{BESIDE}/{row.files.folder}") for row in rows]
+    return [replace(row, files=files) for row, files in zip(rows, named, strict=True)]
 
 
 def key(recipe: Mapping, names: Sequence[str]) -> str:
