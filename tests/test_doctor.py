@@ -18,7 +18,7 @@ from nearkin.app.main import main
 from nearkin.doctor import ILLNESSES, examine
 from nearkin.doctor.crowd import copies, crowd_of, dimension
 from nearkin.doctor.history import History, history_of
-from nearkin.doctor.rules import RUNS
+from nearkin.doctor.rules_of_runs import RUNS
 from nearkin.doctor.shape import shape_of
 from nearkin.measure import neighbours
 from test_index import folder, shop  # noqa: F401 - fixtures

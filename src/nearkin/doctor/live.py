@@ -28,7 +28,9 @@ from nearkin.doctor.reading import (
     parts_of,
     quiet_active,
 )
-from nearkin.doctor.rules import KINDS, ail, of_set, suspicious
+from nearkin.doctor.rules import ail, of_set
+from nearkin.doctor.rules_of_runs import suspicious
+from nearkin.doctor.rules_of_sets import KINDS
 from nearkin.doctor.shape import shape_of
 from nearkin.measure.inputs import check_embeddings, check_labels, matrix
 from nearkin.names import look_up
