@@ -212,3 +212,14 @@ def test_a_recipe_from_a_file_is_taken_as_it_stands(photos, capsys):
     main(["train", "--recipe", "r.json", "--threads", "1"])
     row = next(r for r in Store("out").rows() if r.recipe.dim == 64)
     assert row.recipe.backbone_options == {"weights": "none"}
+
+
+def test_what_a_kill_left_beside_a_stored_row_is_removed(features, tmp_path):
+    one = recipe(features, seed=1)
+    folder = run(one, tmp_path / "out", place=CPU).folder
+    left = [folder / name for name in ("checkpoint.pt", VALIDATED, ".model.safetensors.17")]
+    for path in left:
+        path.write_bytes(b"of a process that is gone")
+    assert run(one, tmp_path / "out", place=CPU).stored
+    assert not [path for path in left if path.exists()]
+    assert (folder / "model.safetensors").exists()
