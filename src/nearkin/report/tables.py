@@ -153,7 +153,8 @@ def show(value: Cell, scale: float = 1, digits: int | None = 1) -> Shown:
     if not isfinite(middle(value)):
         return Shown(MISSING)
     half = half_width(value)
-    text = " / ".join(written(scale * x, digits, not half) for x in points_of(value))
+    lone = not half and scale == 1  # a difference of less than 0.005 points is one of 0.00
+    text = " / ".join(written(scale * x, digits, lone) for x in points_of(value))
     if not isinstance(value, Estimate) or not half:
         return Shown(text, number=True)
     if isclose(value.high - value.mean, value.mean - value.low, rel_tol=1e-6):

@@ -129,7 +129,8 @@ def findings(
             f"{begun}: the best closed form is {one.form}, {percent(one.level)}; the best loss is "
             f"{one.lead}, {percent(one.level + one.size(one.lead))} "
             f"({points(one.size(one.lead))}). Surely better than every closed form here: "
-            f"{some(better)}; surely worse than the best: {some(worse)}."
+            f"{some(better, len(one.gains))}; surely worse than the best: "
+            f"{some(worse, len(one.gains))}."
         )
         sure = [*better, *worse]
         surest = min((one.p[name] for name in sure), default=1.0)
@@ -157,14 +158,20 @@ def sentence(
         )
     these = "these" if at else "These"
     return (
-        f"{at}{these} losses are surely better in R@1 than every closed form here: {some(better)}; "
-        f"the highest is {one.lead}, {size} over {one.form}."
+        f"{at}{these} losses are surely better in R@1 than every closed form here: "
+        f"{some(better, len(one.gains))}; the highest is {one.lead}, {size} over {one.form}."
     )
 
 
-def some(names: list[str]) -> str:
-    """The names, or that there are none."""
-    return listed(names, most=len(names)) if names else "none"
+def some(names: list[str], of: int) -> str:
+    """The names, up to seven of them, or how many they are of so many; or that there are none.
+
+    >>> some([], 9), some(["a", "b"], 9), some(list("abcdefgh"), 9), some(list("abcdefgh"), 8)
+    ('none', 'a and b', '8 of the 9 methods', 'all 8 methods')
+    """
+    if len(names) > 7:
+        return f"all {of} methods" if len(names) == of else f"{len(names)} of the {of} methods"
+    return listed(names, most=7) if names else "none"
 
 
 def p_words(p: float) -> str:
