@@ -53,3 +53,21 @@ def test_what_is_said_to_be_safe_names_files_that_exist():
     text = (ROOT / "SECURITY.md").read_text()
     for path in re.findall(r"`((?:data|models|runs)/[\w/]+(?:\.py)?|\w+\.py)/?`", text):
         assert (ROOT / "src/nearkin" / path).exists(), path
+
+
+KINDS = {"pictures", "archives", "npz", "checkpoints", "models", "rows", "notes", "recipes"}
+KINDS |= {"Markdown", "threads", "limits", "leftovers", "durability", "folders of a NAS"}
+KINDS |= {"encodings", "labels"}
+
+
+def test_every_kind_of_fault_has_tests_that_are_there():
+    lines = (ROOT / "tests" / "README.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    assert {kind for kind, *_ in rows} >= KINDS
+    for _, fault, tests in rows[2:]:
+        file = ""
+        for named in tests.replace("`", "").split(", "):
+            first, _, second = named.rpartition("::")
+            file = first or file  # of a file that was just named
+            text = (ROOT / "tests" / file).read_text()
+            assert re.search(rf"^def {second}\(", text, re.M), f"{fault}: {file} has no {second}"

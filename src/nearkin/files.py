@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -45,6 +46,22 @@ def sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(opened)
+
+
+def sync_below(folder: Path, known: Collection[Path] = ()) -> set[Path]:
+    """Return when the disk has all files below a folder but those that are `known` to be there, as
+    after a library that writes without fsync; which files these were, for the next call."""
+    found = {Path(place) / name for place, _, names in os.walk(folder) for name in names}
+    for path in sorted(found.difference(known)):
+        with suppress(FileNotFoundError):  # which another process has removed meanwhile
+            number = os.open(path, os.O_RDWR)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
+    for place in {path.parent for path in found}:
+        sync_folder(place)
+    return found
 
 
 def remove(path: Path) -> None:

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from nearkin.files import sync_below
+
 TABLE = "images"
 PLAIN = ("path", "sha256", "size", "mtime", "label")
 """The columns but those of the vector and the picture."""
@@ -105,6 +107,7 @@ class LanceStore:
         import lancedb
 
         self.folder = folder
+        self.synced: set[Path] = set()
         self.database = lancedb.connect(str(folder))
         if TABLE in self.database.list_tables().tables:
             self.table = self.database.open_table(TABLE)
@@ -112,14 +115,22 @@ class LanceStore:
             raise ValueError(f"{folder}: there is no table {TABLE!r}")
         else:
             self.table = self.database.create_table(TABLE, schema=schema_of(dim))
+            self._sync()
+
+    def _sync(self) -> None:
+        """Return when the disk has what was written: LanceDB leaves that to the system, so that a
+        power cut would leave a version without its files, and with it no table at all."""
+        self.synced = sync_below(self.folder / f"{TABLE}.lance", self.synced)
 
     def put(self, items: pa.Table) -> None:
         merge = self.table.merge_insert("path")
         merge.when_matched_update_all().when_not_matched_insert_all().execute(items)
+        self._sync()
 
     def delete(self, paths: Sequence[str]) -> None:
         for start in range(0, len(paths), AT_ONCE):
             self.table.delete(column("path").isin(list(paths[start : start + AT_ONCE])))
+        self._sync()
 
     def nearest(
         self, vectors: np.ndarray, k: int, metric: str, label: str | None, effort: int
@@ -157,6 +168,7 @@ class LanceStore:
     def tidy(self, keep: timedelta = timedelta(days=KEPT_DAYS)) -> None:
         """Compact the files, bring the approximate index up to date, forget old versions."""
         self.table.optimize(cleanup_older_than=keep)
+        self._sync()
 
     def build(self, metric: str) -> None:
         """Make the approximate index: parts of similar vectors (IVF), stored in full; anew where
@@ -174,6 +186,7 @@ class LanceStore:
             "vector", config=IvfFlat(distance_type=kind, num_partitions=parts), replace=True
         )
         self.table.wait_for_index([ANN])
+        self._sync()
 
     def parts(self) -> int:
         """How many parts the approximate index has; 1 without one."""
