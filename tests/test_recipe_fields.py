@@ -243,6 +243,23 @@ def test_freeze_trains_the_head_alone_and_batch_norm_rests():
     assert changed(named, fresh) == {"head.weight", "head.bias"}
 
 
+@claim("tail", "tail_crops", "tail_bits")
+def test_a_tail_learns_from_so_many_stored_crops_of_so_many_bits():
+    net = {"weights": "none", "batch_norm": "frozen"}
+    changes = {"backbone": "timm:test_efficientnet", "backbone_options": net, "size": 32}
+    changes |= {"tail": 1, "tail_crops": 3, "tail_bits": 8, "augment": "crop-flip"}
+    changes |= {"epochs": 2}
+    current = begun(pictures(), steps=2, **changes)
+    assert current.tail
+    assert [len(maps) for maps in (current.tail.centres, *current.tail.augmented)] == [48, 3 * 24]
+    assert current.tail.centres.bits == 8
+    moved = changed(
+        current.backbone.module, begun(pictures(), **changes).backbone.module.state_dict()
+    )
+    stages = {name.split(".")[3] for name in moved if ".blocks." in name}
+    assert stages == {"4"}  # of five
+
+
 @claim("head_start", "head_shrinkage", "head_options")
 @pytest.mark.parametrize(
     ("form", "shrinkage", "options"),

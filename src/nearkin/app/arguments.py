@@ -23,7 +23,7 @@ from nearkin.names import resolve
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("data", "labels", "size", "augment", "keep_images", "keep_classes"),
-    "what is learnt": ("loss", "loss_options", "backbone", "dim", "like", "recipe"),
+    "what is learnt": ("loss", "loss_options", "backbone", "tail", "dim", "like", "recipe"),
     "how long": ("epochs", "steps", "batch", "per_class", "sampler", "lr", "seed", "seeds"),
     "how it is judged": (
         "validate",

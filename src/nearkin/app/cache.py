@@ -1,4 +1,4 @@
-"""`nearkin cache`: the decoded pictures that are kept between runs, shown or removed."""
+"""`nearkin cache`: decoded pictures and feature maps kept between runs, shown or removed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tyro.conf import Positional
 def cache(act: Positional[Literal["show", "clear"]] = "show") -> None:
     """Show what the folder of caches holds, or remove it.
 
-    Photographs are decoded once, into this folder: NEARKIN_CACHE names it, else it is the
-    platform's own folder for caches. Above NEARKIN_CACHE_GB, by default 50, the caches that were
-    not used for the longest time go.
+    Photographs are decoded once, and the feature maps of --tail made once, into this folder:
+    NEARKIN_CACHE names it, else it is the platform's own folder for caches. Above
+    NEARKIN_CACHE_GB, by default 50, the caches that were not used for the longest time go.
 
     Example: nearkin cache
 

@@ -42,6 +42,8 @@ def train(
 
     Example: nearkin train --data photos/ --labels nested --backbone lite0 --size 224 --out grocery
 
+    Example: nearkin train --data photos/ --backbone lite0 --tail 1 --out quick
+
     Example: nearkin train --recipe my.json --loss contrastive --loss-options margin=0.5
 
     Example: nearkin train --data photos/ --like best --out grocery

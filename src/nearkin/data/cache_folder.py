@@ -24,7 +24,7 @@ USED = "used"  # a file whose time is that of the last use
 
 @dataclass(frozen=True)
 class Cache:
-    """One data set's decoded pictures: its folder, its size, and when it was last used."""
+    """A data set's decoded pictures, or feature maps: the folder, its size, and its last use."""
 
     folder: Path
     bytes: int
@@ -97,11 +97,11 @@ def clear(folder: Path | None = None) -> list[Cache]:
     return [cache for cache in caches(folder) if removed(cache)]
 
 
-def make_room(keep: Path) -> list[Cache]:
-    """Remove the least recently used caches until all together are within the bound; `keep`, which
-    is in use, stays."""
+def make_room(keep: Path, coming: int = 0) -> list[Cache]:
+    """Remove the least recently used caches until all together, and as many bytes as are coming,
+    are within the bound; `keep`, which is in use, stays."""
     found, most = caches(keep.parent), most_bytes()
-    total, gone = sum(cache.bytes for cache in found), []
+    total, gone = coming + sum(cache.bytes for cache in found), []
     for cache in found:
         if total <= most:
             break

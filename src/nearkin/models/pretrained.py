@@ -119,12 +119,16 @@ class Trunk(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Those of each level (B, F_k)."""
-        x = x.expand(-1, 3, -1, -1)  # a grey picture is three equal channels
-        x = x.flip(1) if self.bgr else x
+        x = self.pixels(x)
         if self.levels == 1:
             return [self.pool(self.model(x))]
         maps = self.model.forward_intermediates(x, indices=self.levels, intermediates_only=True)
         return [self.pool(each) for each in maps]
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, height, width) as the model takes them."""
+        x = x.expand(-1, 3, -1, -1)  # a grey picture is three equal channels
+        return x.flip(1) if self.bgr else x
 
     def train(self, mode: bool = True) -> Trunk:
         """As ever, but that frozen batch norm stays as it is in evaluation."""

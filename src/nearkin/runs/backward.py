@@ -37,6 +37,8 @@ def own_rows(run: Run, indices: Tensor, generator: Generator | None) -> Tensor:
     part = torch.arange(len(indices))[run.ranks.own(len(indices))]
     if run.seen is not None:
         return run.seen.index_select(0, indices[part].to(run.seen.device))
+    if run.tail is not None:
+        return run.tail.batch(indices, generator, part)
     if run.ranks.count == 1:
         return run.prepare(run.inputs, indices, generator)
     if not isinstance(run.inputs, Items):
@@ -138,7 +140,10 @@ def refuse_what_depends(run: Run) -> None:
         return y.float(), after
 
     with seeded(run.recipe.seed):
-        x = run.prepare(run.inputs, indices) if run.seen is None else run.seen[indices]
+        if run.tail is not None:
+            x = run.tail.batch(indices)
+        else:
+            x = run.prepare(run.inputs, indices) if run.seen is None else run.seen[indices]
     x = ranks.gather(x[own], sizes)  # the same in all ranks, whatever a Dataset draws
     (whole, after), (slices, then) = embed(x, ALONE), embed(x[own], ranks)
     apart = (ranks.gather(slices, sizes) - whole).norm()

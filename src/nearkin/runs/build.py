@@ -43,6 +43,11 @@ def refuse_unfit(recipe: Recipe) -> None:
     refuse_unknown(recipe)
     head_start.refuse_unfit(recipe)
     models.check(recipe.backbone, backbone_options(recipe))
+    if recipe.tail and recipe.backbone.partition(":")[0] not in ("lite0", "timm"):
+        raise ValueError(
+            f"tail={recipe.tail} wants a pretrained network, lite0 or timm:NAME, got backbone "
+            f"{recipe.backbone!r}"
+        )
     with seeded(0):
         sizes = {"classes": MANY, "dim": recipe.dim, "features": 1}
         loss = memorised(recipe, losses.make(recipe.loss, recipe.loss_options, **sizes))
@@ -142,7 +147,7 @@ def trunk_of(recipe: Recipe, backbone: Any, named: bool = True) -> nn.Module:
     of the last layer where the backbone is an object of one's own (`named` is False).
     """
     whole = is_whole(backbone)
-    wrong = [] if named else ["start", "head_start", "head_power", "head_dropout"]
+    wrong = [] if named else ["start", "head_start", "head_power", "head_dropout", "tail"]
     wrong += [] if whole else ["freeze", "head_first", "backbone_lr"]
     for field in wrong:
         if getattr(recipe, field) != DEFAULTS[field]:

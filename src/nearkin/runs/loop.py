@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -46,6 +46,7 @@ from nearkin.runs.refusals import (
     refuse_too_many,
 )
 from nearkin.runs.surveys import begin_epoch
+from nearkin.runs.tail import Tail
 from nearkin.tensors import effective_rank
 
 WATCH_EVERY = 20  # steps from one look at loss, gradient and embeddings to the next
@@ -121,6 +122,7 @@ class Run:
             if own is None:
                 own = build.make_backbone(from_here, self.splits)
             self.mean, self.std = getattr(own, "mean", (0.0,)), getattr(own, "std", (1.0,))
+            self.tail = Tail(self, own) if backbone is None and recipe.tail else None
             if backbone is None:
                 labels = self.splits.train.labels
                 self.read_as = begin(recipe, own, labels, self.read, lambda: self.data_fingerprint)
@@ -139,6 +141,7 @@ class Run:
         ranks.align(own, self.loss)
         self.hold = Hold(recipe, own, self.optimizer)
         self.still, self.rest = halves(own) if self.folds else (nn.Sequential(), own)
+        self.rest = self.tail.after(own) if self.tail else self.rest
         self.inputs = self.on_device(self.splits.train.inputs)
         self.labels = self.splits.train.labels.to(self.device)
         self.pattern = structure(recipe.sampler, recipe.batch)
@@ -255,8 +258,8 @@ class Run:
         return found.to(self.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (B, D) of prepared inputs, or of rows of `seen`."""
-        if self.seen is None:
+        """Embeddings (B, D) of prepared inputs, of rows of `seen`, or of stored feature maps."""
+        if self.seen is None and self.tail is None:
             return self.backbone(x)
         with self.fabric.autocast():
             return self.rest(x)
@@ -264,8 +267,13 @@ class Run:
     def features_and_embeddings(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the trunk gives (B, F) of prepared inputs, and what the head makes of it (B, D)."""
         with self.fabric.autocast():
-            features = self.backbone.module.trunk(x).flatten(1)
-            return features, in_full(self.backbone.module.head, features)
+            features = self.stepped.trunk(x).flatten(1)
+            return features, in_full(self.stepped.head, features)
+
+    @property
+    def stepped(self) -> Any:
+        """What a step goes through: the network, or what of it comes after what is stored."""
+        return self.backbone.module if self.seen is None and self.tail is None else self.rest
 
     @property
     def deployed(self) -> Any:
@@ -282,16 +290,21 @@ class Run:
     def embed_by(self, module: nn.Module, split: Split, batch: int = BATCH) -> Tensor:
         """What a module makes of a split, unaugmented: (N, F) float32 on the CPU.
 
+        Where feature maps of the split are stored, the module begins with them.
+
         Ranks share the batches, each of them whole, so that every number is that of one process;
         all must ask together, and all have the answer. While rank 0 measures, it embeds alone.
         """
         module.eval()
         team = ALONE if self.measures else self.ranks
         inputs, rows = self.on_device(split.inputs), []
+        read = self.tail.of(split) if self.tail else None
+        module = self.tail.after(module) if self.tail and read else module
+        read = read or partial(self.prepare, inputs)
         batches = torch.arange(len(split)).split(batch)
         with torch.no_grad(), self.fabric.autocast():
             for indices in batches[team.own(len(batches))]:
-                rows.append(module(self.prepare(inputs, indices)).float().cpu())
+                rows.append(module(read(indices)).float().cpu())
         return team.joint(torch.cat(rows) if rows else None)
 
     def led(self, act: Callable[[], Found], *splits: Split) -> Found:
@@ -368,8 +381,7 @@ def one_step(run: Run) -> Step:
     if run.step % WATCH_EVERY == 0 or run.step == run.total:
         watched = watch(run, embeddings, labels, value)
     if run.doctor:
-        module = run.backbone.module if run.seen is None else run.rest
-        run.doctor.step(embeddings, labels, value, module, run.loss, run.optimizer)
+        run.doctor.step(embeddings, labels, value, run.stepped, run.loss, run.optimizer)
     if recipe.clip:
         torch.nn.utils.clip_grad_norm_(run.backbone.parameters(), recipe.clip)
     run.optimizer.step()

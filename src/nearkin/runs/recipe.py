@@ -68,6 +68,13 @@ class Recipe:
     """checkpoint whose backbone is the start, its last layer new unless epochs are 0 (transfer)"""
     freeze: bool = False
     """train the last layer alone"""
+    tail: int = 0
+    """of a pretrained network only the last so many stages and the head learn, from feature maps
+    that are computed once and stored: for machines without a GPU; 0: all of it"""
+    tail_crops: int = 4
+    """with tail: augmented crops of each training picture whose maps are stored"""
+    tail_bits: int = 16
+    """with tail: bits of a stored number: 32, 16 or 8"""
 
     head_start: str = "orthogonal"
     """how the last layer (of mlp: both) starts: orthogonal, or as a closed form of the training
@@ -180,11 +187,11 @@ class Recipe:
         for name in ("head_dropout", "average"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("dim", "batch", "per_class", "evaluate_every"):
+        for name in ("dim", "batch", "per_class", "evaluate_every", "tail_crops"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         counts = ("epochs", "steps", "size", "memory", "chunk", "warmup", "head_first", "seed")
-        counts += ("patience",)
+        counts += ("patience", "tail")
         for name in counts:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -199,6 +206,13 @@ class Recipe:
             raise ValueError("patience goes with validate: it counts validations without a gain")
         if self.trial and not self.validate:
             raise ValueError("trial goes with validate: it examines the validation classes alone")
+        for name in ("tail_crops", "tail_bits") if not self.tail else ():
+            if getattr(self, name) != DEFAULTS[name]:
+                raise ValueError(f"{name} goes with tail: it says which feature maps are stored")
+        if self.tail_bits not in (32, 16, 8):
+            raise ValueError(f"tail_bits must be 32, 16 or 8, got {self.tail_bits}")
+        if self.tail and self.chunk:
+            raise ValueError("chunk and tail do not go together: a tail takes its batches whole")
         if self.seed >= 2**63:
             raise ValueError(f"seed must be below 2 to the 63rd, got {self.seed}")
 

@@ -49,7 +49,7 @@ def without_training(recipe: Recipe, side: int) -> Recipe:
     >>> without_training(Recipe(dim=2, epochs=9, seed=3), side=28).changes()["backbone"]
     'identity'
     """
-    shared = ("data", "size", "keep_images", "keep_classes")
+    shared = ("data", "size", "keep_images", "keep_classes", "tail", "tail_bits")
     base = Recipe(**{name: getattr(recipe, name) for name in shared})
     base = replace(base, epochs=0, loss="contrastive", metric="cosine")
     if recipe.backbone == "lite0" or recipe.backbone.startswith("timm:"):
