@@ -170,6 +170,7 @@ STUDIES: Registry = {
     "rivals": "nearkin.studies.proxygml.rivals:STUDY",
     "samples": "nearkin.studies.photographs.samples:STUDY",
     "starts": "nearkin.studies.heads.starts:STUDY",
+    "tail": "nearkin.studies.photographs.tail:STUDY",
     "toolkit": "nearkin.studies.toolkit.losses:STUDY",
     "transfer": "nearkin.studies.photographs.transfer:STUDY",
 }
