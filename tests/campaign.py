@@ -8,8 +8,9 @@
     doctor      the zoo of 17 sick and 17 healthy runs, under 3 seeds (tests/zoo.py)
 
 Each kind is a process of its own, so that a crash is one failure and not the end. The receipt,
-docs/receipts/DATE.json, has the date, commit, machine and load, and of each part its count, seconds
-and failures. `--share 0.1` takes a tenth of all counts; the receipt says so.
+docs/receipts/DATE.json, has the date and machine, and of each part its count, seconds, failures,
+commit and load. `--share 0.1` takes a tenth of all counts, `--parts fuzz worlds` these parts alone;
+what the receipt of the day has of other parts stays.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FILES, LINES, WORLDS = 2000, 6000, 1000
 KILLS = {"train": 30, "study": 10, "embed": 20, "index": 20, "report": 20}
-PATIENCE = 1800
+PATIENCE = 7200
 """Seconds after which a part is stopped, which is a failure."""
 
 
@@ -148,20 +149,23 @@ def carried_out(part: str, name: str, count: int) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         failures = [f"not done in {PATIENCE} s"]
     seconds = round(time.monotonic() - start, 1)
-    found = {"part": part, "name": name, "count": count, "seconds": seconds}
-    return {**found, "failures": failures}
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    found = {"part": part, "name": name, "count": count, "seconds": seconds, "commit": commit}
+    return {**found, "load": round(os.getloadavg()[0], 1), "failures": failures}
 
 
-def receipt(share: float, parts: list[dict[str, Any]]) -> dict[str, Any]:
+def merged(before: list[dict[str, Any]], done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of a day, each as it was last done."""
+    return list({(each["part"], each["name"]): each for each in (*before, *done)}.values())
+
+
+def receipt(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """What was done, where and when."""
-    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     return {
         "date": date.today().isoformat(),
-        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "python": platform.python_version(),
-        "load": [round(each, 1) for each in os.getloadavg()],
-        "share": share,
         "seconds": round(sum(each["seconds"] for each in parts), 1),
         "attempts": sum(each["count"] for each in parts),
         "failures": sum(len(each["failures"]) for each in parts),
@@ -173,6 +177,7 @@ def main() -> None:
     """Carry out all parts, and write the receipt after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--share", type=float, default=1.0, help="of all counts")
+    parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=sorted(PARTS))
     parser.add_argument("--only", nargs=3, metavar=("PART", "NAME", "COUNT"), help="one part")
     given = parser.parse_args()
     if given.only:
@@ -183,8 +188,10 @@ def main() -> None:
         return
     path = ROOT / "docs" / "receipts" / f"{date.today().isoformat()}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(path.read_text())["parts"] if path.exists() else []
+    todo = [each for each in plan(given.share) if each[0] in given.parts]
     done: list[dict[str, Any]] = []
-    for part, name, count in (todo := plan(given.share)):
+    for part, name, count in todo:
         done.append(found := carried_out(part, name, count))
         wrong = len(found["failures"])
         print(
@@ -194,7 +201,7 @@ def main() -> None:
             sep="\n    ",
             flush=True,
         )
-        path.write_text(json.dumps(receipt(given.share, done), indent=1) + "\n")
+        path.write_text(json.dumps(receipt(merged(before, done)), indent=1) + "\n")
     raise SystemExit(any(each["failures"] for each in done))
 
 

@@ -1,6 +1,13 @@
-"""What every test starts with: caches in a folder of their own, never in the user's."""
+"""What every test starts with: caches in a folder of their own, never in the user's; no network,
+for which libraries wait; and what is imported is left out of every search for garbage, which took
+two fifths of the time of a small run."""
+
+import gc
+import os
 
 import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -9,3 +16,20 @@ def caches_apart(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEARKIN_CACHE", str(tmp_path_factory.mktemp("caches")))
         yield
+
+
+def pytest_configure():
+    """Nothing that is imported is garbage: it is not searched for until all tests are known."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imports_left_alone():
+    """What the tests of other modules have imported is left out too."""
+    gc.collect()
+    gc.freeze()

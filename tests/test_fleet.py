@@ -4,14 +4,16 @@ import gc
 import json
 import os
 import signal
-import subprocess
 import sys
+import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +21,14 @@ import pytest
 from nearkin.app.main import main
 from nearkin.leases import Leases
 from nearkin.runs import workers
-from nearkin.runs.executors import attempt_measure, complete, measured, workplace
+from nearkin.runs.executors import attempt, attempt_measure, complete, measured, workplace
 from nearkin.runs.fleet import Fleet, Setting, Share, attempted
 from nearkin.runs.place import Place
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row, to_json
 from nearkin.runs.store import Store
 from nearkin.runs.workers import in_this_process, until_done
+from processes import forked
 
 CPU = Place(device="cpu", threads=1)
 SOURCE = str(Path(__file__).parents[1] / "src")
@@ -163,32 +166,27 @@ def test_a_run_that_another_machine_is_at_is_waited_for(points, tmp_path, alone,
     assert lines[-1] == wanted[0].hash  # the others were done meanwhile
 
 
-COMMAND = """
-import sys, time
-from pathlib import Path
-from test_fleet import CPU, recipes
-from nearkin.runs.executors import complete
-complete(recipes(Path(sys.argv[1]), int(sys.argv[2])), sys.argv[3], place=CPU)
-"""
+def the_same_study(points: Path, seeds: int, out: Path) -> None:
+    complete(recipes(points, seeds), out, place=CPU)
 
 
-def started(points: Path, seeds: int, out: Path) -> subprocess.Popen:
-    """The same study, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{Path(__file__).parent}"}
-    words = [sys.executable, "-c", COMMAND, str(points), str(seeds), str(out)]
-    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+def started(act: Callable, *given: Any) -> Any:
+    """A process that does this."""
+    process = forked().Process(target=act, args=given)
+    process.start()
+    return process
 
 
 def test_two_processes_share_a_study_though_one_is_killed(points, tmp_path, alone):
     """`benchmarks/fleet.py` does it with 200 runs, 4 workers and 20 kills."""
-    one, other = (started(points, 6, tmp_path) for _ in range(2))
+    one, other = (started(the_same_study, points, 6, tmp_path) for _ in range(2))
     until = time.monotonic() + 120
     while not Store(tmp_path).rows() and time.monotonic() < until:
         time.sleep(0.02)
-    one.send_signal(signal.SIGKILL)
-    one.communicate()
-    assert other.wait(120) == 0, other.communicate()[1]
-    other.communicate()
+    one.kill()
+    one.join()
+    other.join(120)
+    assert other.exitcode == 0
     rows = complete(recipes(points, 6), tmp_path, place=CPU)
     assert numbers(rows) == numbers(alone)
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 6
@@ -295,38 +293,26 @@ def test_a_job_whose_time_is_up_is_put_back_as_it_is():
     assert share() == [("a", {"value": 1.5})]
 
 
-PREEMPTED = """
-import os, signal, sys, threading, time
-from functools import partial
-from pathlib import Path
-from submitit.core.job_environment import JobEnvironment
-from submitit.core.utils import DelayedSubmission, JobPaths
-from submitit.local.local import LocalJobEnvironment
-from test_fleet import CPU, recipes
-from nearkin.runs.executors import attempt
-from nearkin.runs.fleet import Setting, Share
-from nearkin.runs.place import Place
-from nearkin.runs.store import Store
+def preempted(points: Path, out: Path) -> None:
+    """A job of submitit that is told to make room once it has a checkpoint."""
+    from submitit.core.utils import DelayedSubmission, JobPaths
+    from submitit.local.local import LocalJobEnvironment
 
-out, points = Path(sys.argv[2]), Path(sys.argv[1])
-place = Place(device="cpu", threads=1, save_seconds=0)
-recipe, = recipes(points, 1, epochs=4000)
-share = Share(Setting(), [(0, partial(attempt, recipe, Store(out), place, "", None))])
-delayed = DelayedSubmission(share)
-delayed.set_timeout(60, 3)
-os.environ["SUBMITIT_LOCAL_JOB_ID"] = "7"
-os.environ["SUBMITIT_EXECUTOR"] = "local"
-LocalJobEnvironment()._handle_signals(JobPaths(out, "7", 0), delayed)
+    (recipe,) = recipes(points, 1, epochs=4000)
+    place = replace(CPU, save_seconds=0)
+    share = Share(Setting(), [(0, partial(attempt, recipe, Store(out), place, "", None))])
+    delayed = DelayedSubmission(share)
+    delayed.set_timeout(60, 3)
+    os.environ |= {"SUBMITIT_LOCAL_JOB_ID": "7", "SUBMITIT_EXECUTOR": "local"}
+    LocalJobEnvironment()._handle_signals(JobPaths(out, "7", 0), delayed)
 
-def preempt():
-    while not list(out.glob("runs/*/checkpoint.pt")):
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGUSR2)
+    def preempt() -> None:
+        while not list(out.glob("runs/*/checkpoint.pt")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR2)
 
-threading.Thread(target=preempt, daemon=True).start()
-delayed.result()
-print("was not preempted")
-"""
+    threading.Thread(target=preempt, daemon=True).start()
+    delayed.result()
 
 
 @slurm
@@ -335,11 +321,9 @@ def test_a_preempted_job_leaves_a_checkpoint_and_itself_in_the_queue(points, tmp
     from submitit.core.utils import DelayedSubmission
     from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
-    environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{Path(__file__).parent}"}
-    words = [sys.executable, "-c", PREEMPTED, str(points), str(tmp_path)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == LOCAL_REQUEUE_RETURN_CODE, done.stderr
-    assert "was not preempted" not in done.stdout
+    job = started(preempted, points, tmp_path)
+    job.join(200)
+    assert job.exitcode == LOCAL_REQUEUE_RETURN_CODE  # 0 where its study came to its end
     assert list(tmp_path.glob("runs/*/checkpoint.pt"))
     requeued = DelayedSubmission.load(tmp_path / "7_submitted.pkl")
     assert isinstance(requeued.function, Share)

@@ -11,6 +11,7 @@ from nearkin.app.main import COMMANDS, main
 from nearkin.app.parse import flags
 from nearkin.names import resolve
 from nearkin.search.index import Index
+from nearkin.studies import choice
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 LINES = [line.partition("#")[0].strip() for line in re.findall(r"^    (nearkin .*)$", README, re.M)]
@@ -28,8 +29,13 @@ def test_its_commands_and_flags_are_there(line):
 
 
 def test_the_way_from_photographs_to_search_runs_as_typed(tmp_path, monkeypatch, capsys):
-    """Its lines from the first to the map, on a small folder; the service has tests of its own."""
+    """Its lines from the first to the map, on a small folder; the service has tests of its own, and
+    so has the choice among more than a loss, a closed form and two settings of each."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(choice, "CLOSED", {"within-class whitened": {"head_start": "whitened"}})
+    monkeypatch.setattr(choice, "LOSSES", dict(list(choice.LOSSES.items())[:1]))
+    for name in ("CLOSED_SETTINGS", "LOSS_SETTINGS"):
+        monkeypatch.setattr(choice, name, getattr(choice, name)[:2])
     monkeypatch.setattr(Index, "write_light", lambda index: False)  # it takes seconds
     for kind in range(8):
         for i in range(6):

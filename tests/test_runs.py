@@ -1,6 +1,5 @@
 """A run goes on bit for bit after a kill, and a row says what happened, whatever happened."""
 
-import json
 import multiprocessing
 import os
 import random
@@ -23,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nearkin import models
 from nearkin.data import load
 from nearkin.measure import scattering
-from nearkin.runs import build, engine, loop, machine
+from nearkin.runs import build, engine, loop, machine, workers
 from nearkin.runs.engine import Place, Result, run
 from nearkin.runs.executors import Measurements, complete, measured, waves
 from nearkin.runs.log import Bar, Silent, StepLog, read_steps
@@ -32,6 +31,7 @@ from nearkin.runs.machine import Peak, cores, keep_freed_memory
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Machine, Row
 from nearkin.runs.store import Store
+from processes import forked
 
 CPU = Place(device="cpu", threads=1)
 COST = ("seconds", "train_seconds", "images_per_second", "peak_memory_mb")
@@ -304,32 +304,33 @@ def test_no_epochs_examine_the_untrained_network(features, tmp_path):
     assert len(row["epochs"]) == 1
 
 
-SCRIPT = """
-import json, sys
-from nearkin.runs.engine import Place, Result, run
-from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Machine, Row
-recipe = Recipe(**json.loads(sys.argv[1]))
-run(recipe, sys.argv[2], place=Place(device="cpu", threads=1, save_seconds=0.0))
-"""
+def carried_out(recipe: Recipe, out: Path) -> None:
+    """A run that is saved after every step, in a process that may be killed."""
+    run(recipe, out, place=replace(CPU, save_seconds=0.0))
 
 
 def test_a_run_killed_at_random_steps_ends_in_the_same_row(tmp_path):
     """Pictures, augmentation, Adam and a schedule, over the end of an epoch: bit for bit."""
     recipe = Recipe(loss="ratio-triplet", dim=2, epochs=2, steps=100, batch=100, per_class=10)
-    recipe = replace(recipe, augment="shift", schedule="cosine", warmup=3)
+    units = {"filters": "4,8", "units": "16"}
+    recipe = replace(recipe, augment="shift", schedule="cosine", warmup=3, backbone_options=units)
     whole = run(recipe, tmp_path / "whole", place=CPU)
-    words = [sys.executable, "-c", SCRIPT, json.dumps(recipe.changes()), str(tmp_path / "killed")]
+    given = {"target": carried_out, "args": (recipe, tmp_path / "killed")}
     steps = tmp_path / "killed" / "runs" / recipe.hash / "checkpoint.pt"
     for _ in range(3):
-        process = subprocess.Popen(words)
+        process = forked().Process(**given)
         saved = changed_at(steps)
-        while process.poll() is None and changed_at(steps) == saved:
+        process.start()
+        while process.is_alive() and changed_at(steps) == saved:
             time.sleep(0.01)  # until it has got somewhere new
         time.sleep(random.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL  # it was not done
-    subprocess.run(words, check=True)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL  # it was not done
+    last = forked().Process(**given)
+    last.start()
+    last.join()
+    assert last.exitcode == 0
     (row,) = Store(tmp_path / "killed").rows()
     assert without_cost(row) == without_cost(whole)
     with (
@@ -478,6 +479,13 @@ def test_several_jobs_give_the_rows_of_one(features, tmp_path):
     assert [without_cost(r) for r in together] == [without_cost(r) for r in alone]
 
 
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Workers that need not import anything; those of several jobs and of studies do."""
+    monkeypatch.setattr(workers, "get_context", lambda _: forked())
+
+
+@pytest.mark.usefixtures("forked_workers")
 def test_a_killed_worker_costs_no_run(features, tmp_path):
     recipes = [small(features, seed=seed, steps=400) for seed in range(2)]
 
@@ -568,6 +576,7 @@ def test_step_schedule_falls_at_40_and_80_per_cent():
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_measurements_are_shared_among_processes_and_made_once(tmp_path):
     place_itself: Measurements = {"a": asdict, "b": asdict}  # what is measured is the place
     rows = measured(place_itself, tmp_path, study="places", jobs=2)
@@ -581,6 +590,7 @@ def test_measurements_are_shared_among_processes_and_made_once(tmp_path):
     assert named[0].machine == own  # where it was done, not where it was asked
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_class_of_one_image_is_named(tmp_path):
     path = tmp_path / "lonely.npz"
     labels = np.array(["hen", "hen", "owl", "wren", "wren", "yak", "yak", "zebu"])
