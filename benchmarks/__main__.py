@@ -32,6 +32,7 @@ TOPICS = {
     "images": "benchmarks.images",
     "processes": "benchmarks.processes",
     "search": "benchmarks.search",
+    "tail": "benchmarks.tail",
     "training": "benchmarks.training",
 }
 DOCS = Path(__file__).parent.parent / "docs"
