@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 from torch import nn
 
+from nearkin.extras import PACKAGED
 from nearkin.models import BACKBONES, Network, make
 
 
@@ -139,7 +140,7 @@ def test_errors_say_what_was_wanted(build, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"lite0", "timm"}))
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {*PACKAGED, "timm"}))
 def test_every_backbone_is_a_trunk_and_a_head(name):
     torch.manual_seed(0)
     shape = (1, 28, 28) if name in ("network", "layers") else (12,)

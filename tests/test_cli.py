@@ -82,6 +82,7 @@ def trained_into(out: Path, features: str) -> list[str]:
         (["train", "--augment", "shft"], "'shft'"),
         (["train", "--precision", "bf17"], "unknown precision 'bf17': did you mean 'bf16'?"),
         (["train", "--keep-images", "0"], "keep_images must be in (0, 1]"),
+        (["train", "--keep-classes", "1.5"], "or a whole number from 2 on, got 1.5"),
         (["train", "--keep-classes", "0.5"], "keep_classes wants a data set whose test classes"),
         (["train", "--start", "nowhere.pt"], "nowhere.pt: no such file"),
         (["train", "--recipe"], "--recipe wants a file"),

@@ -121,3 +121,16 @@ def test_subsets_keep_the_share_asked_for():
     assert subset(whole, 0.01, 0.01, 0).labels.bincount().tolist() == [2, 2]
     with pytest.raises(ValueError, match="keep_images must be in"):
         subset(whole, 0.0, 1.0, 0)
+
+
+def test_subsets_keep_the_number_asked_for():
+    whole = split([3, 20, 1, 20, 20])
+    part = subset(whole, 4, 1.0, 0)
+    assert part.labels.bincount().tolist() == [3, 4, 1, 4, 4]
+    assert items(subset(whole, 2, 1.0, 0)) < items(part) < items(whole)
+    assert len(subset(whole, 1.0, 3, 0).classes) == 3
+    assert subset(whole, 1.0, 3, 0).classes == subset(whole, 1.0, 0.6, 0).classes
+    assert items(subset(whole, 30, 30, 0)) == items(whole)
+    for part in (1.5, 2.5, float("nan"), -2):
+        with pytest.raises(ValueError, match=r"keep_classes must be in .* from 2 on, got"):
+            subset(whole, 1.0, part, 0)

@@ -380,7 +380,7 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path, monkeypatch, source
         (lambda: head().embed(torch.zeros(2, 7)), "wanted vectors of 8 numbers, got 7"),
         (lambda: head().embed([[1.0], [1.0, 2.0]]), r"vectors of one size, got sizes \[1, 2\]"),
         (lambda: head().embed([[np.inf] * 8]), "not finite in float32"),
-        (lambda: nk.Model.pretrained("network"), "pretrained wanted lite0 or timm:NAME"),
+        (lambda: nk.Model.pretrained("network"), "pretrained wanted lite0, lite2 or timm:NAME"),
         (lambda: nk.Model.pretrained("timm:resnet181"), "unknown model timm:resnet181"),
     ],
 )

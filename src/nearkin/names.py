@@ -227,3 +227,11 @@ def typed(value: object) -> str:
         except ValueError:
             return value
     return json.dumps(value)
+
+
+def refuse_no_part(name: str, part: float) -> None:
+    """Refuse what is neither a share nor a number of classes or images."""
+    if not (0 < part <= 1 or (part >= 2 and part == int(part))):
+        raise ValueError(
+            f"{name} must be in (0, 1], a share, or a whole number from 2 on, got {part:g}"
+        )

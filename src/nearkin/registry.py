@@ -40,6 +40,7 @@ BACKBONES: Registry = {  # (input_shape, dim, **options) -> Backbone; timm takes
     "mlp": "nearkin.models.features:mlp",
     "identity": "nearkin.models.features:identity",
     "lite0": "nearkin.models.pretrained:lite0",
+    "lite2": "nearkin.models.pretrained:lite2",
     "timm": "nearkin.models.pretrained:timm_model",
 }
 FORMS: Registry = {  # (set, dim, **options) -> LinearMap: the closed forms
@@ -170,6 +171,7 @@ STUDIES: Registry = {
     "rivals": "nearkin.studies.proxygml.rivals:STUDY",
     "samples": "nearkin.studies.photographs.samples:STUDY",
     "starts": "nearkin.studies.heads.starts:STUDY",
+    "stop": "nearkin.studies.heads.stop:STUDY",
     "tail": "nearkin.studies.photographs.tail:STUDY",
     "toolkit": "nearkin.studies.toolkit.losses:STUDY",
     "transfer": "nearkin.studies.photographs.transfer:STUDY",

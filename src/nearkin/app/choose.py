@@ -36,7 +36,7 @@ def choose(
             list`.
         labels: of a folder, which folders on the way to a picture name its class: all (nested),
             the last (parent) or the first (top).
-        backbone: that embeds the photographs: lite0, or timm:NAME.
+        backbone: that embeds the photographs: lite0, lite2 or timm:NAME.
         size: side of the pictures in pixels.
         dim: of the embeddings.
         jobs: runs at a time.

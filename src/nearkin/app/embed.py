@@ -22,7 +22,7 @@ class Embedding:
     """.npz file to write; features:FILE then reads it"""
     checkpoint: Path | None = None
     """Model: a folder that `train` left (OUT/runs/HASH, or OUT where it holds one finished run), or
-    lite0 or timm:NAME; by default a backbone by name, as it is"""
+    lite0, lite2 or timm:NAME; by default a backbone by name, as it is"""
     backbone: str = ""
     """a name from `nearkin list`, or timm:NAME, by default lite0; its features, without a head
     (those of network and mlp are of random weights)"""
@@ -33,7 +33,7 @@ class Embedding:
     photographs at 128"""
     made_by: str = ""
     """backbone that made the features on which the checkpoint, a head, was trained, where its files
-    do not tell: lite0, timm:NAME or a Model's folder"""
+    do not tell: lite0, lite2, timm:NAME or a Model's folder"""
     made_size: int = 0
     """side in pixels at which it made them; 0: its own"""
 

@@ -32,11 +32,6 @@ VALIDATED = {"validate": True, "patience": 3}
 ENOUGH = 5  # training classes, or images of a class where classes are shared
 
 
-def is_pretrained(backbone: str) -> bool:
-    """Whether a backbone has learnt from other photographs."""
-    return backbone == "lite0" or backbone.startswith("timm:")
-
-
 def fine_tuned(recipe: Recipe, typed: Collection[str], splits: Splits) -> Recipe:
     """The recipe with the defaults of fine-tuning in place of those of its fields that nobody has
     typed: batch norm frozen, pictures of the side that the network was pretrained on, the head

@@ -54,7 +54,7 @@ def index(
 
     Args:
         first: an index, or for a new one a Model: its folder, an --out folder with one finished
-            run, or a pretrained backbone (lite0, timm:NAME).
+            run, or a pretrained backbone (lite0, lite2, timm:NAME).
         photos: folders of photographs, or .csv files with the columns path and class, or with
             --shards .tar archives; of an index by default those of before.
         output: folder of a new index.

@@ -52,8 +52,8 @@ class MadeBy:
     leaves then takes photographs."""
 
     made_by: str = ""
-    """backbone that made the stored features: lite0, timm:NAME or a Model's folder; checked on the
-    pictures that the items are named after, where these lie below --root"""
+    """backbone that made the stored features: lite0, lite2, timm:NAME or a Model's folder; checked
+    on the pictures that the items are named after, where these lie below --root"""
     made_size: int = 0
     """side in pixels at which it made them; 0: its own"""
 

@@ -34,9 +34,9 @@ def train(
     """Train and evaluate one recipe; store its row under --out, and its Model in OUT/runs/HASH.
 
     No training on the same data stands beside it, on the page OUT/report/runs.html. With a
-    pretrained network (lite0, timm:NAME) the flags that are left out are those of fine-tuning:
-    batch norm frozen, the side of its pretraining, an epoch of the head alone, small rates, and the
-    Model of the epoch that validation chose.
+    pretrained network (lite0, lite2, timm:NAME) the flags that are left out are those of
+    fine-tuning: batch norm frozen, the side of its pretraining, an epoch of the head alone, small
+    rates, and the Model of the epoch that validation chose.
 
     Example: nearkin train --data mnist-5k --loss ratio-triplet --dim 64 --epochs 8
 
@@ -130,8 +130,9 @@ def train_here(
 def fitting(recipe: Recipe, place: Place) -> Recipe:
     """The recipe, with the defaults of fine-tuning where its network is pretrained and they were
     not typed; one from a file is taken as it stands."""
-    from nearkin.app.fine_tuning import fine_tuned, is_pretrained
+    from nearkin.app.fine_tuning import fine_tuned
     from nearkin.app.parse import TYPED
+    from nearkin.models.pretrained import is_pretrained
     from nearkin.runs.engine import splits_of
 
     if not is_pretrained(recipe.backbone) or "backbone" not in TYPED.get():

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nearkin.names import refuse_no_part
 from nearkin.tensors import place_in_class
 
 if TYPE_CHECKING:
@@ -149,14 +150,14 @@ def hold_out(splits: Splits, fold: int = 0, every: int = 5) -> Splits:
 
 
 def subset(split: Split, keep_images: float, keep_classes: float, seed: int) -> Split:
-    """A share of the classes, and of each class's images, both in (0, 1].
+    """A part of the classes, and of each class's images: a share in (0, 1], or a whole number from
+    2 on, which is how many there are to be at most.
 
-    Nested: with one seed, a smaller share is contained in a larger. Two classes, and two images of
+    Nested: with one seed, a smaller part is contained in a larger. Two classes, and two images of
     a class that has them, are always kept, as there is nothing to learn from fewer.
     """
-    for name, share in (("keep_images", keep_images), ("keep_classes", keep_classes)):
-        if not 0 < share <= 1:
-            raise ValueError(f"{name} must be in (0, 1], got {share}")
+    for name, part in (("keep_images", keep_images), ("keep_classes", keep_classes)):
+        refuse_no_part(name, part)
     random = np.random.default_rng(seed)
     class_rank = random.permutation(len(split.classes))
     luck = random.random(len(split))
@@ -164,11 +165,20 @@ def subset(split: Split, keep_images: float, keep_classes: float, seed: int) -> 
     by_luck = torch.from_numpy(luck.argsort())
     rank = torch.empty_like(by_luck)
     rank[by_luck] = place_in_class(split.labels[by_luck])
-    kept = np.maximum(2, np.rint(keep_images * np.bincount(split.labels)))
+    kept = how_many(keep_images, np.bincount(split.labels))
     part = split.select((rank < torch.from_numpy(kept)[split.labels]).nonzero()[:, 0])
 
-    classes = max(2, round(keep_classes * len(split.classes)))
+    classes = how_many(keep_classes, np.array(len(split.classes)))
     return chosen_classes(part, np.flatnonzero(class_rank < classes).tolist())
+
+
+def how_many(part: float, of: np.ndarray) -> np.ndarray:
+    """A share of these numbers, rounded, or so many; 2 at least.
+
+    >>> how_many(0.5, np.array([3, 12])).tolist(), how_many(4, np.array([3, 12])).tolist()
+    ([2.0, 6.0], [4.0, 4.0])
+    """
+    return np.maximum(2, np.rint(part * of)) if part <= 1 else np.full(of.shape, float(part))
 
 
 def places_in(query: Split, gallery: Split) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearkin import models
+from nearkin.extras import PACKAGED
 from nearkin.files import parse_json
 from nearkin.models.preprocess import Preprocessing, photographs_at
 
@@ -39,7 +40,7 @@ def preprocessing_of(backbone: Any) -> Preprocessing | None:
     if len(shape) != 3:
         return None
     channels, height, width = shape
-    if backbone.made["name"].startswith(("timm", "lite0")):
+    if backbone.made["name"].startswith(("timm", *PACKAGED)):
         return photographs_at(height, channels=channels, **taken)
     return Preprocessing(height, width, channels, 0, 0.0, **taken)
 

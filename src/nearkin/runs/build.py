@@ -70,7 +70,7 @@ MANY = 1000  # classes: enough for every loss, few enough to be built at once
 
 def choose_data(recipe: Recipe, splits: Splits) -> tuple[Splits, Splits | None]:
     """The splits that the recipe trains and tests on, and those that validate (or None)."""
-    if splits.shared_classes and recipe.keep_classes < 1:
+    if splits.shared_classes and recipe.keep_classes != 1:
         raise ValueError(
             f"keep_classes wants a data set whose test classes are not those of training; "
             f"{splits.name} is tested on its training classes: take keep_images"

@@ -96,13 +96,17 @@ def measured(run: Run, splits: Splits, final: bool) -> dict[str, float]:
     return metrics
 
 
-def class_means(run: Run, query: Tensor) -> dict[str, tuple[float, ...]] | None:
+def class_means(
+    run: Run, query: Tensor, splits: Splits | None = None
+) -> dict[str, tuple[float, ...]] | None:
     """R@1 and MAP@R of each test class, and how many of its queries have kin: from these come
     intervals over test classes. None of too many classes, or where no query has kin.
 
-    query: (N, D) embeddings of the query set.
+    Args:
+        query: (N, D) embeddings of the query set.
+        splits: whose query set that is; by default the run's.
     """
-    splits = run.splits
+    splits = splits or run.splits
     gallery = run.embed(splits.gallery) if splits.gallery is not splits.query else query
     labels, kinds = splits.query.labels, in_classes_of(splits.query, splits.gallery)
     itself = places_in(splits.query, splits.gallery)

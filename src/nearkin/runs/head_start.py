@@ -149,7 +149,7 @@ def of_form(recipe: Recipe) -> tuple[Hashable, ...]:
 
 def of_data(recipe: Recipe) -> tuple[Hashable, ...]:
     """What decides the features that a map is made of, but for the data set."""
-    drawn = recipe.validate or recipe.keep_images < 1 or recipe.keep_classes < 1
+    drawn = recipe.validate or recipe.keep_images != 1 or recipe.keep_classes != 1
     return (
         recipe.head_power,
         recipe.validate and recipe.validate_every,

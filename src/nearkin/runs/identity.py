@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from nearkin.data.sets.catalogue import ENDINGS
+from nearkin.extras import PACKAGED
 from nearkin.files import expanded
 from nearkin.names import Plain, parameters_of, resolve, without_defaults
 from nearkin.registry import DATASETS, FORMS
@@ -22,7 +23,7 @@ RUN = re.compile(r"[0-9a-f]{12}")
 """The hash of a run, where a file could stand as well."""
 FILE = "file"
 """What stands in a canonical recipe for a file that is told by its content, not by its name."""
-WEIGHTS = ("hub", "none", "lite0")
+WEIGHTS = ("hub", "none", *PACKAGED)
 """Weights of a backbone that are no file."""
 SIDES = {
     "mnist-5k": 28,

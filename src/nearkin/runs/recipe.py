@@ -9,7 +9,7 @@ from math import inf, isfinite
 from typing import Any, NoReturn
 
 from nearkin.names import Plain as Plain
-from nearkin.names import fits
+from nearkin.names import fits, refuse_no_part
 
 
 class Options(dict[str, Plain]):
@@ -44,9 +44,11 @@ class Recipe:
     data: str = "mnist-5k"
     """data set: a name from `nearkin list`, or a folder of pictures, a .csv or an .npz file"""
     keep_images: float = 1.0
-    """share of each training class's images that is used, in (0, 1]; subsets are nested"""
+    """share of each training class's images that is used, in (0, 1], or how many, from 2 on;
+    subsets are nested"""
     keep_classes: float = 1.0
-    """share of the training classes that is used, in (0, 1]; subsets are nested"""
+    """share of the training classes that is used, in (0, 1], or how many, from 2 on; subsets are
+    nested"""
     validate: bool = False
     """hold out every fifth training class for validation, from another one for every seed (where
     training and test share classes, as MNIST's do: the last sixth of each)"""
@@ -59,7 +61,7 @@ class Recipe:
 
     backbone: str = "network"
     """network (of the n-tuple report, for small pictures; on features it means linear), linear, mlp
-    or identity (on features), lite0 or timm:NAME"""
+    or identity (on features), lite0, lite2 or timm:NAME"""
     backbone_options: Mapping[str, Plain] = field(default_factory=dict)
     """key=value ... for the backbone's constructor"""
     dim: int = 64
@@ -180,8 +182,7 @@ class Recipe:
                 if not 0 <= value < inf:
                     raise ValueError(f"{name} must be 0 or more, and finite, got {value}")
         for name in ("keep_images", "keep_classes"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+            refuse_no_part(name, getattr(self, name))
         if not self.head_power > 0:
             raise ValueError(f"head_power must be above 0, got {self.head_power}")
         for name in ("head_dropout", "average"):

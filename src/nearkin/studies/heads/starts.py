@@ -13,18 +13,21 @@ from torch import Tensor
 
 from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.closed import Moments, powered
+from nearkin.data.sets.catalogue import is_features
 from nearkin.losses.protocol import call
 from nearkin.measure import recalls
-from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate
+from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate, paired
 from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.loop import Run, train
 from nearkin.runs.machine import machine
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Recipe
+from nearkin.studies.photographs.fine_tuning import photographs
 from nearkin.studies.shared.methods import picked
+from nearkin.studies.shared.reading import Scores
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common
-from nearkin.studies.shared.words import percent
+from nearkin.studies.shared.words import difference_words, listed, percent
 from nearkin.studies.study import Case, Measured, Study, Task
 
 TITLE = "Where the gradient of a head goes"
@@ -32,7 +35,8 @@ QUESTION = (
     "Why is a linear head that starts orthogonal on stored features below one that starts as a "
     "closed form? R@1 on new classes over the steps of training, from either start; the variances "
     "of the features' principal directions; and which of these directions a step along the loss's "
-    "gradient uses, when it changes the embeddings of the training images."
+    "gradient uses, when it changes the embeddings of the training images. On pictures the whole "
+    "pretrained network learns: is the start of its head worth anything then?"
 )
 STARTS: dict[str, dict[str, Any]] = {
     "orthogonal": {"lr": 1e-3},
@@ -43,7 +47,10 @@ STARTS: dict[str, dict[str, Any]] = {
 
 LOSSES = "cross-entropy,multi-similarity,proxy-anchor"
 STEPS = 500
+TRUNK_STEPS = 24
+"""Of a whole network, at 96 px: what a core can pay for."""
 LOOKS = 10
+TRUNK_LOOKS = 6
 """How often a run is looked at, besides its start."""
 GROUPS = (1, 4, 16, 64, 256)
 """The principal directions fall into groups that begin behind so many."""
@@ -55,18 +62,24 @@ DRAWN = 60
 def measure(
     data: str = CUB, seeds: int = 3, dim: int = 64, losses: str = LOSSES
 ) -> dict[Case, Task]:
-    """For each loss, start and seed: R@1 and the gradient's directions over the steps.
+    """For each loss, start and seed: R@1 over the steps, and the gradient's directions of a head.
 
     Args:
-        data: the data set, of features.
+        data: the data set, of features, on which a head learns; or of pictures, on which a
+            pretrained network does, all of it from the first step, its features given square roots.
         seeds: how many, from 0.
         dim: of the embeddings.
         losses: names separated by commas, of those that studies compare.
     """
-    base = replace(common(data), dim=dim, steps=STEPS, epochs=LOOKS, evaluate_every=1)
+    base, starts = replace(common(data), steps=STEPS, epochs=LOOKS), STARTS
+    if not is_features(data):
+        base = replace(photographs(data), steps=TRUNK_STEPS, epochs=TRUNK_LOOKS, head_first=0)
+        base = replace(base, batch=64)
+        starts = {name: begins for name, begins in STARTS.items() if "head_power" in begins}
+    base = replace(base, dim=dim, evaluate_every=1)
     found = {}
     for name, change in picked(losses).items():
-        for start, begins in STARTS.items():
+        for start, begins in starts.items():
             for seed in range(seeds):
                 recipe = replace(base, **change, **begins, seed=seed)
                 task = Task(f"starts-{recipe.hash}", partial(followed, recipe), recipe)
@@ -78,8 +91,11 @@ def followed(recipe: Recipe, place: Place) -> dict[str, Any]:
     """One run, looked at before the first step and at the end of each part."""
     splits = splits_of(recipe, place)
     run = Run(recipe, splits, place.device)
-    features = powered(run.splits.train.tensor.double().numpy(), recipe.head_power)
-    variances, scores = principal(features)
+    variances: Any = ()
+    scores = None
+    if is_features(recipe.data):
+        features = powered(run.splits.train.tensor.double().numpy(), recipe.head_power)
+        variances, scores = principal(features)
     seen = [look(run, scores)]
     seen += [look(run, scores) for _ in train(run) if run.epoch_ends]
     return {
@@ -100,15 +116,18 @@ def principal(features: np.ndarray) -> tuple[np.ndarray, Tensor]:
     return variances, torch.from_numpy((features - moments.mean) @ directions / length)
 
 
-def look(run: Run, scores: Tensor) -> dict[str, Any]:
-    """The step, R@1 of the test set, and the share of each group of directions in the change of
-    the training images' embeddings by a step along the gradient of the first batch's loss.
+def look(run: Run, scores: Tensor | None) -> dict[str, Any]:
+    """The step, R@1 of the test set, and, where the scores are given, the share of each group of
+    directions in the change of the training images' embeddings by a step along the gradient of the
+    first batch's loss.
 
     With z = W x and the gradient G of W, a step changes the embeddings of all images by X G^T; the
     share of direction k is |u_k^T X G^T|², u_k the images' scores along it.
     """
     query = run.splits.query
     share = recalls(run.embed(query), query.labels, ks=(1,))["recall@1"]
+    if scores is None:
+        return {"step": run.step, "recall@1": share}
     found = (scores.T @ change(run)).square().sum(1)  # (F,)
     groups = [float(part.sum() / found.sum()) for part in found.tensor_split(GROUPS)]
     return {"step": run.step, "recall@1": share, "shares": groups}
@@ -141,8 +160,8 @@ def answer(found: Measured) -> Answer:
         tables=(table(runs, losses),) if runs else (),
         figures=(
             *(over_steps(runs, loss) for loss in losses),
-            *((spectrum(runs),) if runs else ()),
-            *(directions(runs, loss) for loss in losses),
+            *((spectrum(runs),) if of_heads(runs) else ()),
+            *(directions(runs, loss) for loss in losses if of_heads(runs)),
         ),
     )
 
@@ -155,7 +174,17 @@ def of(runs: Runs, loss: str, start: str) -> list[Sequence[dict]]:
     return [v["looks"] for (m, s, _), v in runs.items() if (m, s) == (loss, start)]
 
 
-def values(looks: list[Sequence[dict]], read: Any, within: Bounds = FREE) -> list[Estimate]:
+def of_heads(runs: Runs) -> bool:
+    """Whether heads on features learnt, whose directions were looked at; else whole networks."""
+    return any("shares" in one["looks"][0] for one in runs.values())
+
+
+def last_step(runs: Runs) -> int:
+    """How many steps the runs took."""
+    return max(one["looks"][-1]["step"] for one in runs.values())
+
+
+def values(looks: Sequence[Sequence[dict]], read: Any, within: Bounds = FREE) -> list[Estimate]:
     """The estimate over seeds at each look."""
     return [estimate([read(one) for one in at], within) for at in zip(*looks, strict=True)]
 
@@ -210,36 +239,43 @@ def directions(runs: Runs, loss: str) -> Lines:
 
 def table(runs: Runs, losses: list[str]) -> Table:
     """For every loss and start: R@1 before, at best and at the end; the gradient's groups."""
-    lines = []
+    lines, groups = [], len(GROUPS) + 1 if of_heads(runs) else 0
     for loss in losses:
         for start in STARTS:
             looks = of(runs, loss, start)
             if looks:
                 recall = values(looks, lambda o: o["recall@1"], SHARES)
                 best = max(recall, key=lambda one: one.mean)
-                groups = [
-                    values([[run[0]] for run in looks], lambda o, g=g: o["shares"][g], SHARES)[0]
-                    for g in range(len(GROUPS) + 1)
+                first = [[run[0]] for run in looks]
+                shares = [
+                    values(first, lambda o, g=g: o["shares"][g], SHARES)[0] for g in range(groups)
                 ]
-                lines.append((loss, start, recall[0], best, recall[-1], *groups))
+                lines.append((loss, start, recall[0], best, recall[-1], *shares))
     heads = ("R@1 at the start", "at its best", "at the end")
-    groups = tuple(f"directions {name}" for name in names_of_groups())
+    directions = tuple(f"directions {name}" for name in names_of_groups()[:groups])
     return Table(
-        title=f"{STEPS} steps from every start",
-        columns=("loss", "start", *heads, *groups),
+        title=f"{last_step(runs)} steps from every start",
+        columns=("loss", "start", *heads, *directions),
         rows=tuple(lines),
-        percent=(*heads, *groups),
+        percent=(*heads, *directions),
         note=(
             "Mean ± half of the 95 % t-interval over seeds; R@1 on the test classes, at its best "
-            "chosen there. Directions: principal ones of the training features, the largest "
-            "variance first; their share in how the first step along the gradient changes the "
-            "embeddings of the training images."
-        ),
+            "chosen there."
+        )
+        + (DIRECTIONS if groups else ""),
     )
+
+
+DIRECTIONS = (
+    " Directions: principal ones of the training features, the largest variance first; their share "
+    "in how the first step along the gradient changes the embeddings of the training images."
+)
 
 
 def summary(runs: Runs) -> tuple[str, ...]:
     """How far apart the starts are, over all losses, before and after training."""
+    if not of_heads(runs):
+        return of_networks(runs)
     first, last, least = [], [], []
     for start in STARTS:
         looks = [run for (_, s, _), v in runs.items() if s == start for run in [v["looks"]]]
@@ -259,8 +295,35 @@ def summary(runs: Runs) -> tuple[str, ...]:
     )
 
 
+def of_networks(runs: Runs) -> tuple[str, ...]:
+    """From where to where a network that learns as a whole goes, for each loss and start."""
+    said = []
+    for loss in dict.fromkeys(method for method, _, _ in runs):
+        ends: dict[str, tuple[Scores, Scores]] = {}
+        for (method, start, seed), one in runs.items():
+            if method == loss:
+                for at, scores in zip((0, -1), ends.setdefault(start, ({}, {})), strict=True):
+                    scores[seed] = one["looks"][at]["recall@1"]
+        ways = [
+            f"from {percent(estimate(first.values()).mean)} to "
+            f"{percent(estimate(last.values()).mean)} ({start})"
+            for start, (first, last) in ends.items()
+        ]
+        said.append(
+            f"Where the trunk learns too, by {loss}, R@1 goes in {last_step(runs)} steps "
+            f"{listed(ways)}."
+        )
+        if len(ends) == 2:
+            (one, (_, before)), (other, (_, after)) = ends.items()
+            apart = difference_words(paired(after, before))
+            said.append(f"There {other} has {apart} over {one}.")
+    return tuple(said)
+
+
 def findings(runs: Runs) -> list[Finding]:
     """What either start reaches, and how much of the first gradient goes to few directions."""
+    if not of_heads(runs):
+        return [Finding(said) for said in of_networks(runs)]
     found = []
     for loss in dict.fromkeys(method for method, _, _ in runs):
         said = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from nearkin.models.pretrained import is_pretrained
 from nearkin.names import look_up
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.shared.sets import fitted
@@ -52,7 +53,7 @@ def without_training(recipe: Recipe, side: int) -> Recipe:
     shared = ("data", "size", "keep_images", "keep_classes", "tail", "tail_bits")
     base = Recipe(**{name: getattr(recipe, name) for name in shared})
     base = replace(base, epochs=0, loss="contrastive", metric="cosine")
-    if recipe.backbone == "lite0" or recipe.backbone.startswith("timm:"):
+    if is_pretrained(recipe.backbone):
         options = {**recipe.backbone_options, "head": "none"}
         return replace(base, backbone=recipe.backbone, backbone_options=options)
     if side <= SMALL:
