@@ -103,8 +103,8 @@ def cut_before(trunk: nn.Module, last: int, input_shape: Shape, name: str) -> tu
     """
     if not isinstance(trunk, Trunk) or trunk.levels > 1:
         raise ValueError(
-            f"tail={last} wants a pretrained network (lite0, timm:NAME) whose last feature map "
-            f"alone is read, got {name}"
+            f"tail={last} wants a pretrained network (lite0, lite2, timm:NAME) whose last feature "
+            f"map alone is read, got {name}"
         )
     stages = stages_of(trunk.model)
     if not last < len(stages):
