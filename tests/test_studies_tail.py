@@ -91,6 +91,11 @@ def test_the_page_names_the_enlarged_pictures_and_puts_other_shares_nowhere():
     assert f"Over 5 methods the rank correlation with {tail.OTHERS[0]} is {r:.2f}" in text
 
 
+def test_pictures_that_are_made_smaller_are_not_called_enlarged():
+    some = {case: finished(r, 0.5) for case, r in own(tail.recipes(size=96)).items()}
+    assert "(as drawn) were brought to 96 px: " in tail.answer(some).tables[0].note
+
+
 def test_a_page_of_half_the_runs():
     some = {case: row for case, row in rows().items() if "tail" in case and case.seed == 0}
     answer = tail.answer(some)

@@ -31,10 +31,9 @@ FIVE = "cross-entropy,multi-similarity,proxy-anchor,ProxyGML,intra-batch dot-pro
 EPOCHS = 6
 SHRINKAGES = (0.3, 1.0, 3.0)
 """Of the closed forms, tried on validation classes."""
-ENLARGED = (
-    "Pictures of {variant} were enlarged to {size} px: these numbers are to be compared with each "
-    "other alone."
-)
+ALONE = "these numbers are to be compared with each other alone"
+SIDE = 128
+"""Short side in pixels of the pictures of the data sets at hand; what is larger was enlarged."""
 
 
 def base(data: str, epochs: int, tail: int, crops: int, size: int) -> Recipe:
@@ -151,7 +150,11 @@ def told(rows: Rows) -> str:
     """What the pictures were, and what of the network learnt."""
     sizes = sorted({row.recipe.size for row in rows.values()})
     variants = sorted({f"{row.data.name} ({row.data.variant})" for row in rows.values()})
-    said = ENLARGED.format(variant=", ".join(variants), size=", ".join(map(str, sizes)))
+    larger = any(size > SIDE for size in sizes)
+    said = (
+        f"Pictures of {', '.join(variants)} were {'enlarged' if larger else 'brought'} to "
+        f"{', '.join(map(str, sizes))} px: {ALONE}."
+    )
     stages = sorted({row.recipe.tail for row in rows.values()})
     crops = sorted({row.recipe.tail_crops for row in rows.values()})
     return (
