@@ -21,7 +21,7 @@ import pytest
 from nearkin.app.main import main
 from nearkin.leases import Leases
 from nearkin.runs import workers
-from nearkin.runs.executors import attempt, attempt_measure, complete, measured, workplace
+from nearkin.runs.executors import Wanted, attempt, attempt_measure, complete, measured, workplace
 from nearkin.runs.fleet import Fleet, Setting, Share, attempted
 from nearkin.runs.place import Place
 from nearkin.runs.recipe import Recipe
@@ -202,7 +202,7 @@ def test_a_measurement_is_made_by_one_process(tmp_path):
     folder = store.parts / "a"
     folder.mkdir(parents=True)
     with store.claims(folder):
-        assert attempt_measure("a", measurement, Store(tmp_path), "", CPU) is None
+        assert attempt_measure(Wanted("a", measurement, ""), Store(tmp_path), CPU) is None
     (one,) = measured({"a": measurement}, tmp_path, study="s", place=CPU)
     assert one.values == {"value": 1.5}
     assert measured({"a": measurement}, tmp_path, study="s", place=CPU) == [one]

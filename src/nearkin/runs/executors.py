@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -201,7 +201,7 @@ def measured(
     announce(list(found.values()), bar)
     rows = {name: one.row for name, one in found.items() if one.row}
     work = {
-        name: partial(attempt_measure, name, make, store, study, shared, recipes[name])
+        name: partial(attempt_measure, Wanted(name, make, study, recipes[name]), store, shared)
         for name, make in measurements.items()
         if name not in rows
     }
@@ -216,54 +216,54 @@ def measured(
     return [rows[name] for name in measurements]
 
 
-def attempt_measure(
-    name: str,
-    make: Callable[[Place], dict[str, Any]],
-    store: Store,
-    study: str,
-    place: Place,
-    recipe: Recipe | None = None,
-) -> Measurement | None:
+@dataclass(frozen=True)
+class Wanted:
+    """A measurement that a study asks for.
+
+    make: what measures it, at a place.
+    recipe: one that has the data set it is measured on; None: it is measured on none.
+    """
+
+    hash: str
+    make: Callable[[Place], dict[str, Any]]
+    study: str
+    recipe: Recipe | None = None
+
+
+def attempt_measure(wanted: Wanted, store: Store, place: Place) -> Measurement | None:
     """A measurement that is not stored; None where another process is at it."""
-    folder = store.parts / name  # a measurement leaves no files that would want one of their own
+    folder = store.parts / wanted.hash  # it leaves no files that would want a folder of their own
     if store.claims.taken(folder):
         return None
     try:
         with store.claims(folder, wait=False):
-            known = find_measurement(name, recipe, store, place).row
-            return known or measure(name, make, store, study, place, recipe)
+            done = find_measurement(wanted.hash, wanted.recipe, store, place).row
+            if done is None:
+                store.append(done := measure(wanted, place))
+            return done
     except Taken:
         return None
 
 
-def measure(
-    name: str,
-    make: Callable[[Place], dict[str, Any]],
-    store: Store,
-    study: str,
-    place: Place,
-    recipe: Recipe | None = None,
-) -> Measurement:
-    """Measure once, and store it; the process is left as it was found."""
+def measure(wanted: Wanted, place: Place) -> Measurement:
+    """Measure once; the process is left as it was found."""
     with as_found(place.threads, usable(place.device)):
         commit = versions()
-        known = loaded(recipe, place) if recipe else None
-        began, values = time.perf_counter(), make(place)
+        known = loaded(wanted.recipe, place) if wanted.recipe else None
+        began, values = time.perf_counter(), wanted.make(place)
         seconds = round(time.perf_counter() - began, 3)
         of = values.pop("data", None)
         if known:
             of = replace(of or described(known.splits), fingerprint=known.fingerprint)
-        done = Measurement(
-            name,
+        return Measurement(
+            wanted.hash,
             values,
             data=of,
-            study=study,
+            study=wanted.study,
             cost=Cost(seconds),
             versions=commit,
             machine=values.pop("machine", None) or machine(torch.device("cpu")),
         )
-    store.append(done)
-    return done
 
 
 def share(place: Place, jobs: int) -> Place:
