@@ -21,10 +21,11 @@ import torch.distributed as dist
 
 from benchmarks.timing import Row
 from nearkin.data import Split, Splits
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.machine import keep_freed_memory
 from nearkin.runs.ranks import ALONE, current
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 TITLE = "One run over several processes: lite0 at 96 px"
 RECIPE = Recipe(

@@ -20,8 +20,9 @@ import torch
 
 from benchmarks.timing import Row
 from nearkin.data import Split, Splits
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 TITLE = "The tail of a network, trained from stored feature maps"
 SIDE, FEATURES = 224, 1_280

@@ -29,9 +29,10 @@ from nearkin.losses import RatioTriplet
 from nearkin.measure import knn_accuracy
 from nearkin.measure.statistics import estimate
 from nearkin.runs.log import StepLog
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.machine import keep_freed_memory
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 TITLE = "Training: the n-tuple report's network on mnist-5k"
 Batches = list[tuple[Tensor, Tensor]]  # pictures as the network wants them, labels

@@ -214,10 +214,11 @@ def ours() -> list[Row]:
     """Nearkin's own training step, for every loss that it names: the worst of all, and some."""
     from nearkin.data import Split, Splits
     from nearkin.registry import LOSSES
-    from nearkin.runs.loop import Run, one_step
+    from nearkin.runs.loop import one_step
     from nearkin.runs.manners import seeded
     from nearkin.runs.ranks import ALONE, current
     from nearkin.runs.recipe import Recipe
+    from nearkin.runs.run import Run
 
     x, _, labels = batch()
     parts = [Split(x.float(), labels, tuple(f"{p}{c}" for c in range(CLASSES))) for p in "ab"]

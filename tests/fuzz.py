@@ -392,7 +392,7 @@ def read_recipe(path: Path) -> object:
     """The run that it asks for, on a few points, built and not carried out."""
     from nearkin.app.parse import read_recipe
     from nearkin.data import load
-    from nearkin.runs.loop import Run
+    from nearkin.runs.run import Run
 
     if not (path.parent / "x.npz").exists():
         make_arrays(path.parent)
@@ -403,7 +403,8 @@ def read_recipe(path: Path) -> object:
 
 def make_checkpoint(folder: Path) -> Path:
     """What a run leaves that was stopped after a step."""
-    from nearkin.runs.loop import save, train
+    from nearkin.runs.checkpoint import save
+    from nearkin.runs.loop import train
 
     run = checkpointed(folder)
     next(train(run))
@@ -413,8 +414,8 @@ def make_checkpoint(folder: Path) -> Path:
 
 def checkpointed(folder: Path) -> Any:
     from nearkin.data import load
-    from nearkin.runs.loop import Run
     from nearkin.runs.recipe import Recipe
+    from nearkin.runs.run import Run
 
     if not (folder / "x.npz").exists():
         make_arrays(folder)
@@ -425,7 +426,8 @@ def checkpointed(folder: Path) -> Any:
 
 def read_checkpoint(path: Path) -> None:
     """Take it up and go on for a step: what does not fit could write past the ends of tensors."""
-    from nearkin.runs.loop import restore, train
+    from nearkin.runs.checkpoint import restore
+    from nearkin.runs.loop import train
 
     run = checkpointed(path.parent)
     restore(run, path)

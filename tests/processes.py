@@ -21,10 +21,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nearkin.data import Split, Splits
-from nearkin.runs.loop import Run, one_step
+from nearkin.runs.loop import one_step
 from nearkin.runs.manners import seeded
 from nearkin.runs.ranks import ALONE, Ranks, current
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 SECONDS = 900  # in which a process must end, beside whatever else is at work
 

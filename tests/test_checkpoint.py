@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from nearkin.data import load
+from nearkin.runs.checkpoint import restore, save
 from nearkin.runs.engine import Place, run
-from nearkin.runs.loop import Run, restore, save, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 RECIPE = Recipe(backbone="mlp", dim=4, loss="proxy-gml", batch=16, epochs=4)
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "radam")

@@ -22,9 +22,10 @@ from nearkin.losses import Contrastive, make, wants_features
 from nearkin.registry import AUGMENTS, LOSSES, MINERS, SAMPLERS
 from nearkin.runs.backward import own_rows
 from nearkin.runs.evaluate import examine
-from nearkin.runs.loop import Run, one_step
+from nearkin.runs.loop import one_step
 from nearkin.runs.ranks import ALONE, Ranks, current
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 from processes import compared, followed, in_processes, points
 
 COUNTS = (2, 3)

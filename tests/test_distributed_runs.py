@@ -17,10 +17,12 @@ from torch import nn
 import nearkin as nk
 from nearkin.app.main import main
 from nearkin.data.splits import Splits
+from nearkin.runs.checkpoint import restore, save
 from nearkin.runs.engine import CHECKPOINT, Place, run
-from nearkin.runs.loop import Run, restore, save, train
+from nearkin.runs.loop import train
 from nearkin.runs.ranks import ALONE, current
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 from nearkin.runs.store import Store
 from processes import free_port, in_processes, points
 

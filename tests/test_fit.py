@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 import nearkin as nk
 from nearkin.models import make
 from nearkin.models.golden import drawing
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 RANDOM = np.random.default_rng(0)
 Y = np.arange(96) % 8

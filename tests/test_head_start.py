@@ -12,10 +12,12 @@ from nearkin import models
 from nearkin.closed import FORMS, ClosedForm
 from nearkin.data import load
 from nearkin.models.model import Model
-from nearkin.runs import head_start, loop
+from nearkin.runs import head_start
+from nearkin.runs.checkpoint import restore, save
 from nearkin.runs.engine import Place, run
-from nearkin.runs.loop import Run, restore, save, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 CPU = Place(device="cpu", threads=1)
 
@@ -210,7 +212,7 @@ def test_what_learns_nothing_is_made_once_to_the_same_end(backbone, features, mo
     recipe = small(features, backbone=backbone, head_power=0.5, head_dropout=0.3)
     fast = done(recipe)
     assert fast.seen is not None
-    monkeypatch.setattr(loop, "LARGEST", 0)
+    monkeypatch.setattr("nearkin.runs.run.LARGEST", 0)
     slow = done(recipe)
     assert slow.seen is None
     query = fast.splits.query

@@ -12,8 +12,8 @@ from nearkin.data import load
 from nearkin.losses.protocol import part_means
 from nearkin.runs.build import refuse_unfit
 from nearkin.runs.engine import Place, run
-from nearkin.runs.loop import Run
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 CLASSES, DIM = 7, 5
 WITH_MEANS = {

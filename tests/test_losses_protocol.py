@@ -24,8 +24,9 @@ from nearkin.losses.protocol import (
     takes_references,
     wants_of,
 )
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 
 class Own(nn.Module):

@@ -20,8 +20,9 @@ from nearkin.runs.build import rate_factor
 from nearkin.runs.engine import Place, run
 from nearkin.runs.evaluate import NEIGHBOURS, examine, nearness
 from nearkin.runs.ingredients import loaded
-from nearkin.runs.loop import Run, noise_seed, train
+from nearkin.runs.loop import noise_seed, train
 from nearkin.runs.recipe import DEFAULTS, Recipe
+from nearkin.runs.run import Run
 from nearkin.tensors import unit
 
 CPU = Place(device="cpu", threads=1)

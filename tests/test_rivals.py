@@ -31,8 +31,9 @@ from nearkin.losses import (
 from nearkin.losses.borrowed import named
 from nearkin.losses.borrowed.bridge import DISTANCES
 from nearkin.registry import MINERS
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 CLASSES, DIM = 6, 8
 RIVALS = {

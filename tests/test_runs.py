@@ -23,13 +23,15 @@ from nearkin import models
 from nearkin.data import load
 from nearkin.measure import scattering
 from nearkin.runs import build, engine, loop, machine, workers
+from nearkin.runs.checkpoint import restore, save
 from nearkin.runs.engine import Place, Result, run
 from nearkin.runs.executors import Measurements, complete, measured, waves
 from nearkin.runs.log import Bar, Silent, StepLog, read_steps
-from nearkin.runs.loop import Run, Step, restore, save, train
+from nearkin.runs.loop import Step, train
 from nearkin.runs.machine import Peak, cores, keep_freed_memory
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Machine, Row
+from nearkin.runs.run import Run
 from nearkin.runs.store import Store
 from processes import forked
 

@@ -16,12 +16,14 @@ from nearkin.data import load
 from nearkin.data.fingerprint import fingerprint
 from nearkin.models.model import Model
 from nearkin.runs import engine, ingredients
+from nearkin.runs.checkpoint import save
 from nearkin.runs.engine import Place, run
 from nearkin.runs.executors import complete
 from nearkin.runs.ingredients import find_row, loaded
 from nearkin.runs.log import Silent
-from nearkin.runs.loop import Run, save, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 from nearkin.runs.store import Store
 
 CPU = Place(device="cpu", threads=1)

@@ -16,12 +16,14 @@ import sklearn  # noqa: F401 - which sets two variables of the environment when 
 import torch
 
 from nearkin.data import load
+from nearkin.runs.checkpoint import restore, save
 from nearkin.runs.embedding import load_and_embed
 from nearkin.runs.engine import Place, run
 from nearkin.runs.executors import complete, measured
-from nearkin.runs.loop import Run, restore, save, train
+from nearkin.runs.loop import train
 from nearkin.runs.manners import torch_defaults
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 RECIPE = Recipe(backbone="linear", dim=4, loss="triplet", batch=16, epochs=1)
 

@@ -19,8 +19,8 @@ from nearkin import models
 from nearkin.app.main import main
 from nearkin.models.golden import drawing
 from nearkin.runs.engine import Place
-from nearkin.runs.loop import Run
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 CPU = Place(device="cpu")
 

@@ -8,8 +8,9 @@ import torch
 from nearkin.data import Splits, load
 from nearkin.data.request import Absent, default_root
 from nearkin.measure import evaluate
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 SMALL = {"filters": "8,16", "units": "128"}
 RIVALS: dict[str, dict[str, Any]] = {

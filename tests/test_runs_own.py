@@ -15,9 +15,10 @@ from nearkin import losses, models
 from nearkin.data import Split, Splits, load
 from nearkin.registry import LOSSES
 from nearkin.runs.engine import Place, run
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.own import fingerprint_of
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 from nearkin.runs.store import Store
 
 CPU = Place(device="cpu", threads=1)

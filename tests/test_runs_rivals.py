@@ -10,8 +10,10 @@ from nearkin.data import Split, Splits
 from nearkin.losses import HDML, HierarchicalTriplet
 from nearkin.losses.protocol import start_epoch
 from nearkin.measure import evaluate
-from nearkin.runs.loop import Run, restore, save, train
+from nearkin.runs.checkpoint import restore, save
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 TREE = {"tree": "epoch", "levels": 4}
 RIVALS: dict[str, dict[str, Any]] = {

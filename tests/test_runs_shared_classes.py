@@ -15,9 +15,9 @@ from nearkin.data.splits import places_in
 from nearkin.report import standard
 from nearkin.runs.engine import one_line
 from nearkin.runs.evaluate import examine, headline
-from nearkin.runs.loop import Run
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Data, Metrics, Row
+from nearkin.runs.run import Run
 
 evaluate = partial(measure.evaluate, metric="euclidean")  # as contrastive loss makes it
 RECIPE = Recipe(

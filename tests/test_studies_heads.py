@@ -12,9 +12,10 @@ from nearkin.measure import retrieval
 from nearkin.measure.statistics import bootstrap, bootstrap_difference
 from nearkin.runs.engine import Place
 from nearkin.runs.executors import complete
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Measurement
+from nearkin.runs.run import Run
 from nearkin.studies.ask import ask
 from nearkin.studies.heads import closed_forms, starts, trained
 from nearkin.studies.shared import tuning

@@ -14,9 +14,9 @@ from nearkin.data import Split, Splits
 from nearkin.losses import ProxyGML, make
 from nearkin.names import look_up
 from nearkin.report import write_markdown
-from nearkin.runs.loop import Run
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Data, Measurement, Row
+from nearkin.runs.run import Run
 from nearkin.studies import STUDIES
 from nearkin.studies.ask import ask
 from nearkin.studies.photographs import samples

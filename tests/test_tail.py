@@ -21,9 +21,11 @@ from nearkin.data.cache_folder import caches
 from nearkin.data.maps import CHUNK, Table, bytes_of, packed, stored, unpacked
 from nearkin.models.cut import After, Before, cut_before, stages_of
 from nearkin.runs import engine
+from nearkin.runs.checkpoint import restore, save
 from nearkin.runs.engine import Place, run
-from nearkin.runs.loop import Run, restore, save, train
+from nearkin.runs.loop import train
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 
 CPU = Place(device="cpu", threads=1)
 NET = "timm:test_efficientnet"

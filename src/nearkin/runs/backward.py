@@ -20,7 +20,7 @@ from nearkin.runs.ranks import ALONE, Ranks
 from nearkin.runs.whole_batch import WholeBatch
 
 if TYPE_CHECKING:
-    from nearkin.runs.loop import Run
+    from nearkin.runs.run import Run
 
 REHEARSED = 4
 """Images a rank, and one more, by which a network is tried out before the first step."""

@@ -17,7 +17,7 @@ from nearkin.runs import build
 from nearkin.runs.manners import seeded
 
 if TYPE_CHECKING:
-    from nearkin.runs.loop import Run
+    from nearkin.runs.run import Run
 
 KEPT = {"recipe", "data", "threads", "step", "epochs", "seconds", "loss_sum", "backbone", "loss"}
 KEPT |= {"optimizer", "average", "known", "processes"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from nearkin.runs.loop import Run
 from nearkin.runs.machine import Peak
+from nearkin.runs.run import Run
 
 
 class Clock:

@@ -31,7 +31,7 @@ from nearkin.runs.health import attend, keep, tell_test
 from nearkin.runs.ingredients import Ingredients, Lookup, find_row, gather
 from nearkin.runs.ingredients import splits_of as splits_of
 from nearkin.runs.log import Silent, StepLog, Unwritten
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.machine import Peak, usable, versions
 from nearkin.runs.made_by import declared
 from nearkin.runs.manners import as_found
@@ -42,6 +42,7 @@ from nearkin.runs.place import MOST_THREADS, Place
 from nearkin.runs.ranks import current as current_ranks
 from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
+from nearkin.runs.run import Run
 from nearkin.runs.store import Store, sweep
 from nearkin.runs.validated import VALIDATED, chosen_weights, is_spent, keep_if_best
 from nearkin.stopping import Terminated, asked, saving

@@ -21,8 +21,8 @@ from nearkin.losses.protocol import metric_of
 from nearkin.measure import evaluate, kin_counts, knn_accuracy, recalls, retrieval, scattering
 from nearkin.models import origin
 from nearkin.models.model import Model
-from nearkin.runs.loop import Run, refiner_of
 from nearkin.runs.manners import seeded
+from nearkin.runs.run import Run, refiner_of
 from nearkin.tensors import unit
 
 KS = (1, 2, 4, 8, 10, 100, 1000)

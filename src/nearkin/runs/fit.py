@@ -22,15 +22,17 @@ from nearkin.doctor import Doctor
 from nearkin.losses.protocol import metric_of
 from nearkin.models.model import Model
 from nearkin.names import unknown
+from nearkin.runs.checkpoint import restore, save
 from nearkin.runs.evaluate import Diverged, examine
 from nearkin.runs.health import attend, tell_test
 from nearkin.runs.loggers import FOLDER, Logger, loggers_of
-from nearkin.runs.loop import Run, Step, restore, save, train
+from nearkin.runs.loop import Step, train
 from nearkin.runs.manners import as_found
 from nearkin.runs.model import model_of
 from nearkin.runs.place import Place
 from nearkin.runs.ranks import Ranks, current
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 from nearkin.tensors import usable
 
 SAVE_SECONDS = 30.0

@@ -27,7 +27,7 @@ from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
 
 if TYPE_CHECKING:
-    from nearkin.runs.loop import Run
+    from nearkin.runs.run import Run
 
 FILE = "doctor.json"
 MOST = 4000  # items of stored features that are looked at before a run: a second of work

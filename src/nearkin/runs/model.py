@@ -20,9 +20,9 @@ from nearkin.models import origin
 from nearkin.models.model import Model
 from nearkin.models.preprocess import preprocessing_of
 from nearkin.runs.evaluate import nearness
-from nearkin.runs.loop import Run
 from nearkin.runs.made_by import declared
 from nearkin.runs.row import Row, to_json
+from nearkin.runs.run import Run
 from nearkin.runs.validated import with_weights
 
 KEPT = ("hash", "status", "metrics", "data", "cost", "versions", "machine")

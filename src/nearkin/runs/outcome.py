@@ -22,7 +22,6 @@ from nearkin.runs.evaluate import (
     refined_metrics,
 )
 from nearkin.runs.ingredients import Ingredients
-from nearkin.runs.loop import Run
 from nearkin.runs.machine import machine, versions
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import (
@@ -36,6 +35,7 @@ from nearkin.runs.row import (
     Row,
     pictures_left_out,
 )
+from nearkin.runs.run import Run
 from nearkin.runs.validated import with_weights
 
 CONFUSED = 20  # classes at most, of a data set whose rows tell which are mistaken for which

@@ -15,7 +15,7 @@ from nearkin.runs.build import is_whole
 from nearkin.runs.recipe import Recipe
 
 if TYPE_CHECKING:
-    from nearkin.runs.loop import Run
+    from nearkin.runs.run import Run
 
 
 def refuse_nothing_to_learn(run: Run) -> None:

@@ -10,7 +10,7 @@ from nearkin.losses.mining import class_trees
 from nearkin.losses.protocol import nearest_classes, start_epoch, wants_of
 
 if TYPE_CHECKING:
-    from nearkin.runs.loop import Run
+    from nearkin.runs.run import Run
 
 
 def begin_epoch(run: Run) -> None:

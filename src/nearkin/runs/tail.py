@@ -23,7 +23,7 @@ from nearkin.models.cut import Before, after, cut_before
 from nearkin.runs import build
 
 if TYPE_CHECKING:
-    from nearkin.runs.loop import Run
+    from nearkin.runs.run import Run
 
 BUILT = ("output_stride", "bgr")
 """Options of a pretrained network that change its first stages."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nearkin.files import write_whole
 from nearkin.runs.evaluate import headline
-from nearkin.runs.loop import Run
+from nearkin.runs.run import Run
 from nearkin.tensorfiles import packed, read_tensors
 
 VALIDATED = "validated.safetensors"

@@ -21,9 +21,10 @@ from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.graphs import Refiner
 from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.identity import named
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Plain, Recipe
+from nearkin.runs.run import Run
 from nearkin.studies.shared import graph_report
 from nearkin.studies.shared.reading import where
 from nearkin.studies.shared.sets import CUB

@@ -13,10 +13,11 @@ import torch
 from nearkin.data import Splits
 from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.evaluate import class_means
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.machine import machine
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 from nearkin.studies.shared.methods import CLOSED, METHODS, sizes
 from nearkin.studies.shared.tuning import HALVES, WHITENED, common, started
 from nearkin.tensors import usable

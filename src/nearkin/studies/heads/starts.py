@@ -18,10 +18,11 @@ from nearkin.losses.protocol import call
 from nearkin.measure import recalls
 from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate, paired
 from nearkin.runs.engine import Place, splits_of
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.machine import machine
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 from nearkin.studies.photographs.fine_tuning import photographs
 from nearkin.studies.shared.methods import picked
 from nearkin.studies.shared.reading import Scores

@@ -18,10 +18,11 @@ from nearkin.losses import ProxyGML
 from nearkin.runs.engine import Place, splits_of
 from nearkin.runs.evaluate import watched_batch
 from nearkin.runs.identity import named
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.machine import Peak, machine
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 from nearkin.studies.shared.sets import CUB, proxygml
 from nearkin.studies.study import Case, Measured, Study, Task
 

@@ -14,10 +14,11 @@ from nearkin.data import Split, Splits
 from nearkin.measure import recalls
 from nearkin.measure.statistics import FREE, SHARES, Bounds, Estimate, estimate, paired
 from nearkin.runs.engine import Place, splits_of
-from nearkin.runs.loop import Run, train
+from nearkin.runs.loop import train
 from nearkin.runs.machine import machine
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Recipe
+from nearkin.runs.run import Run
 from nearkin.studies.shared.methods import BARE, CLOSED, UNTRAINED
 from nearkin.studies.shared.sets import CUB, proxygml
 from nearkin.studies.shared.tuning import ORTHOGONAL, WHITENED
