@@ -22,7 +22,8 @@ from starlette.testclient import TestClient
 import nearkin as nk
 from nearkin.app.main import main
 from nearkin.search import service as module
-from nearkin.search.service import Service, embedder_of
+from nearkin.search.embedder import embedder_of
+from nearkin.search.service import Service
 from test_index import COLOURS, folder, model, photograph, shop  # noqa: F401 - fixtures
 
 

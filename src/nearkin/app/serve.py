@@ -37,8 +37,9 @@ def serve(
     import uvicorn
 
     from nearkin.app.export import open_model
+    from nearkin.search.embedder import embedder_of, embedder_of_index
     from nearkin.search.index import CARD, Index
-    from nearkin.search.service import Service, embedder_of, embedder_of_index
+    from nearkin.search.service import Service
 
     key = key_of(api_key_file)
     if not loopback(host) and not key:

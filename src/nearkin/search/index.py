@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from nearkin import notebook
-from nearkin.search.decisions import DECIDED, Decisions, carry_out
+from nearkin.search.decisions import carry_out
 from nearkin.search.groups import Groups, groups
-from nearkin.search.intake import take
-from nearkin.search.photos import TABLES, Found, Photo, composed, file_of, find, stored
+from nearkin.search.intake import keep_up, take_in
+from nearkin.search.photos import composed, stored
 from nearkin.search.rerank import candidates, reranked
 from nearkin.search.snapshot import among, read_snapshot, state_of, write_snapshot
 from nearkin.search.store import KEPT_DAYS, TABLE, LanceStore, Store, vectors_of
@@ -167,34 +167,8 @@ class Index:
         gone from a folder leave the index (what a .csv file no longer names stays: `remove` it).
         Each 128 photographs are one commit, so that a killed update goes on where it was.
         """
-        remembered = dict(self.description.sources)
-        if sources:
-            remembered |= {stored(Path(s).expanduser().absolute()): labels for s in sources}
-        elif not remembered:
-            raise ValueError(f"{self.path} knows no folder yet: name one")
-        chosen = {
-            s: m
-            for s, m in remembered.items()
-            if not sources
-            or s in {composed(str(Path(each).expanduser().absolute())) for each in sources}
-        }
-        for source in map(file_of, chosen):
-            if source.is_file() and source.suffix.lower() not in TABLES:
-                raise ValueError("update wanted folders, got a file: `add` takes single files")
-        photos: dict[str, Photo] = {}
-        left_out: Counter[str] = Counter()
-        decisions = Decisions(self.path / DECIDED)
-        for source, mode in chosen.items():
-            found = find([file_of(source)], mode)
-            kept = decisions.applied(found.photos, found.left_out)
-            photos |= {photo.path: photo for photo in kept}
-            left_out += found.left_out
-        changes = take(self, list(photos.values()), progress)
-        changes.left_out += left_out
-        gone = [p for p in self._paths() if p not in photos and below(p, chosen)]
-        self.store.delete(gone)
-        changes.removed = max(0, len(gone) - changes.moved)
-        self._describe(sources=tuple(remembered.items()))
+        remembered, changes = keep_up(self, sources, labels, progress)
+        self._describe(sources=remembered)
         if len(self.store.versions()) > MANY:
             self.tidy()
         return changes
@@ -207,11 +181,7 @@ class Index:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Changes:
         """Add photographs, all with one label or labelled by their folders; none is removed."""
-        found: Found = find(sources, labels, label)
-        kept = Decisions(self.path / DECIDED).applied(found.photos, found.left_out)
-        changes = take(self, kept, progress)
-        changes.left_out += found.left_out
-        return changes
+        return take_in(self, sources, labels, label, progress)
 
     def remove(self, *, label: str | None = None, path: str | None = None) -> int:
         """Remove the photographs of a label, or one by its path; how many those were."""
@@ -362,9 +332,6 @@ class Index:
         self.description = replace(self.description, **changes)
         self.description.write(self.path / CARD)
 
-    def _paths(self) -> list[str]:
-        return self.store.scan(["path"])["path"].to_pylist()
-
     def write_snapshot(self) -> bool:
         """Write paths, labels and vectors into a file that a search from the shell reads sooner
         than the table (snapshot.py), where there are few enough; whether it is there now."""
@@ -402,8 +369,3 @@ def opened_store(description: Description, path: Path) -> Store:
     from nearkin.search.qdrant import connected
 
     return connected(description.store, metric=description.metric)
-
-
-def below(path: str, folders: Any) -> bool:
-    """Whether a path lies in one of these folders."""
-    return any(file_of(path).is_relative_to(file_of(folder)) for folder in folders)

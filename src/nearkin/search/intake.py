@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearkin.search.photos import Photo, digest, file_of
+from nearkin.search.decisions import DECIDED, Decisions
+from nearkin.search.photos import TABLES, Photo, composed, digest, file_of, find, stored
 from nearkin.search.store import PLAIN, table_of
 from nearkin.search.values import Changes
 
@@ -19,6 +21,67 @@ if TYPE_CHECKING:
 
 AT_ONCE = 128  # photographs between two commits
 THUMBNAIL = 96  # pixels of the longer side
+
+
+def keep_up(
+    index: Index,
+    sources: Sequence[str | Path],
+    labels: str,
+    progress: Callable[[int, int], None],
+) -> tuple[tuple[tuple[str, str], ...], Changes]:
+    """Bring an index up to date with these folders and .csv files, or with those of before; all
+    that it now keeps up with, and what has changed."""
+    remembered = dict(index.description.sources)
+    named = [composed(str(Path(each).expanduser().absolute())) for each in sources]
+    if sources:
+        remembered |= {stored(Path(each).expanduser().absolute()): labels for each in sources}
+    elif not remembered:
+        raise ValueError(f"{index.path} knows no folder yet: name one")
+    chosen = {s: m for s, m in remembered.items() if not sources or s in named}
+    for source in map(file_of, chosen):
+        if source.is_file() and source.suffix.lower() not in TABLES:
+            raise ValueError("update wanted folders, got a file: `add` takes single files")
+    photos: dict[str, Photo] = {}
+    left_out: Counter[str] = Counter()
+    for source, mode in chosen.items():
+        kept, missing = there(index, [file_of(source)], mode)
+        photos |= {photo.path: photo for photo in kept}
+        left_out += missing
+    changes = take(index, list(photos.values()), progress)
+    changes.left_out += left_out
+    held = index.store.scan(["path"])["path"].to_pylist()
+    gone = [path for path in held if path not in photos and below(path, chosen)]
+    index.store.delete(gone)
+    changes.removed = max(0, len(gone) - changes.moved)
+    return tuple(remembered.items()), changes
+
+
+def take_in(
+    index: Index,
+    sources: Sequence[str | Path],
+    labels: str,
+    label: str | None,
+    progress: Callable[[int, int], None],
+) -> Changes:
+    """Add photographs to an index; none is removed."""
+    kept, left_out = there(index, sources, labels, label)
+    changes = take(index, kept, progress)
+    changes.left_out += left_out
+    return changes
+
+
+def there(
+    index: Index, sources: Sequence[str | Path], labels: str, label: str | None = None
+) -> tuple[list[Photo], Counter[str]]:
+    """Photographs of folders and files as a person has decided of them, and what is left out."""
+    found = find(sources, labels, label)
+    kept = Decisions(index.path / DECIDED).applied(found.photos, found.left_out)
+    return kept, found.left_out
+
+
+def below(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path lies in one of these folders."""
+    return any(file_of(path).is_relative_to(file_of(folder)) for folder in folders)
 
 
 def take(index: Index, photos: list[Photo], progress: Callable[[int, int], None]) -> Changes:

@@ -35,9 +35,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from nearkin.data.pictures import BadPicture
-from nearkin.search.index import LIGHT, Index
-from nearkin.search.light import light_model
-from nearkin.search.values import refuse_other
+from nearkin.search.embedder import Embedder
+from nearkin.search.index import Index
+from nearkin.search.openapi import MOST_HITS, OPENAPI
 
 BODY_BYTES = 32 * 2**20
 BODY_SECONDS = 20.0  # in which a body must have arrived
@@ -45,7 +45,6 @@ UPLOADS = 64  # bodies that arrive at a time
 WAITING = 512  # pictures that wait for the Model; more are turned away
 TOGETHER = 32  # pictures in one pass of the Model
 DECODERS = 2  # pictures that are decoded at a time
-MOST_HITS = 1000
 OPEN = {"/", "/page.css", "/page.js", "/healthz"}
 """Paths that want no API key: they tell nothing of the photographs."""
 HEADERS = {
@@ -61,43 +60,6 @@ class Refused(Exception):
     def __init__(self, status: int, why: str):
         super().__init__(why)
         self.status, self.why = status, why
-
-
-@dataclass(frozen=True)
-class Embedder:
-    """What turns a picture file into pixels, and pixels into embeddings.
-
-    prepare: path -> (C, H, W) uint8.
-    embed: (B, C, H, W) uint8 -> (B, D) float32.
-    """
-
-    prepare: Callable[[Path], np.ndarray]
-    embed: Callable[[np.ndarray], np.ndarray]
-    identity: str
-    dim: int
-
-
-def embedder_of(model: Any) -> Embedder:
-    """A Model's own embedder, on torch."""
-    import torch
-
-    if model.preprocessing is None:
-        raise ValueError("wanted a Model of photographs, got one of vectors")
-    return Embedder(
-        lambda path: model.preprocessing.prepare(path).numpy(),
-        lambda pixels: np.asarray(model.embed_prepared(torch.from_numpy(pixels))),
-        model.identity,
-        model.dim,
-    )
-
-
-def embedder_of_index(index: Index) -> Embedder:
-    """The ONNX form beside an index where there is one, else its Model."""
-    light = light_model(index.path / LIGHT)
-    if light is None:
-        return embedder_of(index.model)
-    refuse_other(light.identity, index.description, index.path / LIGHT)
-    return Embedder(light.prepared, light.embed_pixels, light.identity, index.description.dim)
 
 
 @dataclass
@@ -355,64 +317,3 @@ def ending(request: Request) -> str:
     return (
         ".heic" if request.headers.get("content-type", "") in ("image/heic", "image/heif") else ""
     )
-
-
-def operation(summary: str, answers: dict[str, str], **rest: Any) -> dict[str, Any]:
-    """One entry of OPENAPI."""
-    responses = {status: {"description": text} for status, text in answers.items()}
-    return {"summary": summary, "responses": responses, **rest}
-
-
-PICTURE = {
-    "required": True,
-    "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
-}
-REFUSALS = {
-    "400": "a parameter is wrong, or the body is empty",
-    "401": "the API key is missing or wrong",
-    "408": "the body came too slowly",
-    "413": "the body is too large",
-    "422": "the body is no picture that can be read",
-    "503": "too many pictures wait",
-}
-
-
-def parameter(name: str, schema: dict, required: bool = False) -> dict[str, Any]:
-    """A parameter of a query, as OpenAPI describes it."""
-    return {"name": name, "in": "query", "required": required, "schema": schema}
-
-
-OPENAPI = {
-    "openapi": "3.1.0",
-    "info": {"title": "Nearkin", "version": "1"},
-    "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
-    "paths": {
-        "/search": {
-            "post": operation(
-                "The nearest photographs of a picture",
-                {"200": "hits, the label they vote for with its share, known or not", **REFUSALS},
-                requestBody=PICTURE,
-                parameters=[
-                    parameter("k", {"type": "integer", "minimum": 1, "maximum": MOST_HITS}),
-                    parameter("label", {"type": "string"}),
-                ],
-            )
-        },
-        "/embed": {
-            "post": operation(
-                "A picture's embedding",
-                {"200": "the numbers, and the Model's identity", **REFUSALS},
-                requestBody=PICTURE,
-            )
-        },
-        "/thumbnail": {
-            "get": operation(
-                "A small picture of an item",
-                {"200": "a JPEG", "404": "there is no such item"},
-                parameters=[parameter("path", {"type": "string"}, True)],
-            )
-        },
-        "/healthz": {"get": operation("Whether the service is alive", {"200": "it is"})},
-        "/metrics": {"get": operation("Counts and times for Prometheus", {"200": "text"})},
-    },
-}
