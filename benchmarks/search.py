@@ -1,17 +1,14 @@
-"""Search: one query and many in an open gallery, from the shell, over HTTP; embedding of a folder;
-the page of many points.
+"""Search: one query and many in an open gallery, from the shell, over HTTP (served.py);
+embedding of a folder; the page of many points (maps.py).
 """
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -21,9 +18,9 @@ import torch
 from PIL import Image
 
 import nearkin as nk
+from benchmarks import maps, served
 from benchmarks.timing import Row, seconds
 from nearkin.measure.nearest.gallery import Gallery
-from nearkin.search.explore import Points, explore
 from nearkin.search.store import LanceStore
 
 TITLE = "Search: galleries, indexes, the shell, a service, the page"
@@ -33,8 +30,8 @@ def rows(quick: bool) -> Iterator[Row]:
     """Galleries, a folder of photographs, then the index of it."""
     yield from gallery_rows(5_000 if quick else 100_000)
     with tempfile.TemporaryDirectory() as folder:
-        yield from index_rows(Path(folder), 200 if quick else 5_000)
-        yield page_row(Path(folder), 2_000 if quick else 100_000)
+        yield from index_rows(Path(folder), 200 if quick else 5_000, quick)
+        yield from maps.rows(Path(folder), quick)
 
 
 def gallery_rows(size: int) -> Iterator[Row]:
@@ -108,7 +105,7 @@ def photographs(folder: Path, count: int) -> Path:
     return folder / "photos"
 
 
-def index_rows(folder: Path, count: int) -> Iterator[Row]:
+def index_rows(folder: Path, count: int, quick: bool) -> Iterator[Row]:
     """Embedding a folder by lite0 at 128 px; then a search from the shell, and over HTTP."""
     photos = photographs(folder, count)
     model = nk.Model.pretrained("lite0", size=128)
@@ -145,61 +142,4 @@ def index_rows(folder: Path, count: int) -> Iterator[Row]:
         median(cpu[1:]),
         budget=1.5,
     )
-    yield served_row(folder / "shop", some, model)
-
-
-def served_row(shop: Path, photos: list[Path], model: nk.Model) -> Row:
-    """The 99th percentile of /search at 20 requests a second, beside the bare embedding."""
-    words = [sys.executable, "-m", "nearkin", "serve", str(shop), "--port", "0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split(": ")[0]
-        bodies = [path.read_bytes() for path in photos[:20]]
-        found: list[float] = []
-
-        def ask(body: bytes) -> None:
-            begun = time.perf_counter()
-            with urllib.request.urlopen(f"{url}/search", body) as answer:
-                answer.read()
-            found.append(time.perf_counter() - begun)
-
-        for body in bodies[:3]:
-            ask(body)
-        found.clear()
-        threads = []
-        for i in range(400):
-            threads.append(threading.Thread(target=ask, args=(bodies[i % len(bodies)],)))
-            threads[-1].start()
-            time.sleep(1 / 20)
-        for thread in threads:
-            thread.join()
-    finally:
-        process.terminate()
-        process.wait()
-    bare = seconds({"embed": lambda: model.embed([photos[0]])}, repeats=20)["embed"]
-    return Row(
-        "/search at 20 requests/s, 99th percentile",
-        float(np.quantile(found, 0.99)),
-        "bare embedding of one photograph",
-        bare,
-        3.0,
-        note=f"median {1000 * median(found):.1f} ms, {os.cpu_count()} cores with the client",
-    )
-
-
-def page_row(folder: Path, count: int) -> Row:
-    """The page of so many points, without thumbnails."""
-    random = np.random.default_rng(0)
-    labels = [f"kind {i % 200:03d}" for i in range(count)]
-    centres = random.normal(size=(200, 64))
-    x = (centres[np.arange(count) % 200] + random.normal(size=(count, 64))).astype(np.float32)
-    names = [f"/photos/{i % 200:03d}/photograph {i}.jpg" for i in range(count)]
-    begun = time.perf_counter()
-    made = explore(Points("shop", names, labels, x, "cosine"), folder / "shop.html")
-    size = made.stat().st_size
-    return Row(
-        f"the page of {count:,} points",
-        time.perf_counter() - begun,
-        note=f"{size / 1e6:.1f} MB, wanted less than 12",
-    )
+    yield from served.rows(folder / "shop", some, model, quick)

@@ -182,11 +182,18 @@ const short = (text) => (text.length > 28 ? `…${text.slice(-27)}` : text);
 
 // ---- drawing
 
-let waiting = false;
-function draw() {
+// At most once a frame: the points where the view or a colour has changed, else what lies over them.
+let waiting = false, stale = false;
+function draw(points = true) {
+  stale ||= points;
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(() => { waiting = false; paint.draw(); overlay(); });
+  requestAnimationFrame(() => {
+    waiting = false;
+    if (stale) { paint.draw(); settle(); }
+    stale = false;
+    overlay();
+  });
 }
 
 let pen, sheets = [];
@@ -208,7 +215,6 @@ function overlay() {
     }
     ring(x, y, 9, ink, 3);
   }
-  if (hovered >= 0) ring(...screen(hovered), 7, ink, 2);
   if (path) {
     pen.strokeStyle = ink;
     pen.setLineDash([5, 4]);
@@ -265,7 +271,7 @@ function nearest(px, py) {
   for (let a = cell(x - reach); a <= cell(x + reach); a++)
     for (let b = cell(y - reach); b <= cell(y + reach); b++)
       for (let i = grid.heads[a + CELLS * b]; i >= 0; i = grid.next[i]) {
-        const [u, v] = screen(i), d = (u - px) ** 2 + (v - py) ** 2;
+        const d = (((xy[2 * i] / 65535 - x) * view.scale) ** 2) + (((xy[2 * i + 1] / 65535 - y) * view.scale) ** 2);
         if (d < least) { least = d; best = i; }
       }
   return best;
@@ -291,9 +297,13 @@ const make = (tag, text = "", more = {}) => Object.assign(document.createElement
 function tile(i) {
   const span = make("span", "", { className: "tile" });
   if (!facts.sheets.length) return span;
-  const [image, u, v] = tileOf(i);
-  span.style.background = `url("${image.src}") -${u}px -${v}px`;
+  span.style.background = backdrop(i);
   return span;
+}
+
+function backdrop(i) {
+  const [image, u, v] = tileOf(i);
+  return `url("${image.src}") -${u}px -${v}px`;
 }
 
 function row(i, note, ...more) {
@@ -491,17 +501,26 @@ function zoom(factor, x = size.w / 2, y = size.h / 2) {
   draw();
 }
 
-function hover(event) {
-  hovered = nearest(event.offsetX, event.offsetY);
-  const tip = at("tip");
-  tip.hidden = hovered < 0;
-  if (hovered >= 0) {
-    tip.replaceChildren(...(facts.sheets.length ? [tile(hovered)] : []), make("b", className(hovered) || "no label"), make("small", facts.names[hovered]));
-    const [x, y] = screen(hovered);
-    tip.style.left = `${Math.max(0, Math.min(x + 12, size.w - tip.offsetWidth - 4))}px`;
-    tip.style.top = `${Math.max(0, Math.min(y + 12, size.h - tip.offsetHeight - 4))}px`;
-  }
-  requestAnimationFrame(overlay);
+// What the mouse is over is shown by two small elements, which are moved without a layout: a canvas
+// would be put on the screen whole, again and again.
+function hover(i) {
+  if (i === hovered) return;
+  hovered = i;
+  at("ring").hidden = at("tip").hidden = i < 0;
+  if (i < 0) return;
+  const tip = at("tip"), picture = tip.querySelector(".tile");
+  if (picture) picture.style.background = backdrop(i);
+  tip.querySelector("b").textContent = className(i) || "no label";
+  tip.querySelector("small").textContent = facts.names[i];
+  settle();
+}
+
+function settle() { // the ring on its point, the tip beside it, on the side where there is room
+  if (hovered < 0) return;
+  const [x, y] = screen(hovered), right = x > size.w / 2, low = y > size.h / 2;
+  at("ring").style.transform = `translate(${x}px, ${y}px) translate(-50%, -50%)`;
+  at("tip").style.transform =
+    `translate(${x + (right ? -12 : 12)}px, ${y + (low ? -12 : 12)}px) translate(${right ? -100 : 0}%, ${low ? -100 : 0}%)`;
 }
 
 function listen() {
@@ -513,8 +532,8 @@ function listen() {
     else drag = { x: event.offsetX, y: event.offsetY, moved: false };
   });
   over.addEventListener("pointermove", (event) => {
-    if (path) { path.push([event.offsetX, event.offsetY]); return requestAnimationFrame(overlay); }
-    if (!drag) return hover(event);
+    if (path) { path.push([event.offsetX, event.offsetY]); return draw(false); }
+    if (!drag) return hover(nearest(event.offsetX, event.offsetY));
     const dx = event.offsetX - drag.x, dy = event.offsetY - drag.y;
     if (!drag.moved && Math.hypot(dx, dy) < 4) return;
     view.x += dx; view.y += dy;
@@ -526,7 +545,7 @@ function listen() {
     else if (drag && !drag.moved) { const found = nearest(event.offsetX, event.offsetY); if (found >= 0) show(found); }
     drag = null;
   });
-  over.addEventListener("pointerleave", () => { hovered = -1; at("tip").hidden = true; requestAnimationFrame(overlay); });
+  over.addEventListener("pointerleave", () => hover(-1));
   over.addEventListener("wheel", (event) => { event.preventDefault(); zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY); }, { passive: false });
   over.addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[event.key];
@@ -541,14 +560,14 @@ function listen() {
   });
   at("whole").addEventListener("click", whole);
   at("by").addEventListener("change", () => { lit = null; regroup(); recolour(); });
-  at("pictures").addEventListener("change", draw);
+  at("pictures").addEventListener("change", () => draw());
   at("find").addEventListener("change", find);
   at("save-decisions").addEventListener("click", saveDecisions);
   at("save-images").addEventListener("click", saveImages);
   for (const button of document.querySelectorAll("nav [data-tab]")) button.addEventListener("click", () => tab(button.dataset.tab));
   addEventListener("resize", () => { fit(); whole(); });
   addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
 }
 
 async function begin() {
@@ -560,7 +579,8 @@ async function begin() {
   at("by").replaceChildren(...options.map(([value, text]) => make("option", text, { value })));
   if (!facts.classes.length) at("by").value = "truth";
   at("pictures").parentElement.hidden = !facts.sheets.length;
-  sheets = facts.sheets.map((source) => Object.assign(new Image(), { src: source, onload: draw }));
+  sheets = facts.sheets.map((source) => Object.assign(new Image(), { src: source, onload: () => draw() }));
+  at("tip").replaceChildren(...(facts.sheets.length ? [tile(0)] : []), make("b"), make("small"));
   const names = make("datalist", "", { id: "class-names" });
   names.append(...facts.classes.slice(0, 5000).map((name) => make("option", "", { value: name })));
   document.body.append(names);
