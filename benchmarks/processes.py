@@ -3,6 +3,8 @@
 The first row is a step in a process group of one, which gathers, cuts and sums with nobody, beside
 the step of a process that is in no group; both in one process, in turns. The second is images a
 second of two processes on two cores beside one process with one thread, as whole epochs have them.
+The third is the bound that the machine sets: two processes that know nothing of each other, and so
+gather, sum and wait for nothing, beside the same one; caches and memory are all that they share.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -28,6 +31,8 @@ from nearkin.runs.recipe import Recipe
 from nearkin.runs.run import Run
 
 TITLE = "One run over several processes: lite0 at 96 px"
+TOGETHER: Any = None
+"""Where two unrelated processes begin at once, in each of them."""
 RECIPE = Recipe(
     data="noise",
     backbone="lite0",
@@ -53,20 +58,29 @@ def rows(quick: bool) -> Iterator[Row]:
         goal=1.03,
         note=f"load {load:.1f}",
     )
-    one, two = [], []
+    one, two, halves, wholes = [], [], [], []
     for _ in range(turns):
         one.append(in_processes(1, steps, 1)[0][0])
         two.append(max(found[1] for found in in_processes(2, steps, 1)))
+        halves.append(unrelated(RECIPE.batch // 2, steps))
+        wholes.append(unrelated(RECIPE.batch, steps) / 2)
+    yield gain_row("by two processes of one thread", one, two, goal=1 / 1.7)
+    yield gain_row("by two unrelated processes in batches of 64", one, halves)
+    yield gain_row("by two unrelated processes in batches of 128", one, wholes)
+
+
+def gain_row(what: str, one: list[float], two: list[float], goal: float | None = None) -> Row:
+    """Seconds of 128 images by two processes beside one: the fastest of each, and what they gain in
+    images a second."""
     gain = median(a / b for a, b in zip(one, two, strict=True))
-    best = min(one) / min(two)
-    yield Row(
-        "a step of 128 images by two processes of one thread",
+    return Row(
+        f"128 images {what}",
         min(two),
         "one process of one thread",
         min(one),
-        goal=1 / 1.7,
-        note=f"images/s: {best:.2f} x, the fastest of {turns} each; median {gain:.2f} x; "
-        f"load {os.getloadavg()[0]:.1f}",
+        goal=goal,
+        note=f"images/s: {min(one) / min(two):.2f} x, the fastest of {len(one)} each; "
+        f"median {gain:.2f} x; load {os.getloadavg()[0]:.1f}",
     )
 
 
@@ -85,6 +99,37 @@ def in_processes(count: int, steps: int, turns: int) -> list[tuple[float, float]
     with tempfile.TemporaryDirectory() as folder, context.Pool(count) as pool:
         given = [(rank, count, f"file://{folder}/meet", steps, turns) for rank in range(count)]
         return pool.starmap(measure, given, chunksize=1)
+
+
+def unrelated(batch: int, steps: int) -> float:
+    """Seconds a step of the slower of two processes that train at once, each a run of its own; they
+    begin together, and what one does after the other has ended does not count."""
+    context = get_context("spawn")
+    together = context.Barrier(2)
+    with context.Pool(2, initializer=meet_at, initargs=(together,)) as pool:
+        times = pool.starmap(step_times, [(batch, steps)] * 2, chunksize=1)
+    return max(map(median, times))
+
+
+def meet_at(barrier: Any) -> None:
+    """Keep the place where a process of `unrelated` waits for the other one."""
+    global TOGETHER
+    TOGETHER = barrier
+
+
+def step_times(batch: int, steps: int) -> list[float]:
+    """Seconds of the steps of a run of one thread; one more at each end keeps the other company."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    steps_of = train(Run(replace(RECIPE, batch=batch), pictures(), "cpu", ranks=ALONE))
+    next(steps_of)
+    TOGETHER.wait()
+    times = []
+    for _ in range(steps + 2):
+        began = time.perf_counter()
+        next(steps_of)
+        times.append(time.perf_counter() - began)
+    return times[1:-1]
 
 
 def measure(rank: int, count: int, meet: str, steps: int, turns: int) -> tuple[float, float]:
