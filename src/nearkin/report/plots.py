@@ -59,6 +59,8 @@ STYLE: Any = {
     "lines.markersize": 4,
     "figure.constrained_layout.use": True,
 }
+MARKS = ((0, (4, 2)), (0, (1, 1.5)), (0, (7, 1.5, 1, 1.5)), "solid")
+"""Strokes of vertical lines, one for each level that is marked."""
 WIDE = 4.9  # inches: text stays readable where a phone shows it 360 pixels wide
 
 
@@ -261,7 +263,11 @@ def draw_dots(figure: Dots, tips: Tips):
     one, and the number at the right."""
     scale = 100 if figure.percent else 1
     count = len(figure.series)
-    drawn = new(WIDE, 0.95 + len(figure.groups) * (0.17 * count + 0.13) + 0.2 * bool(figure.marks))
+    names = [*figure.series, *(name for name, _ in figure.marks)]
+    across = key_columns(names)
+    height = 0.95 + len(figure.groups) * (0.17 * count + 0.13)
+    height += bool(figure.marks) * (0.03 + 0.17 * -(-len(names) // across))
+    drawn = new(WIDE, height)
     axes = drawn.add_subplot()
     step = 0.78 / count
     digits = tables.decimals([v for group in figure.values for v in group], scale)
@@ -291,8 +297,8 @@ def draw_dots(figure: Dots, tips: Tips):
     for s, name in enumerate(figure.series):
         look = {"marker": MARKERS[s % len(MARKERS)], "color": COLOURS[s % len(COLOURS)]}
         axes.plot([], [], linewidth=1.6, label=name, **look)
-    for name, level in figure.marks:
-        axes.axvline(scale * level, color=INK, linewidth=1, linestyle=(0, (4, 2)), label=name)
+    for (name, level), dashes in zip(figure.marks, cycle(MARKS), strict=False):
+        axes.axvline(scale * level, color=INK, linewidth=1, linestyle=dashes, label=name)
     axes.set_yticks(range(len(figure.groups)), [wrap(g, 26) for g in figure.groups])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(figure.groups) - 0.5, -0.5)
@@ -303,8 +309,17 @@ def draw_dots(figure: Dots, tips: Tips):
         axes.set_xlim(max(low, 0) if low < 0 <= lowest(figure) else low, min(high, 100.6))
     axes.set_xlabel(with_unit(figure.y, figure.percent))
     if count > 1 or figure.marks:
-        drawn.legend(loc="outside lower center", ncols=min(3, count + len(figure.marks)))
+        drawn.legend(loc="outside lower center", ncols=across, handlelength=2.6)
     return drawn
+
+
+def key_columns(names: Sequence[str]) -> int:
+    """Columns of a key, of which the width of a figure holds some 60 letters.
+
+    >>> key_columns(["64-D", "128-D", "512-D"]), key_columns(["within-class whitened, 57.5 %"] * 2)
+    (3, 1)
+    """
+    return max(1, min(3, len(names), 60 // (max(map(len, names)) + 9)))
 
 
 def lowest(figure: Dots) -> float:
