@@ -1,4 +1,4 @@
-# Two commands do everything on a machine with Python 3.11+ and make: `make demo` and `make test`.
+# Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`.
 PYTHON ?= python3
 BIN = .venv/bin
 
@@ -33,7 +33,7 @@ campaign: .venv/ready  ## long forms of what the tests take slices of; writes do
 	nice -n 10 $(BIN)/python tests/campaign.py $(CAMPAIGN)
 
 .venv/ready: pyproject.toml constraints.txt  ## LOCKED=1: the files of requirements.lock, by hash
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nearkin needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Nearkin was tried with Python 3.11 alone, this is " + sys.version.split()[0] + ": try make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check \
 		$(if $(LOCKED),$(LOCKED_INSTALL),-c constraints.txt -e '.[dev]')
