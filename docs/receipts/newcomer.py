@@ -6,6 +6,7 @@ drawn here, eight classes of twelve. The receipt is docs/receipts/newcomer.md.
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -42,37 +43,37 @@ SEARCH = "nearkin search"
 
 
 def main() -> None:
-    folder = Path(tempfile.mkdtemp())
+    folder, before = Path(tempfile.mkdtemp()), os.getloadavg()[0]
     lines, spent, result, until = [], 0.0, "", 0.0
     try:
         (folder / "draw.py").write_text(DRAW)
         clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
         for name, command in STEPS:
             words = command.format(origin=ROOT, python=sys.executable)
-            began = time.monotonic()
+            began, used = time.monotonic(), cpu_seconds()
             done = subprocess.run(
                 words, shell=True, cwd=folder, env=clean, capture_output=True, text=True
             )
-            seconds = time.monotonic() - began
+            seconds, used = time.monotonic() - began, cpu_seconds() - used
             if done.returncode:
                 raise SystemExit(f"{name} failed: {done.stderr[-600:]}")
             spent += seconds
-            lines.append(f"| {name} | {seconds:.1f} |")
-            print(f"{name}: {seconds:.1f} s", flush=True)
+            lines.append(f"| {name} | {seconds:.1f} | {used:.1f} |")
+            print(f"{name}: {seconds:.1f} s, of a processor {used:.1f} s", flush=True)
             if name == SEARCH:
                 result, until = done.stdout.strip(), spent
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    load = os.getloadavg()[0]
+    after = os.getloadavg()[0]
     text = f"""# A newcomer's way, {date.today()}
 
 From `git clone` to the first search result: **{until / 60:.1f} minutes**.
 Python {platform.python_version()}, {os.cpu_count()} cores of {machine()},
-a load of {load:.1f} at the end.
+a load of {before:.1f} at the beginning and {after:.1f} at the end.
 `make newcomer` wrote this.
 
-| step | seconds |
-|---|---:|
+| step | seconds | of a processor |
+|---|---:|---:|
 {chr(10).join(lines)}
 
 What the search printed:
@@ -82,6 +83,12 @@ What the search printed:
 ```
 """
     (ROOT / "docs" / "receipts" / "newcomer.md").write_text(text)
+
+
+def cpu_seconds() -> float:
+    """Processor time of all steps so far: what a busy machine does not change."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def machine() -> str:
