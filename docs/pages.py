@@ -16,6 +16,9 @@ from nearkin.app.main import main
 from nearkin.report import publishing
 from nearkin.runs import executors
 
+sys.path.append(str(Path(__file__).parent / "site"))
+from data_names import spoken
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -42,7 +45,7 @@ def overview() -> str:
         text = page.read_text()
         title = text.partition("\n")[0].removeprefix("# ")
         answer = " ".join(re.findall(r"^\*\*(.*[.!?])\*\* *$", text, re.MULTILINE))
-        data = page.stem.removeprefix(f"{command_of(page)[1]}-").replace("_", " ")
+        data = spoken(page.stem.removeprefix(f"{command_of(page)[1]}-"))
         studies.setdefault(title, []).append(f"- [{data}](results/{page.name}): {answer}")
     parts = [f"## {title}\n\n" + "\n".join(lines) for title, lines in studies.items()]
     return "\n\n".join([HEAD, *parts]) + "\n"
@@ -53,7 +56,8 @@ HEAD = """# Results
 What each study found, in the sentences with which its page begins. The page has the picture, the
 table of ranks, the findings with their tests, every run with its recipe, and the command that makes
 it again. *Nobody is surely best* means that a paired test over seeds, corrected for the number of
-methods, leaves more than one of them in question. `python docs/pages.py` writes this overview."""
+methods, leaves more than one of them in question. *Stored features* are those of EfficientNet-Lite0
+at 224 px, of which a head alone is trained. `python docs/pages.py` writes this overview."""
 
 
 if __name__ == "__main__":

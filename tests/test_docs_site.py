@@ -14,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
 
+import nearkin as nk
 from nearkin.app.arguments import flags_of
 from nearkin.app.main import COMMANDS
 from nearkin.names import resolve
@@ -58,6 +61,55 @@ def test_the_code_of_a_page_runs(page, folder):
     names: dict = {"__name__": page.stem}
     for code in blocks(page.read_text(), "python"):
         exec(compile(code, str(page), "exec"), names)
+
+
+def block_of(page: str) -> str:
+    """The block of a how-to that wants a library which is no dependency of ours."""
+    (code,) = blocks((SITE / "howto" / page).read_text(), "py")
+    return code
+
+
+def test_the_module_for_lightning_trains_on_other_batches_each_epoch(monkeypatch):
+    """Run with lightning 2.6.6; skipped where it is not installed."""
+    lightning = pytest.importorskip("lightning")
+    names: dict = {"__name__": "lightning_how_to"}
+    exec(block_of("lightning.md"), names)
+    labels = torch.arange(6).repeat_interleave(8)
+    data = TensorDataset(torch.randn(48, 5), labels)
+    batches = nk.data.Batches(labels, 12, "classes", per_class=3)
+    drawn, draw = [], batches.set_epoch
+
+    def noted(epoch: int) -> None:
+        draw(epoch)
+        drawn.append(batches.steps)
+
+    monkeypatch.setattr(batches, "set_epoch", noted)
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = names["Embedder"](torch.nn.Linear(5, 4), 6, 4)
+    trainer.fit(module, DataLoader(data, batch_sampler=batches), DataLoader(data, 16))
+    assert 0 <= trainer.callback_metrics["recall@1"] <= 1
+    assert len(drawn) == 2
+    assert not torch.equal(*drawn)
+
+
+def test_a_model_of_transformers_is_a_backbone(folder, monkeypatch):
+    """Run with transformers 5.24.0 and random weights; skipped where it is not installed."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+    net = transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda name: net)
+    paths = sorted((folder / "photos").rglob("*.png"))
+    names: dict = {"paths": paths, "labels": [path.parent.name for path in paths]}
+    code = block_of("hugging-face.md").replace("size=224", "size=28, epochs=1, batch=8")
+    exec(code, names)
+    assert names["model"].embed(paths[:3]).shape == (3, 128)
 
 
 @pytest.mark.parametrize("page", ["pml_page", "metric_learn_page"])
@@ -123,7 +175,7 @@ def test_a_card_tells_what_rows_say():
     cards = import_module("cards")
     page = f"rivals-{cards.CUB}"
     mine = cards.standings()["normalised-cross-entropy"]
-    (here,) = [s for s in mine if s.page == page and " 64-D" in s.place]
+    (here,) = [s for s in mine if s.page == page and s.setting.startswith("64-D")]
     text = (ROOT / "docs" / "results" / f"{page}.md").read_text()
     shown = re.findall(r"^\| normalised cross-entropy \| \**([\d.]+) ± ", text, re.M)[0]
     assert float(here.score.split()[0]) == pytest.approx(float(shown), abs=0.06)

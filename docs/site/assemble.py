@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cards
 import peers
+from data_names import spoken
 from docstrings import md_text
 
 import nearkin
@@ -88,7 +89,7 @@ def assemble(folder: Path) -> None:
     )
     for path in sorted((DOCS / "results").rglob("*")):
         if path.suffix == ".md":
-            sources.write(f"results/{path.name}", linked(path.read_text(), "../"))
+            sources.write(f"results/{path.name}", linked(titled(path), "../"))
         elif path.suffix in (".svg", ".png"):
             sources.write(str(path.relative_to(DOCS)), path.read_bytes())
     for name, target in AT_ROOT.items():
@@ -102,6 +103,15 @@ def assemble(folder: Path) -> None:
     for name, content in cards.pages().items():
         sources.write(name, content)
     sources.remove_others()
+
+
+def titled(page: Path) -> str:
+    """A page of results with its data in its title, by which lists tell it from others."""
+    text = page.read_text()
+    *_, study = re.findall(r"^    nearkin study (\S+)", text, re.MULTILINE)
+    data = spoken(page.stem.removeprefix(study).removeprefix("-"))
+    title, _, rest = text.partition("\n")
+    return f"{title} ({data})\n{rest}" if data else text
 
 
 def linked(text: str, up: str) -> str:

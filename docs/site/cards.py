@@ -15,6 +15,7 @@ from inspect import getdoc
 from pathlib import Path
 
 import torch
+from data_names import spoken
 from docstrings import blocks, md_text, to_markdown
 
 from nearkin import losses
@@ -57,7 +58,8 @@ class Standing:
     """A loss in one comparison of a study."""
 
     page: str
-    place: str
+    data: str
+    setting: str
     metric: str
     score: str
     rank: str
@@ -191,7 +193,7 @@ def standings() -> dict[str, tuple[Standing, ...]]:
             continue
         stored = map(from_json, map(json.loads, path.read_text().splitlines()))
         rows = [r for r in stored if isinstance(r, Row) and r.metrics.last and r.recipe.epochs]
-        for place, here in by_place(rows).items():
+        for (data, setting), here in by_place(rows).items():
             metric = headline(here)
             groups: dict[tuple[str, str], dict[int, Row]] = defaultdict(dict)
             for row in here:
@@ -213,7 +215,8 @@ def standings() -> dict[str, tuple[Standing, ...]]:
                 found[loss].append(
                     Standing(
                         path.stem,
-                        place,
+                        data,
+                        setting,
                         metric.name,
                         str(column([estimate], percent=True)[0]),
                         rank_words(rank),
@@ -227,14 +230,13 @@ def standings() -> dict[str, tuple[Standing, ...]]:
     return {loss: tuple(of) for loss, of in found.items()}
 
 
-def by_place(rows: list[Row]) -> dict[str, list[Row]]:
-    """Rows of one comparison: of one data set, dimension and start."""
-    found: dict[str, list[Row]] = defaultdict(list)
+def by_place(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows of one comparison: of one data set, and of one dimension and start."""
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        data = row.data.name.removeprefix("features:").rpartition("/")[2].removesuffix(".npz")
         started = row.recipe.head_start != "orthogonal"
-        place = f"{data.replace('_', ' ')}, {row.recipe.dim}-D"
-        found[place + (", started as closed forms" if started else "")].append(row)
+        setting = f"{row.recipe.dim}-D" + (", started from a closed form" if started else "")
+        found[spoken(row.data.name), setting].append(row)
     return found
 
 
@@ -254,7 +256,7 @@ def standings_table(name: str) -> str:
         rank = f"**{s.rank}**" if s.first else s.rank
         shown = f"`{s.options}`" if s.options else ""
         lines.append(
-            f"| {s.place} | {shown} | {s.metric} | {s.score} | {rank} of {s.number} "
+            f"| {s.data}, {s.setting} | {shown} | {s.metric} | {s.score} | {rank} of {s.number} "
             f"| {s.seconds:.0f} | [rows](../results/{s.page}.md) |"
         )
     return "\n".join(lines)
@@ -272,14 +274,16 @@ def overview() -> str:
         "# Losses",
         "Each loss is called as `loss(embeddings, labels)`, and fits into any training loop. A "
         "card holds its formula, a picture of what it pulls and pushes, its defaults, and how it "
-        "did in our published runs. [Which loss for my data?](../which-loss.md) sums them up.",
-        "| loss | what it is | compared by | leads, or may |\n|---|---|---|---|",
+        "did in our published runs. The last column says in how many of our comparisons paired "
+        "tests leave it among those that may be the best. "
+        "[Which loss for my data?](../which-loss.md) shows them side by side.",
+        "| loss | what it is | compared by | may be best |\n|---|---|---|---|",
     ]
     table = []
     for name in LOSSES:
         mine = standings().get(name, ())
         led = sum(s.first for s in mine)
-        share = f"{led} of {len(mine)}" if mine else "not compared yet"
+        share = f"in {led} of {len(mine)}" if mine else "not compared"
         words, metric = md_text(first_line(name)), example(name).metric
         table.append(f"| [{name}]({name}.md) | {words} | {metric} | {share} |")
     lines[-1] += "\n" + "\n".join(table)
@@ -289,10 +293,6 @@ def overview() -> str:
 
 def chooser() -> str:
     """Which loss for which data, from the rows."""
-    by: dict[tuple[str, str], list[tuple[str, Standing]]] = defaultdict(list)
-    for loss, mine in standings().items():
-        for s in mine:
-            by[s.place, s.page].append((loss, s))
     lines = [
         "# Which loss for my data?",
         "In short: **ask your own data**. `nearkin choose --data photos/` compares no training, "
@@ -312,20 +312,48 @@ def chooser() -> str:
         "how far apart classes stand ([rows](results/toolkit-mnist.md))\n"
         "* - many classes with few images each\n  - a pair loss with `--sampler classes`, or "
         "`proxy-gml`\n  - see the tables below\n```",
-        "What follows is made from the published rows: of each comparison, the losses that may be "
-        "first, with their means over seeds, and the number that are surely behind.",
+        "The tables are made from the published rows: means over seeds, in %, with 95 % intervals. "
+        "**Bold** are those that paired tests cannot tell from the best of their column; all "
+        "others are surely behind. *Stored features* are those of EfficientNet-Lite0 at 224 px, of "
+        "which a linear head alone is trained.",
     ]
-    for (place, page), entries in sorted(by.items()):
-        first = sorted((e for e in entries if e[1].first), key=lambda e: e[1].score, reverse=True)
-        behind = len(entries) - len(first)
-        named = ", ".join(
-            f"[{loss}](losses/{loss}.md){f' `{s.options}`' if s.options else ''} {s.score}"
-            for loss, s in first
-        )
-        metric, seeds = entries[0][1].metric, entries[0][1].seeds
-        lines += [
-            f"## {place} ({page.partition('-')[0]})",
-            f"{metric} in %, {seeds} seeds: {named}. Surely behind: {behind} of {len(entries)} "
-            f"([all rows](results/{page}.md)).",
-        ]
+    by: dict[str, list[tuple[str, Standing]]] = defaultdict(list)
+    for loss, mine in standings().items():
+        for s in mine:
+            by[s.data].append((loss, s))
+    for data, entries in sorted(by.items()):
+        lines += [f"## {data}", comparisons(entries)]
     return "\n\n".join(lines) + "\n"
+
+
+def comparisons(entries: list[tuple[str, Standing]]) -> str:
+    """A table of one data set: a line a loss, a column a comparison with the page of its rows."""
+    columns: dict[tuple[str, str], Standing] = {}
+    table: dict[str, dict[tuple[str, str], Standing]] = defaultdict(dict)
+    for loss, s in entries:
+        name = f"[{loss}](losses/{loss}.md)" + (f" `{s.options}`" if s.options else "")
+        columns[s.setting, s.page] = s
+        table[name][s.setting, s.page] = s
+    keys = sorted(columns, key=lambda key: (int(key[0].partition("-")[0]), key))
+    settings = [setting for setting, _ in keys]
+    heads = []
+    for setting, page in keys:
+        study = f" ({page.partition('-')[0]})" if settings.count(setting) > 1 else ""
+        one = columns[setting, page]
+        heads.append(f"[{setting}{study}](results/{page}.md): {one.metric}, {one.seeds} seeds")
+
+    def cell(s: Standing | None) -> str:
+        return "" if s is None else f"**{s.score}**" if s.first else s.score
+
+    def standing(line: tuple[str, dict[tuple[str, str], Standing]]) -> tuple[int, float]:
+        scores = [float(s.score.split()[0]) for s in line[1].values()]
+        return sum(s.first for s in line[1].values()), sum(scores) / len(scores)
+
+    ordered = sorted(table.items(), key=standing, reverse=True)
+    return "\n".join(
+        [
+            f"| loss | {' | '.join(heads)} |",
+            f"|---|{'---:|' * len(heads)}",
+            *(f"| {name} | {' | '.join(cell(of.get(k)) for k in keys)} |" for name, of in ordered),
+        ]
+    )

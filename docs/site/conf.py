@@ -73,7 +73,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"index": [], "faq": [], "which-loss": []}
+html_sidebars = {"index": [], "faq": [], "quickstart": [], "which-loss": []}
 
 
 def setup(app):

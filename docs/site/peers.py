@@ -95,8 +95,7 @@ PML_HEAD = """# From pytorch-metric-learning
 
 A loss of ours is called as theirs, `loss(embeddings, labels, indices_tuple=None, ref_emb=None,
 ref_labels=None)`, so both work in both loops, and their miners with our losses. Every loss of
-theirs
-has a name here: `--loss pml:CircleLoss`.
+theirs has a name here: `--loss pml:CircleLoss`. The tests run both columns, with version 2.9.
 
 ```python
 import torch
@@ -121,9 +120,17 @@ PML_MIDDLE = """| version 2, the rest | here | note |
 |---|---|---|
 """
 PML_TAIL = """
-Version 3 cannot be installed beside the bounds of this package (`<3`): it has not been tried
-here, and this page says
-nothing of it but that the classes above are looked up under these names.
+## Version 3
+
+Version 3 wants Python 3.12, and this package is bounded to `<3`. It could not be installed where
+this was written; what follows is from its documentation alone.
+
+| version 3 | here |
+|---|---|
+| trainers, testers, `InferenceModel` and data sets are gone | the table above stays |
+| `TripletMarginLoss` has a margin of 0.2, no longer 0.05 | `nk.losses.Triplet` has 0.2 |
+| `MPerClassSampler` yields whole batches | so does `nk.data.Batches` |
+| `DotProductSimilarity` no longer normalises | no loss here normalises but where its formula does |
 """
 
 
