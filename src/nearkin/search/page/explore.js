@@ -163,9 +163,10 @@ function recolour() {
 function legend() {
   const parts = [];
   const add = (colour, text) => {
-    const spot = document.createElement("i");
+    const spot = make("i"), entry = make("span");
     spot.style.background = colour;
-    parts.push(spot, document.createTextNode(text));
+    entry.append(spot, text);
+    parts.push(entry, " ");
   };
   if (lit !== null) add(COLOURS[1], facts.classes[lit]);
   else if (groups.by === "truth") {
