@@ -4,6 +4,7 @@ The site itself is built by `make docs`, which `.ci/run` does; the pages that it
 here where they are there.
 """
 
+import math
 import re
 import runpy
 import shlex
@@ -110,6 +111,25 @@ def test_a_model_of_transformers_is_a_backbone(folder, monkeypatch):
     code = block_of("hugging-face.md").replace("size=224", "size=28, epochs=1, batch=8")
     exec(code, names)
     assert names["model"].embed(paths[:3]).shape == (3, 128)
+
+
+def test_values_of_oml_are_ours_where_its_page_says_so():
+    """Compared with OML 4.0.0; skipped where it is not installed, as it wants NumPy below 2."""
+    pytest.importorskip("oml")
+    arcface, triplet, miners = (
+        import_module(f"oml.{name}")
+        for name in ("losses.arcface", "losses.triplet", "miners.inbatch_hard_tri")
+    )
+    x = torch.nn.functional.normalize(torch.randn(24, 8, generator=torch.manual_seed(0)))
+    y, ours = torch.arange(24) % 6, nk.losses.Triplet(margin=0.2, mean="all")
+    torch.testing.assert_close(triplet.TripletLossWithMiner(0.2)(x, y), ours(x, y))
+    hard = triplet.TripletLossWithMiner(0.2, miners.HardTripletsMiner())(x, y)
+    mined = nk.losses.make_miner("pml:BatchHardMiner")(x, y)
+    torch.testing.assert_close(hard, ours(x, y, mined))
+    theirs, mine = arcface.ArcFaceLoss(8, 6, m=0.5), nk.losses.ArcFace(6, 8, math.degrees(0.5))
+    with torch.no_grad():
+        next(mine.parameters()).copy_(theirs.weight.T)
+    torch.testing.assert_close(theirs(3 * x, y), mine(3 * x, y))
 
 
 @pytest.mark.parametrize("page", ["pml_page", "metric_learn_page"])

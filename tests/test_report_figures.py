@@ -28,6 +28,21 @@ def rows(store) -> list[Row]:
     return [*make_rows(store).values()]
 
 
+@pytest.mark.parametrize("series", [("64-D",), ("settings of the full method", "of its own")])
+def test_the_key_of_levels_lies_within_the_figure_and_tells_them_apart(series):
+    names = ("no training, 56.7 %", "PCA-whitened, 53.8 %", "within-class whitened, 57.5 %")
+    marks = tuple((name, 0.5) for name in names)
+    shown = Dots("t", "y", ("a", "b"), series, ((HALF,) * len(series),) * 2, marks=marks)
+    with plots.drawing():
+        drawn = plots.draw_dots(shown, plots.Tips())
+        drawn.draw_without_rendering()
+        (key,) = drawn.legends
+        box, strokes = key.get_window_extent(), [str(h._dash_pattern) for h in key.get_lines()]
+    assert box.x0 >= 0
+    assert box.x1 <= drawn.bbox.x1
+    assert len(set(strokes[-3:])) == 3
+
+
 @pytest.mark.parametrize("figure", [LINES, BARS, MATRIX])
 def test_an_svg_is_well_formed_and_says_its_numbers(figure):
     text = plots.svg(figure)
