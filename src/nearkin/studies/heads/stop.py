@@ -162,16 +162,16 @@ def summary(measured: Values, bare: Any) -> tuple[str, ...]:
     least, most = (pick(level, key=level.__getitem__) for pick in (min, max))
     beside = f"; no training has {percent(over_queries(bare, 'recall@1'))}" if bare else ""
     added = (f"{points_of(level)} points by {name}" for name, (level, *_) in fitted.items())
-    grows = (
-        f"{points_of(images)} and {points_of(classes)} points by {name}"
-        for name, (_, images, classes) in fitted.items()
+    grown = (
+        listed([f"{points_of(one[axis])} by {name}" for name, one in fitted.items()])
+        for axis in (1, 2)
     )
     return (
         f"{REFERENCE[0].upper()}{REFERENCE[1:]} has an R@1 of {percent(level[least])} "
         f"({words(least, measured)}) to {percent(level[most])} ({words(most, measured)}){beside}.",
         f"Training adds to it, in the mean of the cells, {listed(list(added))}.",
-        "With twice the images of a class, and with twice the classes, it adds more by "
-        f"{listed(list(grows))}.",
+        "In points more, it adds {} with twice the images of a class, and {} with twice the "
+        "classes.".format(*grown),
     )
 
 
@@ -182,7 +182,7 @@ def points_of(one: Estimate) -> str:
     '+1.2 ± 0.2'
     """
     half = f" ± {50 * (one.high - one.low):.1f}" if one.n > 2 else ""
-    return f"{100 * one.mean:+.1f}{half}".replace("-", "−")
+    return f"{100 * one.mean:+z.1f}{half}".replace("-", "−")
 
 
 def findings(measured: Values, word: str) -> list[Finding]:
