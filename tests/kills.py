@@ -250,9 +250,10 @@ def code_of(pid: int, seconds: float) -> int | None:
 
 def carry_out(words: list[str], folder: Path) -> None:
     """The command, in this process, which it ends."""
+    from nearkin import stopping
     from nearkin.__main__ import main
 
-    code = 1
+    code, stopping.SECONDS = 1, PATIENCE - 1.0  # in which it saves on a busy machine
     try:
         os.setsid()
         os.chdir(folder)
