@@ -70,6 +70,7 @@ def block_of(page: str) -> str:
     return code
 
 
+@pytest.mark.filterwarnings("ignore")  # the peer's own
 def test_the_module_for_lightning_trains_on_other_batches_each_epoch(monkeypatch):
     """Run with lightning 2.6.6; skipped where it is not installed."""
     lightning = pytest.importorskip("lightning")
@@ -100,6 +101,7 @@ def test_the_module_for_lightning_trains_on_other_batches_each_epoch(monkeypatch
     assert not torch.equal(*drawn)
 
 
+@pytest.mark.filterwarnings("ignore")  # the peer's own
 def test_a_model_of_transformers_is_a_backbone(folder, monkeypatch):
     """Run with transformers 5.24.0 and random weights; skipped where it is not installed."""
     transformers = pytest.importorskip("transformers")
@@ -113,6 +115,7 @@ def test_a_model_of_transformers_is_a_backbone(folder, monkeypatch):
     assert names["model"].embed(paths[:3]).shape == (3, 128)
 
 
+@pytest.mark.filterwarnings("ignore")  # the peer's own
 def test_values_of_oml_are_ours_where_its_page_says_so():
     """Compared with OML 4.0.0; skipped where it is not installed, as it wants NumPy below 2."""
     pytest.importorskip("oml")

@@ -58,6 +58,8 @@ def check(html: Path) -> tuple[list[str], set[str]]:
                 outside.add(address)
                 if address in page.fetches:
                     wrong.append(f"{here} fetches {address}")
+                if parts.scheme == "http" and parts.hostname != "127.0.0.1":
+                    wrong.append(f"{here}: {address} is not https")
                 continue
             if parts.scheme:
                 continue
