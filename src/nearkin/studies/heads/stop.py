@@ -262,7 +262,7 @@ def picture(measured: Values, name: str, word: str) -> Lines:
         own.sort(key=images_of)
         over = [gain(values, name, METRICS[word]).seeds.estimate for values in own]
         title = f"{own[0]['classes']} classes, {dim}-D"
-        lines.append(Line.of(title, map(images_of, own), over))
+        lines.append(Line.of(title, [round(images_of(values)) for values in own], over))
     ends = [x for line in lines for x in line.x]
     if ends:
         lines.append(Line(REFERENCE, (min(ends), max(ends)), (0.0, 0.0), dashed=True))
