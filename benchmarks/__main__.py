@@ -31,6 +31,7 @@ TOPICS = {
     "heads": "benchmarks.heads",
     "images": "benchmarks.images",
     "processes": "benchmarks.processes",
+    "scale": "benchmarks.scale",
     "search": "benchmarks.search",
     "tail": "benchmarks.tail",
     "training": "benchmarks.training",

@@ -7,6 +7,7 @@ arithmetic, and everything else against it.
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from nearkin.measure import check_embeddings, evaluate, neighbours
 from nearkin.measure.inputs import matrix
-from nearkin.measure.nearest import copies, search
+from nearkin.measure.nearest import brute, cascade, copies, search
+from nearkin.measure.nearest.brute import search_of
 from nearkin.measure.nearest.exact import (
     METRICS,
     Waiting,
@@ -29,8 +31,9 @@ from nearkin.measure.nearest.exact import (
     similarities,
     to_keys,
 )
+from nearkin.measure.nearest.integers import IntegerScreen
 from nearkin.measure.nearest.screen import Screen, plain_arithmetic
-from nearkin.measure.nearest.search import ranks, search_of
+from nearkin.measure.nearest.search import ranks
 
 N, D = 500, 24
 
@@ -73,16 +76,20 @@ def all_keys(x: Tensor, gallery: Tensor | None, metric: str) -> Tensor:
     query = points(x, metric)
     searched = query if gallery is None else points(gallery, metric)
     keys = to_keys(similarities(query, searched), torch.arange(len(searched)))
-    return keys.fill_diagonal_(search.NOTHING) if gallery is None else keys
+    return keys.fill_diagonal_(brute.NOTHING) if gallery is None else keys
 
 
-SCREENS = {"both": (torch.bfloat16, torch.float32), "float32": (torch.float32,)}
+SCREENS = {
+    "all": (torch.int8, torch.bfloat16, torch.float32),
+    "int8": (torch.int8,),
+    "float32": (torch.float32,),
+}
 
 
 @pytest.fixture(params=SCREENS)
 def screens(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What any machine may use, whichever this is."""
-    monkeypatch.setattr(search, "precisions", lambda _: SCREENS[request.param])
+    monkeypatch.setattr(cascade, "precisions", lambda _: SCREENS[request.param])
 
 
 @pytest.mark.usefixtures("screens")
@@ -166,7 +173,7 @@ def test_neighbours_are_those_of_scikit_learn():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16, torch.float32])
 @given(
     seed=st.integers(0, 99),
     dim=st.integers(1, 90),
@@ -178,22 +185,24 @@ def test_no_screened_score_is_further_off_than_its_bound(metric, dtype, seed, di
     x = points(scales[0] * (shift + normal(20, dim, seed)), metric)
     y = points(scales[1] * (shift + normal(60, dim, seed + 1)), metric)
     with plain_arithmetic(torch.device("cpu")):
-        screen = Screen(x, y, dtype)
-        scores, error = screen.scores(x, torch.empty(20, 64, dtype=dtype))
+        screen = IntegerScreen(y) if dtype == torch.int8 else Screen(x, y, dtype)
+        scores = screen.scores(x, torch.empty(20, 64, dtype=screen.scored))
         exact = torch.stack([screen.score_of(x, s) for s in similarities(x, y).T], 1)  # (B, M)
-        low, high = screen.lower(exact, error[:, None]), screen.upper(exact, error[:, None])
-        surely = screen.surely(scores[:, :60], error[:, None])
-    bounded = error.isfinite()  # infinite: float32 would overflow
+        bounded = scores.error.isfinite()  # infinite: float32 would overflow
+        values = scores.values[:, :60]
+        scores = replace(scores, error=scores.error[:, None], step=scores.step[:, None])
+        low, high, surely = scores.lower(exact), scores.upper(exact), scores.surely(values)
     assert bounded.all() or max(scales) / min(scales) > 1e15
-    assert (low <= scores[:, :60])[bounded].all()
-    assert (scores[:, :60] <= high)[bounded].all()
+    assert (low <= values)[bounded].all()
+    assert (values <= high)[bounded].all()
     assert (surely <= exact)[bounded].all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_ordinary_data_need_no_brute_force(metric: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(search, "precisions", lambda _: (torch.bfloat16,))
-    monkeypatch.setattr(search, "key_tiles", lambda _: pytest.fail("brute force"))
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16])
+def test_ordinary_data_need_no_brute_force(metric, dtype, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cascade, "precisions", lambda _: (dtype,))
+    monkeypatch.setattr(cascade, "key_tiles", lambda _: pytest.fail("brute force"))
     x = 0.5 + normal(2000, 64)
     found = neighbours(x, 10, metric=metric)
     target = to_keys(found.similarities, found.indices)[:, -1]
@@ -218,9 +227,9 @@ def test_memory_and_pieces_do_not_change_the_answer(monkeypatch: pytest.MonkeyPa
     x = torch.cat([normal(300), normal(300)[:100]])
     whole = neighbours(x, 7)
     little = neighbours(x, 7, memory=1e4)
-    monkeypatch.setattr(search, "piece_size", lambda *_: 90)
+    monkeypatch.setattr(brute, "piece_size", lambda *_: 90)
     pieces, tail = neighbours(x, 7), neighbours(x, 95)
-    monkeypatch.setattr(search, "TILE", 33)
+    monkeypatch.setattr(brute, "TILE", 33)
     tiles = neighbours(x, 7)
     for other in (little, pieces, tiles):
         assert torch.equal(whole.indices, other.indices)
@@ -243,6 +252,7 @@ def test_settings_of_the_caller_neither_matter_nor_are_lost():
     assert not found.similarities.requires_grad
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(width=32, allow_nan=False), st.integers(0, 2**32 - 1)),
@@ -259,7 +269,7 @@ def test_keys_sort_as_neighbours_do(pairs):
     back = from_keys(keys)
     assert torch.equal(back[0], similarity + 0.0)
     assert torch.equal(back[1], indices)
-    assert (keys > search.NOTHING).all()
+    assert (keys > brute.NOTHING).all()
 
 
 @pytest.mark.parametrize(
@@ -290,7 +300,7 @@ def test_what_has_no_neighbours_is_refused_in_one_line(call, words):
 @pytest.mark.parametrize("metric", METRICS)
 def test_what_waits_for_the_grid_has_the_same_neighbours(metric: str, monkeypatch):
     x, gallery = normal(300), normal(400)[::2]
-    monkeypatch.setattr(search, "piece_size", lambda *_: 90)
+    monkeypatch.setattr(brute, "piece_size", lambda *_: 90)
     for searched in (None, gallery):
         wanted = neighbours(x, 7, searched, metric=metric)
         found = neighbours(x, 7, searched, metric=metric, memory=1e5)
@@ -321,7 +331,7 @@ def test_a_file_mapped_to_memory_is_read_and_not_copied(tmp_path):
 def test_copies_of_few_points_are_searched_for_once(metric: str, monkeypatch: pytest.MonkeyPatch):
     """The lowest places of one's own point come first."""
     x = torch.eye(3)[torch.arange(9000) % 3]
-    monkeypatch.setattr(search, "_cascade", None)  # nothing else is asked
+    monkeypatch.setattr(search, "cascade", None)  # nothing else is asked
     found = neighbours(x, 4, metric=metric)
     for i in (0, 1, 5, 4999, 8999):
         own = [j for j in range(i % 3, 30, 3) if j != i][:4]

@@ -29,16 +29,10 @@ import torch
 from torch import Tensor
 
 from nearkin.measure.inputs import Sides, sides_of
+from nearkin.measure.nearest.brute import NOTHING, Search, search_of
 from nearkin.measure.nearest.exact import Array, blocks, from_keys, similarities, to_keys
 from nearkin.measure.nearest.screen import plain_arithmetic
-from nearkin.measure.nearest.search import (
-    NOTHING,
-    Search,
-    check_k,
-    nearest_keys,
-    ranks,
-    search_of,
-)
+from nearkin.measure.nearest.search import check_k, nearest_keys, ranks
 from nearkin.measure.statistics import (
     SHARES,
     Difference,

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from nearkin.measure.inputs import as_given, check_embeddings, matrix
+from nearkin.measure.nearest.brute import Search, piece_size, screen_of
 from nearkin.measure.nearest.exact import Array, Points, blocks, from_keys, points
 from nearkin.measure.nearest.screen import Screen, plain_arithmetic, precisions
-from nearkin.measure.nearest.search import Neighbours, Search, nearest_keys, piece_size
+from nearkin.measure.nearest.search import Neighbours, nearest_keys
 
 FEW = 16
-"""Fewer queries than this are screened in float32: their product waits for memory, not arithmetic,
-and torch's bfloat16 product of few rows is the slower one."""
+"""Fewer queries than this are not screened in bfloat16, of which torch's product of few rows is
+slower than that of float32."""
 
 
 class Gallery:
@@ -78,9 +79,10 @@ class Part:
 
         A key counts the whole gallery's index.
         """
-        few = len(query) < FEW
-        dtypes = (torch.float32,) if few else precisions(query.rows.device)
+        dtypes = precisions(query.rows.device)
+        if len(query) < FEW:
+            dtypes = tuple(dtype for dtype in dtypes if dtype != torch.bfloat16)
         for dtype in set(dtypes) - set(self.screens):
-            self.screens[dtype] = Screen(None, self.items, dtype)
+            self.screens[dtype] = screen_of(None, self.items, dtype)
         search = Search(query, self.items, None, memory, self.screens, dtypes)
         return nearest_keys(search, min(k, len(self.items))) - self.start

@@ -27,6 +27,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -38,7 +39,7 @@ SUM = 2.0**-23
 """u: twice float32's rounding, so that hardware which cuts instead of rounding is covered"""
 GROUP = 64
 """the most items that are looked at together"""
-RESULT = {torch.bfloat16: 1.02 * 2.0**-8, torch.float32: 0.0}
+RESULT = {torch.bfloat16: 1.02 * 2.0**-8, torch.float32: 0.0, torch.int32: 0.0}
 """v: a bfloat16 product is rounded to 8 bits once more; 1.02 covers 1 / (1 - v)"""
 
 
@@ -60,19 +61,83 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
 
 @cache
 def precisions(device: torch.device) -> tuple[torch.dtype, ...]:
-    """What to screen in, cheapest first: bfloat16 where its products are the faster ones."""
+    """What to screen in, cheapest first: each where its products are clearly the faster ones.
+
+    int8 is what IntegerScreen takes.
+    """
     times = {}
-    for dtype in RESULT:
+    for dtype in (torch.float32, torch.bfloat16, torch.int8):
         x = torch.ones(1024, 512, dtype=dtype, device=device)
-        out = torch.empty(1024, 1024, dtype=dtype, device=device)
+        if dtype == torch.int8 and not integers_are_exact(x):
+            continue
         trials = []
         for _ in range(4):
             start = time.perf_counter()
-            float(torch.mm(x, x.T, out=out)[0, 0])  # float: waits for a GPU
+            out = torch._int_mm(x, x.T) if dtype == torch.int8 else torch.mm(x, x.T)
+            float(out[0, 0])  # waits for a GPU
             trials.append(time.perf_counter() - start)
         times[dtype] = min(trials)
-    cheap = times[torch.bfloat16] < 0.7 * times[torch.float32]
-    return (torch.bfloat16, torch.float32) if cheap else (torch.float32,)
+    order = [torch.float32]
+    for dtype in times:
+        if times[dtype] < 0.7 * times[order[0]]:
+            order.insert(0, dtype)
+    return tuple(order)
+
+
+def integers_are_exact(ones: Tensor) -> bool:
+    """Whether torch multiplies 8-bit integers here, and no sum of two products is cut to 16 bits,
+    as it would be by processors without instructions for it."""
+    if ones.device.type != "cpu":
+        return False
+    try:
+        large = torch._int_mm(127 * ones, -127 * ones.T)
+    except (AttributeError, RuntimeError):
+        return False
+    return bool((large == -127 * 127 * ones.shape[1]).all())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Screened scores of some queries, and how wrong they can be.
+
+    values: (B, M), or by groups (B, G, W), in multiples of step; `nothing` stands for no item.
+    error: (B,) how wrong each query's can be before their own rounding.
+    step: (B,) what an integer counts; 1 where values are floats.
+    """
+
+    values: Tensor
+    error: Tensor
+    step: Tensor
+
+    @property
+    def nothing(self) -> float:
+        """Less than any score: -inf, or the smallest integer."""
+        return lowest(self.values.dtype)
+
+    def surely(self, screened: Tensor) -> Tensor:
+        """What the exact score of an item with this screened score is at least."""
+        screened = screened.double()
+        return (screened - RESULT[self.values.dtype] * screened.abs()) * self.step - self.error
+
+    def lower(self, score: Tensor) -> Tensor:
+        """An item with this exact score, or a higher one, is not screened below."""
+        bound = (score - self.error) / self.step
+        return self._rounded(bound - RESULT[self.values.dtype] * bound.abs(), -torch.inf)
+
+    def upper(self, score: Tensor) -> Tensor:
+        """An item with this exact score, or a lower one, is not screened above."""
+        bound = (score + self.error) / self.step
+        return self._rounded(bound + RESULT[self.values.dtype] * bound.abs(), torch.inf)
+
+    def _rounded(self, bound: Tensor, towards: float) -> Tensor:
+        """(B,) in the scores' precision, rounded towards minus or plus infinity."""
+        dtype = self.values.dtype
+        if not dtype.is_floating_point:
+            whole = bound.floor() if towards < 0 else bound.ceil()
+            return whole.nan_to_num(-torch.inf).clamp(-(2.0**31), 2.0**31 - 1).to(dtype)
+        near = bound.to(dtype)
+        passed = near.double() > bound if towards < 0 else near.double() < bound
+        return torch.where(passed, torch.nextafter(near, torch.full_like(near, towards)), near)
 
 
 class Screen:
@@ -83,15 +148,18 @@ class Screen:
     rows: (M padded with zeros to a multiple of GROUP, columns) of that type.
     """
 
+    rows: Tensor
+    norm: Tensor
+    """the largest |y'|, and of all others below"""
+    loss: Tensor
+    """|y - m - y'|"""
+    offset: Tensor
+    """|b|"""
+    offset_loss: Tensor
+    """|b - b'|"""
+
     def __init__(self, query: Points | Waiting | None, gallery: Points, dtype: torch.dtype) -> None:
-        self.dtype, self.euclidean = dtype, gallery.metric == "euclidean"
-        self.size, self.width = gallery.rows.shape
-        # The gallery is scaled by a power of two to norms below 1; the queries of cosine and inner
-        # product each on their own: rows on the grid are.
-        largest = gallery.square.max().sqrt()
-        self.unit = power_above(largest)
-        self.largest = largest / self.unit
-        self.mean = _mean(self._scaled(block) for _, block in blocks(gallery, IN_CACHE))
+        self._take(gallery)
         if self.euclidean:
             self.centre, self.lifted = self.mean, True
         elif query is None:
@@ -100,9 +168,29 @@ class Screen:
             self.centre = _mean(part.on_grid().rows.double() for _, part in blocks(query, IN_CACHE))
             self.lifted = bool(self.centre.norm() > 0.1)
             self.centre *= self.lifted
-        padded = _up(self.size, GROUP)
-        columns = _up(self.width + 3 * self.lifted, 32)  # whole tiles are multiplied more quickly
-        self.rows = torch.zeros(padded, columns, dtype=dtype, device=gallery.rows.device)
+        columns = up(self.width + 3 * self.lifted, 32)  # whole tiles are multiplied more quickly
+        self._fill_all(gallery, torch.zeros(up(self.size, GROUP), columns, dtype=dtype))
+
+    @property
+    def scored(self) -> torch.dtype:
+        """The type of the scores."""
+        return self.rows.dtype
+
+    def _take(self, gallery: Points) -> None:
+        """The gallery's size, scale and mean.
+
+        It is scaled by a power of two to norms below 1; the queries of cosine and inner product
+        each on their own: rows on the grid are.
+        """
+        self.euclidean = gallery.metric == "euclidean"
+        self.size, self.width = gallery.rows.shape
+        largest = gallery.square.max().sqrt()
+        self.unit = power_above(largest)
+        self.largest = largest / self.unit
+        self.mean = _mean(self._scaled(block) for _, block in blocks(gallery, IN_CACHE))
+
+    def _fill_all(self, gallery: Points, rows: Tensor) -> None:
+        self.rows = rows.to(gallery.rows.device)
         bounds = [
             self._fill(self.rows[start : start + len(block)], block)
             for start, block in blocks(gallery, IN_CACHE)
@@ -117,26 +205,39 @@ class Screen:
         bounds = [norm(kept).max(), norm(items - kept).max()]
         if not self.lifted:
             return torch.stack([*bounds, torch.zeros_like(self.unit), torch.zeros_like(self.unit)])
-        offset = -(items * items).sum(1) / 2 if self.euclidean else items @ self.centre
+        offset = self._offset(items)
         rest = offset.clone()
         for column in range(self.width, self.width + 3):
             rows[:, column] = rest
             rest -= rows[:, column].double()
         return torch.stack([*bounds, offset.abs().max(), rest.abs().max()])
 
-    def scores(self, query: Points, out: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, M) scores in `out`, and (B,) how wrong each query's can be before their rounding."""
-        items = (self._scaled(query) if self.euclidean else query.rows.double()) - self.centre
-        rows = torch.zeros(len(query), self.rows.shape[1], dtype=self.dtype, device=items.device)
+    def _offset(self, items: Tensor) -> Tensor:
+        """b (M,) of y - m."""
+        return -(items * items).sum(1) / 2 if self.euclidean else items @ self.centre
+
+    def _centred(self, query: Points) -> Tensor:
+        """(B, D) float64: x - c."""
+        return (self._scaled(query) if self.euclidean else query.rows.double()) - self.centre
+
+    def scores(self, query: Points, out: Tensor) -> Scores:
+        """The scores (B, M), in `out`."""
+        items = self._centred(query)
+        rows = torch.zeros(len(query), self.rows.shape[1], dtype=self.scored, device=items.device)
         rows[:, : self.width] = items
         rows[:, self.width : self.width + 3 * self.lifted] = 1
         torch.mm(rows, self.rows.T, out=out)
         kept = rows[:, : self.width].double()
         size, loss = norm(kept), norm(items - kept)
+        error = rows.shape[1] * SUM * (size * self.norm + 2 * self.offset)
+        error += self.inputs_rounding(query, size, loss)
+        return Scores(out, error, torch.ones_like(error))
+
+    def inputs_rounding(self, query: Points, size: Tensor, loss: Tensor) -> Tensor:
+        """(B,) the part of the error that is not of the sum, with |x'| and |x - c - x'| (B,)."""
         error = size * self.loss + loss * (self.norm + self.loss) + self.offset_loss
-        error += rows.shape[1] * SUM * (size * self.norm + 2 * self.offset)
         error += 2.0**-100  # what underflows
-        return out, error + self._similarity_rounding(query, size + loss + self.norm + self.loss)
+        return error + self._similarity_rounding(query, size + loss + self.norm + self.loss)
 
     def score_of(self, query: Points, similarity: Tensor) -> Tensor:
         """(B,) float64: the score of an item of this similarity to its query."""
@@ -144,27 +245,6 @@ class Screen:
             square = norm(self._scaled(query) - self.mean) ** 2
             return (square - (similarity.double() / self.unit) ** 2) / 2
         return similarity.double() / (query.scale * self.unit) - query.rows.double() @ self.mean
-
-    def surely(self, screened: Tensor, error: Tensor) -> Tensor:
-        """What the exact score of an item with this screened score is at least."""
-        screened = screened.double()
-        return screened - RESULT[self.dtype] * screened.abs() - error
-
-    def lower(self, score: Tensor, error: Tensor) -> Tensor:
-        """An item with this exact score, or a higher one, is not screened below."""
-        bound = score - error
-        return self._rounded(bound - RESULT[self.dtype] * bound.abs(), -torch.inf)
-
-    def upper(self, score: Tensor, error: Tensor) -> Tensor:
-        """An item with this exact score, or a lower one, is not screened above."""
-        bound = score + error
-        return self._rounded(bound + RESULT[self.dtype] * bound.abs(), torch.inf)
-
-    def _rounded(self, bound: Tensor, towards: float) -> Tensor:
-        """(B,) in the screen's precision, rounded towards minus or plus infinity."""
-        near = bound.to(self.dtype)
-        passed = near.double() > bound if towards < 0 else near.double() < bound
-        return torch.where(passed, torch.nextafter(near, torch.full_like(near, towards)), near)
 
     def _similarity_rounding(self, query: Points, spread: Tensor) -> Tensor:
         """(B,) by how much float32's rounding of a similarity can move a score.
@@ -191,12 +271,17 @@ def norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=1)
 
 
+def lowest(dtype: torch.dtype) -> float:
+    """What stands for no item among scores of this type."""
+    return -torch.inf if dtype.is_floating_point else torch.iinfo(dtype).min
+
+
 def _mean(parts: Iterable[Tensor]) -> Tensor:
     """The mean row of all parts."""
     sums, sizes = zip(*((part.sum(0), len(part)) for part in parts), strict=True)
     return torch.stack(sums).sum(0) / sum(sizes)
 
 
-def _up(size: int, step: int) -> int:
+def up(size: int, step: int) -> int:
     """The multiple of `step` at or above `size`."""
     return -(-size // step) * step
