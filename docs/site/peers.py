@@ -95,7 +95,7 @@ PML_HEAD = """# From pytorch-metric-learning
 
 A loss of ours is called as theirs, `loss(embeddings, labels, indices_tuple=None, ref_emb=None,
 ref_labels=None)`, so both work in both loops, and their miners with our losses. Every loss of
-theirs has a name here: `--loss pml:CircleLoss`. The tests run both columns, with version 2.9.
+theirs has a name here: `--loss pml:CircleLoss`. The tests compare losses with version 2.9.
 
 ```python
 import torch
