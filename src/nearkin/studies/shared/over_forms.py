@@ -124,7 +124,7 @@ def findings(
         if one is None:
             continue
         better, worse = one.surely(1), one.surely(-1)
-        begun = f"{place}, {head}" if place else head
+        begun = f"{place[0].upper()}{place[1:]}, {head}" if place else head
         text = (
             f"{begun}: the best closed form is {one.form}, {percent(one.level)}; the best loss is "
             f"{one.lead}, {percent(one.level + one.size(one.lead))} "
