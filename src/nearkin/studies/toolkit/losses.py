@@ -14,7 +14,7 @@ from nearkin.studies.shared.reading import highest, where
 from nearkin.studies.shared.words import SPREAD
 from nearkin.studies.study import Case, Recipes, Rows, Study
 from nearkin.studies.toolkit import claims, collapse, tables
-from nearkin.studies.toolkit.methods import BASE, DATA, LARGE, METHODS
+from nearkin.studies.toolkit.methods import BASE, DATA, LARGE, METHODS, SMALL
 
 TITLE = "The toolkit: Siamese, triplet and n-tuple networks"
 QUESTION = (
@@ -32,6 +32,7 @@ def recipes(
     dims: str = "2,64",
     methods: str = "all",
     sweep: bool = True,
+    small: bool = False,
 ) -> Recipes:
     """Every seed, dimension and method under one recipe; then n-pair (7) over its L2 weight.
 
@@ -45,6 +46,7 @@ def recipes(
         dims: embedding dimensions, separated by commas.
         methods: names separated by commas, or all.
         sweep: whether to add the sweep over the L2 weight, in 2-D on tuples of mnist-5k.
+        small: a quarter of the report's network, in float32.
     """
     if data not in DATA:
         raise ValueError(
@@ -52,7 +54,7 @@ def recipes(
             f"{', '.join(DATA)}; for {data} there is the study rivals"
         )
     base = replace(BASE, data=data, **({} if data == BASE.data else LARGE))
-    base = replace(base, epochs=epochs or base.epochs)
+    base = replace(base, epochs=epochs or base.epochs, **(SMALL if small else {}))
     found: Recipes = {}
     for seed, dim, (name, change) in product(
         range(seeds), sizes(dims), picked(methods, METHODS).items()
@@ -127,6 +129,7 @@ DEMO = {
     "dims": "64",
     "methods": "no training,Siamese (1-3),triplet (4-6),n-tuple (7),ours: Fisher NCA",
     "sweep": False,
+    "small": True,
 }
 """The options of `make demo`: a minute on two cores, in which what is learnt beats pixels."""
 

@@ -44,3 +44,7 @@ BASE = Recipe(
 DATA = ("mnist-5k", "mnist", "fashion-mnist")
 LARGE = {"epochs": 4, "evaluate_every": 2, "lr": 2e-3}
 """Of the full sets, whose epochs have 15 times as many steps; chosen on digits that validate."""
+
+SMALL = {"backbone_options": {"filters": "16,32", "units": "256"}, "precision": "float32"}
+"""A quarter of the report's network, for a demonstration; in float32, as a processor without units
+for bf16 takes several times as long for that."""
