@@ -27,7 +27,7 @@ bench: .venv/ready  ## speed and memory beside our peers; writes docs/benchmarks
 	$(BIN)/python -m benchmarks $(TOPICS)
 
 LOCKED_INSTALL = --require-hashes -r requirements.lock && \
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation -e .
 
 campaign: .venv/ready  ## long forms of what the tests take slices of; writes docs/receipts/DATE.json
 	nice -n 10 $(BIN)/python tests/campaign.py $(CAMPAIGN)
@@ -35,7 +35,7 @@ campaign: .venv/ready  ## long forms of what the tests take slices of; writes do
 .venv/ready: pyproject.toml constraints.txt  ## LOCKED=1: the files of requirements.lock, by hash
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Nearkin was tried with Python 3.11 alone, this is " + sys.version.split()[0] + ": try make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check \
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile \
 		$(if $(LOCKED),$(LOCKED_INSTALL),-c constraints.txt -e '.[dev]')
 	touch $@
 

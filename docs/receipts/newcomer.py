@@ -32,7 +32,7 @@ for kind in range(8):
 STEPS = (
     ("git clone", "git clone --quiet {origin} nearkin"),
     ("an environment", "{python} -m venv env"),
-    ("install", "cd nearkin && ../env/bin/pip install --quiet -c constraints.txt '.[all]'"),
+    ("install", "cd nearkin && ../env/bin/pip install --quiet --no-compile -c constraints.txt '.[all]'"),
     ("(photographs are drawn)", "env/bin/python draw.py"),
     ("nearkin data check", "env/bin/nearkin data check photos/"),
     ("nearkin index", "env/bin/nearkin index lite0 photos/ --output shop"),
@@ -61,7 +61,7 @@ def main() -> None:
             lines.append(f"| {name} | {seconds:.1f} | {used:.1f} |")
             print(f"{name}: {seconds:.1f} s, of a processor {used:.1f} s", flush=True)
             if name == SEARCH:
-                result, until = done.stdout.strip(), spent
+                result, until = done.stdout.strip().replace(f"{folder}/", ""), spent
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     after = os.getloadavg()[0]
