@@ -297,6 +297,29 @@ def test_what_a_head_reads_is_made_once_for_all_runs_of_one_start(features, monk
     assert read(base) is not read(base)  # too large to be kept
 
 
+def test_one_of_several_processes_reads_its_features_even_where_it_remembers_them(features):
+    recipe = small(features)
+    splits = load(features)
+
+    def reads(**several: bool) -> int:
+        backbone = models.make("linear", {}, (16,), 8)
+        read = []
+        key = head_start.begin(
+            recipe,
+            backbone,
+            splits.train.labels,
+            lambda part: read.append(part) or splits.train.tensor,
+            lambda: "data",
+            **several,
+        )
+        assert bool(key) == several.get("remember", True)
+        return len(read)
+
+    head_start.maps.clear()
+    head_start.sets.clear()
+    assert [reads(), reads(), reads(remember=False), reads(remember=False)] == [1, 0, 1, 1]
+
+
 def test_a_survey_is_what_the_backbone_makes_of_the_training_images(features):
     for changes in ({}, {"head_dropout": 0.5}, {"backbone": "mlp"}, {"head_start": "orthogonal"}):
         run = Run(small(features, **changes), load(features), "cpu")

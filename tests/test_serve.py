@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 import nearkin as nk
 from nearkin.app.main import main
+from nearkin.app.serve import listening
 from nearkin.search import service as module
 from nearkin.search.embedder import embedder_of
 from nearkin.search.service import Service
@@ -276,6 +277,18 @@ def test_a_port_that_is_taken(tmp_path, capsys):
             main(["serve", str(tmp_path / "model"), "--port", str(port)])
     assert left.value.code == 2
     assert f"127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_answers_body_does_not_wait_for_the_receipt_of_its_head(host):
+    try:
+        listener = listening(host, 0)
+    except OSError:
+        pytest.skip(f"{host} is no address of this machine")
+    with listener, socket.create_connection(listener.getsockname()[:2]):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_index_served_sees_what_is_added(client, shop, green, tmp_path):  # noqa: F811

@@ -68,6 +68,8 @@ def begin(
     labels: Tensor,
     read: Callable[[nn.Module], Tensor],
     fingerprint: Callable[[], str],
+    *,
+    remember: bool = True,
 ) -> Hashable:
     """Let the backbone's head, or all of mlp, start as the recipe has it.
 
@@ -78,6 +80,9 @@ def begin(
         labels: of the training images.
         read: what a part of the backbone makes of them, unaugmented: (N, F) on the CPU.
         fingerprint: of the data set.
+        remember: whether features and forms of earlier runs of this process may be taken. One run
+            over several processes must not: what one of them remembers and another does not
+            would leave the other waiting, as they read in step.
     """
     if recipe.head_start == ORTHOGONAL:
         if recipe.head_dropout:
@@ -100,7 +105,8 @@ def begin(
             form_of(recipe, level, layer, mlp) for level, layer in zip(found, layers, strict=True)
         ]
 
-    stored = all(is_still(layer) for layer in part.modules() if not list(layer.children()))
+    still = all(is_still(layer) for layer in part.modules() if not list(layer.children()))
+    stored = still and remember
     of_set = (*of_data(recipe), fingerprint(), mlp) if stored else ()
     key = (*of_form(recipe), of_set)
     found = remembered(maps, key, fitted) if stored else fitted()

@@ -104,7 +104,10 @@ class Run:
             self.tail = Tail(self, own) if backbone is None and recipe.tail else None
             if backbone is None:
                 labels = self.splits.train.labels
-                self.read_as = begin(recipe, own, labels, self.read, lambda: self.data_fingerprint)
+                self.read_as = begin(
+                    *(recipe, own, labels, self.read, lambda: self.data_fingerprint),
+                    remember=ranks.count == 1,
+                )
             self.loss: Any = build.make_loss(recipe, self.splits, own, loss)
         if "features" in wants_of(self.loss):
             refuse_no_features(recipe, own, self.loss)
