@@ -130,6 +130,7 @@ def index_rows(folder: Path, count: int, quick: bool) -> Iterator[Row]:
     index = nk.Index.create(model, folder / "shop")
     index.update(photos, labels="parent")
     index.write_light()
+    index.write_snapshot()  # both as `nearkin index` does
     words = [sys.executable, "-m", "nearkin", "search", str(folder / "shop"), str(some[0])]
     cpu = []
     for _ in range(4):

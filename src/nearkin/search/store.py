@@ -216,7 +216,8 @@ def vectors_of(items: pa.Table) -> np.ndarray:
     if isinstance(vectors, pa.ChunkedArray):
         vectors = vectors.chunk(0) if vectors.num_chunks else pa.array([], vectors.type)
     dim = vectors.type.list_size
-    return vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    flat = np.from_dlpack(vectors.flatten())  # to_numpy would import pandas, half a second
+    return flat.reshape(-1, dim)
 
 
 def table_of(rows: Iterable[dict], vectors: np.ndarray) -> pa.Table:
