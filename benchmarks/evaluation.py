@@ -97,7 +97,7 @@ def alone(way: Callable[[Tensor, Tensor], object], size: int) -> None:
 def timed(size: int, ways: Mapping[str, Callable[[Tensor, Tensor], object]]) -> dict[str, float]:
     """Median seconds of each way on embeddings of this size."""
     alone_on = embeddings(size)
-    small = embeddings(500)
+    small = embeddings(2_000)
     for way in ways.values():  # libraries are loaded, threads are started
         way(*small)
     calls = {name: partial(way, *alone_on) for name, way in ways.items()}
