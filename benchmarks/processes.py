@@ -1,10 +1,12 @@
 """One run over several processes: what the way itself costs, and what two of them bring.
 
 The first row is a step in a process group of one, which gathers, cuts and sums with nobody, beside
-the step of a process that is in no group; both in one process, in turns. The second is images a
-second of two processes on two cores beside one process with one thread, as whole epochs have them.
-The third is the bound that the machine sets: two processes that know nothing of each other, and so
-gather, sum and wait for nothing, beside the same one; caches and memory are all that they share.
+the step of a process that is in no group; both in one process, in turns. The others are images a
+second of two processes on two cores beside one process with one thread, as whole epochs have them:
+of one run whose batch normalisation is frozen, as `nearkin train` fine-tunes photographs; and the
+bound that the machine sets to it, two processes that know nothing of each other, and so gather, sum
+and wait for nothing: caches and memory are all that they share. The last is one run whose batch
+normalisation is live, for which the two must meet twice in each of 49 layers.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ TOGETHER: Any = None
 RECIPE = Recipe(
     data="noise",
     backbone="lite0",
-    backbone_options={"weights": "none"},
+    backbone_options={"weights": "none", "batch_norm": "frozen"},
     dim=64,
     loss="proxy-anchor",
     augment="crop-flip",
@@ -44,6 +46,7 @@ RECIPE = Recipe(
     epochs=1,
     steps=1000,
 )
+LIVE = replace(RECIPE, backbone_options={"weights": "none"})
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -58,15 +61,18 @@ def rows(quick: bool) -> Iterator[Row]:
         goal=1.03,
         note=f"load {load:.1f}",
     )
-    one, two, halves, wholes = [], [], [], []
+    one, two, halves = [], [], []
     for _ in range(turns):
         one.append(in_processes(1, steps, 1)[0][0])
         two.append(max(found[1] for found in in_processes(2, steps, 1)))
         halves.append(unrelated(RECIPE.batch // 2, steps))
-        wholes.append(unrelated(RECIPE.batch, steps) / 2)
     yield gain_row("by two processes of one thread", one, two, goal=1 / 1.7)
     yield gain_row("by two unrelated processes in batches of 64", one, halves)
-    yield gain_row("by two unrelated processes in batches of 128", one, wholes)
+    one, two = [], []
+    for _ in range(turns):
+        one.append(in_processes(1, steps, 1, LIVE)[0][0])
+        two.append(max(found[1] for found in in_processes(2, steps, 1, LIVE)))
+    yield gain_row("by two processes, batch normalisation synchronised", one, two)
 
 
 def gain_row(what: str, one: list[float], two: list[float], goal: float | None = None) -> Row:
@@ -93,11 +99,14 @@ def pictures() -> Splits:
     return Splits("noise", train, test, test)
 
 
-def in_processes(count: int, steps: int, turns: int) -> list[tuple[float, float]]:
+def in_processes(
+    count: int, steps: int, turns: int, recipe: Recipe = RECIPE
+) -> list[tuple[float, float]]:
     """Seconds a step in each of `count` processes: alone (of one process), and in their group."""
     context = get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, context.Pool(count) as pool:
-        given = [(rank, count, f"file://{folder}/meet", steps, turns) for rank in range(count)]
+        meet = f"file://{folder}/meet"
+        given = [(rank, count, meet, steps, turns, recipe) for rank in range(count)]
         return pool.starmap(measure, given, chunksize=1)
 
 
@@ -132,16 +141,18 @@ def step_times(batch: int, steps: int) -> list[float]:
     return times[1:-1]
 
 
-def measure(rank: int, count: int, meet: str, steps: int, turns: int) -> tuple[float, float]:
+def measure(
+    rank: int, count: int, meet: str, steps: int, turns: int, recipe: Recipe
+) -> tuple[float, float]:
     torch.set_num_threads(1)
     keep_freed_memory()
     if Path("/sys/class/net/lo").exists():
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=count)
     splits = pictures()
-    ways: dict[str, Any] = {"among": train(Run(RECIPE, splits, "cpu", ranks=current()))}
+    ways: dict[str, Any] = {"among": train(Run(recipe, splits, "cpu", ranks=current()))}
     if count == 1:
-        ways["alone"] = train(Run(RECIPE, splits, "cpu", ranks=ALONE))
+        ways["alone"] = train(Run(recipe, splits, "cpu", ranks=ALONE))
     times: dict[str, list[float]] = {name: [] for name in ways}
     for steps_of in ways.values():
         next(steps_of)  # the first step tries the network out
