@@ -56,6 +56,7 @@ DATA: dict[str, Callable[[], Tensor]] = {
     "zeros among others": lambda: normal() * (torch.arange(N) % 9 > 0)[:, None],
     "duplicates": lambda: normal()[torch.arange(N) % 37],
     "near-ties": lambda: normal()[torch.arange(N) % 250] + 1e-7 * normal(seed=1),
+    "ties within 8 bits": lambda: normal()[torch.arange(N) % 50] + 1e-2 * normal(seed=1),
     "many ties": lambda: normal().sign(),
     "small integers": lambda: (2 * normal()).round(),
     "huge norms": lambda: spread_norms(normal()),
