@@ -23,6 +23,7 @@ from nearkin.studies.photographs.transfer import (
 )
 from nearkin.studies.shared import sets
 from nearkin.studies.shared.methods import METHODS, picked
+from nearkin.studies.shared.words import shortened
 from nearkin.studies.study import Case
 
 DATA = "features:a_lite0.npz,features:b_lite0.npz,features:c_lite0.npz"
@@ -152,7 +153,7 @@ def test_the_answer_tells_protocols_sources_and_targets_apart(asked):
     ],
 )
 def test_names_are_cut_where_they_end_alike(names, short):
-    assert list(transfer.shortened(names).values()) == short
+    assert list(shortened(names).values()) == short
 
 
 @pytest.fixture(scope="module", params=["orthogonal", "whitened"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
-from itertools import permutations, product, takewhile
-from pathlib import PurePath
+from itertools import permutations, product
 from typing import Any
 
 from nearkin.answers import Answer, Finding, Matrix, Table
@@ -27,7 +25,7 @@ from nearkin.studies.shared.tuning import (
     trials,
     whitens,
 )
-from nearkin.studies.shared.words import SPREAD, p_value, p_words, undecided
+from nearkin.studies.shared.words import SPREAD, p_value, p_words, shortened, undecided
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Transfer"
@@ -269,21 +267,6 @@ def summary(
             f"{way} than the features as they are."
         )
     return lines
-
-
-def shortened(names: Iterable[str]) -> dict[str, str]:
-    """Names without the words, parted by "_", with which they all end.
-
-    >>> list(shortened(["features:here/cub_224px.npz", "features:cars_224px.npz"]).values())
-    ['cub', 'cars']
-    """
-    files = {name: PurePath(name.rpartition(":")[2]).name.removesuffix(".npz") for name in names}
-    if len(set(files.values())) < len(files):  # of one name in several folders
-        return {name: name for name in files}
-    words = {name: file.split("_") for name, file in files.items()}
-    ends = zip(*(reversed(parts[1:]) for parts in words.values()), strict=False)
-    shared = len(list(takewhile(lambda same: len(set(same)) == 1, ends)))
-    return {name: "_".join(parts[: len(parts) - shared]) for name, parts in words.items()}
 
 
 def lost(found: dict[Key, Scores], name: str, source: str, target: str) -> Difference | None:

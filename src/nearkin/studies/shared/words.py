@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
+from pathlib import PurePath
 
 from nearkin.measure.statistics import Difference, Estimate, estimate
 from nearkin.studies.shared.reading import Scores, against, highest
@@ -138,3 +140,18 @@ def or_none(names: Collection[str], of: int) -> str:
     'none'
     """
     return listed(list(names), of) if names else "none"
+
+
+def shortened(names: Iterable[str]) -> dict[str, str]:
+    """Names without the words, parted by "_", with which they all end.
+
+    >>> list(shortened(["features:here/cub_224px.npz", "features:cars_224px.npz"]).values())
+    ['cub', 'cars']
+    """
+    files = {name: PurePath(name.rpartition(":")[2]).name.removesuffix(".npz") for name in names}
+    if len(set(files.values())) < len(files):  # of one name in several folders
+        return {name: name for name in files}
+    words = {name: file.split("_") for name, file in files.items()}
+    ends = zip(*(reversed(parts[1:]) for parts in words.values()), strict=False)
+    shared = len(list(takewhile(lambda same: len(set(same)) == 1, ends)))
+    return {name: "_".join(parts[: len(parts) - shared]) for name, parts in words.items()}
