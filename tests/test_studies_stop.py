@@ -208,4 +208,4 @@ def test_a_whole_network_is_followed_from_either_start_of_its_head(tmp_path, mon
     ]
     first, last = outcome.answer.summary
     assert "R@1 goes in 2 steps from" in first
-    assert last.startswith("There whitened, square roots has ")
+    assert last.startswith("At the end whitened, square roots has ")

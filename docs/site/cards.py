@@ -114,9 +114,9 @@ def card(name: str) -> str:
         "## What it pulls and pushes",
         f"![The step that {name} asks of each point](<{name}.svg>)",
         "Twenty points of four classes in the plane, one colour and mark a class. Each arrow is "
-        "the direction in which a small step of this loss moves its point, on one scale within the "
-        "picture. A loss that compares by cosine turns points about the origin, and changes no "
-        "length.",
+        "the direction in which a small step of this loss moves its point; the longer the arrow, "
+        "the larger the step, as its square root. A loss that compares by cosine turns points "
+        "about the origin, and changes no length.",
         "## In our rows",
         standings_table(name),
         "## Use",
@@ -163,7 +163,8 @@ def picture(name: str) -> bytes:
     import matplotlib.pyplot as plt
 
     (x, labels), step = points(), steps_of(name)
-    step = step / step.norm(dim=1).max().clamp_min(1e-12)
+    length = step.norm(dim=1, keepdim=True)
+    step = step / length.clamp_min(1e-12) * (length / length.max().clamp_min(1e-12)).sqrt()
     plt.rcParams["svg.hashsalt"] = "nearkin"
     figure, axes = plt.subplots(figsize=(4.2, 4.2))
     colours, marks = ("#0072b2", "#d55e00", "#009e73", "#aa4499"), "os^D"
@@ -171,7 +172,13 @@ def picture(name: str) -> bytes:
         mine = labels == kind
         axes.scatter(*x[mine].T, c=colours[kind], marker=marks[kind], s=42, label=f"class {kind}")
         axes.quiver(
-            *x[mine].T, *step[mine].T, color=colours[kind], scale=3.2, width=0.006, zorder=3
+            *x[mine].T,
+            *step[mine].T,
+            color=colours[kind],
+            scale=4,
+            width=0.007,
+            headwidth=4,
+            zorder=3,
         )
     axes.scatter(0, 0, marker="+", c="#444444", s=60)
     axes.set(xlabel="first coordinate", ylabel="second coordinate", aspect="equal")

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import re
 
-SETS = {
-    "CUB_200_2011_efficientnet_lite0_224px": "CUB birds, stored features",
-    "stanford_cars_crops_efficientnet_lite0_224px": "Cars196, stored features",
-    "cub": "CUB birds, photographs",
-    "omniglot": "Omniglot characters",
-    "mnist": "MNIST digits",
-}
-"""Name of a data set's files -> what it is. Features are those of EfficientNet-Lite0 at 224 px."""
+from nearkin.data.terms import NAMES
 
 
 def spoken(stem: str) -> str:
@@ -25,7 +18,7 @@ def spoken(stem: str) -> str:
     name = stem.removeprefix("features:").rpartition("/")[2].removesuffix(".npz")
     name, epochs = re.fullmatch(r"(.*?)(?:-epochs-(\d+))?", name).groups()  # type: ignore[union-attr]
     start = name.removesuffix("-orthogonal")
-    words = [SETS.get(start, start.replace("_", " "))] if start != "orthogonal" else []
+    words = [NAMES.get(start, start.replace("_", " "))] if start != "orthogonal" else []
     words += ["heads started orthogonal"] if name.endswith("orthogonal") else []
     words += [f"{epochs} epochs"] if epochs else []
     return ", ".join(words)

@@ -93,6 +93,7 @@ def rst_text(text: str) -> str:
         pieces = [text.replace("`", "'")]
     for i in range(0, len(pieces), 2):
         pieces[i] = re.sub(r"([\\*|_])", r"\\\1", pieces[i])
+    pieces[0] = re.sub(r"^(\w\w?)([.)])", r"\1\\\2", pieces[0])  # no list that begins with C.
     return "".join(p if i % 2 == 0 else f"``{p}``\\ " for i, p in enumerate(pieces))
 
 

@@ -38,6 +38,7 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"{self.title}: {len(self.columns)} columns, but a row {row}")
+        object.__setattr__(self, "note", self.note[:1].upper() + self.note[1:])  # sentences
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,40 @@ TERMS = {
 }
 
 
+NAMES = {
+    "CUB_200_2011_efficientnet_lite0_224px": "CUB birds, stored features",
+    "stanford_cars_crops_efficientnet_lite0_224px": "Cars196, stored features",
+    "CUB_200_2011": "CUB birds",
+    "stanford_cars_crops": "Cars196 crops",
+    "cub": "CUB birds, photographs",
+    "cars": "Cars196, photographs",
+    "sop": "Stanford Online Products",
+    "inshop": "In-Shop",
+    "omniglot": "Omniglot characters",
+    "mnist": "MNIST digits",
+    "mnist-5k": "5,000 MNIST digits",
+    "fashion-mnist": "Fashion-MNIST",
+}
+"""Name of a data set, or of the file of its features -> what a person calls it."""
+
+
+def spoken(name: str) -> str:
+    """What a person calls a data set of this name.
+
+    >>> spoken("features:CUB_200_2011_efficientnet_lite0_224px"), spoken("mnist")
+    ('CUB birds, stored features', 'MNIST digits')
+    >>> spoken("features:/data/our_shoes.npz"), spoken("folder:photos")
+    ('stored features our_shoes', 'folder photos')
+    """
+    kind, _, path = name.partition(":")
+    known = NAMES.get(path.rpartition("/")[2].removesuffix(".npz") if path else kind)
+    if known or not path:
+        return known or name
+    if kind == "features":
+        return f"stored features {path.rpartition('/')[2].removesuffix('.npz')}"
+    return f"{kind} {path}"
+
+
 OURS_TO_SHOW = {"mnist-5k", "mnist", "fashion-mnist", "omniglot"}
 NOT_OURS = {"cub", "cars", "cars196", "sop", "inshop"}
 THEIR_ARCHIVES = ("cub_200", "cub200", "stanford_cars", "cars_196", "cars196", "cars_train")

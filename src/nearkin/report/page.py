@@ -16,7 +16,7 @@ import numpy as np
 
 from nearkin.answers import FINDINGS, Answer, BatchGraphs, Figure, Gallery, Lines, Maps
 from nearkin.files import write_whole
-from nearkin.report import batch_graphs, pictures, plots, standard, tables
+from nearkin.report import batch_graphs, pictures, plots, standard, tables, words
 from nearkin.report.items import Items, picture_uri, sheet
 from nearkin.report.views import (
     CLASS_COLOURS,
@@ -131,10 +131,11 @@ def unbroken(text: str) -> str:
 
     >>> unbroken("R@1 57.3 % (p < 0.001)").split(" ")
     ['R@1', '57.3\xa0%', '(p\xa0<\xa00.001)']
-    >>> unbroken("64-D")
-    '64‑D'
+    >>> unbroken("64-D"), unbroken("n-tuple")
+    ('64‑D', 'n‑tuple')
     """
     text = re.sub(r"(?<=\d)-D\b", "\u2011D", text)
+    text = re.sub(r"\b([a-zA-Z\d])-(?=[a-zA-Z])", "\\1\u2011", text)
     text = re.sub(r"(?<=\d) (?=%|points\b|\u00b1)", "\u00a0", text)
     return re.sub(r"p ([<=\u2265]) (?=\d)", "p\u00a0\\1\u00a0", text)
 
@@ -146,11 +147,13 @@ def contents(answer: Answer, rows: Mapping[Case, Stored], command: str) -> dict:
     common, table = standard.shared(ordered), standard.runs(ordered, named)
     has_curves = any(isinstance(f, Lines) and f.x == "epoch" for f in answer.figures)
     curves = None if has_curves else standard.curves(ordered, named)
+    findings = [finding for finding in answer.findings if finding.text not in answer.summary]
     return {
         "answer": answer,
         "figures": [*answer.figures, *([curves] if curves else [])],
-        "findings": answer.findings[:FINDINGS],
-        "more_findings": answer.findings[FINDINGS:],
+        "findings": findings[:FINDINGS],
+        "more_findings": findings[FINDINGS:],
+        "words": words.used(answer),
         "tables": [*answer.tables, *([standard.selection(ordered, named)] if rows else [])],
         "rows": ordered,
         "diverged": [

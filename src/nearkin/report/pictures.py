@@ -41,7 +41,7 @@ def class_colour(label: int) -> str:
 def draw_maps(figure: Maps, store: Path):
     """The maps in one frame, up to four side by side, and what their letters stand for."""
     views = panels(figure, store)
-    across = min(len(views), 4) if len(views) != 6 else 3
+    across = min((4, 5, 3), key=lambda n: -len(views) % n) if len(views) > 4 else len(views)
     down = -(-len(views) // across)
     drawn = new(2.3 * across, 2.7 * down)
     for i, view in enumerate(views):

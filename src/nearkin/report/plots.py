@@ -271,6 +271,7 @@ def draw_dots(figure: Dots, tips: Tips):
     axes = drawn.add_subplot()
     step = 0.78 / count
     digits = tables.decimals([v for group in figure.values for v in group], scale)
+    floor = left_edge(figure)
     for g in range(1, len(figure.groups), 2):  # stripes lead the eye to the numbers
         axes.axhspan(g - 0.5, g + 0.5, color=STRIPE, linewidth=0, zorder=0)
     for g, s in product(range(len(figure.groups)), range(count)):
@@ -278,9 +279,9 @@ def draw_dots(figure: Dots, tips: Tips):
         if value is None or not isfinite(value.mean):
             continue
         group, name, colour = figure.groups[g], figure.series[s], COLOURS[s % len(COLOURS)]
-        if len(value.seeds) > 1:
-            seeds = scale * np.array(value.seeds)
-            axes.plot(seeds, [y] * len(seeds), ".", color=colour, markersize=3.5, alpha=0.45)
+        if len(value.seeds) > 1:  # below the interval, which would hide them
+            seeds, below = scale * np.array(value.seeds), y + 0.3 * step
+            axes.plot(seeds, [below] * len(seeds), ".", color=colour, markersize=3.5, alpha=0.7)
         if value.high > value.low and not value.points:
             ends = [scale * value.low, scale * value.high]
             axes.plot(ends, [y, y], color=colour, linewidth=1.6, solid_capstyle="round")
@@ -288,7 +289,11 @@ def draw_dots(figure: Dots, tips: Tips):
         face = PAPER if hollow else colour
         marker = MARKERS[s % len(MARKERS)]
         look: dict = {"marker": marker, "color": colour, "markerfacecolor": face}
-        (dot,) = axes.plot([scale * value.mean], [y], markersize=6, markeredgewidth=1.3, **look)
+        look |= {"markersize": 6, "markeredgewidth": 1.3, "clip_on": False}
+        place: Any = {}
+        if floor is not None and scale * value.mean < floor:  # an arrow at the left edge
+            look, place = look | {"marker": "<"}, {"transform": axes.get_yaxis_transform()}
+        (dot,) = axes.plot([0 if place else scale * value.mean], [y], **look, **place)
         tips.add(dot, f"{group}, {name}\n{figure.y} {shown(value, figure.percent)}")
         where = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         text = str(tables.show(value, scale, digits))
@@ -307,10 +312,40 @@ def draw_dots(figure: Dots, tips: Tips):
     if figure.percent:
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, 0) if low < 0 <= lowest(figure) else low, min(high, 100.6))
-    axes.set_xlabel(with_unit(figure.y, figure.percent))
+    if floor is not None:
+        axes.set_xlim(left=floor)
+    further = "; ◂ lies further to the left" if floor is not None else ""
+    axes.set_xlabel(with_unit(figure.y, figure.percent) + further)
     if count > 1 or figure.marks:
         drawn.legend(loc="outside lower center", ncols=across, handlelength=2.6)
     return drawn
+
+
+def left_edge(figure: Dots) -> float | None:
+    """Where the axis begins if a few means far below all others would squeeze these together; those
+    few become arrows. None: the axis holds everything.
+
+    Far below: by more than three times the distance between the quartiles (Tukey's far out), where
+    leaving them out makes the axis at least four times as fine.
+
+    >>> few = lambda *xs: tuple((tables.Estimate(x, x, x, 1),) for x in xs)
+    >>> left_edge(Dots("t", "y", ("a", "b", "c", "d", "e"), ("s",), few(30, 98, 99, 99.5, 99)))
+    97.925
+    >>> left_edge(Dots("t", "y", ("a", "b", "c"), ("s",), few(90, 95, 99)))
+    """
+    scale = 100 if figure.percent else 1
+    found = [v for group in figure.values for v in group if v is not None and isfinite(v.mean)]
+    means = scale * np.array([v.mean for v in found])
+    if len(means) < 5:
+        return None
+    first, third = np.quantile(means, (0.25, 0.75))
+    kept = means >= first - 3 * max(third - first, 1e-12)
+    ends = [scale * v.low for v, keep in zip(found, kept, strict=True) if keep and not v.points]
+    ends += [*means[kept], *(scale * level for _, level in figure.marks)]
+    low, high = min(ends), means.max()
+    if kept.all() or high - means.min() < 4 * (high - low):
+        return None
+    return float(low - 0.05 * (high - low))
 
 
 def key_columns(names: Sequence[str]) -> int:

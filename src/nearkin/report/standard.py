@@ -109,7 +109,7 @@ def selection(rows: Sequence[Row], named: Mapping[str, Sequence[Row]]) -> Table:
         return name, len(group), diverged, mean(last), mean(validated), mean(best), bias
 
     return Table(
-        title=f"{metric.name}: three numbers of every method",
+        title=f"{metric.name} by how the epoch is chosen",
         columns=(
             "method",
             "runs",

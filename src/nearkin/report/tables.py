@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import rich.table
 
 MISSING = "–"
+DIFFERENCE = re.compile(r"(^| )to |^bias$| - ")
+"""What columns of differences are called: "to full", "R@1 to within-class whitened"."""
 SPAN = 1e5  # largest over smallest of a column's numbers, beyond which they share no decimals
 
 
@@ -48,8 +50,13 @@ class Shown:
 
 
 def heads(table: Table) -> list[str]:
-    """Column heads, with the unit where it is per cent."""
-    return [f"{name} %" if name in table.percent else name for name in table.columns]
+    """Column heads, with the unit where it is per cent; of a difference of such it is points.
+
+    >>> heads(Table("t", ("R@1", "to full", "p"), (), percent=("R@1", "to full")))
+    ['R@1 %', 'to full, points', 'p']
+    """
+    units = {name: ", points" if DIFFERENCE.search(name) else " %" for name in table.percent}
+    return [name + units.get(name, "") for name in table.columns]
 
 
 def cells(table: Table) -> list[list[Shown]]:
@@ -271,6 +278,7 @@ def of_answer(answer: Answer) -> str:
 
 def html_cell(cell: Shown) -> Markup:
     """The text of a cell, the best in bold, its interval smaller."""
-    text = Markup("<b>{}</b>").format(cell.text) if cell.best else escape(cell.text)
+    whole = cell.text.replace("< ", "<\u00a0")  # a p is not broken
+    text = Markup("<b>{}</b>").format(whole) if cell.best else escape(whole)
     interval = Markup(' <span class="half">{}</span>').format(cell.interval)
     return text + interval if cell.interval else text

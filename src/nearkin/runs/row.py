@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nearkin.data.sets.listings import LEFT_OUT
-from nearkin.data.terms import may_show
+from nearkin.data.terms import may_show, spoken
 from nearkin.names import unknown
 from nearkin.notebook import facts, share
 from nearkin.runs.identity import key_of
@@ -95,6 +95,11 @@ class Data:
     query_images: int = 0
     gallery_images: int = 0
     test_classes: int = 0
+
+    @property
+    def spoken(self) -> str:
+        """What a person calls it."""
+        return spoken(self.name)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ section { border-top: 1px solid #8886; padding: 0.5rem 0 1rem; }
 figure { margin: 0; min-width: 0; }
 img { aspect-ratio: 1; background: #8882; border-radius: 0.4rem; object-fit: contain; width: 100%; }
 .query img { outline: 2px solid #0072b2; }
-figcaption { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-small { display: block; opacity: 0.8; overflow: hidden; text-overflow: ellipsis; }
+figcaption { overflow-wrap: anywhere; }
+.none { aspect-ratio: 1; background: #8882; border-radius: 0.4rem; }
+small { display: block; opacity: 0.8; }
 """
 
 
@@ -34,11 +35,13 @@ def page(index: Any, answers: Sequence[Answer]) -> str:
     parts = [section(answer, small, index.similarity_name) for answer in answers]
     title = f"Found in {escape(index.path.name)}"
     head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}'
+        '<meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}"
     )
     return (
         f'<!doctype html><html lang="en"><head>{head}</title><style>{STYLE}</style></head>'
-        f"<body><h1>{title}</h1>{''.join(parts)}</body></html>"
+        f"<body><main><h1>{title}</h1>{''.join(parts)}</main></body></html>"
     )
 
 
@@ -65,10 +68,12 @@ def section(answer: Answer, small: dict[str, bytes | None], similarity: str) -> 
 
 def figure(picture: bytes | None, label: str, note: str, kind: str = "", name: str = "") -> str:
     """A picture with what is known of it."""
-    source = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else "data:,"
     lines = "".join(f"<small>{escape(text)}</small>" for text in (note, name) if text)
-    alt = escape(name or label)
+    shown = '<div class="none"></div>'
+    if picture:
+        source = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+        shown = f'<img alt="{escape(name or label)}" src="{source}">'
     return (
-        f'<figure class="{kind}"><img alt="{alt}" src="{source}">'
+        f'<figure class="{kind}">{shown}'
         f"<figcaption><b>{escape(label)}</b>{lines}</figcaption></figure>"
     )

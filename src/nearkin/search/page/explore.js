@@ -125,7 +125,7 @@ const dotSize = () => Math.max(2.5, Math.min(9, (9 * Math.sqrt(view.scale / 600)
 let groups = null; // group of each item, and the names of those with a colour of their own
 function regroup() {
   const by = at("by").value;
-  groups = { by, names: [] };
+  groups = { by, names: [], middles: [] };
   if (by === "truth") return;
   const of = by === "class" ? classOf : by === "split" ? splitOf : folderOf;
   const names = by === "class" ? facts.classes : by === "split" ? facts.splits : facts.folders;
@@ -133,9 +133,25 @@ function regroup() {
   for (const group of of) if (group !== NONE) counts.set(group, (counts.get(group) || 0) + 1);
   const first = [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, COLOURS.length).map(([g]) => g);
   groups = { by, of, order: new Map(first.map((g, i) => [g, i])), names: first.map((g) => names[g]), rest: counts.size - first.length };
+  groups.middles = first.map((g) => middle(of, g, Math.ceil(counts.get(g) / 1000)));
 }
 
-const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+// The item of a group that is nearest to its median place, among every so many: where its name stands.
+function middle(of, group, step) {
+  const members = [];
+  for (let i = 0, seen = 0; i < facts.n; i++) if (of[i] === group && seen++ % step === 0) members.push(i);
+  const median = (axis) => members.map((i) => xy[2 * i + axis]).sort((a, b) => a - b)[members.length >> 1];
+  const [x, y] = [median(0), median(1)];
+  const away = (i) => (xy[2 * i] - x) ** 2 + (xy[2 * i + 1] - y) ** 2;
+  return members.reduce((best, i) => (away(i) < away(best) ? i : best));
+}
+
+const DARK = matchMedia("(prefers-color-scheme: dark)");
+// A colour of the map; on a dark ground a lighter one.
+const tint = (hex) => {
+  const parts = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+  return DARK.matches ? parts.map((v) => Math.round(v + (255 - v) * 0.35)) : parts;
+};
 function truthColour(share) { // from vermilion over grey to blue
   const [a, b, c] = [[213, 94, 0], [200, 200, 200], [0, 114, 178]];
   const mix = (p, q, t) => p.map((v, i) => Math.round(v + (q[i] - v) * t));
@@ -144,16 +160,16 @@ function truthColour(share) { // from vermilion over grey to blue
 
 function recolour() {
   const bytes = new Uint8Array(4 * facts.n);
-  const palette = COLOURS.map(rgb), grey = rgb(GREY);
+  const palette = COLOURS.map(tint), grey = tint(GREY);
   const inside = chosen.length ? new Set(chosen) : null;
   for (let i = 0; i < facts.n; i++) {
-    let tint = grey;
-    if (groups.by === "truth") tint = truthColour(trueness[i] / 255);
-    else if (groups.order.has(groups.of[i])) tint = palette[groups.order.get(groups.of[i])];
+    let shade = grey;
+    if (groups.by === "truth") shade = truthColour(trueness[i] / 255);
+    else if (groups.order.has(groups.of[i])) shade = palette[groups.order.get(groups.of[i])];
     let strength = 230;
-    if (lit !== null) { tint = classOf[i] === lit ? palette[1] : grey; strength = classOf[i] === lit ? 255 : 60; }
+    if (lit !== null) { shade = classOf[i] === lit ? palette[1] : grey; strength = classOf[i] === lit ? 255 : 60; }
     if (inside) strength = inside.has(i) ? 255 : 50;
-    bytes.set([...tint, strength], 4 * i);
+    bytes.set([...shade, strength], 4 * i);
   }
   paint.colours(bytes);
   legend();
@@ -168,13 +184,14 @@ function legend() {
     entry.append(spot, text);
     parts.push(entry, " ");
   };
-  if (lit !== null) add(COLOURS[1], facts.classes[lit]);
+  const css = (hex) => `rgb(${tint(hex).join(",")})`;
+  if (lit !== null) add(css(COLOURS[1]), facts.classes[lit]);
   else if (groups.by === "truth") {
     add("rgb(213,94,0)", "false: none of its neighbours is near");
     add("rgb(0,114,178)", "true: all are");
   } else {
-    groups.names.forEach((name, i) => add(COLOURS[i], short(name)));
-    if (groups.rest > 0) add(GREY, `${groups.rest} more`);
+    groups.names.forEach((name, i) => add(css(COLOURS[i]), short(name)));
+    if (groups.rest > 0) add(css(GREY), `${groups.rest} more`);
   }
   at("legend").replaceChildren(...parts);
 }
@@ -203,6 +220,7 @@ function overlay() {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, size.w, size.h);
   if (at("pictures").checked) drawPictures();
+  drawNames();
   const ink = getComputedStyle(document.body).color;
   if (item >= 0) {
     const [x, y] = screen(item);
@@ -224,6 +242,23 @@ function overlay() {
     pen.stroke();
     pen.setLineDash([]);
   }
+}
+
+// The names of coloured groups, so that colour is not the only way to tell them; none over another.
+function drawNames() {
+  const { color, backgroundColor } = getComputedStyle(document.body), taken = [];
+  Object.assign(pen, { font: "600 13px system-ui, sans-serif", textAlign: "center", textBaseline: "middle" });
+  Object.assign(pen, { lineJoin: "round", lineWidth: 4, strokeStyle: backgroundColor, fillStyle: color });
+  if (lit === null) groups.middles.forEach((i, g) => {
+    const text = short(groups.names[g].split("/").pop()), half = pen.measureText(text).width / 2 + 3;
+    const [u, v] = screen(i), x = Math.max(half, Math.min(size.w - half, u)), y = Math.max(9, Math.min(size.h - 9, v));
+    if (u < 0 || v < 0 || u > size.w || v > size.h) return;
+    if (taken.some(([a, b, other]) => Math.abs(a - x) < half + other && Math.abs(b - y) < 18)) return;
+    taken.push([x, y, half]);
+    pen.strokeText(text, x, y);
+    pen.fillText(text, x, y);
+  });
+  pen.lineWidth = 1;
 }
 
 function ring(x, y, radius, colour, width) {
@@ -309,7 +344,7 @@ function backdrop(i) {
 
 function row(i, note, ...more) {
   const line = make("li", "", { className: "go" }), text = make("div");
-  text.append(make("b", className(i) || "no label"), make("small", note), make("small", facts.names[i]), ...more);
+  text.append(make("button", className(i) || "no label", { className: "name" }), make("small", note), make("small", facts.names[i]), ...more);
   if (facts.sheets.length) line.append(tile(i));
   line.append(text);
   line.title = pathOf(i);
@@ -386,7 +421,7 @@ function classes() {
   const list = make("ul");
   for (const [c, count] of [...counts].sort((a, b) => facts.classes[a[0]].localeCompare(facts.classes[b[0]]))) {
     const line = make("li", "", { className: "go" }), text = make("div");
-    text.append(make("b", facts.classes[c]), make("small", `${count} items`));
+    text.append(make("button", facts.classes[c], { className: "name" }), make("small", `${count} items`));
     line.append(text);
     line.addEventListener("click", () => { lit = lit === c ? null : c; recolour(); });
     list.append(line);
@@ -424,7 +459,7 @@ function case_(entry, kind) {
 
 function group(entry) {
   const line = make("li", "", { className: "go" }), text = make("div");
-  text.append(make("small", entry.why));
+  text.append(make("button", entry.why, { className: "name" }));
   line.append(text);
   line.addEventListener("click", () => choose(entry.items));
   return line;
@@ -441,7 +476,7 @@ function find() {
 }
 
 function tab(name) {
-  for (const button of document.querySelectorAll("nav [data-tab]")) {
+  for (const button of document.querySelectorAll("[data-tab]")) {
     button.setAttribute("aria-selected", button.dataset.tab === name);
     at(button.dataset.tab).hidden = button.dataset.tab !== name;
   }
@@ -565,10 +600,10 @@ function listen() {
   at("find").addEventListener("change", find);
   at("save-decisions").addEventListener("click", saveDecisions);
   at("save-images").addEventListener("click", saveImages);
-  for (const button of document.querySelectorAll("nav [data-tab]")) button.addEventListener("click", () => tab(button.dataset.tab));
+  for (const button of document.querySelectorAll("[data-tab]")) button.addEventListener("click", () => tab(button.dataset.tab));
   addEventListener("resize", () => { fit(); whole(); });
   addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
+  DARK.addEventListener("change", recolour);
 }
 
 async function begin() {
@@ -601,5 +636,5 @@ async function begin() {
   document.body.dataset.ready = "yes";
 }
 
-window.nearkin = { where: (i) => screen(i) };
+window.nearkin = { where: (i) => screen(i), middles: () => groups.middles };
 begin().catch((error) => { at("title").textContent = `This page cannot be shown: ${error.message}`; });

@@ -204,7 +204,8 @@ def summary(rows: Rows) -> list[str]:
         return ["No run with dot-product attention has finished."]
     layered = against(DOT, {m: recall[m] for m in LAYERS if m in recall})
     plain = against(DOT, {m: recall[m] for m in (DOT, *PLAIN) if m in recall})
-    lines = [sentences.versus(differ, "the dot product") for differ in (layered, plain) if differ]
+    parts = ((layered, "other layers"), (plain, "controls without attention"))
+    lines = [sentences.versus(d, "the dot product", others) for d, others in parts if d]
     return [*lines, *graph_report.over_untrained(recall, DOT)]
 
 

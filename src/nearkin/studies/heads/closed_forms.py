@@ -138,7 +138,7 @@ def table(rows: Rows, dim: int) -> Table:
         return label, *shares, row.recipe.head_power, shrinkage, p_value(differ.get(name))
 
     return Table(
-        title=f"{dim}-D embeddings, {data.name}",
+        title=f"{dim}-D embeddings, {data.spoken}",
         columns=("form", *HEADS, "power", "shrinkage", "p"),
         rows=(
             *(cells(name, found[name], name) for name in METHODS if name in found),
@@ -164,7 +164,7 @@ def without_head(rows: Rows) -> tuple[Table, ...]:
     data = next(iter(whole.values())).data
     return (
         Table(
-            title=f"All dimensions, without a head, {data.name}",
+            title=f"All dimensions, without a head, {data.spoken}",
             columns=("features", *HEADS, "power"),
             rows=tuple(
                 (name, *(over_classes(row, m) for m in HEADS.values()), row.recipe.head_power)

@@ -317,7 +317,7 @@ def of_networks(runs: Runs) -> tuple[str, ...]:
         if len(ends) == 2:
             (one, (_, before)), (other, (_, after)) = ends.items()
             apart = difference_words(paired(after, before))
-            said.append(f"There {other} has {apart} over {one}.")
+            said.append(f"At the end {other} has {apart} over {one}.")
     return tuple(said)
 
 

@@ -227,7 +227,7 @@ def table(measured: Values, word: str, bare: Any, data: Any) -> Table:
         lines.append((dim, f"{images:.0f}", classes, *own, *extra))
     level = f" No training has {percent(over_queries(bare, metric))}." if bare else ""
     return Table(
-        title=f"{word} by the size of the training set, {data.name}",
+        title=f"{word} by the size of the training set, {data.spoken}",
         columns=(
             "dim",
             "images",

@@ -142,7 +142,7 @@ def table(rows: Rows, dim: int) -> Table:
         return name, *values, over, shown, *settings
 
     return Table(
-        title=f"{dim}-D embeddings, {data.name}",
+        title=f"{dim}-D embeddings, {data.spoken}",
         columns=("head", *HEADS, "points", "p", "power", "shrinkage", "start", "training"),
         rows=(
             *(fixed(c.method, row, f"{c.method}, all dimensions") for c, row in whole.items()),

@@ -91,7 +91,7 @@ def answer(rows: Rows) -> Answer:
     """Both rankings side by side, and their correlation."""
     on_features, tuned = halves(rows)
     beside = controls.beside(scores(where(rows, on="features"), "recall@1"))
-    variants = {f"{row.data.name}: {row.data.variant}" for row in rows.values()}
+    variants = {f"{row.data.spoken}: {row.data.variant}" for row in rows.values()}
     compared = [
         Comparison("R@1", on_features, beside, "features", "on features"),
         Comparison("R@1", tuned, place="fine-tuned", spoken="after fine-tuning"),

@@ -255,7 +255,7 @@ def table(rows: Rows, way: str, bare: Estimate | None) -> Table:
         best=heads,
         lowest=("enough",),
         note=(
-            f"{data.name}, {data.variant}. Equal steps at every share, "
+            f"{data.spoken}: {data.variant}. Equal steps at every share, "
             "settings chosen once, on all training classes but those that validate. "
             f"{SPREAD}. Enough: what reaches 95 % of the full score. "
             f"Law: R@1 = a - b n^-c, a 100 % at most, n the number of {UNITS[way]}."

@@ -149,7 +149,7 @@ def without(rows: Rows, own: Rows) -> Rows:
 def told(rows: Rows) -> str:
     """What the pictures were, and what of the network learnt."""
     sizes = sorted({row.recipe.size for row in rows.values()})
-    variants = sorted({f"{row.data.name} ({row.data.variant})" for row in rows.values()})
+    variants = sorted({f"{row.data.spoken} ({row.data.variant})" for row in rows.values()})
     larger = any(size > SIDE for size in sizes)
     said = (
         f"Pictures of {', '.join(variants)} were {'enlarged' if larger else 'brought'} to "

@@ -7,6 +7,7 @@ from itertools import permutations, product
 from typing import Any
 
 from nearkin.answers import Answer, Finding, Matrix, Table
+from nearkin.data.terms import spoken
 from nearkin.measure.statistics import Difference, Estimate, estimate, paired
 from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.studies.photographs.fine_tuning import photographs, untrained
@@ -148,8 +149,19 @@ def key_of(case: Case) -> Key:
     return case.method, case["protocol"], case.get("source", ""), case["target"]
 
 
+def named(case: Case) -> Case:
+    """The case with its data sets as a person calls them.
+
+    >>> named(Case("margin", 1, target="CUB_200_2011", protocol="frozen")).label
+    'margin, protocol frozen, target CUB birds'
+    """
+    sets = {axis: spoken(value) for axis, value in case.axes if axis in ("source", "target")}
+    return Case(**(case.plain() | sets))
+
+
 def answer(rows: Rows) -> Answer:
     """A table for each pair, a matrix of every method, and what is lost from (1) to (3)."""
+    rows = {named(case): row for case, row in rows.items()}
     found = scores(rows, "recall@1", by=key_of)
     pairs = list(dict.fromkeys((s, t) for _, _, s, t in found if s))
     names = [name for name in METHODS if any(key[0] == name for key in found)]

@@ -141,7 +141,7 @@ def table(rows: Rows, title: str, names: Iterable[str]) -> Table:
     differ = against(FULL, controls.ranked(found["R@1"]))
     data = next((row.data for row in rows.values()), Data(""))
     return Table(
-        title=f"{title}, {data.name}",
+        title=f"{title}, {data.spoken}",
         columns=("row", *HEADS, "p", "published NMI / R@1, Cars196"),
         rows=tuple(
             (

@@ -161,7 +161,7 @@ def answer(rows: Rows) -> Answer:
     by_dim = {dim: where(rows, dim=dim) for dim in dims}
     compared = [compare(found, dim) for dim, found in by_dim.items()]
     data = next((row.data for row in rows.values()), Data(""))
-    title = f"R@1 of every method, {data.name}"
+    title = f"R@1 of every method, {data.spoken}"
     forms = over_forms.sentence(by_dim[dims[-1]], f"{dims[-1]}-D") if dims else ""
     return Answer(
         title=TITLE,
@@ -206,7 +206,7 @@ def table(rows: Rows, dim: int) -> Table:
         for part in (dict.fromkeys([*controls.BESIDE, *METHODS]), OWN_BATCHES)
     )
     return Table(
-        title=f"{dim}-D embeddings, {data.name}",
+        title=f"{dim}-D embeddings, {data.spoken}",
         columns=("method", *shares, "p", "ms a step", "published R@1"),
         rows=tuple(
             (

@@ -217,7 +217,7 @@ def train_seconds(row: Row) -> float | None:
 
 def data_name(rows: Rows) -> str:
     """The data set of the rows; nothing where there are none."""
-    return next((row.data.name for row in rows.values()), "")
+    return next((row.data.spoken for row in rows.values()), "")
 
 
 def note(rows: Rows, reference: str) -> str:

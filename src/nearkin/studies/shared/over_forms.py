@@ -93,7 +93,7 @@ def tables(rows: Rows, place: str = "", by: Callable[[Case], str] = method) -> t
         return estimate([one.size(name)]), p_words(one.p[name]) if name in one.p else ""
 
     heads = {head: f"{head} to {one.form}" for head, one in found.items()}
-    data = next(iter(rows.values())).data.name
+    data = next(iter(rows.values())).data.spoken
     return (
         Table(
             title=", ".join(filter(None, ("What training adds to the closed forms", place, data))),

@@ -129,8 +129,8 @@ def changes_found(differ: Mapping[str, Difference], what: str) -> list[Finding]:
     return [Finding(f"{what}: {'; '.join(parts)}.", *strength(sure.values()))]
 
 
-def versus(differ: Mapping[str, Difference], than: str) -> str:
-    """How some methods stand to one, in a sentence without p.
+def versus(differ: Mapping[str, Difference], than: str, others: str = "others") -> str:
+    """How some methods, the `others`, stand to one, in a sentence without p.
 
     >>> from nearkin.measure.statistics import paired
     >>> a, b = (paired({0: x, 1: x + 0.01}, {0: 0.5, 1: 0.511}) for x in (0.6, 0.5))
@@ -148,7 +148,7 @@ def versus(differ: Mapping[str, Difference], than: str) -> str:
     ]
     if not parts:
         if len(level) > NAMED:
-            return f"None of the {len(level)} others can be told from {than}."
+            return f"None of the {len(level)} {others} can be told from {than}."
         return f"{begun(named(level, differ))} cannot be told from {than}."
     if level:
         unsure = f"{named(level, differ)} cannot be told apart"

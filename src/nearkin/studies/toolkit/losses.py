@@ -74,7 +74,7 @@ def answer(rows: Rows) -> Answer:
     pictures = tables.trained(done)  # without the pixels, which are not in 2-D
     compared = [tables.compare(found, dim) for dim, found in by_dim.items()]
     metric = compared[-1].metric if compared else ""
-    name = next((row.data.name for row in by_dim[dims[-1]].values()), "") if dims else ""
+    name = next((row.data.spoken for row in by_dim[dims[-1]].values()), "") if dims else ""
     title = f"{metric} of every method, {name}"
     figures: list[Figure] = [
         comparison.picture(compared, f"{metric} by method and dimension"),
