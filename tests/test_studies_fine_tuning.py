@@ -68,7 +68,7 @@ def test_the_table():
     assert cells(table, "multi-similarity")["p"] == ""  # the best
     assert cells(table, UNTRAINED)["R@1"].mean == 0.3
     assert cells(table, UNTRAINED)["minutes"] is None
-    assert "as drawn, 96 px; lite0; 2 cores of abacus a run" in table.note
+    assert "As drawn, 96 px; lite0; 2 cores of abacus a run" in table.note
     assert set(figures(answer)[0].groups) == set(SCORES)
     assert figures(answer)[0].marks == ((f"{UNTRAINED}, 30.0 %", 0.3),)
     assert [str(finding) for finding in answer.findings] == [

@@ -12,6 +12,7 @@ from nearkin.closed import ClosedForm
 from nearkin.data import load
 from nearkin.data.splits import hold_out, subset
 from nearkin.runs.engine import Place
+from nearkin.runs.row import Data
 from nearkin.studies.ask import ask
 from nearkin.studies.heads import cells, starts, stop
 from nearkin.studies.heads.cells import FORMS, LOSSES, REFERENCE
@@ -134,7 +135,7 @@ def measured(images: int, classes: int, dim: int, gains: dict[str, float]) -> An
         for name, more in level.items()
     }
     values = {"shares": shares, "images": images * classes, "classes": classes}
-    return SimpleNamespace(values=values, data=SimpleNamespace(name="made", variant="as drawn"))
+    return SimpleNamespace(values=values, data=Data("made", "as drawn"))
 
 
 def test_the_trend_and_the_sure_cells_are_read(tmp_path):

@@ -76,7 +76,7 @@ def test_the_page_names_the_enlarged_pictures_and_puts_other_shares_nowhere():
     answer = tail.answer(rows())
     standings, order = answer.tables  # rows without classes are not held against closed forms
     for table in (standings, *answer.figures):
-        assert "Pictures of cub (as drawn) were enlarged to 224 px" in table.note
+        assert "Pictures of CUB birds, photographs (as drawn) were enlarged to 224 px" in table.note
         assert "are to be compared with each other alone" in table.note
     line = cells(standings, "multi-similarity")
     assert line["tail R@1"].mean == pytest.approx(0.59)

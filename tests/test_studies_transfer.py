@@ -108,7 +108,7 @@ def test_the_answer_tells_protocols_sources_and_targets_apart(asked):
     rows = {case: finished(recipe, recall(case)) for case, recipe in asked.items()}
     answer = transfer.answer(rows)
     table = next(t for t in answer.tables if t.title.startswith("b to a"))
-    assert table.note.startswith("b: as drawn; a: as drawn. Mean")
+    assert table.note.startswith("B: as drawn; a: as drawn. Mean")
     line = cells(table, "ProxyGML")
     assert line[TARGET].mean == pytest.approx(0.505)
     assert line[TUNED].mean == pytest.approx(0.51)
