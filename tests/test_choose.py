@@ -9,6 +9,7 @@ import pytest
 import nearkin as nk
 from nearkin.app.main import main
 from nearkin.runs.engine import Place
+from nearkin.runs.store import Store
 from nearkin.studies import choice as module
 from nearkin.studies.choice import Choice, choose
 from test_index import photograph
@@ -136,6 +137,22 @@ def test_best_is_looked_for_under_out(tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path / "out" / "choice.json").read_text())["sure"] is True
     main(["train", "--data", data, "--like", "best", "--out", "mine", "--seed", "3"])
     assert " ends above no training" in capsys.readouterr().out
+
+
+def test_no_training_that_was_chosen_is_one_row_and_a_sentence_of_its_own(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "CLOSED", {})
+    monkeypatch.setattr(module, "LOSSES", {})
+    data = features(tmp_path / "x.npz")
+    main(["choose", "--data", data])
+    capsys.readouterr()
+    main(["train", "--data", data, "--like", "best", "--out", "mine"])
+    said = capsys.readouterr().out
+    assert "no training, as was chosen: the backbone as it is has recall@1 " in said
+    (row,) = Store(tmp_path / "mine").rows()
+    assert not row.recipe.epochs
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 9}', '{"format": 1, "tried": 3}'])

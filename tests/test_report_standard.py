@@ -14,6 +14,7 @@ from nearkin.measure.statistics import Estimate, estimate
 from nearkin.report import single_runs, standard, write_markdown
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Cost, Row
+from nearkin.studies.shared.methods import without_training
 from nearkin.studies.shared.reading import headline
 from nearkin.studies.study import Case
 from reported import make_row, make_rows
@@ -41,6 +42,16 @@ def test_single_runs_are_named_by_as_little_as_tells_them_apart(rows):
         "n-pair, dim 5": 4,
     }
     assert list(single_runs.methods([*rows.values()][:3])) == ["contrastive"]
+
+
+def test_a_single_run_that_trained_nothing_has_no_loss_in_its_name(tmp_path):
+    features = Recipe(data="features:x.npz", backbone="linear")
+    whitened = replace(features, epochs=0, head_start="whitened")
+    made = [make_row(r, tmp_path, keep=False) for r in (whitened, features)]
+    names = list(single_runs.methods(made))
+    assert names == ["untrained, whitened", features.loss]
+    plain = make_row(without_training(features, 0), tmp_path, keep=False)
+    assert list(single_runs.methods([plain, *made])) == ["no training", *names]
 
 
 def test_a_single_run_that_starts_from_another_is_named_by_it(tmp_path):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nearkin.answers import SENTENCES, Answer, Figure, Gallery, Maps, Table
 from nearkin.runs.recipe import DEFAULTS, Recipe
@@ -29,6 +30,8 @@ SHARES = {
 }
 BESIDE = "no-training"
 """The folder below OUT of what `nearkin train` puts beside its runs."""
+AS_IT_STARTS = "untrained"
+"""The name in place of a loss, where no step was taken."""
 MAPS = 8  # of embeddings, at most
 FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")
 
@@ -60,14 +63,14 @@ def key(recipe: Mapping, names: Sequence[str]) -> str:
 def methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows that differ in the seed alone, under a name that tells them from all others.
 
-    The name is the loss and as few other fields as will do; a run that starts from another one of
+    The name is the loss, or `untrained`, and as few other fields as will do; a run that starts from another one of
     these rows is named by that one's name. What stands beside the runs of `nearkin train` is named
     no training.
     """
     plain = [row for row in rows if is_untrained(row.recipe)]
     learnt = [row for row in rows if not is_untrained(row.recipe)]
     found = {
-        UNTRAINED + name.removeprefix(group[0].recipe.loss): group
+        UNTRAINED + name.removeprefix(AS_IT_STARTS): group
         for name, group in named_apart(plain).items()
     }
     return found | named_apart(learnt)
@@ -82,13 +85,25 @@ def is_untrained(recipe: Recipe) -> bool:
     return recipe in (without_training(recipe, side) for side in (0, SMALL + 1))
 
 
+def taught(recipe: Mapping[str, Any]) -> str:
+    """By which loss a network learnt; of one that took no step, that, and its closed form.
+
+    >>> taught({"loss": "triplet", "epochs": 0, "steps": 0, "head_start": "whitened"})
+    'untrained, whitened'
+    """
+    if recipe["epochs"] or recipe["steps"]:
+        return recipe["loss"]
+    form = recipe["head_start"]
+    return AS_IT_STARTS if form == DEFAULTS["head_start"] else f"{AS_IT_STARTS}, {form}"
+
+
 def named_apart(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The groups of rows that differ in the seed alone, by names."""
     starts = {row.recipe.start for row in rows}
     sources = named_apart([row for row in rows if row.hash in starts]) if starts - {""} else {}
     names = {row.hash: f"({name})" for name, group in sources.items() for row in group}
     recipes = [row.recipe.plain() for row in rows]
-    recipes = [r | {"start": names.get(r["start"], r["start"])} for r in recipes]
+    recipes = [r | {"start": names.get(r["start"], r["start"]), "loss": taught(r)} for r in recipes]
     every = [name for name in dict.fromkeys([*FIRST_NAMED, *DEFAULTS]) if name != "seed"]
 
     def kinds(names: Sequence[str]) -> int:

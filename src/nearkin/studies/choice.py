@@ -180,12 +180,19 @@ def prepared(
         raise ValueError(f"{path} was chosen on other data ({choice.data}): choose on {data} first")
     *_, features = features_of(splits, data, path.parent, choice.backbone, place)
     mine = replace(choice.recipe_for(str(features)), **{**recipe.changes(), "data": str(features)})
-    return mine, Recipe(data=str(features), **BARE)
+    plain = Recipe(data=str(features), **BARE)
+    untouched = mine.backbone == plain.backbone and not (mine.epochs or mine.steps)
+    return plain if untouched else mine, plain
 
 
 def verdict(choice: Choice, row: Row, plain: Row) -> str:
     """Whether a run ended above no training, in a sentence."""
     ahead, behind = (each.metrics.last[choice.metric] for each in (row, plain))  # type: ignore[index]
+    if row.key == plain.key:
+        return (
+            f"no training, as was chosen: the backbone as it is has {choice.metric} "
+            f"{100 * ahead:.1f} % on the test part"
+        )
     words = "above" if ahead > behind else "NOT above"
     return (
         f"{choice.method} ends {words} no training: {choice.metric} {100 * ahead:.1f} % against "
