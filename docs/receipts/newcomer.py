@@ -29,10 +29,11 @@ for kind in range(8):
         base[20 : 30 + 5 * kind, 20:90] = (9 * kind, 30, 220 - 25 * kind)
         Image.fromarray(base.clip(0, 255).astype(np.uint8)).save(path)
 """
+INSTALL = "pip install --quiet --no-compile -c constraints.txt '.[all]'"
 STEPS = (
     ("git clone", "git clone --quiet {origin} nearkin"),
     ("an environment", "{python} -m venv env"),
-    ("install", "cd nearkin && ../env/bin/pip install --quiet --no-compile -c constraints.txt '.[all]'"),
+    ("install", f"cd nearkin && ../env/bin/{INSTALL}"),
     ("(photographs are drawn)", "env/bin/python draw.py"),
     ("nearkin data check", "env/bin/nearkin data check photos/"),
     ("nearkin index", "env/bin/nearkin index lite0 photos/ --output shop"),

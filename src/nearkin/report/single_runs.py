@@ -63,8 +63,8 @@ def key(recipe: Mapping, names: Sequence[str]) -> str:
 def methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows that differ in the seed alone, under a name that tells them from all others.
 
-    The name is the loss, or `untrained`, and as few other fields as will do; a run that starts from another one of
-    these rows is named by that one's name. What stands beside the runs of `nearkin train` is named
+    The name is the loss, or `untrained`, and as few other fields as will do; a run that starts from
+    another one of these rows is named by that one's name. What stands beside the runs of `nearkin train` is named
     no training.
     """
     plain = [row for row in rows if is_untrained(row.recipe)]
