@@ -64,8 +64,8 @@ def methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows that differ in the seed alone, under a name that tells them from all others.
 
     The name is the loss, or `untrained`, and as few other fields as will do; a run that starts from
-    another one of these rows is named by that one's name. What stands beside the runs of `nearkin train` is named
-    no training.
+    another one of these rows is named by that one's name. What stands beside the runs of
+    `nearkin train` is named no training.
     """
     plain = [row for row in rows if is_untrained(row.recipe)]
     learnt = [row for row in rows if not is_untrained(row.recipe)]
