@@ -60,7 +60,8 @@ function card(hit, similarity) {
   picture.alt = hit.label || "";
   thumbnail(picture, hit.path);
   name.textContent = hit.label || "no label";
-  near.textContent = `${similarity} ${hit.similarity.toFixed(3)}`;
+  const [kind, size] = similarity === "minus distance" ? ["distance", -hit.similarity] : [similarity, hit.similarity];
+  near.textContent = `${kind} ${size.toFixed(3)}`;
   path.textContent = hit.path.split("/").pop();
   path.title = hit.path;
   item.append(picture, name, near, path);
