@@ -11,17 +11,32 @@ import pytest
 from nearkin.app import index as app_index
 from nearkin.app.main import main
 from nearkin.search.index import Index
-from test_index import COLOURS, folder, model, photograph  # noqa: F401 - a fixture
+from test_index import COLOURS, folder, model, photograph, photographs  # noqa: F401 - a fixture
+
+
+def made(path) -> None:
+    """A Model, photographs and their index."""
+    model().save(path / "grocery")
+    photographs(path / "photos")
+    words = [str(path / "grocery"), str(path / "photos"), "--output", str(path / "shop")]
+    main(["index", *words])
 
 
 @pytest.fixture
-def shop(folder, tmp_path, capsys, monkeypatch):  # noqa: F811
+def shop(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Index, "write_light", lambda index: False)  # it takes seconds
-    model().save(tmp_path / "grocery")
-    words = [str(tmp_path / "grocery"), str(folder), "--output", str(tmp_path / "shop")]
-    main(["index", *words])
+    made(tmp_path)
     assert "shop: 15 added; holds 15 photographs of 3 labels" in capsys.readouterr().out
     return str(tmp_path / "shop")
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory):
+    """The folder of an index that no test changes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Index, "write_light", lambda index: False)
+        made(path := tmp_path_factory.mktemp("unchanged"))
+    return path
 
 
 def refused(capsys, *words: str | None) -> str:
@@ -52,7 +67,7 @@ def test_the_way_from_photographs_to_answers(shop, tmp_path, capsys):
     assert [hit["label"] for hit in answer["hits"]] == ["red"] * 5
 
 
-def test_adding_removing_and_keeping_up(shop, folder, tmp_path, capsys):  # noqa: F811
+def test_adding_removing_and_keeping_up(shop, tmp_path, capsys):
     photograph(tmp_path / "more" / "a.png", (200, 200, 20), 1)
     main(["index", shop, "--add", str(tmp_path / "more"), "--label", "Oat-Latte"])
     assert "1 added; holds 16 photographs of 4 labels" in capsys.readouterr().out
@@ -84,11 +99,11 @@ def test_adding_removing_and_keeping_up(shop, folder, tmp_path, capsys):  # noqa
         (["calibrate", "SHOP", "--false-accept", "2"], "far must be between 0 and 1"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(shop, tmp_path, capsys, monkeypatch, words, message):
-    monkeypatch.chdir(tmp_path)
+def test_what_cannot_be_done_is_one_line(unchanged, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(unchanged)
     names = {"SHOP": "shop", "GROCERY": "grocery"}
     assert message in refused(capsys, *(names.get(word, word) for word in words))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["grocery", "photos", "shop"]
+    assert sorted(p.name for p in unchanged.iterdir()) == ["grocery", "photos", "shop"]
 
 
 def test_a_search_from_the_shell_imports_little(folder, tmp_path):  # noqa: F811
@@ -128,8 +143,8 @@ def test_one_form_at_a_time(shop, tmp_path, capsys):
     assert said == "nearkin: wanted one of --csv, --json and --html"
 
 
-def test_watching_follows_the_folder_until_interrupted(shop, folder, capsys, monkeypatch):  # noqa: F811
-    new = folder / "red" / "new.png"
+def test_watching_follows_the_folder_until_interrupted(shop, tmp_path, capsys, monkeypatch):
+    new = tmp_path / "photos" / "red" / "new.png"
 
     def nothing():
         pass

@@ -166,8 +166,9 @@ def mounted(image: Path, at: Path) -> bool:
 
 
 @pytest.fixture
-def ext4(tmp_path):
+def ext4(tmp_path, real_fsync, monkeypatch):
     """A folder on ext4, and what copies its image as a power cut would leave it and mounts that."""
+    monkeypatch.setattr(os, "fsync", real_fsync)
     image, copy, used, left = (tmp_path / name for name in ("image", "copy", "used", "left"))
     if not shutil.which("mkfs.ext4"):
         pytest.skip("wants mkfs.ext4; the model of a disk takes its place")

@@ -33,13 +33,17 @@ def photograph(path, colour, seed):
     Image.fromarray((np.array(colour) * 0.8 + noise).clip(0, 255).astype(np.uint8)).save(path)
 
 
-@pytest.fixture
-def folder(tmp_path):
+def photographs(path):
     """Five photographs of each of three colours, in a folder each."""
     for name, colour in COLOURS.items():
         for i in range(5):
-            photograph(tmp_path / "photos" / name / f"{i}.png", colour, i)
-    return tmp_path / "photos"
+            photograph(path / name / f"{i}.png", colour, i)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return photographs(tmp_path / "photos")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nearkin as nk
 from batches import batch, batches
 from nearkin import losses
 from nearkin.losses import Contrastive, Matryoshka, Memory, ProxyGML, Triplet, make
@@ -114,6 +115,8 @@ def test_its_options_are_part_of_a_recipe():
 def test_the_example_shows_what_a_cut_costs(tmp_path, monkeypatch):
     path = Path(__file__).parents[1] / "examples" / "matryoshka.py"
     monkeypatch.chdir(tmp_path)
+    whole, fewer = nk.Recipe, {"filters": "8,16", "units": "32"}
+    monkeypatch.setattr(nk, "Recipe", lambda **given: whole(**given, backbone_options=fewer))
     found = runpy.run_path(str(path))["main"](epochs=1, seeds=1)
     plain, nested = found.values()
     assert nested[4] > plain[4] + 5

@@ -300,17 +300,17 @@ def test_what_has_no_neighbours_is_refused_in_one_line(call, words):
 @pytest.mark.usefixtures("screens")
 @pytest.mark.parametrize("metric", METRICS)
 def test_what_waits_for_the_grid_has_the_same_neighbours(metric: str, monkeypatch):
-    x, gallery = normal(300), normal(400)[::2]
-    monkeypatch.setattr(brute, "piece_size", lambda *_: 90)
+    x, gallery = normal(120), normal(160)[::2]
+    monkeypatch.setattr(brute, "piece_size", lambda *_: 36)
     for searched in (None, gallery):
         wanted = neighbours(x, 7, searched, metric=metric)
-        found = neighbours(x, 7, searched, metric=metric, memory=1e5)
-        assert isinstance(search_of(x, searched, metric, 1e5).gallery, Waiting)
+        found = neighbours(x, 7, searched, metric=metric, memory=4e4)
+        assert isinstance(search_of(x, searched, metric, 4e4).gallery, Waiting)
         assert torch.equal(wanted.indices, found.indices)
         assert torch.equal(wanted.similarities, found.similarities)
-        labels = torch.arange(300) % 40
-        whole = evaluate(x, labels, searched, labels[:200], metric=metric)
-        assert evaluate(x, labels, searched, labels[:200], metric=metric, memory=1e5) == whole
+        labels = torch.arange(120) % 16
+        whole = evaluate(x, labels, searched, labels[:80], metric=metric)
+        assert evaluate(x, labels, searched, labels[:80], metric=metric, memory=4e4) == whole
 
 
 def test_a_file_mapped_to_memory_is_read_and_not_copied(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import inf, nan, sqrt
 
 import numpy as np
@@ -285,7 +286,17 @@ def resampled(
     classes, place, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     sums = [np.bincount(place, np.asarray(v, float), len(classes)) for v in values.values()]
     totals = np.stack([*sums, sizes], 1)  # (groups, values + 1)
-    random = np.random.default_rng(seed)
-    share = np.full(len(classes), 1 / len(classes))
-    draws = np.stack([random.multinomial(len(classes), share) @ totals for _ in range(resamples)])
+    times = np.array_split(drawn(len(classes), resamples, seed), 20)  # of few bytes as floats
+    draws = np.concatenate([part @ totals for part in times])
     return draws[:, :-1] / draws[:, -1:], len(classes)
+
+
+@lru_cache(maxsize=4)
+def drawn(count: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, count) how often each draw has each of so many groups; kept, as all comparisons
+    of a page draw alike, and drawing takes ten times as long as the sums."""
+    random, share = np.random.default_rng(seed), np.full(count, 1 / count)
+    small = np.min_scalar_type(count)
+    times = np.stack([random.multinomial(count, share).astype(small) for _ in range(resamples)])
+    times.setflags(write=False)
+    return times

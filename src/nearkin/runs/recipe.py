@@ -164,8 +164,10 @@ class Recipe:
     """of weights, batches and augmentation"""
 
     def __post_init__(self) -> None:
-        for name, default in DEFAULTS.items():
-            value = getattr(self, name)
+        # a default needs no look, but no options are to become Options too
+        given = {n: v for n, d in DEFAULTS.items() if (v := getattr(self, n)) is not d or v == {}}
+        for name, value in given.items():
+            default = DEFAULTS[name]
             if isinstance(default, dict):
                 plain = isinstance(value, Mapping) and all(
                     isinstance(v, Plain) and (not isinstance(v, float) or isfinite(v))
@@ -200,9 +202,9 @@ class Recipe:
             raise ValueError(f"validate_every must be 2 or more, got {self.validate_every}")
         if self.validate_every != DEFAULTS["validate_every"] and not self.validate:
             raise ValueError("validate_every goes with validate: it says which classes validate")
-        for name, default in DEFAULTS.items():
-            if type(default) is int and name != "seed" and getattr(self, name) > MOST:
-                raise ValueError(f"{name} must be at most {MOST:,}, got {getattr(self, name)}")
+        for name, value in given.items():
+            if type(DEFAULTS[name]) is int and name != "seed" and value > MOST:
+                raise ValueError(f"{name} must be at most {MOST:,}, got {value}")
         if self.patience and not self.validate:
             raise ValueError("patience goes with validate: it counts validations without a gain")
         if self.trial and not self.validate:

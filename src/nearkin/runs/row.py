@@ -7,9 +7,9 @@ schema 1, which had no number, are read as well, and so is a line that lacks a p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -324,32 +324,46 @@ def pictures_left_out(variant: str) -> int:
 
 def parsed(kind: Any, raw: Any, place: str) -> Any:
     """A value of JSON as the kind that a field is annotated with; `place` is for the error."""
+    return reader(kind)(raw, place)
+
+
+@cache
+def reader(kind: Any) -> Callable[[Any, str], Any]:
+    """What makes a value of JSON one of this kind; kept, as rows hold many numbers of few kinds."""
     if isinstance(kind, UnionType):
         kinds = get_args(kind)
-        if raw is None and NoneType in kinds:
-            return None
         if not any(is_dataclass(k) or get_origin(k) for k in kinds):
-            return checked(raw, kinds, place)
-        kind = next(k for k in kinds if k is not NoneType)
+            return lambda raw, place: checked(raw, kinds, place)
+        some = reader(next(k for k in kinds if k is not NoneType))
+        if NoneType not in kinds:
+            return some
+        return lambda raw, place: None if raw is None else some(raw, place)
     if kind is Any:
-        return raw
+        return lambda raw, place: raw
     if kind is Recipe:
-        return recipe_of(raw, place)
+        return recipe_of
     if is_dataclass(kind):
-        return part(kind, raw, place)
+        return lambda raw, place: part(kind, raw, place)
     if get_origin(kind) is tuple:
-        listed = checked(raw, (list,), place)
-        return tuple(parsed(get_args(kind)[0], value, place) for value in listed)
+        one = reader(get_args(kind)[0])
+        return lambda raw, place: tuple(one(value, place) for value in checked(raw, (list,), place))
     if get_origin(kind) is Mapping:
-        named = checked(raw, (dict,), place)
-        return {k: parsed(get_args(kind)[1], v, f"{place}: {k}") for k, v in named.items()}
-    return checked(raw, (kind,), place)
+        return partial(named, get_args(kind)[1])
+    return lambda raw, place: checked(raw, (kind,), place)
+
+
+def named(kind: Any, raw: Any, place: str) -> dict[str, Any]:
+    """A mapping from its JSON form, to values of this kind."""
+    read, found = reader(kind), checked(raw, (dict,), place)
+    if set(map(type, found.values())) <= {float} and kind is float:  # as metrics are
+        return dict(found)
+    return {k: read(v, f"{place}: {k}") for k, v in found.items()}
 
 
 def checked(raw: Any, kinds: tuple[Any, ...], place: str) -> Any:
     """The value where it is of one of these kinds; an int passes for a float."""
-    kinds = (*kinds, int) if float in kinds else kinds
-    if type(raw) not in kinds:
+    if type(raw) not in kinds and not (type(raw) is int and float in kinds):
+        kinds = (*kinds, int) if float in kinds else kinds
         wanted = " or ".join("nothing" if k is NoneType else k.__name__ for k in kinds)
         raise ValueError(f"{place}: wanted {wanted}, got {raw!r:.60}")
     return raw

@@ -17,21 +17,27 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str) else str(value)
 
 
-def main(path: str, variable: str) -> None:
-    """Print the JSON."""
+def answer(path: str, variable: str) -> dict[str, Any]:
+    """The values of a variable, or what is wrong."""
     import numpy as np
     from scipy.io import loadmat
+
+    try:
+        found = loadmat(path, squeeze_me=True, variable_names=[variable])[variable]
+        return {"values": [plain(value) for value in np.atleast_1d(found)]}
+    except Exception as error:  # SciPy raises what the bytes happen to lead to
+        return {"wrong": " ".join(f"{error}".split()) or type(error).__name__}
+
+
+def main(path: str, variable: str) -> None:
+    """Print the JSON."""
+    import scipy.io  # noqa: F401 - before memory is limited
 
     if sys.platform != "win32":
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    try:
-        found = loadmat(path, squeeze_me=True, variable_names=[variable])[variable]
-        answer = {"values": [plain(value) for value in np.atleast_1d(found)]}
-    except Exception as error:  # SciPy raises what the bytes happen to lead to
-        answer = {"wrong": " ".join(f"{error}".split()) or type(error).__name__}
-    print(json.dumps(answer))
+    print(json.dumps(answer(path, variable)))
 
 
 if __name__ == "__main__":
