@@ -20,10 +20,10 @@ PAGES = sorted(RESULTS.glob("*.md"))
 def test_a_page_is_made_of_the_rows_beside_it(path, tmp_path, monkeypatch):
     text = path.read_text()
     *_, command = re.findall(r"^    nearkin (study .*)$", text, re.MULTILINE)
-    for name in (f"{path.stem}.jsonl", f"{path.stem}-trials.jsonl"):
-        if (RESULTS / name).exists():
-            (tmp_path / "docs").mkdir(exist_ok=True)
-            shutil.copy(RESULTS / name, tmp_path / "docs" / name)
+    (tmp_path / "docs").mkdir()
+    for rows in (*RESULTS.glob(f"{path.stem}.jsonl"), *RESULTS.glob(f"{path.stem}-trials*.jsonl")):
+        assert rows.stat().st_size < 2e6
+        shutil.copy(rows, tmp_path / "docs")
 
     def refuse(*_, **__):
         raise AssertionError("a run is missing")

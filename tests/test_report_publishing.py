@@ -9,6 +9,7 @@ import pytest
 from finished import finished
 from nearkin.answers import Answer
 from nearkin.app.main import main
+from nearkin.report import publishing
 from nearkin.report.publishing import keep, published, take
 from nearkin.runs.engine import Place, run
 from nearkin.runs.recipe import Recipe
@@ -62,6 +63,19 @@ def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe,
     assert Store(tmp_path / "another").rows() == [result, trial]
     keep(outcome_of([result], [trial]), tmp_path / "another", tmp_path / "published")
     assert len(Store(tmp_path / "published", "any-trials.jsonl").rows()) == 1
+
+
+def test_many_trials_are_published_in_parts(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "PART", 2)
+    asked = [replace(recipe, validate=True, trial=True, seed=seed) for seed in range(5)]
+    rows = [run(each, tmp_path / "out", place=CPU).row for each in asked]
+    for known in (1, 5, 5):  # those that are there already stay where they are
+        keep(outcome_of([], rows[:known]), tmp_path / "out", tmp_path / "published")
+    names = ["any-trials", "any-trials-2", "any-trials-3"]
+    parts = [Store(tmp_path / "published", f"{name}.jsonl").rows() for name in names]
+    assert [[row.recipe.seed for row in part] for part in parts] == [[0, 1], [2, 3], [4]]
+    take(tmp_path / "published", "any", tmp_path / "another")
+    assert len(Store(tmp_path / "another").rows()) == 5
 
 
 def test_a_single_run_that_validates_is_reported(recipe, tmp_path):

@@ -196,7 +196,7 @@ def standings() -> dict[str, tuple[Standing, ...]]:
     """Loss -> where it stands in each comparison of the published rows."""
     found: dict[str, list[Standing]] = defaultdict(list)
     for path in sorted(RESULTS.glob("*.jsonl")):
-        if path.stem.endswith("-trials") or not path.stem.startswith(COMPARED):
+        if "-trials" in path.stem or not path.stem.startswith(COMPARED):
             continue
         stored = map(from_json, map(json.loads, path.read_text().splitlines()))
         rows = [r for r in stored if isinstance(r, Row) and r.metrics.last and r.recipe.epochs]

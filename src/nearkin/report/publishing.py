@@ -18,6 +18,7 @@ from nearkin.studies.ask import Outcome
 from nearkin.studies.notes import Note
 from nearkin.studies.study import Case
 
+PART = 768  # trials in a file, which then is below 2 MB
 WIDE = 160  # characters of a line where tables go to a file, which wraps nothing
 
 
@@ -37,15 +38,21 @@ def show(answer: Answer, rows: Mapping[Case, Stored], out: Path, note: Note) -> 
 
 
 def keep(outcome: Outcome, out: Path, folder: Path) -> None:
-    """Add the rows to folder/NAME.jsonl, and those of trials to NAME-trials.jsonl; and write their
-    page as Markdown with its pictures: of a row that stands there already as it stands there."""
+    """Add the rows to folder/NAME.jsonl, and those of trials to NAME-trials.jsonl and, as many as a
+    file holds, its further parts; and write their page as Markdown with its pictures: of a row that
+    stands there already as it stands there."""
     name = outcome.note.name
-    reported, trials = stores(folder, name)
-    known = reported.stored() | trials.stored()
-    for store, rows in ((reported, outcome.rows.values()), (trials, outcome.trials)):
-        new = {row.key: published(row) for row in rows if row.key not in known}
-        known |= new
-        store.append(*new.values())
+    stores = [Store(folder, f"{name}.jsonl"), *trials_of(folder, name)]
+    known = {key: row for store in stores for key, row in store.stored().items()}
+    reported = {row.key: published(row) for row in outcome.rows.values() if row.key not in known}
+    stores[0].append(*reported.values())
+    known |= reported
+    trials = {row.key: published(row) for row in outcome.trials if row.key not in known}
+    while trials:
+        last = trials_of(folder, name)[-1]
+        room = PART - len(last.stored())
+        last.append(*[*trials.values()][:room])
+        trials = dict([*trials.items()][room:])
     # what stands there may answer another command, and the same run may have been done twice
     shown = replace(outcome, rows={case: known[row.key] for case, row in outcome.rows.items()})
     page = write_markdown(
@@ -58,13 +65,17 @@ def take(folder: Path, name: str, out: Path) -> None:
     """Put published rows that the store does not have into it."""
     store = Store(out)
     known = store.stored()
-    for old in stores(folder, name):
+    for old in (Store(folder, f"{name}.jsonl"), *trials_of(folder, name)):
         store.append(*(row for key, row in old.stored().items() if key not in known))
 
 
-def stores(folder: Path, name: str) -> tuple[Store, Store]:
-    """The published rows of a page, and those of its trials."""
-    return Store(folder, f"{name}.jsonl"), Store(folder, f"{name}-trials.jsonl")
+def trials_of(folder: Path, name: str) -> list[Store]:
+    """The published trials of a page: NAME-trials.jsonl, NAME-trials-2.jsonl, ...; the last has
+    room for more."""
+    parts = [Store(folder, f"{name}-trials.jsonl")]
+    while len(parts[-1].stored()) >= PART:
+        parts.append(Store(folder, f"{name}-trials-{len(parts) + 1}.jsonl"))
+    return parts
 
 
 def published(row: Stored) -> Stored:
