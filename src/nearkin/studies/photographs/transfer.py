@@ -155,7 +155,9 @@ def named(case: Case) -> Case:
     >>> named(Case("margin", 1, target="CUB_200_2011", protocol="frozen")).label
     'margin, protocol frozen, target CUB birds'
     """
-    sets = {axis: spoken(value) for axis, value in case.axes if axis in ("source", "target")}
+    sets: dict[str, Any] = {
+        axis: spoken(value) for axis, value in case.axes if axis in ("source", "target")
+    }
     return Case(**(case.plain() | sets))
 
 
