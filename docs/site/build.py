@@ -7,6 +7,7 @@ wrote; links to other sites are listed, and checked where the network allows (`-
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 import urllib.request
@@ -125,6 +126,9 @@ def main(folder: Path, online: bool = False) -> int:
         "--keep-going",
         "-q",
     ]
+    if html.exists() and not (html / "searchindex.js").exists():  # a build that was stopped
+        shutil.rmtree(html)
+        shutil.rmtree(folder / "doctrees", ignore_errors=True)
     remove_stale(folder / "source", html)
     if code := sphinx([*words, str(folder / "source"), str(html)]):
         return code
