@@ -126,9 +126,11 @@ def main(folder: Path, online: bool = False) -> int:
         "--keep-going",
         "-q",
     ]
-    if html.exists() and not (html / "searchindex.js").exists():  # a build that was stopped
-        shutil.rmtree(html)
-        shutil.rmtree(folder / "doctrees", ignore_errors=True)
+    packed = folder / "nearkin-docs.zip"
+    if not packed.exists():  # a build that was stopped, or failed, is no ground for the next
+        for part in (html, folder / "doctrees"):
+            shutil.rmtree(part, ignore_errors=True)
+    packed.unlink(missing_ok=True)
     remove_stale(folder / "source", html)
     if code := sphinx([*words, str(folder / "source"), str(html)]):
         return code
@@ -141,8 +143,8 @@ def main(folder: Path, online: bool = False) -> int:
         print(f"does not answer: {address}", file=sys.stderr)
     if wrong or dead:
         return 1
-    pack(html, folder / "nearkin-docs.zip")
-    size = (folder / "nearkin-docs.zip").stat().st_size / 1e6
+    pack(html, packed)
+    size = packed.stat().st_size / 1e6
     pages, seconds = len(list(html.rglob("*.html"))), time.monotonic() - began
     print(f"{html}/index.html: {pages} pages in {seconds:.0f} s; nearkin-docs.zip {size:.0f} MB")
     return 0
