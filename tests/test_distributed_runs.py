@@ -75,18 +75,22 @@ def close(one: Any, other: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> tuple[Recipe, Path, subprocess.CompletedProcess]:
-    """A run by two processes that torchrun starts and nobody stops."""
+def whole(data, tmp_path_factory) -> tuple[Recipe, Path, str]:
+    """A run by two nodes of a process each, which meet as docs/distributed.md has it and nobody
+    stops; and what they say."""
     recipe, out = (
         recipe_of(data, epochs=20, evaluate_every=10),
         tmp_path_factory.mktemp("w") / "out",
     )
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    start += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    start += ["--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "two-nodes"]
+    start += ["--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--local-addr", "127.0.0.1"]
     words = start + words_of(recipe, out)[1:]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT)
-    assert done.returncode == 0, done.stderr
-    return recipe, out, done
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    nodes = [subprocess.Popen(words, **pipes) for _ in range(2)]
+    told = [node.communicate(timeout=WAIT) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    return recipe, out, "".join(said for said, _ in told)
 
 
 def row_of(out: Path, recipe: Recipe) -> Any:
@@ -94,9 +98,9 @@ def row_of(out: Path, recipe: Recipe) -> Any:
 
 
 def test_processes_make_the_row_of_one(whole, tmp_path):
-    recipe, out, done = whole
+    recipe, out, said = whole
     alone = run(recipe, tmp_path / "one", place=Place(device="cpu", threads=1)).row
-    assert json.loads(done.stdout)["hash"] == alone.hash  # said once
+    assert json.loads(said)["hash"] == alone.hash  # said once
     row = row_of(out, recipe)
     assert close(shown(row), shown(alone))
     first, second = row.machine.processes
