@@ -17,7 +17,7 @@ from nearkin.report import publishing
 from nearkin.runs import executors
 
 sys.path.append(str(Path(__file__).parent / "site"))
-from data_names import spoken
+from data_names import made_on
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,7 +45,7 @@ def overview() -> str:
         text = page.read_text()
         title = text.partition("\n")[0].removeprefix("# ")
         answer = " ".join(re.findall(r"^\*\*(.*[.!?])\*\* *$", text, re.MULTILINE))
-        data = spoken(page.stem.removeprefix(f"{command_of(page)[1]}-"))
+        data = made_on(page.stem.removeprefix(f"{command_of(page)[1]}-"))
         studies.setdefault(title, []).append(f"- [{data}](results/{page.name}): {answer}")
     parts = [f"## {title}\n\n" + "\n".join(lines) for title, lines in studies.items()]
     return "\n\n".join([HEAD, *parts]) + "\n"

@@ -133,6 +133,16 @@ def test_every_field_has_its_claim():
 # ---- data
 
 
+COUNTS = [name for name, value in DEFAULTS.items() if type(value) is int and name != "seed"]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_count_has_an_upper_bound(name):
+    rest: dict = {"validate": True} if name in ("validate_every", "patience") else {}
+    with pytest.raises(ValueError, match=f"{name}.*got {10**10}"):
+        Recipe(**{name: 10**10}, **rest)
+
+
 @claim("data")
 def test_data_names_what_is_read(tmp_path):
     for name, seed in (("a", 0), ("b", 1)):

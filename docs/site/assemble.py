@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cards
 import peers
-from data_names import spoken
+from data_names import made_on
 from docstrings import md_text
 
 import nearkin
@@ -109,7 +109,7 @@ def titled(page: Path) -> str:
     """A page of results with its data in its title, by which lists tell it from others."""
     text = page.read_text()
     *_, study = re.findall(r"^    nearkin study (\S+)", text, re.MULTILINE)
-    data = spoken(page.stem.removeprefix(study).removeprefix("-"))
+    data = made_on(page.stem.removeprefix(study).removeprefix("-"))
     title, _, rest = text.partition("\n")
     return f"{title} ({data})\n{rest}" if data else text
 

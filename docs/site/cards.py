@@ -15,7 +15,6 @@ from inspect import getdoc
 from pathlib import Path
 
 import torch
-from data_names import spoken
 from docstrings import blocks, md_text, to_markdown
 
 from nearkin import losses
@@ -243,7 +242,7 @@ def by_place(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     for row in rows:
         started = row.recipe.head_start != "orthogonal"
         setting = f"{row.recipe.dim}-D" + (", started from a closed form" if started else "")
-        found[spoken(row.data.name), setting].append(row)
+        found[row.data.spoken, setting].append(row)
     return found
 
 

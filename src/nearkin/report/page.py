@@ -16,7 +16,7 @@ import numpy as np
 
 from nearkin.answers import FINDINGS, Answer, BatchGraphs, Figure, Gallery, Lines, Maps
 from nearkin.files import write_whole
-from nearkin.report import batch_graphs, pictures, plots, standard, tables, words
+from nearkin.report import batch_graphs, glossary, pictures, plots, standard, tables
 from nearkin.report.items import Items, picture_uri, sheet
 from nearkin.report.views import (
     CLASS_COLOURS,
@@ -153,7 +153,7 @@ def contents(answer: Answer, rows: Mapping[Case, Stored], command: str) -> dict:
         "figures": [*answer.figures, *([curves] if curves else [])],
         "findings": findings[:FINDINGS],
         "more_findings": findings[FINDINGS:],
-        "words": words.used(answer),
+        "words": glossary.used(answer),
         "tables": [*answer.tables, *([standard.selection(ordered, named)] if rows else [])],
         "rows": ordered,
         "diverged": [

@@ -47,12 +47,13 @@ def keep(outcome: Outcome, out: Path, folder: Path) -> None:
     reported = {row.key: published(row) for row in outcome.rows.values() if row.key not in known}
     stores[0].append(*reported.values())
     known |= reported
-    trials = {row.key: published(row) for row in outcome.trials if row.key not in known}
+    new = {row.key: published(row) for row in outcome.trials if row.key not in known}
+    trials = [*new.values()]
     while trials:
         last = trials_of(folder, name)[-1]
         room = PART - len(last.stored())
-        last.append(*[*trials.values()][:room])
-        trials = dict([*trials.items()][room:])
+        last.append(*trials[:room])
+        trials = trials[room:]
     # what stands there may answer another command, and the same run may have been done twice
     shown = replace(outcome, rows={case: known[row.key] for case, row in outcome.rows.items()})
     page = write_markdown(

@@ -105,7 +105,11 @@ class Run:
             if backbone is None:
                 labels = self.splits.train.labels
                 self.read_as = begin(
-                    *(recipe, own, labels, self.read, lambda: self.data_fingerprint),
+                    recipe,
+                    own,
+                    labels,
+                    self.read,
+                    lambda: self.data_fingerprint,
                     remember=ranks.count == 1,
                 )
             self.loss: Any = build.make_loss(recipe, self.splits, own, loss)
