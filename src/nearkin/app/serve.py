@@ -35,6 +35,7 @@ def serve(
         max_megabytes: of a body; larger ones are refused.
     """
     import uvicorn
+    from threadpoolctl import threadpool_limits
 
     from nearkin.app.export import open_model
     from nearkin.search.embedder import embedder_of, embedder_of_index
@@ -65,7 +66,9 @@ def serve(
             timeout_graceful_shutdown=5,
             server_header=False,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        # one thread for a search's product: several spin after it, and slow the next embedding
+        with threadpool_limits(1, "blas"):
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def key_of(path: Path | None) -> str:

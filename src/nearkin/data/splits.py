@@ -158,6 +158,8 @@ def subset(split: Split, keep_images: float, keep_classes: float, seed: int) -> 
     """
     for name, part in (("keep_images", keep_images), ("keep_classes", keep_classes)):
         refuse_no_part(name, part)
+    if keep_images == keep_classes == 1:
+        return split
     random = np.random.default_rng(seed)
     class_rank = random.permutation(len(split.classes))
     luck = random.random(len(split))

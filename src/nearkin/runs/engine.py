@@ -281,7 +281,10 @@ def follow(
                         break
             if diverged:
                 break
-            if current.epoch_ends or clock.save_is_due(place.save_seconds) or asked():
+            epoch_kept = (
+                current.epoch_ends and not current.recipe.trial
+            )  # a trial is soon done again
+            if epoch_kept or clock.save_is_due(place.save_seconds) or asked():
                 log.flush()
                 clock.outside(lambda: save(current, checkpoint))
                 if asked():

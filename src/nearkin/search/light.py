@@ -33,6 +33,8 @@ class Light:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # threads that wait by spinning take the cores from whoever decodes and searches meanwhile
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self.session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
