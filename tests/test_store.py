@@ -50,6 +50,23 @@ def test_what_is_no_row_is_named_with_its_file(tmp_path, line):
         Store(tmp_path).rows()
 
 
+def test_a_text_that_no_file_in_utf_8_can_hold_is_refused(tmp_path):
+    """Half of a pair of surrogates: as an escape in JSON, or from a name in another encoding."""
+    sound = to_json(finished(Recipe(), 0.5))
+    for half in ("\ud800", "\udcff", "x\udfff"):
+        lines = [json.dumps({**sound, "study": text}) for text in ("\ud83d\ude00", half)]
+        (tmp_path / "rows.jsonl").write_text(lines[0] + "\n")
+        assert [stored.study for stored in Store(tmp_path).rows()] == ["\U0001f600"]
+        (tmp_path / "rows.jsonl").write_text("\n".join([lines[0], lines[1], ""]))
+        with pytest.raises(ValueError, match="line 2"):
+            Store(tmp_path).rows()
+        with pytest.raises(ValueError, match="UTF-8"):
+            Store(tmp_path / half)
+        for changed in ({"data": f"folder:{half}"}, {"loss_options": {"name": half}}):
+            with pytest.raises(ValueError, match=f"{next(iter(changed))}: wanted text in UTF-8"):
+                Recipe(**changed)
+
+
 def test_what_is_no_full_disk_stays_what_it_is(tmp_path):
     with pytest.raises(RuntimeError, match="another matter"):
         write_whole(tmp_path / "file.pt", lambda _: exec("raise RuntimeError('another matter')"))

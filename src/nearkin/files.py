@@ -125,8 +125,14 @@ def parse_json(text: bytes | str, name: str) -> Any:
     ValueError: x.json is not JSON: nested too deeply
     """
     try:
-        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        found = json.loads(text)
+        if "\\ud" in text.lower():  # a half of a pair, that no file and no page can hold
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except RecursionError:
         raise ValueError(f"{name} is not JSON: nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is not JSON: half a character (a lone surrogate)") from None
     except ValueError as error:
         raise ValueError(f"{name} is not JSON: {error}") from None

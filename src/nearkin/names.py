@@ -235,3 +235,16 @@ def refuse_no_part(name: str, part: float) -> None:
         raise ValueError(
             f"{name} must be in (0, 1], a share, or a whole number from 2 on, got {part:g}"
         )
+
+
+def refuse_no_text(name: str, text: object) -> None:
+    """Refuse a string that no file in UTF-8 can hold, as the name of a file in another encoding is.
+
+    >>> refuse_no_text("--out", "caf\\udce9")
+    Traceback (most recent call last):
+    ValueError: --out: wanted text in UTF-8, got 'caf\\udce9'
+    """
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: wanted text in UTF-8, got {str(text)!r}") from None

@@ -9,7 +9,7 @@ from math import inf, isfinite
 from typing import Any, NoReturn
 
 from nearkin.names import Plain as Plain
-from nearkin.names import fits, refuse_no_part
+from nearkin.names import fits, refuse_no_part, refuse_no_text
 
 
 class Options(dict[str, Plain]):
@@ -168,6 +168,9 @@ class Recipe:
         given = {n: v for n, d in DEFAULTS.items() if (v := getattr(self, n)) is not d or v == {}}
         for name, value in given.items():
             default = DEFAULTS[name]
+            if isinstance(value, Mapping):
+                refuse_no_text(name, " ".join(f"{key}={each}" for key, each in value.items()))
+            refuse_no_text(name, value)
             if isinstance(default, dict):
                 plain = isinstance(value, Mapping) and all(
                     isinstance(v, Plain) and (not isinstance(v, float) or isfinite(v))

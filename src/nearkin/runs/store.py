@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nearkin.files import expanded, open_regular, parse_json, sync_folder, write_whole
 from nearkin.leases import Claims, Leases, Taken
+from nearkin.names import refuse_no_text
 from nearkin.runs.line_index import WORTH, Entry, append_index, state_of, write_index
 from nearkin.runs.lines import Lines, lines_of
 from nearkin.runs.recipe import Recipe
@@ -33,6 +34,7 @@ class Store:
     def __init__(
         self, folder: Path | str, name: str = "rows.jsonl", claims: Claims | None = None
     ) -> None:
+        refuse_no_text("the folder of results", folder)
         self.folder = expanded(folder)
         self.file = self.folder / name
         self.parts = self.folder / f".{name}.parts"
