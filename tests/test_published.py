@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from nearkin.app.main import main
 from nearkin.report import page, publishing
@@ -56,6 +58,19 @@ def test_no_picture_of_a_page_is_missing_or_left_over():
         shown = {unquote(link) for link in re.findall(r"!\[.*\]\((\S+)\)", path.read_text())}
         folder = RESULTS / path.stem
         assert shown == {f"{path.stem}/{picture.name}" for picture in folder.iterdir()}
+
+
+def test_the_picture_of_readme_is_cut_out_of_that_of_its_page(monkeypatch):
+    monkeypatch.syspath_prepend(RESULTS.parent / "site")
+    import digits
+
+    with Image.open(digits.PICTURE) as kept:
+        shown, cut = (np.asarray(one.convert("RGB"), int) for one in (kept, digits.cut()))
+    assert shown.shape == cut.shape
+    assert np.abs(shown - cut).mean() < 1  # of 255: a picture of few colours
+    assert len(digits.SHOWN) % digits.ACROSS == 0  # no hole
+    readme = (RESULTS.parents[1] / "README.md").read_text()
+    assert str(digits.PICTURE.relative_to(RESULTS.parents[1])) in readme
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs"])
