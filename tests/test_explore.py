@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,3 +305,11 @@ def test_nothing_is_cut_off_on_a_phone(opened):
     page = opened(points())
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_page_s_program_has_every_file_of_its_folder_once_and_none_is_long():
+    source = Path(module.__file__).parent / "page" / "explore"
+    texts = {path.stem: path.read_text() for path in source.iterdir()}
+    assert sorted(module.PROGRAM) == sorted(texts)
+    assert all(module.program().count(text) == 1 for text in texts.values())
+    assert max(text.count("\n") for text in texts.values()) < 400

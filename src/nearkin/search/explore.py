@@ -287,8 +287,22 @@ def page(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     for mark, value in (
         ("TITLE", html.escape(f"Map of {facts['title']}")),
         ("STYLE", source.joinpath("explore.css").read_text(encoding="utf-8")),
-        ("PROGRAM", source.joinpath("explore.js").read_text(encoding="utf-8")),
+        ("PROGRAM", program()),
         ("DATA", base64.b64encode(packed).decode()),
     ):
         text = text.replace(f"@@{mark}@@", value)
     return text
+
+
+PROGRAM = (
+    *("items", "points", "colours", "overlay", "finding"),
+    *("panels", "decisions", "controls", "begin"),
+)
+"""The files of the page's program in the order in which they are read: items, which holds what all
+share, comes first, and begin, which calls all others, last."""
+
+
+def program() -> str:
+    """The page's program as one text."""
+    source = files("nearkin.search").joinpath("page", "explore")
+    return "\n".join(source.joinpath(f"{n}.js").read_text(encoding="utf-8") for n in PROGRAM)
