@@ -38,10 +38,10 @@ def test_a_clear_order_is_said_with_its_numbers_and_its_doubt():
     one = Comparison("R@1", CLEAR, BARE, "64-D", reference="c")
     assert one.ranks() == {"a": (1, 1), "b": (2, 2), "c": (3, 3)}
     assert texts(one) == [
-        "64-D: a is best, R@1 90.0 %, surely above b and c. No training has 60.0 %, 30.0 points "
-        "less (p < 0.001).",
-        "64-D: c has 70.0 %; surely better: a, +20.0 points (p < 0.001); b, +10.0 points "
-        "(p < 0.001); surely worse: none.",
+        "At 64-D, a is best with 90.0 % R@1, surely above b and c. No training has 60.0 %, 30.0 "
+        "points less (p < 0.001).",
+        "At 64-D, c has 70.0 % R@1. Surely better are a, +20.0 points (p < 0.001); b, +10.0 points "
+        "(p < 0.001). None is surely worse.",
     ]
     assert sentences.summary([one]) == (
         "At 64-D, a is best, with 90.0 % R@1, surely ahead of b and c.",
@@ -53,7 +53,7 @@ def test_a_clear_order_is_said_with_its_numbers_and_its_doubt():
 def test_who_cannot_be_told_from_the_leader_shares_its_rank():
     one = Comparison("R@1", CLOSE)
     assert one.ranks() == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}
-    assert texts(one) == ["a leads, R@1 90.0 %; b cannot be told from it."]
+    assert texts(one) == ["A leads with 90.0 % R@1, but b cannot be told from it."]
     assert sentences.summary([one]) == (
         "Nobody is surely best; a leads with 90.0 % R@1, and b may be as good.",
     )
@@ -66,8 +66,8 @@ def test_ties_are_no_order():
         "Nobody is surely best; a leads with 90.0 % R@1, but all 4 others may be as good."
     )
     assert texts(one)[1] == (
-        "e has 90.0 %; surely better: none; surely worse: none; not to be told from it: all 4 "
-        "others."
+        "E has 90.0 % R@1. None is surely better. None is surely worse. All 4 others cannot be "
+        "told from it."
     )
 
 
@@ -89,7 +89,7 @@ def test_few_seeds_tell_little(n):
 def test_one_method_has_nothing_to_be_compared_with():
     one = Comparison("R@1", {"a": TOP})
     assert one.ranks() == {"a": (1, 1)}
-    assert texts(one) == ["a: R@1 90.0 %."]
+    assert texts(one) == ["A has 90.0 % R@1."]
     assert sentences.summary([one]) == (
         "A reaches 90.0 % R@1; there is nothing to compare it with.",
     )
@@ -117,12 +117,21 @@ def test_differences_are_grouped_into_three_sentences_at_most():
     level = {f"l{i}": paired(level_with(reference), reference) for i in range(4)}
     found = sentences.differences_found({**better, **worse, **level}, "x")
     assert [str(finding) for finding in found] == [
-        "Surely better than x in R@1: b4, +18.0 points (p < 0.001); b3, +16.0 points (p < 0.001); "
-        "b2, +14.0 points (p < 0.001); and 2 more.",
-        "Surely worse than x in R@1: w, −20.0 points (p < 0.001).",
+        "Surely better than x in R@1 are b4, +18.0 points (p < 0.001); b3, +16.0 points "
+        "(p < 0.001); b2, +14.0 points (p < 0.001); and 2 more.",
+        "Surely worse than x in R@1 is w, −20.0 points (p < 0.001).",
         "4 of the 10 others cannot be told from x: they lie +0.0 points from it, p ≥ 0.983.",
     ]
-    assert sentences.changes_found({}, "what") == []
+    (changed,) = sentences.changes_found({**worse, **level}, "with a change")
+    assert str(changed) == (
+        "With a change, R@1 surely changes for w, −20.0 points (p < 0.001). It changes for "
+        "the 4 others by +0.0 points, which cannot be told from none (p ≥ 0.983)."
+    )
+    (unsure,) = sentences.changes_found(level, "with a change")
+    assert str(unsure) == (
+        "With a change, R@1 changes by +0.0 points, which cannot be told from none (p ≥ 0.983)."
+    )
+    assert sentences.changes_found({}, "with a change") == []
     one_seed = {"a": paired({0: 0.5}, {0: 0.4})}
     assert [str(f) for f in sentences.differences_found(one_seed, "x")] == [
         "One seed cannot tell any method from x."

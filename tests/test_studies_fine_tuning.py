@@ -72,7 +72,8 @@ def test_the_table():
     assert set(figures(answer)[0].groups) == set(SCORES)
     assert figures(answer)[0].marks == ((f"{UNTRAINED}, 30.0 %", 0.3),)
     assert [str(finding) for finding in answer.findings] == [
-        "cub: multi-similarity is best, R@1 59.0 %, surely above cross-entropy, proxy-anchor and "
+        "On cub, multi-similarity is best with 59.0 % R@1, surely above cross-entropy, "
+        "proxy-anchor and "
         "ProxyGML. No training has 30.0 %, 29.0 points less (p < 0.001)."
     ]
     assert answer.summary == (
@@ -91,7 +92,7 @@ def test_both_rankings_are_read_and_correlated():
     rows = tuned_rows() | {c: finished(r, 1 - SCORES.get(c.method, 0.5)) for c, r in heads.items()}
     answer = versus.answer(rows)
     text = " ".join(map(str, answer.findings))
-    assert "Over 4 methods the rank correlation of features and fine-tuning is -1.00" in text
+    assert "after fine-tuning have a rank correlation of −1.00" in text
     line = cells(answer.tables[0], "ProxyGML")
     means = (line["features R@1"].mean, line["fine-tuned R@1"].mean)
     assert means == pytest.approx((0.45, 0.56))

@@ -126,8 +126,10 @@ def test_attention_compares_layers_and_their_parts():
     assert cells(whole, "cross-entropy")["parameters of the loss, M"] == 2
     assert cells(parts, "GATv2 without residual")["to the whole"].mean == pytest.approx(-0.1)
     text = " ".join(map(str, found.findings))
-    assert "What leaving a part out of GAT changes in R@1: surely residual, −10.0 points" in text
-    assert "Surely better than the dot product in R@1: GATv2, +2.0 points (p < 0.001)" in text
+    assert (
+        "Where one part of GAT is left out, R@1 surely changes for residual, −10.0 points" in text
+    )
+    assert "Surely better than the dot product in R@1 are GATv2, +2.0 points (p < 0.001)" in text
     assert found.summary[0] == "Against the dot product, GATv2 is better; GAT cannot be told apart."
     lines = {line.name: line.y for line in figures(found)[2].lines}
     assert len(lines) == 6

@@ -244,7 +244,7 @@ def test_heads_are_held_against_the_closed_form_that_is_highest_on_test(heads):
     assert len(answer.findings) == 2
     said = " ".join(map(str, answer.findings))
     assert f"{100 * max(shares.values()):.1f} %" in said
-    assert answer.summary[0].startswith("At 4-D ")
+    assert answer.summary[0].startswith("At 4-D, ")
 
 
 def test_heads_without_rows_still_answer(heads):

@@ -195,16 +195,16 @@ def test_the_table_of_rivals():
     assert "Settings were not searched here" in found.remarks[0]
     leader, reference, *others = map(str, found.findings)
     assert leader == (
-        "512-D: multi-similarity is best, R@1 59.0 %, surely above all 20 others. No training has "
-        "60.0 %, 1.0 points more (p < 0.001)."
+        "At 512-D, multi-similarity is best with 59.0 % R@1, surely above all 20 others. No "
+        "training has 60.0 %, 1.0 points more (p < 0.001)."
     )
     assert reference.startswith(
-        "512-D: ProxyGML has 58.5 %; surely better: multi-similarity, +0.5 points (p < 0.001); "
-        "surely worse: "
+        "At 512-D, ProxyGML has 58.5 % R@1. Surely better is multi-similarity, +0.5 points "
+        "(p < 0.001). Surely worse are "
     )
     assert reference.endswith("; and 16 more.")
-    assert any("what a method changes in R@1 of the loss that it is" in text for text in others)
-    assert any("methods and ours have a rank correlation of" in text for text in others)
+    assert any("against the loss that each method is built on, R@1" in text for text in others)
+    assert any("published R@1 and ours have a rank correlation of" in text for text in others)
     assert found.summary == (
         "At 512-D, multi-similarity is best, with 59.0 % R@1, surely ahead of all 20 others.",
         "ProxyGML has 58.5 %, which makes it number 2 of 21.",
@@ -261,7 +261,7 @@ def test_ratios_that_teach_nothing_are_skipped_and_named():
             ProxyGML(100, 4, ratio=useless)
     rows = {c: done(r, 0.6 if c["ratio"] == 0.1 else 0.5) for c, r in asked.items()}
     found = ratio.answer(rows)
-    assert "R@1: r = 0.1 leads, R@1 60.0 %; one seed cannot tell methods apart." in map(
+    assert "By R@1, r = 0.1 leads with 60.0 % R@1, but one seed cannot tell methods apart." in map(
         str, found.findings
     )
     assert "r = 0.005, 0.01. With 100 classes" in found.remarks[0]
@@ -285,9 +285,10 @@ def test_the_count_of_proxies_is_told_from_the_temperature():
     assert 1 not in cosines.lines[0].x
     text = " ".join(map(str, found.findings))
     assert (
-        "What 12 proxies a class instead of 1 change in R@1: surely r = 0.05, +8.0 points" in text
+        "With 12 proxies a class instead of 1, R@1 surely changes for r = 0.05, +8.0 points" in text
     )
-    assert "r = 0.05, s = 12 / N by +0.0 points, which cannot be told from none (p ≥ 1.000)" in text
+    level = "It changes for r = 0.05, s = 12 / N by +0.0 points, which cannot be told from none"
+    assert level in text
     assert "cosine of 0.99" in text
 
 
@@ -309,7 +310,7 @@ def test_the_cost_is_measured_and_read():
     assert cells(pivot, "12")["100 classes, r = 0.2"] == pytest.approx(2400)
     assert cells(pivot, "12")["11,318 classes, r = 0.2"] is None
     first, *_, last = map(str, found.findings)
-    assert "100 classes: 24 proxies a class instead of 1 take 24.0 times" in first
+    assert "With 100 classes a step with 24 proxies a class takes 24.0 times" in first
     assert "then takes 20.0 times as long" in first
     assert "cosine of 0.00 at the start and of 0.99 after 2 epochs" in last
 

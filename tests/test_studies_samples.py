@@ -86,12 +86,12 @@ def test_the_answer_has_each_way_apart():
     assert lines["ProxyGML, law"].dashed
     assert lines[UNTRAINED].y == (0.2, 0.2)
     assert answer.summary[0] == (
-        "50 % of the images per class are enough for 95 % of the full R@1 with contrastive, 50 % "
-        "with ProxyGML."
+        "Contrastive reaches 95 % of its R@1 on all data with 50 % of the images of each class; "
+        "ProxyGML, which needs most, with 50 %."
     )
     assert (
-        "95 % of the full R@1 takes 50 % of the images per class by contrastive, and 50 % by "
-        "ProxyGML; contrastive needs least, but ProxyGML cannot be told from it."
+        "For 95 % of its R@1 on all data, contrastive needs 50 % of the images of each class and "
+        "ProxyGML 50 %; contrastive needs least, but ProxyGML cannot be told from it."
     ) in map(str, answer.findings)
 
 

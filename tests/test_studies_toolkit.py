@@ -11,6 +11,7 @@ from nearkin.measure.statistics import Difference, Estimate, estimate, paired
 from nearkin.runs.row import Epoch, Row
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import where
+from nearkin.studies.shared.sentences import begun
 from nearkin.studies.study import Case
 from nearkin.studies.toolkit import claims, collapse, losses, tables
 from nearkin.studies.toolkit.collapse import L2, SWEEP
@@ -161,32 +162,42 @@ A, B = "triplet (4-6)", "Siamese (1-3)"
 
 
 @pytest.mark.parametrize(
-    ("head", "a", "b", "relation", "size"),
+    ("a", "b", "relation", "size"),
     [
-        ("4/7/9", {"nine": 3}, {"nine": 30}, "better", "−9.00 points"),
-        ("4/7/9", {"nine": 30}, {"nine": 3}, "worse", "+9.00 points"),
-        ("separation", {"separation": 9.0}, {"separation": 20.0}, "worse", "−11"),
+        ({"nine": 3}, {"nine": 30}, "mistakes 4/7/9 for one another less often", "−9.00 points"),
+        ({"nine": 30}, {"nine": 3}, "mistakes 4/7/9 for one another more often", "+9.00 points"),
+        ({"separation": 9.0}, {"separation": 20.0}, "separates classes worse", "−11"),
     ],
 )
-def test_a_claim_says_who_is_better_whichever_way_the_column_goes(head, a, b, relation, size):
+def test_a_claim_says_who_is_better_whichever_way_the_column_goes(a, b, relation, size):
     rows = rows_of(lambda name, seed: {A: a, B: b}.get(name, {}), dims="2")
-    expected = f"{relation} by {head} ({size}, p < 0.001) at 2-D"
-    (line,) = (t for f in claims.findings({2: rows}) if (t := str(f)).startswith(f"{A} against"))
-    assert line.startswith(f"{A} against {B} is ")
-    assert expected in line
+    (line,) = (t for f in claims.findings({2: rows}) if begun(A) in (t := str(f)))
+    sentence = next(part for part in line.split(". ") if f"{relation} than {B}: its " in part)
+    assert sentence.startswith(f"{begun(A)} ")
+    assert f"differs by {size} at 2-D (p < 0.001)" in sentence
 
 
 def test_a_claim_of_shares_and_one_of_unevenness():
     sure = Difference(estimate([0.05, 0.051, 0.049]), 0.001)
-    assert claims.claim_words(sure, "5-NN") == "better by 5-NN (+5.00 points, p = 0.001)"
-    assert claims.claim_words(sure, "anisotropy") == "worse by anisotropy (+0.05, p = 0.001)"
+    assert claims.claim_words({2: sure, 64: sure}, "5-NN", A, B) == [
+        f"{begun(A)} classifies better than {B}: its 5-NN accuracy differs by +5.00 points at 2-D "
+        "(p = 0.001) and by +5.00 points at 64-D (p = 0.001)."
+    ]
+    (rounder,) = claims.claim_words({2: sure}, "anisotropy", A, B)
+    assert rounder == (
+        f"{begun(A)} makes classes less round than {B}: its anisotropy differs by +0.05 at 2-D "
+        "(p = 0.001)."
+    )
 
 
 def test_a_claim_needs_seeds_of_both_and_a_difference_beyond_chance():
     rows = rows_of(lambda name, seed: {"nine": 10 - 2 * (name == A) * (1 - 3 * seed)}, dims="2")
     found = claims.claims(rows)
-    words = claims.claim_words(found["4/7/9", A, B], "4/7/9")  # -2/3, +4/3 points: t = 1/3
-    assert words == "not to be told apart by 4/7/9 (+0.33 points, p = 1.000)"
+    words = claims.claim_words({2: found["4/7/9", A, B]}, "4/7/9", A, B)  # -2/3, +4/3: t = 1/3
+    assert words == [
+        f"{begun(A)} cannot be told from {B} by its share of 4/7/9 mistaken for one another, which "
+        "differs by +0.33 points at 2-D (p = 1.000)."
+    ]
     assert claims.claims(rows_of(seeds=1, dims="2")) == {}
     assert claims.claims({c: r for c, r in rows.items() if c.method == A}) == {}
 
@@ -208,9 +219,9 @@ def test_it_is_told_whom_ours_beats_and_whom_not():
 
     ours, count = "ours: Fisher NCA", len(TRAINED) - 2
     expected = {
-        "separation": f"by separation, better than {count - 2} of the {count} others, "
-        f"worse than {A}, not to be told from {B}",
-        "anisotropy": f"by anisotropy, better than all {count} others",
+        "separation": f"a separation of 40, above that of {count - 2} of the {count} others, below "
+        f"that of {A} and not to be told from that of {B}",
+        "anisotropy": f"an anisotropy of 0.118, below that of all {count} others",
     }
     rows = rows_of(value, seeds=4, dims="64")
     for head, words in expected.items():
@@ -219,9 +230,9 @@ def test_it_is_told_whom_ours_beats_and_whom_not():
     alone = rows_of(value, seeds=4, methods=ours, dims="64")
     assert claims.ours_words(alone, ours, "separation") == ""
     late = {c: row for c, row in rows.items() if c.seed == 0 or c.method in (ours, A)}
-    assert claims.ours_words(late, ours, "separation") == f"by separation, worse than {A}"
+    assert claims.ours_words(late, ours, "separation") == (f"a separation of 40, below that of {A}")
     found = map(str, claims.findings({64: rows}))
-    (line,) = (f for f in found if f.startswith(f"64-D: {ours} is, "))
+    (line,) = (f for f in found if f.startswith("At 64-D, our Fisher NCA has "))
     assert all(words in line for words in expected.values())
 
 
@@ -230,7 +241,9 @@ def test_groups_that_look_alike_are_those_of_the_data_set():
     heads = ("pullover/coat/shirt", "sandal/sneaker/boot")
     assert tables.shapes(rows, 2).columns[-2:] == tables.overlaps(rows, 2).series == heads
     assert cells(tables.shapes(rows_of(dims="2"), 2), A).keys() >= {"4/7/9", "2/3"}
-    assert "by pullover/coat/shirt (" in " ".join(map(str, claims.findings({2: rows})))
+    assert "pullover/coat/shirt mistaken for one another" in " ".join(
+        map(str, claims.findings({2: rows}))
+    )
 
 
 def test_the_leader_s_gallery_is_of_its_first_finished_seed():
@@ -260,8 +273,8 @@ def test_the_answer_shows_every_method_and_one_picture_of_each():
     assert [type(f).__name__ for f in dots_and_lines] == ["Dots", "Dots", "Lines", "Lines"]
     assert gallery.title == "Neighbours by cross-entropy, 64-D"  # the first of equals
     sweep, *leaders = map(str, found.findings)
-    assert sweep.startswith("n-pair (7) over l2 = 0,")
-    assert [text.split(":")[0] for text in leaders] == ["2-D", "64-D"]
+    assert "Of the weights 0, 0.1, 0.5, 0.9 and 1.1, the right form" in sweep
+    assert [text.split(",")[0] for text in leaders] == ["At 2-D", "At 64-D"]
     assert found.summary[0].startswith("At 64-D, cross-entropy leads with 90.00 % 5-NN accuracy")
     assert found.summary[-1].startswith("The n-pair loss (7) collapses under no weight")
 
@@ -293,20 +306,21 @@ PREDICTED = "as predicted"
     [
         (
             lambda l2, seed: {"norm": 3 / (1 + l2) if l2 < 1 else 0.1, "accuracy": 0.4},
-            f"at 1.1 (5-NN 40.00 %), {PREDICTED}",
+            f"at 1.1 (5-NN accuracy 40.00 %), which is {PREDICTED}",
         ),
-        (lambda l2, seed: {"norm": 3 / (1 + l2)}, f"nowhere, not {PREDICTED}"),
+        (lambda l2, seed: {"norm": 3 / (1 + l2)}, f"nowhere, which is not {PREDICTED}"),
         (
             lambda l2, seed: {"norm": 0.01 if l2 + 0.2 * seed > 1 else 3.0},
-            f"at 0.9 in 1 of 2 seeds (5-NN 90.00 %) and at 1.1 (5-NN 90.00 %), not {PREDICTED}",
+            "at 0.9 in 1 of 2 seeds (5-NN accuracy 90.00 %) and at 1.1 (5-NN accuracy 90.00 %), "
+            f"which is not {PREDICTED}",
         ),
         (  # at l2 = 0 it may grow without bound, in some seeds by far
             lambda l2, seed: {"norm": 0.01 if l2 > 1 else 1000.0**seed if l2 == 0 else 1.0},
-            f"at 1.1 (5-NN 90.00 %), {PREDICTED}",
+            f"at 1.1 (5-NN accuracy 90.00 %), which is {PREDICTED}",
         ),
         (  # all at one point that is not zero
             lambda l2, seed: {"accuracy": 0.1 if l2 > 1 else 0.9},
-            f"at 1.1 (5-NN 10.00 %), {PREDICTED}",
+            f"at 1.1 (5-NN accuracy 10.00 %), which is {PREDICTED}",
         ),
     ],
 )
@@ -314,9 +328,8 @@ PREDICTED = "as predicted"
 def test_collapse_is_told_by_norm_or_by_chance_and_held_against_theory(form, value, said):
     rows = swept(lambda f, l2, seed: value(l2, seed) if f == form else {"norm": 10 * (1.2 - l2)})
     (finding,) = collapse.findings(rows)
-    assert str(finding).startswith("n-pair (7) over l2 = 0, 0.1, 0.5, 0.9, 1.1 collapses in the ")
-    assert f"the {form} form {said}" in str(finding)
-    assert str(finding).endswith(" for classes that are points (above 1 alone).")
+    assert "is to collapse under L2 weights above 1 alone. Of the weights 0, 0.1, " in str(finding)
+    assert f"the {form} form collapses {said}" in str(finding)
     assert losses.answer(rows).findings == (finding,)
 
 
@@ -327,7 +340,7 @@ def test_nothing_is_said_of_collapse_before_weights_on_both_sides_are_done():
     assert collapse.findings(some(0.0, 0.1, 0.9)) == []
     assert collapse.findings(some(0.1, 1.1)) == []
     (found,) = collapse.findings(some(0.0, 1.1))
-    assert str(found).startswith("n-pair (7) over l2 = 0, 1.1 collapses in the right form")
+    assert "Of the weights 0 and 1.1, the right form collapses" in str(found)
 
 
 @pytest.mark.parametrize("form", ["right", "printed"])

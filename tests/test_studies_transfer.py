@@ -127,17 +127,19 @@ def test_the_answer_tells_protocols_sources_and_targets_apart(asked):
     assert len(proxies.rows) == 1 + 3 * len(AFTER_SOURCE)
     texts = list(map(str, answer.findings))
     assert (
-        "a to b: lost from (1) to (3): 19.5 points (p = 0.016) by contrastive, up to 19.5 points "
-        "(p = 0.016) by ProxyGML." in texts
+        "From a to b, a frozen trunk costs R@1 from 19.5 points (p = 0.016) with contrastive to "
+        "19.5 points (p = 0.016) with ProxyGML." in texts
     )
-    nothing = "Zero-shot, surely better than no training (95 % intervals): nothing."
+    nothing = (
+        "Zero-shot is surely better than no training (95 % intervals) on no pair and by no method."
+    )
     assert nothing in texts  # two seeds tell nothing
     several = transfer.recipes(
         data=DATA, seeds=4, methods="contrastive,ProxyGML", start="orthogonal"
     )
     rows = {case: finished(recipe, recall(case)) for case, recipe in several.items()}
     texts = " ".join(map(str, transfer.answer(rows).findings))
-    assert "contrastive, ProxyGML from b to a;" in texts
+    assert "from b to a by contrastive, ProxyGML;" in texts
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from nearkin.studies.shared.words import (
     difference_words,
     leader_words,
     listed,
-    or_none,
     surely,
     undecided,
 )
@@ -30,7 +29,7 @@ LEVEL = level_with(TOP)
 
 def test_best_is_said_where_every_paired_test_is_sure():
     found = {"a": TOP, "b": seeds(0.8, n=6), "c": seeds(0.7, n=6)}
-    assert leader_words(found, "R@1") == "a is best, R@1 90.0 %, surely above b and c."
+    assert leader_words(found, "R@1") == "a is best with 90.0 % R@1, surely above b and c."
 
 
 def test_the_tests_are_corrected_for_their_number():
@@ -41,7 +40,7 @@ def test_the_tests_are_corrected_for_their_number():
     assert "is best" in leader_words({"a": a, "b": b}, "R@1")
     alike = {name: dict(b) for name in "bcd"}
     assert leader_words({"a": a, **alike}, "R@1") == (
-        "a leads, R@1 90.0 %; b, c and d cannot be told from it."
+        "a leads with 90.0 % R@1, but b, c and d cannot be told from it."
     )
 
 
@@ -51,19 +50,21 @@ def test_the_tests_are_corrected_for_their_number():
         (1, 0, "b0 cannot be told from it"),
         (2, 1, "b0 and b1 cannot be told from it"),
         (4, 1, "4 of the 5 others cannot be told from it"),
-        (4, 0, "all 4 others cannot be told from it"),
+        (4, 0, "none of the 4 others can be told from it"),
     ],
 )
 def test_who_is_level_is_named_or_counted(level, behind, words):
     found = {"a": TOP} | {f"b{i}": LEVEL for i in range(level)}
     found |= {f"c{i}": seeds(0.5, n=6) for i in range(behind)}
-    assert leader_words(found, "5-NN", 2) == f"a leads, 5-NN 90.00 %; {words}."
+    assert leader_words(found, "5-NN", 2) == f"a leads with 90.00 % 5-NN, but {words}."
 
 
 def test_one_seed_and_one_method_tell_nothing():
     one = {"a": {0: 0.9}, "b": {0: 0.1}}
-    assert leader_words(one, "R@1") == "a leads, R@1 90.0 %; one seed cannot tell methods apart."
-    assert leader_words({"a": TOP}, "R@1") == "a: R@1 90.0 %."
+    assert leader_words(one, "R@1") == (
+        "a leads with 90.0 % R@1, but one seed cannot tell methods apart."
+    )
+    assert leader_words({"a": TOP}, "R@1") == "a has 90.0 % R@1."
 
 
 def test_never_one_of_the_one_others_nor_none_of_many():
@@ -72,13 +73,11 @@ def test_never_one_of_the_one_others_nor_none_of_many():
         for behind in range(6):
             found = {"a": TOP} | {f"b{i}": LEVEL for i in range(level)}
             found |= {f"c{i}": seeds(0.5, n=6) for i in range(behind)}
-            differ = against("a", found)
-            others = len(differ)
-            texts = [leader_words(found, "R@1"), or_none(surely(differ, -1), others)]
-            for text in texts:
-                assert " 0 of" not in text
-                assert "1 of the 1" not in text
-                assert "all 1 " not in text
+            text = leader_words(found, "R@1")
+            assert " 0 of" not in text
+            assert "1 of the 1" not in text
+            assert "all 1 " not in text
+            assert "of the 1 other" not in text
 
 
 def test_those_surely_above_and_below():
@@ -93,7 +92,6 @@ def test_those_surely_above_and_below():
 def test_lists_are_short():
     assert listed(["a"]) == "a"
     assert listed(["a", "b"], 2) == "a and b"
-    assert or_none([], 3) == "none"
 
 
 def test_a_difference_has_its_p_where_there_are_seeds_to_tell():

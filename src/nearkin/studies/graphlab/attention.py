@@ -218,7 +218,7 @@ def findings(rows: Rows) -> list[Finding]:
     for layer in (layer for layer in LAYERS if layer in recall):
         family = {m: recall[m] for m in (layer, *LESS[layer]) if m in recall}
         lost = {m.removeprefix(f"{layer} without "): d for m, d in against(layer, family).items()}
-        found += sentences.changes_found(lost, f"What leaving a part out of {layer} changes in R@1")
+        found += sentences.changes_found(lost, f"where one part of {layer} is left out")
     return found
 
 

@@ -141,7 +141,7 @@ def findings(rows: Rows) -> list[Finding]:
     taught = taught_against_untaught(recall)
     return [
         *sentences.differences_found(kinds_against_none(recall), NONE),
-        *sentences.changes_found(taught, "What the edge loss changes in R@1"),
+        *sentences.changes_found(taught, "with the edge loss"),
     ]
 
 

@@ -159,12 +159,19 @@ def summary(rows: Rows) -> list[str]:
     return lines or ["No attention over the full graph has finished beside its controls."]
 
 
+GIVEN = {
+    "over the auxiliary loss": "with attention over the full graph beside the auxiliary loss",
+    "over no edges": "with attention over the full graph in place of no edges",
+    "over random batches": "with attention over the full graph, against random batches",
+}
+"""Over what -> the change, as a sentence begins."""
+
+
 def findings(rows: Rows) -> list[Finding]:
     """The three gains of attention over the full graph, and all of what the graph gains."""
     found = []
     for over, differ in of_attention(rows).items():
-        what = f"What attention over the full graph changes in R@1 {over}"
-        found += sentences.changes_found(differ, what)
+        found += sentences.changes_found(differ, GIVEN[over])
     return found
 
 

@@ -247,11 +247,22 @@ def findings(found: Measured) -> list[str]:
     lines = []
     for when in ("untrained", "trained"):
         last = {c: mean_residuals(found, "full", c, when)[-1:] for c in COMBINATIONS}
-        values = ", ".join(f"{c} {r[0]:.2g}" for c, r in last.items() if r)
-        lines += [f"After {DEPTH} layers over the full graph, {when}: {values}."] if values else []
+        values = ", ".join(f"{r[0]:.2g} {with_part(c)}" for c, r in last.items() if r)
+        text = f"After {DEPTH} {when} layers over the full graph, of the images' spread is left: "
+        lines += [f"{text}{values}."] if values else []
     sparse = {g: mean_residuals(found, g, "attention alone", "untrained")[-1:] for g in GRAPHS}
-    values = ", ".join(f"{g} {r[0]:.2g}" for g, r in sparse.items() if r)
-    return [*lines, f"Attention alone, untrained, by graph: {values}."] if values else lines
+    values = "; ".join(f"{r[0]:.2g} ({g})" for g, r in sparse.items() if r)
+    text = f"By graph, {DEPTH} untrained layers of attention alone leave of the spread: {values}."
+    return [*lines, text] if values else lines
+
+
+def with_part(combination: str) -> str:
+    """A combination after what is left by it.
+
+    >>> with_part("attention alone"), with_part("with residual")
+    ('with attention alone', 'with residual')
+    """
+    return combination if combination.startswith("with") else f"with {combination}"
 
 
 DEMO = {"data": "mnist-5k", "seeds": 1, "epochs": 1}

@@ -13,10 +13,10 @@ from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
 from nearkin.studies.shared.methods import BARE, CLOSED, UNTRAINED, sizes
 from nearkin.studies.shared.over_classes import difference_over_classes, over_classes
-from nearkin.studies.shared.sentences import strength
+from nearkin.studies.shared.sentences import strength, surely_words
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import HALVES, common, settle, trials
-from nearkin.studies.shared.words import listed, or_none, p_value, percent, surely
+from nearkin.studies.shared.words import listed, p_value, percent, surely
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Closed forms"
@@ -200,15 +200,16 @@ def findings(rows: Rows, dim: int) -> list[Finding]:
     if len(found) < 2 or not all(shares.values()):
         return []
     first = {head: max(values, key=values.__getitem__) for head, values in shares.items()}
-    led = (f"{first[head]} in {head}, {percent(shares[head][first[head]])}" for head in HEADS)
+    led = (f"{first[head]} in {head} with {percent(shares[head][first[head]])}" for head in HEADS)
     differ = differences(found)
-    better, worse = (or_none(surely(differ, sign), len(differ)) for sign in (1, -1))
-    said = f"{dim}-D: first are {listed(list(led))}."
-    if differ:
-        said += f" Surely better than {REFERENCE} in R@1: {better}; surely worse: {worse}."
+    said = f"At {dim}-D, first of the forms are {listed(list(led))}."
     bare = whole.get(UNTRAINED)
     if bare and bare.metrics.last:
-        said += f" The features as they are: {percent(bare.metrics.last['recall@1'])}."
+        said += f" The features as they are have {percent(bare.metrics.last['recall@1'])} R@1."
+    for sign, word in ((1, "better"), (-1, "worse")) if differ else ():
+        those = {name: differ[name] for name in surely(differ, sign)}
+        than = f"{word} than {REFERENCE} in R@1"
+        said += f" {surely_words(those, than)}." if those else f" None is surely {than}."
     return [Finding(said, *strength(differ.values()))]
 
 

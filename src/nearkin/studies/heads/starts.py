@@ -46,6 +46,13 @@ STARTS: dict[str, dict[str, Any]] = {
 }
 """Start -> what differs from the common recipe; the rates are those that searches chose there."""
 
+SPOKEN = {
+    "orthogonal": "an orthogonal start",
+    "orthogonal, square roots": "an orthogonal start on square roots of the features",
+    "whitened, square roots": "a whitened start on the same square roots",
+}
+"""Start -> the same within a sentence."""
+
 LOSSES = "cross-entropy,multi-similarity,proxy-anchor"
 STEPS = 500
 TRUNK_STEPS = 24
@@ -287,12 +294,12 @@ def summary(runs: Runs) -> tuple[str, ...]:
             least.append(float(np.mean([sum(run[0]["shares"][:3]) for run in looks])))
     if len(first) < len(STARTS):
         return ()
+    ways = map(rise, STARTS, first, last)
     return (
-        f"In the mean over losses, R@1 goes from {first[0]} to {last[0]} at its best from an "
-        f"orthogonal start, from {first[1]} to {last[1]} with square roots before it, and from "
-        f"{first[2]} to {last[2]} from a whitened start.",
-        f"Of what the first step of an orthogonal head changes, {percent(least[0], 0)} lies in "
-        f"{GROUPS[2]} directions of the features; of a whitened head, {percent(least[2], 0)}.",
+        f"In the mean over losses, R@1 rises at its best {listed(list(ways))}.",
+        f"Of what the first step changes, {percent(least[0], 0)} lies in the {GROUPS[2]} "
+        f"directions in which the features vary most if the head starts orthogonal, and "
+        f"{percent(least[2], 0)} if it starts whitened.",
     )
 
 
@@ -307,18 +314,30 @@ def of_networks(runs: Runs) -> tuple[str, ...]:
                     scores[seed] = one["looks"][at]["recall@1"]
         ways = [
             f"from {percent(estimate(first.values()).mean)} to "
-            f"{percent(estimate(last.values()).mean)} ({start})"
+            f"{percent(estimate(last.values()).mean)} with {networks_start(start)}"
             for start, (first, last) in ends.items()
         ]
         said.append(
-            f"Where the trunk learns too, by {loss}, R@1 goes in {last_step(runs)} steps "
+            f"Where the whole network learns for {last_step(runs)} steps by {loss}, R@1 goes "
             f"{listed(ways)}."
         )
         if len(ends) == 2:
             (one, (_, before)), (other, (_, after)) = ends.items()
             apart = difference_words(paired(after, before))
-            said.append(f"At the end {other} has {apart} over {one}.")
+            said.append(
+                f"At the end {networks_start(other)} has {apart} over {networks_start(one)}."
+            )
     return tuple(said)
+
+
+def rise(start: str, first: str, last: str) -> str:
+    """From which start to which R@1, and what it was before training."""
+    return f"to {last} from {SPOKEN[start]} ({first} before training)"
+
+
+def networks_start(start: str) -> str:
+    """The start of a network's head in words: all of these are given square roots."""
+    return f"{'a whitened' if start.startswith('whitened') else 'an orthogonal'} head"
 
 
 def findings(runs: Runs) -> list[Finding]:
@@ -327,19 +346,17 @@ def findings(runs: Runs) -> list[Finding]:
         return [Finding(said) for said in of_networks(runs)]
     found = []
     for loss in dict.fromkeys(method for method, _, _ in runs):
-        said = []
+        said, parts = [], []
         for start in STARTS:
             looks = of(runs, loss, start)
             if looks:
                 recall = [one.mean for one in values(looks, lambda o: o["recall@1"])]
                 first = values([[run[0]] for run in looks], lambda o: sum(o["shares"][:3]))[0]
-                said.append(
-                    f"{start}: {percent(recall[0])} at the start, {percent(max(recall))} at its "
-                    f"best; {percent(first.mean, 0)} of what the first step changes lies in "
-                    f"{GROUPS[2]} directions"
-                )
-        text = ". ".join(one[0].upper() + one[1:] for one in said)
-        found.append(Finding(f"{loss[0].upper()}{loss[1:]}. {text}."))
+                said.append(rise(start, percent(recall[0]), percent(max(recall))))
+                parts.append(percent(first.mean, 0))
+        text = f"With {loss}, R@1 rises at its best {listed(said)}. The {GROUPS[2]} directions in "
+        text += f"which the features vary most take {listed(parts)} of what the first step changes."
+        found.append(Finding(text))
     return found
 
 

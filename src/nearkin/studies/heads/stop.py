@@ -161,17 +161,16 @@ def summary(measured: Values, bare: Any) -> tuple[str, ...]:
     level = {cell: by_seed(each, REFERENCE, "recall@1").mean for cell, each in measured.items()}
     least, most = (pick(level, key=level.__getitem__) for pick in (min, max))
     beside = f"; no training has {percent(over_queries(bare, 'recall@1'))}" if bare else ""
-    added = (f"{points_of(level)} points by {name}" for name, (level, *_) in fitted.items())
-    grown = (
-        listed([f"{points_of(one[axis])} by {name}" for name, one in fitted.items()])
-        for axis in (1, 2)
+    added, images, classes = (
+        listed([f"{points_of(one[i])} points by {name}" for name, one in fitted.items()])
+        for i in range(3)
     )
     return (
         f"{REFERENCE[0].upper()}{REFERENCE[1:]} has an R@1 of {percent(level[least])} "
         f"({words(least, measured)}) to {percent(level[most])} ({words(most, measured)}){beside}.",
-        f"Training adds to it, in the mean of the cells, {listed(list(added))}.",
-        "In points more, it adds {} with twice the images of a class, and {} with twice the "
-        "classes.".format(*grown),
+        f"In the mean over all sizes of the training set, training from there on adds {added}.",
+        f"With twice the images of a class, training adds more: {images}; with twice the classes: "
+        f"{classes}.",
     )
 
 
@@ -194,11 +193,13 @@ def findings(measured: Values, word: str) -> list[Finding]:
         up, down = sum(x > 0 for x in sure), sum(x < 0 for x in sure)
         order = sorted(own, key=lambda cell, own=own: own[cell][0].mean)
         least, most = (
-            f"{points_of(own[c][0])} ({words(c, measured)})" for c in order[::-1][-1:] + order[-1:]
+            f"{points_of(own[c][0])} points with {words(c, measured)}"
+            for c in (order[0], order[-1])
         )
         text = (
-            f"{word}: {name} is surely above {REFERENCE} in {up} of {len(own)} cells, and surely "
-            f"below it in {down}. Its difference is least, {least}, and most, {most}."
+            f"In {word}, training by {name} is surely above {REFERENCE} for {up or 'none'} of "
+            f"{len(own)} sizes of the training set, and surely below it for {down or 'none'}. What "
+            f"it adds lies between {least} and {most}."
         )
         said.append(Finding(text, min(p for _, p in own.values()), max(map(abs, sure), default=0)))
     return said

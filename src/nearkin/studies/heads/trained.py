@@ -110,10 +110,10 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(
-            filter(None, (sentence(where(rows, dim=dim), f"{dim}-D", FORMS) for dim in dims[:3]))
+            filter(None, (sentence(where(rows, dim=d), f"at {d}-D", FORMS) for d in dims[:3]))
         ),
         findings=tuple(
-            line for dim in dims for line in findings(where(rows, dim=dim), f"{dim}-D", FORMS)
+            line for dim in dims for line in findings(where(rows, dim=dim), f"at {dim}-D", FORMS)
         ),
         tables=tuple(table(rows, dim) for dim in dims),
         figures=(dots(rows, dims),),

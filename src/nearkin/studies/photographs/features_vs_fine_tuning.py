@@ -14,7 +14,7 @@ from nearkin.studies.shared.methods import FEW, METHODS, under
 from nearkin.studies.shared.reading import Scores, average, scores, where
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import WHITENED, common, settle, started, trials
-from nearkin.studies.shared.words import SPREAD
+from nearkin.studies.shared.words import SPREAD, correlation_words
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Stored features against fine-tuning"
@@ -107,8 +107,8 @@ def answer(rows: Rows) -> Answer:
     if rank:
         found.append(
             Finding(
-                f"Over {rank.n} methods the rank correlation of features and fine-tuning is "
-                f"{rank.mean:.2f} (95 % interval {rank.low:.2f} to {rank.high:.2f})."
+                f"Over {rank.n} methods, R@1 on features and R@1 after fine-tuning have a rank "
+                f"correlation of {correlation_words(rank)}."
             )
         )
         knows = "tells" if rank.low > 0 else "does not tell"

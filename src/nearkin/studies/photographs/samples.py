@@ -18,6 +18,7 @@ from nearkin.studies.shared import comparison, controls, over_forms, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import BARE, CLOSED, FEW, METHODS, UNTRAINED, under
 from nearkin.studies.shared.reading import Scores, against, mean, scores, where
+from nearkin.studies.shared.sentences import begun
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import WHITENED, common, settle, started, trials
 from nearkin.studies.shared.words import SPREAD, percent, undecided
@@ -165,11 +166,8 @@ def answer(rows: Rows) -> Answer:
     """A figure and a table for each of the two ways."""
     by_way = {way: found for way in WAYS if (found := where(rows, of=way))}
     bare = mean(scores(rows, "recall@1").get(UNTRAINED))
-    compared = [
-        compare(found, way, share, rows)
-        for way, found in by_way.items()
-        for share in (SHARES[0], SHARES[-1])
-    ]
+    compared = [compare(found, way, SHARES[0], rows) for way, found in by_way.items()]
+    compared += [compare(found, way, 1.0, rows) for way, found in list(by_way.items())[:1]]
     full = where(next(iter(by_way.values()), {}), share=SHARES[-1])
     ways = [line for way, found in by_way.items() for line in findings(found, way)]
     return Answer(
@@ -199,10 +197,10 @@ def compare(found: Rows, way: str, share: float, rows: Rows) -> Comparison:
     recall = {name: points[share] for name, points in curves_of(found).items() if share in points}
     bare = scores(rows, "recall@1").get(UNTRAINED)
     beside = {UNTRAINED: bare} if bare else {}
-    if share == SHARES[-1]:
+    if share == 1:
         forms = {n: {0: next(iter(v.values()))} for n, v in controls.beside(recall).items()}
         recall, beside = controls.ranked(recall), beside | forms
-    place = f"{100 * share:g} % of {way}"
+    place = "all data" if share == 1 else f"{100 * share:g} % of {way}"
     return Comparison("R@1", recall, beside, place, f"with {place}")
 
 
@@ -276,12 +274,12 @@ def findings(rows: Rows, way: str) -> list[Finding]:
     if not found:
         return []
     least, most = next(iter(means)), next(reversed(means))
-    line = f"95 % of the full R@1 takes {percent(means[least], 0)} of the {UNITS[way]} by {least}"
+    line = f"For 95 % of its R@1 on all data, {least} needs {share_words(means[least], way)}"
     if len(means) < 2:
         return [Finding(f"{line}.")]
     others = against(least, found)
     unsure, sure = undecided(others), sentences.strength(others.values())
-    line += f", and {percent(means[most], 0)} by {most}; {least} needs least"
+    line += f" and {most} {percent(means[most], 0)}; {least} needs least"
     words = f"{line}, but {unsure}." if unsure else f"{line}, surely less than every other."
     return [Finding(words, *sure)]
 
@@ -292,10 +290,16 @@ def summary(rows: Rows, way: str) -> list[str]:
     if not found:
         return []
     least, most = next(iter(means)), next(reversed(means))
-    text = f"{percent(means[least], 0)} of the {UNITS[way]} are enough for 95 % of the full R@1"
+    text = f"{begun(least)} reaches 95 % of its R@1 on all data with "
+    text += share_words(means[least], way)
     if len(means) < 2:
-        return [f"{text} with {least}."]
-    return [f"{text} with {least}, {percent(means[most], 0)} with {most}."]
+        return [f"{text}."]
+    return [f"{text}; {most}, which needs most, with {percent(means[most], 0)}."]
+
+
+def share_words(share: float, way: str) -> str:
+    """So much of the images or of the classes."""
+    return f"{percent(share, 0)} of the {'images of each class' if way == 'images' else way}"
 
 
 DEMO = {

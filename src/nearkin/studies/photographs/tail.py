@@ -16,7 +16,7 @@ from nearkin.studies.shared.methods import CLOSED, UNTRAINED, under
 from nearkin.studies.shared.reading import Scores, average, scores
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import ORTHOGONAL, settle
-from nearkin.studies.shared.words import SPREAD
+from nearkin.studies.shared.words import SPREAD, correlation_words
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Training the tail of a network"
@@ -179,8 +179,8 @@ def correlations(
         if rank:
             found.append(
                 Finding(
-                    f"Over {rank.n} methods the rank correlation with {name} is {rank.mean:.2f} "
-                    f"(95 % interval {rank.low:.2f} to {rank.high:.2f})."
+                    f"Over {rank.n} methods, the R@1 found here and that of {name} have a rank "
+                    f"correlation of {correlation_words(rank)}."
                 )
             )
     return found

@@ -179,7 +179,7 @@ def answer(rows: Rows) -> Answer:
             *kept_best(found, names, pairs),
             *(finding for one in compared[2:] for finding in sentences.findings(one)),
             *findings(found, names, pairs),
-            *(f for name, own in on_target.items() for f in over_forms.findings(own, name)),
+            *(f for name, own in on_target.items() for f in over_forms.findings(own, f"on {name}")),
         ),
         tables=(
             comparison.standings(compared, title, f"{SPREAD}."),
@@ -246,10 +246,12 @@ def kept_best(
     sure = sentences.strength(others.values())
     unsure = undecided(others)
     text = (
-        f"In the mean of {len(pairs)} pairs {least} loses least from (1) to (3), "
-        f"{drop(means[least])}, and {most} most, {drop(means[most])}; "
+        f"In the mean of {len(pairs)} pairs, a frozen trunk from the source costs from "
+        f"{drop(means[least])} of R@1 with {least} to {drop(means[most])} with {most}, against "
+        f"training on the target; {least} loses least, "
     )
-    return [Finding(f"{text}{unsure or 'every other surely loses more'}.", *sure)]
+    doubt = f"but {unsure}" if unsure else "and every other surely loses more"
+    return [Finding(f"{text}{doubt}.", *sure)]
 
 
 def summary(
@@ -267,8 +269,8 @@ def summary(
     others = against(least, lost)
     unsure = undecided(others) if others else ""
     lines = [
-        f"A trunk that another data set has trained costs {drop(min(means.values()))} of R@1 with "
-        f"{least}, which loses least" + (f", though {unsure}." if unsure else ".")
+        f"A frozen trunk that another data set has trained costs {drop(min(means.values()))} of "
+        f"R@1 with {least}, which loses least" + (f", though {unsure}." if unsure else ".")
     ]
     if compared[2].scores:
         lines.append(sentences.lead(compared[2]))
@@ -367,17 +369,17 @@ def findings(
         if not losses:
             continue
         least, *others = sorted(losses, key=lambda n: losses[n].estimate.mean)
-        parts = [f"{loss_words(losses[least])} by {least}"]
-        parts += [f"up to {loss_words(losses[others[-1]])} by {others[-1]}"] if others else []
-        text = f"{source} to {target}: lost from (1) to (3): {', '.join(parts)}."
+        ends = [f"{loss_words(losses[n])} with {n}" for n in (least, *others[-1:])]
+        costs = f"{'from ' if others else ''}{' to '.join(ends)}"
+        text = f"From {source} to {target}, a frozen trunk costs R@1 {costs}."
         lines.append(Finding(text, *sentences.strength(losses.values())))
         bare = mean(found.get((UNTRAINED, TARGET, "", target)))
         shots = {n: mean(found.get((n, ZERO_SHOT, source, target))) for n in names}
         sure = {n: shot for n, shot in shots.items() if shot and shot.n > 2}
         better = [n for n, shot in sure.items() if bare and shot.low > bare.mean]
-        gained += [f"{', '.join(better)} from {source} to {target}"] if better else []
-    text = "Zero-shot, surely better than no training (95 % intervals): "
-    return [*lines, Finding(f"{text}{'; '.join(gained) or 'nothing'}.")]
+        gained += [f"from {source} to {target} by {', '.join(better)}"] if better else []
+    text = "Zero-shot is surely better than no training (95 % intervals) "
+    return [*lines, Finding(f"{text}{'; '.join(gained) or 'on no pair and by no method'}.")]
 
 
 def loss_words(loss: Difference) -> str:

@@ -231,10 +231,10 @@ def findings(shared: Rows, own: Rows) -> list[Finding]:
         )
     ]
     eight = {name: recall[name] for name in ROWS if name in recall}
-    found += sentences.differences_found(against(FULL, eight), "row 8", place=SHARED)
+    found += sentences.differences_found(against(FULL, eight), "row 8", place=f"under the {SHARED}")
     if FULL in tuned:
         found += sentences.differences_found(
-            against(FULL, controls.ranked(tuned)), "row 8", place=OWN
+            against(FULL, controls.ranked(tuned)), "row 8", place=f"under {OWN}"
         )
     lifts = {
         name: paired(recall[name], recall[NONE])
@@ -246,7 +246,7 @@ def findings(shared: Rows, own: Rows) -> list[Finding]:
         for name, lift in lifts.items()
     ]
     if parts:
-        text = f"What lifts row 1 with one thing changed: {'; '.join(parts)}."
+        text = f"With one thing changed, row 1 moves in R@1: {'; '.join(parts)}."
         found.append(Finding(text, *sentences.strength(lifts.values())))
     chosen = mean(final_monitor(shared, "own_chosen").get(NONE))
     missing = mean(final_monitor(shared, "class_missing").get(NONE))

@@ -23,6 +23,7 @@ from nearkin.runs.machine import Peak, machine
 from nearkin.runs.outcome import described
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.run import Run
+from nearkin.studies.shared.sentences import begun
 from nearkin.studies.shared.sets import CUB, proxygml
 from nearkin.studies.study import Case, Measured, Study, Task
 
@@ -248,13 +249,13 @@ def findings(costs: Costs, watched: Mapping[str, Sequence[float]]) -> list[str]:
         whole = seconds.get(Setting(classes, counts[-1], 1.0))
         if few and many and whole:
             found.append(
-                f"{classes:,} classes: {counts[-1]} proxies a class instead of 1 take "
-                f"{many / few:.1f} times as long at r = 0.05; r = 1 instead of 0.05 then takes "
-                f"{whole / many:.1f} times as long."
+                f"With {classes:,} classes a step with {counts[-1]} proxies a class takes "
+                f"{many / few:.1f} times as long as with one (r = 0.05); joining every sample to "
+                f"all of them (r = 1) then takes {whole / many:.1f} times as long as r = 0.05."
             )
     found += [
-        f"{name}: two proxies of a class have a cosine of {cosines[0]:z.2f} at the start and of "
-        f"{cosines[-1]:z.2f} after {len(cosines) - 1} epochs."
+        f"{begun(name)}, two proxies of a class have a cosine of {cosines[0]:z.2f} at the start "
+        f"and of {cosines[-1]:z.2f} after {len(cosines) - 1} epochs."
         for name, cosines in watched.items()
     ]
     return found

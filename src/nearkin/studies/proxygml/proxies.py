@@ -125,8 +125,7 @@ def summary(recall: Curves, compared: list[Comparison]) -> list[str]:
 
 def findings(recall: Curves, cosine: Curves, compared: list[Comparison]) -> list[Finding]:
     """Whether N helps, and whether it still does once the logits are kept."""
-    what = f"What {USUAL} proxies a class instead of 1 change in R@1"
-    found = sentences.changes_found(gains(recall), what)
+    found = sentences.changes_found(gains(recall), f"with {USUAL} proxies a class instead of 1")
     found += [f for one in compared for f in sentences.findings(one)]
     means = [average(values) for (_, n), values in cosine.items() if n == USUAL]
     if means:

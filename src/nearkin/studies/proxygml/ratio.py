@@ -48,6 +48,11 @@ def by_ratio(rows: Rows, metric: str) -> dict[float, Scores]:
     return dict(sorted(scores(rows, metric, by=lambda case: case["ratio"]).items()))
 
 
+def of_ratio(case: Case) -> str:
+    """The name of a case in a table: its ratio, if it has one."""
+    return f"r = {case['ratio']:g}" if "ratio" in case else case.method
+
+
 def answer(rows: Rows) -> Answer:
     """R@1 and NMI over r, the best r, and the ratios that were skipped."""
     lines, compared, remarks = [], [], []
@@ -73,11 +78,11 @@ def answer(rows: Rows) -> Answer:
         summary=sentences.summary(compared[:1]),
         findings=(
             *(finding for one in compared for finding in sentences.findings(one)),
-            *over_forms.findings(whole, by=lambda case: case.label),
+            *over_forms.findings(whole, by=of_ratio),
         ),
         tables=(
             comparison.standings(compared, "R@1 and NMI by the ratio r", f"{SPREAD}."),
-            *over_forms.tables(whole, by=lambda case: case.label),
+            *over_forms.tables(whole, by=of_ratio),
         ),
         remarks=tuple(remarks),
         figures=(

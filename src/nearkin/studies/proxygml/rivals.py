@@ -47,7 +47,7 @@ from nearkin.studies.shared.tuning import (
     unsearched,
     whitens,
 )
-from nearkin.studies.shared.words import EPOCH_ON_TEST, SPREAD, listed, p_value
+from nearkin.studies.shared.words import EPOCH_ON_TEST, SPREAD, correlation_words, listed, p_value
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML and its rivals"
@@ -162,14 +162,18 @@ def answer(rows: Rows) -> Answer:
     compared = [compare(found, dim) for dim, found in by_dim.items()]
     data = next((row.data for row in rows.values()), Data(""))
     title = f"R@1 of every method, {data.spoken}"
-    forms = over_forms.sentence(by_dim[dims[-1]], f"{dims[-1]}-D") if dims else ""
+    forms = over_forms.sentence(by_dim[dims[-1]], f"at {dims[-1]}-D") if dims else ""
     return Answer(
         title=TITLE,
         question=QUESTION,
         summary=tuple(filter(None, (forms, *sentences.summary(compared))))[:3],
         findings=(
             *(finding for one in compared for finding in sentences.findings(one)),
-            *(f for dim, found in by_dim.items() for f in over_forms.findings(found, f"{dim}-D")),
+            *(
+                f
+                for dim, found in by_dim.items()
+                for f in over_forms.findings(found, f"at {dim}-D")
+            ),
             *(finding for dim, found in by_dim.items() for finding in added(found, dim)),
             *published_order(by_dim),
         ),
@@ -265,8 +269,8 @@ def published_of(rows: Rows) -> dict[str, dict[str, float]]:
 def added(rows: Rows, dim: int) -> list[Finding]:
     """What methods add to the loss that each is built on, under the same batches."""
     differ = differences(scores(rows, "recall@1"), BASES)
-    what = f"{dim}-D, what a method changes in R@1 of the loss that it is built on"
-    return sentences.changes_found(differ, what)
+    given = f"at {dim}-D, against the loss that each method is built on"
+    return sentences.changes_found(differ, given)
 
 
 def published_order(by_dim: Mapping[int, Rows]) -> list[Finding]:
@@ -279,11 +283,11 @@ def published_order(by_dim: Mapping[int, Rows]) -> list[Finding]:
         ours = {name: e.mean for name in theirs if (e := average(recall[name]))}
         if found := rank_correlation(theirs, ours):
             many = found.n
-            parts.append(f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}] at {dim}-D")
+            parts.append(f"{correlation_words(found)} at {dim}-D")
     if not parts:
         return []
-    text = f"The published order of {many} methods and ours have a rank correlation of "
-    return [Finding(f"{text}{listed(parts, len(parts))} (95 % intervals).")]
+    text = f"Over {many} methods, the published R@1 and ours have a rank correlation of "
+    return [Finding(f"{text}{listed(parts, len(parts))}.")]
 
 
 DEMO = {"data": "mnist-5k", "seeds": 2, "epochs": 2, "dims": "64", "tune": False}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from nearkin.answers import Finding, Table
 from nearkin.measure.statistics import Sure, estimate, holm
 from nearkin.runs.row import Row
+from nearkin.studies.shared import sentences
 from nearkin.studies.shared.methods import CLOSED, UNTRAINED
 from nearkin.studies.shared.over_classes import against_closed
 from nearkin.studies.shared.reading import method
@@ -117,25 +118,47 @@ def findings(
     forms: Collection[str] = tuple(CLOSED),
     by: Callable[[Case], str] = method,
 ) -> list[Finding]:
-    """The best closed form, the best method, and which are surely better or worse."""
+    """The best closed form, the best method, and which are surely better or worse.
+
+    place: where they are compared, within a sentence: "at 64-D".
+    """
     found = []
     for head, metric in HEADS.items():
         one = over_forms(rows, metric, forms, by)
         if one is None:
             continue
         better, worse = one.surely(1), one.surely(-1)
-        begun = f"{place[0].upper()}{place[1:]}, {head}" if place else head
+        lead, p = one.size(one.lead), p_words(one.p[one.lead]) if one.lead in one.p else ""
+        doubt = f", p {p if p.startswith('<') else f'= {p}'}" if p else ""
         text = (
-            f"{begun}: the best closed form is {one.form}, {percent(one.level)}; the best loss is "
-            f"{one.lead}, {percent(one.level + one.size(one.lead))} "
-            f"({points(one.size(one.lead))}). Surely better than every closed form here: "
-            f"{some(better, len(one.gains))}; surely worse than the best: "
-            f"{some(worse, len(one.gains))}."
+            f"the best closed form (a head that no gradient trains) is {one.form} with "
+            f"{percent(one.level)} {head}; the best loss is {one.lead} with "
+            f"{percent(one.level + lead)} ({points(lead)}{doubt}). {verdict(one)}"
         )
         sure = [*better, *worse]
         surest = min((one.p[name] for name in sure), default=1.0)
+        text = sentences.at(place, text)
         found.append(Finding(text, surest, max((abs(one.size(n)) for n in sure), default=0.0)))
     return found
+
+
+def verdict(one: OverForms) -> str:
+    """Which losses are surely better than every closed form, and which surely worse than the
+    best."""
+    if not one.p:
+        return "One seed cannot tell losses from closed forms."
+    better, worse = one.surely(1), one.surely(-1)
+    if not better and not worse:
+        return "No loss is surely better or worse than that closed form."
+    up = "No loss is surely better than every closed form"
+    if better:
+        verb = "is" if len(better) == 1 else "are"
+        up = f"Surely better than every closed form {verb} {some(better, len(one.gains))}"
+    down = "none is surely worse than the best of them"
+    if worse:
+        verb = "is" if len(worse) == 1 else "are"
+        down = f"surely worse than the best of them {verb} {some(worse, len(one.gains))}"
+    return f"{up}; {down}."
 
 
 def sentence(
@@ -149,29 +172,30 @@ def sentence(
     if one is None:
         return ""
     better, size = one.surely(1), points(one.size(one.lead))
-    at = f"At {place} " if place else ""
-    if not better:
-        no = "no" if at else "No"
-        return (
-            f"{at}{no} loss is surely better in R@1 than the best closed form, {one.form}; the "
-            f"highest is {one.lead}, {size}."
-        )
-    these = "these" if at else "These"
-    return (
-        f"{at}{these} losses are surely better in R@1 than every closed form here: "
-        f"{some(better, len(one.gains))}; the highest is {one.lead}, {size} over {one.form}."
+    text = (
+        f"no loss is surely better in R@1 than the best closed form, {one.form}, which no gradient "
+        f"trains; the highest is {one.lead}, {size} from it."
     )
+    if better:
+        text = (
+            f"these losses are surely better in R@1 than every closed form: "
+            f"{some(better, len(one.gains))}; the highest is {one.lead}, {size} from the best of "
+            f"these, {one.form}."
+        )
+    return sentences.at(place, text)
 
 
 def some(names: list[str], of: int) -> str:
-    """The names, up to seven of them, or how many they are of so many; or that there are none.
+    """The names, up to seven of them, or how many they are of so many.
 
-    >>> some([], 9), some(["a", "b"], 9), some(list("abcdefgh"), 9), some(list("abcdefgh"), 8)
-    ('none', 'a and b', '8 of the 9 methods', 'all 8 methods')
+    >>> some(["a", "b"], 9), some(list("abcdefgh"), 9), some(list("abcdefgh"), 8)
+    ('a and b', '8 of the 9 methods', 'all 8 methods')
+    >>> some(["r = 1, N = 2", "r = 1, N = 4"], 9)
+    'r = 1, N = 2; r = 1, N = 4'
     """
     if len(names) > 7:
         return f"all {of} methods" if len(names) == of else f"{len(names)} of the {of} methods"
-    return listed(names, most=7) if names else "none"
+    return "; ".join(names) if any("," in name for name in names) else listed(names, most=7)
 
 
 def p_words(p: float) -> str:

@@ -13,6 +13,7 @@ from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import CLOSED
 from nearkin.studies.shared.reading import against
 from nearkin.studies.shared.words import (
+    NAMED,
     SURE,
     behind_words,
     difference_words,
@@ -23,8 +24,6 @@ from nearkin.studies.shared.words import (
     surely,
     undecided,
 )
-
-NAMED = 3  # methods that a sentence names of those that differ, the largest differences first
 
 
 def begun(text: str) -> str:
@@ -38,12 +37,16 @@ def begun(text: str) -> str:
 
 def place_words(one: Comparison) -> str:
     """Where a comparison is made, within a sentence."""
-    return one.spoken or f"at {one.place}"
+    return one.spoken or (f"at {one.place}" if one.place else "")
 
 
 def at(place: str, text: str) -> str:
-    """A sentence that begins with its place, if it has one."""
-    return f"{place}: {text}" if place else text
+    """A sentence that begins with its place, if it has one.
+
+    >>> at("at 64-D", "no loss is best."), at("", "no loss is best.")
+    ('At 64-D, no loss is best.', 'No loss is best.')
+    """
+    return f"{begun(place)}, {text}" if place else begun(text)
 
 
 def findings(comparison: Comparison) -> list[Finding]:
@@ -61,7 +64,7 @@ def findings(comparison: Comparison) -> list[Finding]:
         gain = one.over(one.leader, name)
         text += f" {begun(name)} has {one.level(name)}, {behind_words(gain)}."
     size = max((abs(d.estimate.mean) for d in sure), default=0.0)
-    found = [Finding(at(one.place, text), p, size, one.place)]
+    found = [Finding(at(place_words(one), text), p, size, one.place)]
     if one.reference in one.scores and one.reference != one.leader and len(one.scores) > 2:
         found.append(of_reference(one))
     return found
@@ -70,63 +73,77 @@ def findings(comparison: Comparison) -> list[Finding]:
 def of_reference(comparison: Comparison) -> Finding:
     """Which methods are surely better than the reference, and which surely worse."""
     name, differ = comparison.reference, against(comparison.reference, comparison.scores)
-    parts = [f"{name} has {comparison.level(name)}"]
-    for sign, words in ((1, "surely better"), (-1, "surely worse")):
+    text = f"{name} has {comparison.level(name)} {comparison.metric}."
+    for sign, word in ((1, "better"), (-1, "worse")):
         those = {n: differ[n] for n in surely(differ, sign)}
-        parts.append(f"{words}: {largest(those) if those else 'none'}")
+        text += f" {surely_words(those, word)}." if those else f" None is surely {word}."
     level = [n for n, d in differ.items() if d.p >= SURE]
     if level:
-        parts.append(f"not to be told from it: {listed(level, len(differ))}")
+        text += f" {begun(listed(level, len(differ)))} cannot be told from it."
     p, size = strength(differ.values())
-    text = "; ".join(parts) + "."
-    return Finding(at(comparison.place, text), p, size, comparison.place)
+    return Finding(at(place_words(comparison), text), p, size, comparison.place)
+
+
+def surely_words(those: Mapping[str, Difference], word: str) -> str:
+    """Who is surely so, with the largest differences."""
+    return f"Surely {word} {'is' if len(those) == 1 else 'are'} {largest(those)}"
 
 
 def differences_found(
     differ: Mapping[str, Difference], than: str, metric: str = "R@1", place: str = ""
 ) -> list[Finding]:
     """Methods against one: those surely better, those surely worse, and those that cannot be told
-    from it, each as one sentence."""
+    from it, each as one sentence.
+
+    place: where they are compared, within a sentence: "at 64-D".
+    """
     found = []
     for sign, word in ((1, "better"), (-1, "worse")):
         those = {name: differ[name] for name in surely(differ, sign)}
         if those:
-            text = f"Surely {word} than {than} in {metric}: {largest(those)}."
+            verb = "is" if len(those) == 1 else "are"
+            text = f"surely {word} than {than} in {metric} {verb} {largest(those)}."
             found.append(Finding(at(place, text), *strength(those.values()), place))
     level = {n: d for n, d in differ.items() if d.p >= SURE}
     if not level:
         return found
     if max(d.estimate.n for d in level.values()) < 2:
-        text = f"One seed cannot tell any method from {than}."
+        text = f"one seed cannot tell any method from {than}."
         return [*found, Finding(at(place, text), group=place)]
-    names = begun(listed(list(level), len(differ)))
+    names = listed(list(level), len(differ))
     if len(level) == 1:
         text = f"{names} cannot be told from {than}: {difference_words(next(iter(level.values())))}"
     else:
         text = f"{names} cannot be told from {than}: they lie {span(level.values())} from it, "
         text += f"p ≥ {p_value(min(level.values(), key=lambda d: d.p))}"
     if len(level) == len(differ) > NAMED:
-        text = text.replace(f"{names} cannot", f"None of the {len(level)} others can", 1)
+        text = text.replace(f"{names} cannot", f"none of the {len(level)} others can", 1)
     return [*found, Finding(at(place, f"{text}."), group=place)]
 
 
-def changes_found(differ: Mapping[str, Difference], what: str) -> list[Finding]:
-    """What each of several changes does, in one sentence: where that is sure, and where not.
+def changes_found(
+    differ: Mapping[str, Difference], given: str, metric: str = "R@1"
+) -> list[Finding]:
+    """What each of several changes does: where that is sure, and where not.
 
-    what: the words before the list, such as "What the edge loss changes in R@1".
+    given: what is changed, as a sentence begins: "with the edge loss".
     """
     if not differ:
         return []
     sure = {name: d for name, d in differ.items() if d.p < SURE}
     level = {name: d for name, d in differ.items() if d.p >= SURE}
-    parts = [f"surely {largest(sure)}"] if sure else []
-    if level and max(d.estimate.n for d in level.values()) < 2:
-        parts.append(f"{listed(list(level), len(differ))}, which one seed cannot tell from none")
-    elif level:
-        p = p_value(min(level.values(), key=lambda d: d.p))
-        amount = f"by {span(level.values())}, which cannot be told from none (p ≥ {p})"
-        parts.append(f"{listed(list(level), len(differ))} {amount}")
-    return [Finding(f"{what}: {'; '.join(parts)}.", *strength(sure.values()))]
+    parts = [f"{metric} surely changes for {largest(sure)}."] if sure else []
+    if level:
+        few = len(level) <= NAMED
+        where = f" for {listed(list(level)) if few else f'the {len(level)} others'}"
+        where = where if few or sure else ""
+        least = p_value(min(level.values(), key=lambda d: d.p))
+        doubt = f"cannot be told from none (p {'=' if len(level) == 1 else '≥'} {least})"
+        if max(d.estimate.n for d in level.values()) < 2:
+            doubt = "one seed cannot tell from none"
+        text = f"changes{where} by {span(level.values())}, which {doubt}."
+        parts.append(f"It {text}" if sure else f"{metric} {text}")
+    return [Finding(at(given, " ".join(parts)), *strength(sure.values()))]
 
 
 def versus(differ: Mapping[str, Difference], than: str, others: str = "others") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import PurePath
 
@@ -15,6 +15,8 @@ EPOCH_ON_TEST = "what choosing the epoch on test would report"
 
 SURE = 0.05
 """The p, Holm-corrected, below which a difference is called one."""
+NAMED = 3
+"""Methods that a sentence names one by one; more are counted."""
 
 
 def p_value(difference: Difference | None) -> str:
@@ -81,7 +83,7 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def listed(names: Sequence[str], of: int = 0, most: int = 3) -> str:
+def listed(names: Sequence[str], of: int = 0, most: int = NAMED) -> str:
     """Names in a row, or how many they are where they are more than `most`, of so many others.
 
     >>> listed(["a", "b", "c"]), listed(list("abcde"), of=9), listed(list("abcde"), of=5)
@@ -101,22 +103,22 @@ def leader_words(found: Mapping[str, Scores], metric: str, digits: int = 1) -> s
 
     >>> seeds = lambda mean: {seed: mean + seed / 1000 for seed in range(5)}
     >>> leader_words({"a": seeds(0.9), "b": seeds(0.8)}, "R@1")
-    'a is best, R@1 90.2 %, surely above b.'
+    'a is best with 90.2 % R@1, surely above b.'
     >>> close = {0: 0.91, 1: 0.89, 2: 0.92, 3: 0.88, 4: 0.9}
     >>> leader_words({"a": seeds(0.9), "b": close, "c": seeds(0.8)}, "R@1")
-    'a leads, R@1 90.2 %; b cannot be told from it.'
+    'a leads with 90.2 % R@1, but b cannot be told from it.'
     >>> leader_words({"a": {0: 0.9}, "b": {0: 0.8}}, "R@1")
-    'a leads, R@1 90.0 %; one seed cannot tell methods apart.'
+    'a leads with 90.0 % R@1, but one seed cannot tell methods apart.'
     """
     name = highest(found)
-    score = f"{metric} {percent(estimate(found[name].values()).mean, digits)}"
+    score = f"{percent(estimate(found[name].values()).mean, digits)} {metric}"
     others = against(name, found)
     if not others:
-        return f"{name}: {score}."
+        return f"{name} has {score}."
     unsure = undecided(others)
     if unsure:
-        return f"{name} leads, {score}; {unsure}."
-    return f"{name} is best, {score}, surely above {listed(list(others), len(others))}."
+        return f"{name} leads with {score}, but {unsure}."
+    return f"{name} is best with {score}, surely above {listed(list(others), len(others))}."
 
 
 def undecided(others: Mapping[str, Difference]) -> str:
@@ -125,6 +127,8 @@ def undecided(others: Mapping[str, Difference]) -> str:
     if max(d.estimate.n for d in others.values()) < 2:
         return "one seed cannot tell methods apart"
     level = [name for name, d in others.items() if d.p >= SURE]
+    if len(level) == len(others) > NAMED:
+        return f"none of the {len(level)} others can be told from it"
     return f"{listed(level, len(others))} cannot be told from it" if level else ""
 
 
@@ -133,13 +137,14 @@ def surely(differences: Mapping[str, Difference], sign: int) -> list[str]:
     return [n for n, d in differences.items() if d.p < SURE and sign * d.estimate.mean > 0]
 
 
-def or_none(names: Collection[str], of: int) -> str:
-    """The names in a row, or "none".
+def correlation_words(rank: Estimate) -> str:
+    """A correlation with its interval.
 
-    >>> or_none([], 3)
-    'none'
+    >>> correlation_words(Estimate(0.6, -0.49, 0.96, 6))
+    '0.60 (95 % interval −0.49 to 0.96)'
     """
-    return listed(list(names), of) if names else "none"
+    text = f"{rank.mean:.2f} (95 % interval {rank.low:.2f} to {rank.high:.2f})"
+    return text.replace("-", "−")
 
 
 def shortened(names: Iterable[str]) -> dict[str, str]:

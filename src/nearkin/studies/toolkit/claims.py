@@ -8,6 +8,7 @@ from dataclasses import replace
 from nearkin.answers import Finding
 from nearkin.measure.statistics import Difference, holm, paired
 from nearkin.studies.shared.reading import against
+from nearkin.studies.shared.sentences import begun
 from nearkin.studies.shared.words import SURE, listed, p_words, surely
 from nearkin.studies.study import Rows
 from nearkin.studies.toolkit import tables
@@ -29,20 +30,21 @@ def findings(by_dim: Mapping[int, Rows]) -> list[Finding]:
     tested = {dim: claims(rows) for dim, rows in by_dim.items()}
     found = []
     for a, b in CLAIMS:
-        parts, those = [], []
+        by_head: dict[str, dict[int, Difference]] = {}
         for dim, differ in tested.items():
-            own = {head: d for (head, *pair), d in differ.items() if pair == [a, b]}
-            parts += [f"{claim_words(d, head)} at {dim}-D" for head, d in own.items()]
-            those += own.values()
-        if parts:
-            p = min(d.p for d in those)
-            found.append(Finding(f"{a} against {b} is {'; '.join(parts)}.", p))
+            for (head, *pair), d in differ.items():
+                if pair == [a, b]:
+                    by_head.setdefault(head, {})[dim] = d
+        if by_head:
+            said = [line for head, own in by_head.items() for line in claim_words(own, head, a, b)]
+            surest = min(d.p for own in by_head.values() for d in own.values())
+            found.append(Finding(" ".join(said), surest))
     for dim, rows in by_dim.items():
         for ours in OURS:
-            parts = [words for head in SHAPES if (words := ours_words(rows, ours, head))]
-            if parts:
-                text = f"{dim}-D: {ours} is, {'; '.join(parts)} (at p = {SURE:g}, Holm-corrected)."
-                found.append(Finding(text, SURE))
+            said = [words for head in reversed(SHAPES) if (words := ours_words(rows, ours, head))]
+            if said:
+                text = f"At {dim}-D, {called(ours)} has {'; '.join(said)}. Above and below are "
+                found.append(Finding(f"{text}sure at p < {SURE:g}, Holm-corrected.", SURE))
     return found
 
 
@@ -63,15 +65,24 @@ def claims(rows: Rows) -> dict[tuple[str, str, str], Difference]:
 def of_the_ratio(by_dim: Mapping[int, Rows]) -> list[str]:
     """Whether the ratio over all classes separates better than the triplet on a tuple."""
     a, b = "tuple ratio (8)", "triplet on tuple"
-    words: dict[str, list[str]] = {}
+    where: dict[str, list[str]] = {}
     for dim, rows in by_dim.items():
         if difference := claims(rows).get(("separation", a, b)):
-            word = f"{relation(difference, 'separation')} than"
-            words.setdefault(word.replace("apart than", "from"), []).append(f"{dim}-D")
-    if not words:
-        return []
-    parts = [f"at {listed(dims, len(dims))} {word} the {b}" for word, dims in words.items()]
-    return [f"By the separation of classes the ratio over all of them (8) is {'; '.join(parts)}."]
+            where.setdefault(relation(difference, "separation"), []).append(f"{dim}-D")
+    first = "The ratio over all classes (8) separates classes"
+    said = [
+        f"{first} {word} than the {b} at {listed(dims, len(dims))}."
+        for word, dims in where.items()
+        if word
+    ]
+    if level := where.get(""):
+        said.append(
+            f"By separation it cannot be told from the {b} at {listed(level, len(level))}."
+            if said
+            else f"By the separation of classes the ratio over all of them (8) cannot be told from "
+            f"the {b}."
+        )
+    return [" ".join(said)] if said else []
 
 
 def lower_is_better(head: str) -> bool:
@@ -80,32 +91,81 @@ def lower_is_better(head: str) -> bool:
 
 
 def relation(difference: Difference, head: str) -> str:
-    """better, worse, or not to be told apart."""
+    """better or worse; nothing where seeds cannot tell."""
     if difference.p >= SURE:
-        return "not to be told apart"
+        return ""
     return "better" if (difference.estimate.mean < 0) == lower_is_better(head) else "worse"
 
 
-def claim_words(difference: Difference, head: str) -> str:
-    """Whether a method does better than another by one column, in a few words."""
-    change = difference.estimate.mean
+WORDS = {
+    "5-NN": ("classifies better", "classifies worse", "5-NN accuracy"),
+    "anisotropy": ("makes classes rounder", "makes classes less round", "anisotropy"),
+    "separation": ("separates classes better", "separates classes worse", "separation"),
+}
+"""Column -> what a method does that is better by it, what one that is worse, and its name."""
+
+
+def words_of(head: str) -> tuple[str, str, str]:
+    """The words of a column: of classes that look alike, how often they are mistaken.
+
+    >>> words_of("4/7/9")[0]
+    'mistakes 4/7/9 for one another less often'
+    """
+    mistaken = f"mistakes {head} for one another"
+    return WORDS.get(head) or (
+        f"{mistaken} less often",
+        f"{mistaken} more often",
+        f"share of {head} mistaken for one another",
+    )
+
+
+def claim_words(by_dim: Mapping[int, Difference], head: str, a: str, b: str) -> list[str]:
+    """Whether a method does better than another by one column, a sentence for each outcome."""
+    better, worse, name = words_of(head)
+    parts: dict[str, list[str]] = {}
+    for dim, difference in by_dim.items():
+        change = amount(difference.estimate.mean, head)
+        said = f"{change} at {dim}-D ({p_words(difference)})"
+        parts.setdefault(relation(difference, head), []).append(said)
+    verbs = {
+        "better": f"{begun(a)} {better} than {b}: its {name} differs",
+        "worse": f"{begun(a)} {worse} than {b}: its {name} differs",
+        "": f"{begun(a)} cannot be told from {b} by its {name}, which differs",
+    }
+    return [f"{verbs[word]} by {' and by '.join(those)}." for word, those in parts.items()]
+
+
+def amount(change: float, head: str) -> str:
+    """A difference of shares in points, of other numbers as it is.
+
+    >>> amount(0.05, "5-NN"), amount(-0.05, "anisotropy")
+    ('+5.00 points', '−0.05')
+    """
     share = head in SHARES or head in OVERLAPS
-    size = f"{100 * change:+.2f} points" if share else f"{change:+.3g}"
-    size = size.replace("-", "−")
-    return f"{relation(difference, head)} by {head} ({size}, {p_words(difference)})"
+    return (f"{100 * change:+.2f} points" if share else f"{change:+.3g}").replace("-", "−")
+
+
+def called(ours: str) -> str:
+    """One of our losses within a sentence.
+
+    >>> called("ours: Fisher NCA")
+    'our Fisher NCA'
+    """
+    return ours.replace("ours: ", "our ")
 
 
 def ours_words(rows: Rows, ours: str, head: str) -> str:
-    """Which of the others' losses ours surely beats in one column, and which not."""
+    """Ours by one column: above and below which of the others' losses it surely is."""
     values = tables.trained(tables.column(rows, head))
     own = values.get(ours, {})
     theirs = {n: s for n, s in values.items() if n not in OURS and len(s.keys() & own.keys()) > 1}
     if not theirs:
         return ""
     differ = against(ours, theirs | {ours: own})  # theirs less ours
-    sign = 1 if lower_is_better(head) else -1
-    behind, ahead = surely(differ, sign), surely(differ, -sign)
-    level = [name for name in differ if name not in behind and name not in ahead]
-    relations = {"better than": behind, "worse than": ahead, "not to be told from": level}
-    parts = [f"{words} {listed(n, len(differ))}" for words, n in relations.items() if n]
-    return f"by {head}, {', '.join(parts)}"
+    above, below = surely(differ, -1), surely(differ, 1)
+    level = [name for name in differ if name not in above and name not in below]
+    relations = {"above": above, "below": below, "not to be told from": level}
+    parts = [f"{words} that of {listed(n, len(differ))}" for words, n in relations.items() if n]
+    mean = tables.cell(head, own)
+    article = "an" if head.startswith("a") else "a"
+    return f"{article} {head} of {mean.mean:.3g}, {listed(parts)}" if mean else ""

@@ -80,14 +80,13 @@ def findings(rows: Rows) -> list[Finding]:
         agrees = all(len(gone) == many[l2] * (l2 > 1) for l2, gone in fallen.items())
         where = [fallen_words(rows, form, l2, gone) for l2, gone in fallen.items() if gone]
         parts.append(
-            f"the {form} form {' and '.join(where) or 'nowhere'}, {'' if agrees else 'not '}as "
-            "predicted"
+            f"the {form} form collapses {' and '.join(where) or 'nowhere'}, which is "
+            f"{'' if agrees else 'not '}as predicted"
         )
-    weights = ", ".join(f"{l2:g}" for l2 in next(iter(found.values())))
-    text = (
-        f"n-pair (7) over l2 = {weights} collapses in {'; in '.join(parts)} for classes that are "
-    )
-    return [Finding(f"{text}points (above 1 alone).", p=0.0)]  # seen, not tested
+    weights = [f"{l2:g}" for l2 in next(iter(found.values()))]
+    text = "Where classes are points, n-pair (7) is to collapse under L2 weights above 1 alone. Of "
+    text += f"the weights {listed(weights, most=len(weights))}, {'; '.join(parts)}."
+    return [Finding(text, p=0.0)]  # seen, not tested
 
 
 def collapsed(rows: Rows, form: str) -> dict[float, list[int]] | None:
@@ -128,4 +127,4 @@ def fallen_words(rows: Rows, form: str, l2: float, gone: Collection[int]) -> str
     many = seeds_of(rows, form, l2)
     seeds = "" if len(gone) == many else f" in {len(gone)} of {many} seeds"
     share = mean(by_weight(rows, form, "knn_accuracy")[l2])
-    return f"at {l2:g}{seeds} (5-NN {percent(share.mean, 2) if share else 'none'})"
+    return f"at {l2:g}{seeds} (5-NN accuracy {percent(share.mean, 2) if share else 'none'})"
