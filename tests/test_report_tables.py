@@ -1,6 +1,7 @@
 """Tables print numbers with the decimals that their intervals deserve, and text as it is."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -115,6 +116,23 @@ def test_what_is_printed_lies_within_half_a_unit_of_what_was_meant(values):
         digits = len(shown.text.partition(".")[2])
         printed = float(shown.text.replace(",", "").replace("−", "-"))
         assert abs(printed - value.mean) <= 0.5 * 10**-digits * (1 + 1e-6)
+
+
+def test_a_unit_is_what_the_table_says_and_not_what_a_column_is_called():
+    table = Table(
+        "t",
+        ("directions 2 to 4", "gain", "to full"),
+        ((0.347, 0.012, around(0.012, 0.004)), (0.38, -0.02, around(-0.02, 0.005))),
+        percent=("directions 2 to 4",),
+        points=("gain",),
+    )
+    assert tables.heads(table) == ["directions 2 to 4 %", "gain, points", "to full"]
+    assert texts(table)[0][:2] == ["34.7", "1.20"]
+    assert tables.kinds(table) == ["number"] * 3
+    with pytest.raises(ValueError, match="'gain' is in per cent or in points, not in both"):
+        replace(table, percent=("gain",))
+    with pytest.raises(ValueError, match="no column 'loss'"):
+        replace(table, points=("loss",))
 
 
 def test_columns_that_do_not_exist_and_short_rows_are_errors():

@@ -17,8 +17,9 @@ Cell = str | int | float | Estimate | None
 class Table:
     """Cells under column heads.
 
-    percent, best and lowest name columns: those of shares in 0..1, printed in per cent; those
-    whose highest value is set in bold; those whose lowest is. above: so many rows stand above a
+    percent, points, best and lowest name columns: those of shares in 0..1, printed in per cent;
+    those of differences of shares, printed in points; those whose highest value is set in bold;
+    those whose lowest is. above: so many rows stand above a
     line; those below it cannot be compared with them on equal terms, and are never the best.
     """
 
@@ -29,12 +30,17 @@ class Table:
     best: tuple[str, ...] = ()
     lowest: tuple[str, ...] = ()
     percent: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
     above: int | None = None
 
     def __post_init__(self) -> None:
-        strange = set(self.best + self.lowest + self.percent) - set(self.columns)
-        if strange:
+        named = self.best + self.lowest + self.percent + self.points
+        if strange := set(named) - set(self.columns):
             raise ValueError(f"{self.title}: no column {min(strange)!r}, only {self.columns}")
+        if both := set(self.percent) & set(self.points):
+            raise ValueError(
+                f"{self.title}: {min(both)!r} is in per cent or in points, not in both"
+            )
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"{self.title}: {len(self.columns)} columns, but a row {row}")

@@ -122,7 +122,8 @@ def selection(rows: Sequence[Row], named: Mapping[str, Sequence[Row]]) -> Table:
         rows=tuple(line(name, group) for name, group in named.items()),
         note="The last epoch is the result. Bias is what choosing the epoch on the test set would "
         "add to it, in points. Means over seeds with 95 % t-intervals; two seeds as two numbers.",
-        percent=("last epoch", "validated epoch", "best on test", "bias"),
+        percent=("last epoch", "validated epoch", "best on test"),
+        points=("bias",),
     )
 
 

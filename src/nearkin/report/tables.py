@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import rich.table
 
 MISSING = "–"
-DIFFERENCE = re.compile(r"(^| )to |^bias$| - ")
-"""What columns of differences are called: "to full", "R@1 to within-class whitened"."""
 SPAN = 1e5  # largest over smallest of a column's numbers, beyond which they share no decimals
 
 
@@ -50,12 +48,12 @@ class Shown:
 
 
 def heads(table: Table) -> list[str]:
-    """Column heads, with the unit where it is per cent; of a difference of such it is points.
+    """Column heads, with the unit where it is per cent or points.
 
-    >>> heads(Table("t", ("R@1", "to full", "p"), (), percent=("R@1", "to full")))
+    >>> heads(Table("t", ("R@1", "to full", "p"), (), percent=("R@1",), points=("to full",)))
     ['R@1 %', 'to full, points', 'p']
     """
-    units = {name: ", points" if DIFFERENCE.search(name) else " %" for name in table.percent}
+    units = dict.fromkeys(table.percent, " %") | dict.fromkeys(table.points, ", points")
     return [name + units.get(name, "") for name in table.columns]
 
 
@@ -64,7 +62,7 @@ def cells(table: Table) -> list[list[Shown]]:
     columns = [
         column(
             [row[i] for row in table.rows],
-            percent=name in table.percent,
+            percent=name in table.percent + table.points,
             best=max if name in table.best else min if name in table.lowest else None,
             above=table.above,
         )
@@ -75,7 +73,8 @@ def cells(table: Table) -> list[list[Shown]]:
 
 def kinds(table: Table) -> list[str]:
     """Whether a column holds numbers, which stand to the right, or text."""
-    body, meant = cells(table), table.percent + table.best + table.lowest
+    body = cells(table)
+    meant = table.percent + table.points + table.best + table.lowest
     return [
         "number" if name in meant or any(row[i].number for row in body) else "text"
         for i, name in enumerate(table.columns)

@@ -101,10 +101,13 @@ def layers(rows: Rows) -> Table:
     parameters = graph_report.costs(rows, graph_report.loss_parameters, 1e6)
     seconds = graph_report.costs(rows, graph_report.train_seconds)
     memory = graph_report.costs(rows, lambda row: row.cost.peak_memory_mb)
-    shares = (*HEADS, "best epoch on test", "to dot-product")
+    shares, over = (*HEADS, "best epoch on test"), "to dot-product"
     return Table(
         title=f"Every layer, {graph_report.data_name(rows)}",
-        columns=("method", *shares, "p", "parameters of the loss, M", "training, s", "memory, MB"),
+        columns=(
+            *("method", *shares, over, "p"),
+            *("parameters of the loss, M", "training, s", "memory, MB"),
+        ),
         rows=tuple(
             (
                 method,
@@ -119,6 +122,7 @@ def layers(rows: Rows) -> Table:
             if method in found["R@1"]
         ),
         percent=shares,
+        points=(over,),
         best=tuple(HEADS),
         note=graph_report.note(rows, "the dot product")
         + " As published and as released: one learning rate for all, as there, where the others' "
@@ -148,7 +152,8 @@ def parts(rows: Rows) -> Table:
         title="One part of a layer left out",
         columns=("layer", "R@1", "to the whole", "p", "parameters of the loss, M"),
         rows=tuple(lines),
-        percent=("R@1", "to the whole"),
+        percent=("R@1",),
+        points=("to the whole",),
         note=graph_report.note(rows, "the whole layer"),
     )
 

@@ -62,7 +62,6 @@ def table(rows: Rows) -> Table:
     untaught = differences(recall, {kind + TAUGHT: kind for kind in KINDS})
     parameters = graph_report.costs(rows, graph_report.loss_parameters, 1e6)
     seconds = graph_report.costs(rows, graph_report.train_seconds)
-    shares = (*HEADS, "to none", "to no edge loss")
     return Table(
         title=f"Every use of edges, {graph_report.data_name(rows)}",
         columns=(
@@ -81,7 +80,8 @@ def table(rows: Rows) -> Table:
             for method in dict.fromkeys([*controls.BESIDE, *METHODS])
             if method in recall
         ),
-        percent=shares,
+        percent=tuple(HEADS),
+        points=("to none", "to no edge loss"),
         best=tuple(HEADS),
         note=graph_report.note(
             rows, "no edge features, and against the same without the edge loss"

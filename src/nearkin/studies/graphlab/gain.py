@@ -124,7 +124,8 @@ def table(rows: Rows) -> Table:
             )
             for (method, sampler), found in recall.items()
         ),
-        percent=("R@1", *gained),
+        percent=("R@1",),
+        points=tuple(gained),
         best=("R@1",),
         note=graph_report.note(rows, "the control that heads the column"),
     )

@@ -81,11 +81,11 @@ def table(rows: Rows) -> Table:
     found = {head: scores(rows, metric) for head, metric in HEADS.items()}
     recall = found["R@1"]
     degree, kin = (final_monitor(rows, key) for key in ("degree", "kin_heard"))
-    shares = ("kin among them", *HEADS, "to full", "to random")
+    shares = ("kin among them", *HEADS)
     full, random = compared(recall)
     return Table(
         title=f"Every graph, {graph_report.data_name(rows)}",
-        columns=("graph", "neighbours", *shares[:-2], "to full", "p", "to random", "p of random"),
+        columns=("graph", "neighbours", *shares, "to full", "p", "to random", "p of random"),
         rows=tuple(
             (
                 graph,
@@ -99,6 +99,7 @@ def table(rows: Rows) -> Table:
             if graph in recall
         ),
         percent=shares,
+        points=("to full", "to random"),
         best=tuple(HEADS),
         note=graph_report.note(rows, "the full graph, and against the control of the same degree")
         + " Neighbours: in one training batch after the last epoch; the control of the learned "

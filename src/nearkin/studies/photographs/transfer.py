@@ -313,7 +313,8 @@ def table(
         title=f"{source} to {target}, R@1",
         columns=("method", TARGET, *AFTER_SOURCE, "(1) - (3)", "p"),
         rows=(*((n, e, None, None, None, None, "") for n, e in bare.items()), *lines),
-        percent=(TARGET, *AFTER_SOURCE, "(1) - (3)"),
+        percent=(TARGET, *AFTER_SOURCE),
+        points=("(1) - (3)",),
         best=(TARGET, *AFTER_SOURCE),
         lowest=("(1) - (3)",),
         note=(

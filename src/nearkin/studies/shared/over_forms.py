@@ -102,7 +102,7 @@ def tables(rows: Rows, place: str = "", by: Callable[[Case], str] = method) -> t
             rows=tuple(
                 (name, *(c for one in found.values() for c in cells(one, name))) for name in names
             ),
-            percent=tuple(heads.values()),
+            points=tuple(heads.values()),
             note=(
                 "Points to that closed form of the table above which is highest on test. p: the "
                 "larger of a t-test over seeds and of a bootstrap paired over test classes, "
