@@ -86,6 +86,8 @@ def attempts(kind: Kind, count: int, seed: int, folder: Path) -> Iterator[str]:
 def changed(kind: Kind, count: int, seed: int, path: Path) -> Iterator[str]:
     """What is wrong with how the changed files are read."""
     sound, draw = path.read_bytes(), random.Random(seed)
+    with contextlib.suppress(Exception):  # what a first reading imports is no part of the time
+        kind.read(path)
     if fault := fault_of(kind, path, sound=True):
         yield f"the sound file: {fault}"
     for number in range(round(kind.share * count)):

@@ -106,6 +106,10 @@ def test_root_comes_from_the_environment(tmp_path, monkeypatch):
         (lambda raw: cut(raw / "train-images-idx3-ubyte", 500), "truncated, wanted shape"),
         (lambda raw: cut(raw / "train-images-idx3-ubyte", 10), "truncated"),
         (lambda raw: cut(raw / "train-images-idx3-ubyte", 0), "not an idx file"),
+        (
+            lambda raw: write_idx(raw / "t10k-labels-idx1-ubyte", np.arange(0)),
+            "ubyte: holds nothing",
+        ),
         (lambda raw: write_idx(raw / "train-labels-idx1-ubyte", np.arange(29)), "as many images"),
         (lambda raw: write_idx(raw / "t10k-labels-idx1-ubyte", np.arange(20)), "labels below 10"),
     ],

@@ -199,6 +199,8 @@ def read_idx(path: Path) -> Tensor:
     if len(sizes) < 4 * head[3] or len(data) != prod(shape):
         found = "too long" if len(data) > prod(shape) else "truncated"
         raise ValueError(f"{path}: {found}, wanted shape {shape}, got {len(data)} bytes or more")
+    if not data:
+        raise ValueError(f"{path}: holds nothing, shape {shape}")
     return torch.frombuffer(data, dtype=torch.uint8).view(shape)
 
 
