@@ -570,7 +570,7 @@ def read_description(path: Path) -> object:
 def make_choice(folder: Path) -> Path:
     from nearkin.measure.statistics import Estimate
     from nearkin.runs.recipe import Recipe
-    from nearkin.studies.choice import Choice, Tried
+    from nearkin.studies.chosen import Choice, Tried
 
     estimate = Estimate(0.5, 0.4, 0.6, 10)
     Choice(
@@ -593,7 +593,7 @@ def make_choice(folder: Path) -> Path:
 
 
 def read_choice(path: Path) -> object:
-    from nearkin.studies.choice import Choice
+    from nearkin.studies.chosen import Choice
 
     choice = Choice.read(path)
     return choice.recipe_for("features:y.npz").hash

@@ -11,7 +11,8 @@ from nearkin.app.main import main
 from nearkin.runs.engine import Place
 from nearkin.runs.store import Store
 from nearkin.studies import choice as module
-from nearkin.studies.choice import Choice, choose
+from nearkin.studies.choice import choose
+from nearkin.studies.chosen import Choice
 from test_index import photograph
 
 CPU = Place(device="cpu", threads=1)
@@ -56,6 +57,18 @@ def test_it_finds_what_was_planted_and_is_sure(tmp_path):
     assert Choice.read(tmp_path / "out" / "choice.json") == choice
 
 
+def test_losses_start_from_the_closed_form_that_validation_chose(tmp_path, monkeypatch):
+    """No loss is left behind by a start that another shrinkage or power would have mended."""
+    settings = [{"head_power": 1.0, "head_shrinkage": s} for s in (1000.0, 0.3)]
+    monkeypatch.setattr(module, "CLOSED_SETTINGS", settings)
+    choice = last(choose(features(tmp_path / "x.npz"), tmp_path / "out", dim=4, place=CPU))
+    trials = [row.recipe for row in Store(tmp_path / "out").rows() if row.recipe.trial]
+    learnt = [recipe for recipe in trials if recipe.epochs]
+    assert {(recipe.head_power, recipe.head_shrinkage) for recipe in learnt} == {(1.0, 0.3)}
+    found = {each.method: each.validation for each in choice.tried}
+    assert found["proxy-anchor"] > found["no training"]
+
+
 def test_the_test_part_chooses_nothing(tmp_path):
     """Other test classes leave the order and the recipe as they were."""
     data = features(tmp_path / "x.npz")
@@ -71,6 +84,22 @@ def test_the_test_part_chooses_nothing(tmp_path):
     ]
     assert other.fingerprint != one.fingerprint
     assert not other.sure
+
+
+def test_where_classes_are_shared_the_two_folds_are_of_other_images(tmp_path):
+    """A quarter of each class's images, then another: not twice the same few."""
+    features(tmp_path / "x.npz", classes=6, each=16)
+    arrays = dict(np.load(tmp_path / "x.npz"))
+    parts = np.where(np.arange(len(arrays["y"])) % 16 < 12, "train", "query")
+    np.savez(tmp_path / "shared.npz", **arrays, split=parts)
+    choice = last(choose(f"features:{tmp_path / 'shared.npz'}", tmp_path / "out", dim=4, place=CPU))
+    assert choice.metric_name == "R@1 among training images"
+    assert choice.test.mean > choice.untrained.mean
+    trials = [row for row in Store(tmp_path / "out").rows() if row.recipe.trial]
+    assert {row.recipe.validate_every for row in trials} == {4}
+    plain = [row for row in trials if row.recipe.backbone == "identity"]
+    first, other = (row.epochs[-1].validation["in_train.recall@1"] for row in plain)
+    assert first != other
 
 
 def test_noise_gives_doubt(tmp_path):
@@ -107,10 +136,14 @@ def test_the_way_from_photographs_to_a_model(photos, tmp_path, capsys, monkeypat
     out = capsys.readouterr().out
     assert "chosen: " in out
     assert "no training" in out
+    assert "R@1 on validation" in out
+    last_line = out.strip().splitlines()[-1]
+    assert last_line.endswith(f"nearkin train --data {photos} --like chosen/choice.json --out mine")
     words = ["--data", str(photos), "--like", "chosen/choice.json", "--out", "hues"]
     main(["train", *words])
     said = capsys.readouterr().out.strip().splitlines()[-1]
-    assert "above no training: recall@1" in said
+    assert "above no training: R@1 " in said
+    assert " points (" in said
     assert list((tmp_path / "hues" / "report").glob("*.html"))
     model = nk.Model.load(said.split(": ")[0])
     assert model.embed([photos / "hue 1" / "0.png"]).shape == (1, 8)
@@ -150,7 +183,7 @@ def test_no_training_that_was_chosen_is_one_row_and_a_sentence_of_its_own(
     capsys.readouterr()
     main(["train", "--data", data, "--like", "best", "--out", "mine"])
     said = capsys.readouterr().out
-    assert "no training, as was chosen: the backbone as it is has recall@1 " in said
+    assert "no training, as was chosen: the backbone as it is has R@1 " in said
     (row,) = Store(tmp_path / "mine").rows()
     assert not row.recipe.epochs
 

@@ -299,6 +299,18 @@ def test_what_systems_leave_is_neither_class_nor_picture(tmp_path):
     assert any("hidden" in line for line in splits.unused)
 
 
+def test_a_check_says_what_the_test_part_asks(tmp_path):
+    folders(tmp_path / "one", ["a", "b"])
+    assert "the first half of the class names does" in str(check(f"folder:{tmp_path / 'one'}"))
+    for part in ("train", "test"):
+        folders(tmp_path / "shared" / part, ["a", "b"])
+    assert "new items of the classes that train" in str(check(f"folder:{tmp_path / 'shared'}"))
+    for part, kind in (("train", "a"), ("test", "b")):
+        folders(tmp_path / "apart" / part, [kind, f"{kind}2"])
+    said = str(check(f"folder:{tmp_path / 'apart'}"))
+    assert "tested on classes that do not train\n" in said
+
+
 def test_formats_that_are_not_read_are_told(tmp_path, monkeypatch):
     folders(tmp_path, ["a", "b"])
     for name in ("a/IMG_1.CR2", "b/film.MOV", "b/notes.txt"):

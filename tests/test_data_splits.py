@@ -61,9 +61,6 @@ def test_every_second_class_validates_and_the_two_folds_exchange_roles():
         one.train.classes == other.query.classes == tuple(f"class {c:02}" for c in range(0, 13, 2))
     )
     assert other.train.classes == one.query.classes
-    shared = replace(both, shared_classes=True)
-    with pytest.raises(ValueError, match="validate_every wants a data set whose test classes"):
-        hold_out(shared, every=2)
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -83,6 +80,25 @@ def test_the_last_sixth_of_each_class_validates_where_classes_are_shared(ordered
         ]
         of_class = (held.query.labels == c).nonzero()[:, 0]
         assert list(held.query.select(of_class).names) == last
+
+
+def test_the_halves_of_each_class_validate_in_turn_where_classes_are_shared():
+    labels = torch.arange(6).repeat_interleave(torch.tensor([1, 2, 3, 4, 6, 13]))
+    both = replace(split([29]), labels=labels, classes=tuple("abcdef"))
+    shared = Splits("set", both, both, both, shared_classes=True)
+    one, other = (hold_out(shared, fold, every=2) for fold in range(2))
+    assert one.query.labels.bincount().tolist() == [0, 1, 1, 2, 3, 6]
+    assert other.query.labels.bincount().tolist() == [0, 1, 2, 2, 3, 7]
+    assert items(one.query) == items(other.train) - items(both.select(torch.tensor([0])))
+    assert items(one.train) | items(one.query) == items(both)
+    assert not items(one.train) & items(one.query)
+    of_last = one.query.select((one.query.labels == 5).nonzero()[:, 0])
+    assert items(of_last) == items(both.select(torch.arange(23, 29)))  # those that lie together
+    thirds = [hold_out(shared, fold, every=3) for fold in range(3)]
+    assert [held.query.labels.bincount(minlength=6)[5] for held in thirds] == [4, 4, 5]
+    assert set.union(*(items(held.query) for held in thirds)) == items(both) - items(
+        both.select(torch.tensor([0]))
+    )
 
 
 def test_of_few_images_two_validate_but_no_more_than_half():

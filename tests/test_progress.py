@@ -4,7 +4,7 @@ import io
 import sys
 
 from nearkin.runs import log
-from nearkin.runs.log import EVERY, Lines
+from nearkin.runs.log import EVERY, Counted, Lines
 
 
 class Clock:
@@ -64,6 +64,21 @@ def test_embedding_is_counted():
         clock.now += 1
     assert written[0] == "nearkin: embedding: 300 of 1,000, 70 s left"
     assert len(written) == 3
+
+
+def test_many_runs_are_one_number():
+    written, clock = [], Clock()
+    counted = Counted(Lines(written.append, clock), "trials")
+    counted.expect(100)
+    for _ in range(100):
+        counted.start("triplet, 64-D", total=10, done=0)
+        counted.advance(1, 0.5, 100.0)
+        clock.now += 1
+        counted.finish("a line of this run")
+    counted.say("a word beside")
+    assert written[0] == "nearkin: trials: 30 of 100, 70 s left"
+    assert written[-1] == "nearkin: a word beside"
+    assert len(written) == 4
 
 
 def test_a_log_gets_lines_and_a_terminal_a_bar(monkeypatch):

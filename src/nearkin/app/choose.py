@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from tyro.conf import OmitArgPrefixes
 from nearkin.app.output import Labels, Output
 
 if TYPE_CHECKING:
-    from nearkin.studies.choice import Choice
+    from nearkin.studies.chosen import Choice
 
 
 def choose(
@@ -44,8 +45,8 @@ def choose(
     from nearkin.data.sets.catalogue import with_labels
     from nearkin.runs.log import bar
     from nearkin.runs.machine import keep_freed_memory
-    from nearkin.studies.choice import Choice
     from nearkin.studies.choice import choose as search
+    from nearkin.studies.chosen import Choice
 
     keep_freed_memory()
     place = replace(output.place())
@@ -61,17 +62,27 @@ def choose(
             bar=shown,
         ):
             if isinstance(found, Choice):
-                print(in_words(found, output.out))
+                print(in_words(found, output.out, following(data, labels, output.out)))
             else:
                 shown.count("embedding", found.done, found.total)
 
 
-def in_words(choice: Choice, out: Path) -> str:
-    """The choice as a person reads it."""
-    width = max(len(tried.method) for tried in choice.tried)
-    lines = [f"{'method':<{width}}  {choice.metric} on validation  seconds of search"]
+def following(data: str, labels: str, out: Path) -> str:
+    """What to type next, so that the choice is trained."""
+    from nearkin.studies.chosen import FILE
+
+    words = ["nearkin", "train", "--data", data, *(["--labels", labels] if labels else [])]
+    return shlex.join([*words, "--like", str(out / FILE), "--out", "mine"])
+
+
+def in_words(choice: Choice, out: Path, then: str) -> str:
+    """The choice as a person reads it; then: what to type next."""
+    from nearkin.studies.chosen import FILE
+
+    width, name = max(len(tried.method) for tried in choice.tried), choice.metric_name
+    lines = [f"{'method':<{width}}  {name} on validation  seconds of search"]
     lines += [
-        f"{tried.method:<{width}}  {100 * tried.validation:>{len(choice.metric) + 12}.1f} %"
+        f"{tried.method:<{width}}  {100 * tried.validation:>{len(name) + 12}.1f} %"
         f"  {tried.seconds:>17.1f}"
         for tried in choice.tried
     ]
@@ -89,7 +100,5 @@ def in_words(choice: Choice, out: Path) -> str:
         )
     else:
         lines.append(f"not sure: {choice.doubt}")
-    lines.append(
-        f"{out / 'choice.json'}; next: nearkin train --data ... --like {out / 'choice.json'}"
-    )
+    lines.append(f"{out / FILE}; next: {then}")
     return "\n".join(lines)

@@ -191,7 +191,7 @@ def write_page(out: Path) -> None:
 
 def choice_at(like: str, out: Path) -> Path:
     """The file that --like means."""
-    from nearkin.studies.choice import FILE
+    from nearkin.studies.chosen import FILE
 
     if like != "best":
         return Path(like).expanduser()
@@ -208,7 +208,8 @@ def like_chosen(recipe: Recipe, path: Path, out: Path, place: Place, bar: Silent
     from nearkin.runs.executors import complete
     from nearkin.runs.ranks import current
     from nearkin.runs.store import Store
-    from nearkin.studies.choice import Choice, prepared, verdict
+    from nearkin.studies.choice import prepared
+    from nearkin.studies.chosen import Choice, verdict
 
     choice, store = Choice.read(path), Store(out)
     mine, plain = prepared(choice, path, recipe, out, place)

@@ -15,6 +15,7 @@ from nearkin.data.pictures import BadPicture, read
 from nearkin.data.sets.benchmarks import LISTS, missing_and_extra
 from nearkin.data.sets.catalogue import load, named
 from nearkin.data.sets.manifests import differences
+from nearkin.data.splits import Splits
 from nearkin.data.twins import twins
 
 MARKS = {True: "ok ", False: "BAD", None: "SEE"}
@@ -70,8 +71,21 @@ def loaded_facts(name: str, root: str | Path | None) -> list[Fact]:
         whole = WHOLE.get(name, {}).get(part, there)
         instead = "" if there == whole else f" instead of {whole[0]:,} of {whole[1]:,}"
         facts.append((not instead, f"{part}: {there[0]:,} items of {there[1]:,} classes{instead}"))
+    facts.append((True, tested_on(splits)))
     facts += [(True, f"not used: {line}") for line in splits.unused]
     return [*facts, (True, splits.variant), *twins(splits).facts()]
+
+
+def tested_on(splits: Splits) -> str:
+    """What the test part asks, in words."""
+    if splits.mixed_classes:
+        return "tested on known classes and on new ones, which are told apart"
+    if splits.shared_classes:
+        return "tested on new items of the classes that train"
+    new = "tested on classes that do not train"
+    if splits.halved:
+        new += ": nothing says which part trains, so the first half of the class names does"
+    return new
 
 
 def benchmark_facts(name: str, root: Path) -> list[Fact]:

@@ -63,6 +63,7 @@ class Splits:
     Otherwise no class of query or gallery may stand in train.
     showable: pictures may be copied into results and shown there.
     unused: what stands beside the data and is not used, a line each.
+    halved: the first half of the classes trains and the rest tests, as nothing says which are to.
     inverted: black and white are exchanged beside what the files show.
     made_by: the origin of features (nearkin.models.origin), where their file tells it.
     """
@@ -76,6 +77,7 @@ class Splits:
     mixed_classes: bool = False
     showable: bool = False
     unused: tuple[str, ...] = ()
+    halved: bool = False
     inverted: bool = False
     made_by: Mapping[str, Any] | None = None
 
@@ -112,7 +114,11 @@ def halves(classes: int, name: str) -> tuple[range, range]:
     return range(middle), range(middle, classes)
 
 
-def hold_out(splits: Splits, fold: int = 0, every: int = 5) -> Splits:
+EVERY = 5
+"""Of so many training classes one validates, where nothing else is asked for."""
+
+
+def hold_out(splits: Splits, fold: int = 0, every: int = EVERY) -> Splits:
     """Validation within the training data, for choosing settings and epochs without the test set.
 
     Every fifth training class validates and the others train; there are five such folds. Where
@@ -121,21 +127,19 @@ def hold_out(splits: Splits, fold: int = 0, every: int = 5) -> Splits:
 
     Args:
         fold: from which class on, counted from the fifth back.
-        every: 2 for every second class in place of every fifth, of which there are two folds, ...
+        every: 2 for every second class in place of every fifth, of which there are two folds, ...;
+            where classes are shared, one half of each class's images, in their order, and the
+            other. A class of one image keeps it to train on.
 
-    Raises: ValueError where there are fewer classes than that, or classes are shared and `every` is
-        not 5.
+    Raises: ValueError where there are fewer classes than that.
     """
     train = splits.train
-    if splits.shared_classes and every != 5:
-        raise ValueError(
-            f"validate_every wants a data set whose test classes are not those of training; of "
-            f"each class of {splits.name} the last sixth of its images validates"
-        )
     if splits.shared_classes:
-        size = train.labels.bincount()[train.labels]
-        first = size - (size // 6).clamp_min(2).minimum(size // 2)
-        held = place_in_class(train.labels) >= first
+        size, place = train.labels.bincount()[train.labels], place_in_class(train.labels)
+        if every == EVERY:
+            held = place >= size - (size // 6).clamp_min(2).minimum(size // 2)
+        else:
+            held = (place * every // size == every - 1 - fold % every) & (size > 1)
         part, validation = train.select((~held).nonzero()[:, 0]), train.select(held.nonzero()[:, 0])
     else:
         classes = range(len(train.classes))

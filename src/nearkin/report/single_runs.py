@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nearkin.answers import SENTENCES, Answer, Figure, Gallery, Maps, Table
+from nearkin.runs.outcome import AS_IT_STARTS, taught
 from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
 from nearkin.runs.store import Store
@@ -30,8 +30,6 @@ SHARES = {
 }
 BESIDE = "no-training"
 """The folder below OUT of what `nearkin train` puts beside its runs."""
-AS_IT_STARTS = "untrained"
-"""The name in place of a loss, where no step was taken."""
 MAPS = 8  # of embeddings, at most
 FIRST_NAMED = ("loss", "loss_options", "miner", "backbone", "backbone_options", "dim", "data")
 
@@ -83,18 +81,6 @@ def is_untrained(recipe: Recipe) -> bool:
     True
     """
     return recipe in (without_training(recipe, side) for side in (0, SMALL + 1))
-
-
-def taught(recipe: Mapping[str, Any]) -> str:
-    """By which loss a network learnt; of one that took no step, that, and its closed form.
-
-    >>> taught({"loss": "triplet", "epochs": 0, "steps": 0, "head_start": "whitened"})
-    'untrained, whitened'
-    """
-    if recipe["epochs"] or recipe["steps"]:
-        return recipe["loss"]
-    form = recipe["head_start"]
-    return AS_IT_STARTS if form == DEFAULTS["head_start"] else f"{AS_IT_STARTS}, {form}"
 
 
 def named_apart(rows: Sequence[Row]) -> dict[str, list[Row]]:

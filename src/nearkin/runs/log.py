@@ -107,6 +107,26 @@ class Silent:
     def count(self, what: str, done: int, total: int) -> None: ...
 
 
+class Counted(Silent):
+    """Runs as a number that grows, where a line of each says nothing to a person."""
+
+    def __init__(self, bar: Silent, what: str):
+        self.bar, self.what = bar, what
+        self.runs = self.done = 0
+
+    def expect(self, runs: int) -> None:
+        self.runs, self.done = runs, 0
+        if runs:
+            self.bar.count(self.what, 0, runs)
+
+    def finish(self, line: str) -> None:
+        self.done += 1
+        self.bar.count(self.what, self.done, self.runs)
+
+    def say(self, line: str) -> None:
+        self.bar.say(line)
+
+
 class Bar(Silent):
     """rich's bar with loss, images/s and time left; one line per finished run above it."""
 

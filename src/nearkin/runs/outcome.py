@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from nearkin.runs.evaluate import (
 )
 from nearkin.runs.ingredients import Ingredients
 from nearkin.runs.machine import machine, versions
-from nearkin.runs.recipe import Recipe
+from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import (
     Cost,
     Data,
@@ -158,8 +160,30 @@ def chosen(epochs: list[dict], metric: str, by: str) -> dict | None:
     return {"epoch": best["epoch"], **best["test"]}
 
 
+AS_IT_STARTS = "untrained"
+"""The name in place of a loss, where no step was taken."""
+
+
+def taught(recipe: Mapping[str, Any]) -> str:
+    """By which loss a network learnt; of one that took no step, that, and its closed form.
+
+    >>> taught({"loss": "triplet", "epochs": 0, "steps": 0, "head_start": "whitened"})
+    'untrained, whitened'
+    """
+    if recipe["epochs"] or recipe["steps"]:
+        return recipe["loss"]
+    form = recipe["head_start"]
+    return AS_IT_STARTS if form == DEFAULTS["head_start"] else f"{AS_IT_STARTS}, {form}"
+
+
 def title(recipe: Recipe) -> str:
-    return f"{recipe.loss} {recipe.data} {recipe.dim}-D seed {recipe.seed}"
+    """What a run is called while it goes on.
+
+    >>> title(Recipe(backbone="identity", epochs=0, data="cub"))
+    'untrained cub seed 0'
+    """
+    dim = "" if recipe.backbone == "identity" else f" {recipe.dim}-D"
+    return f"{taught(recipe.plain())} {recipe.data}{dim} seed {recipe.seed}"
 
 
 def one_line(row: Row) -> str:

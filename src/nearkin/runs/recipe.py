@@ -54,7 +54,9 @@ class Recipe:
     training and test share classes, as MNIST's do: the last sixth of each)"""
     validate_every: int = 5
     """with validate: hold out every second training class (2), third (3), ... in place of every
-    fifth; with 2, as many classes validate as train, as it is with CUB's and Cars's test classes"""
+    fifth; with 2, as many classes validate as train, as it is with CUB's and Cars's test classes;
+    where training and test share classes, one half of each class's images (2), one third (3), ...
+    """
     trial: bool = False
     """only choose settings: examine the validation classes alone, and keep no embeddings; goes with
     validate"""

@@ -1,10 +1,11 @@
 """Which method suits one's own data: no training, closed forms and losses, on stored features.
 
 The photographs are embedded once, by a pretrained backbone. Every method then tries as many
-settings, judged on training classes (or images, where classes are shared) that it has not learnt
-from. The one that validation chose, no training, and the best method of the other kind are trained
-on all of the training part, and looked at once on the test part: that says how surely the choice is
-better.
+settings, judged on one half of the training classes while it learns from the other, and the other
+way round; where classes are shared, on a quarter of each class's images, and on another. Losses
+start from whitening within classes as it has just been chosen. The method that validation chose and
+no training then have all of the training part, and are looked at once on the test part: that says
+how surely the choice is better.
 
 Dimensions: Q queries, C test classes.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from nearkin.data import Splits, load
 from nearkin.data.fingerprint import fingerprint
 from nearkin.data.sets.catalogue import is_features, there
 from nearkin.data.splits import in_classes_of, places_in
-from nearkin.files import read_json, write_whole
 from nearkin.measure import kin_counts, retrieval
 from nearkin.measure.statistics import SHARES, Estimate, bootstrap, bootstrap_difference
 from nearkin.models import check
@@ -33,17 +33,19 @@ from nearkin.runs.embedding import Progress, by_name, embed
 from nearkin.runs.engine import Place
 from nearkin.runs.evaluate import headline
 from nearkin.runs.executors import complete, share
-from nearkin.runs.log import Silent
+from nearkin.runs.log import Counted, Silent
 from nearkin.runs.recipe import Recipe
-from nearkin.runs.row import Row, parsed
+from nearkin.runs.row import Row
 from nearkin.runs.store import Store
+from nearkin.studies.chosen import FILE, FORMAT, Choice, Tried
 from nearkin.studies.shared.methods import BARE, UNTRAINED
 from nearkin.studies.shared.tuning import HALVES
 from nearkin.tensors import usable
 
-FORMAT = 1
-FILE = "choice.json"
 FOLDS = (0, 1)
+QUARTERS = 4
+"""Where classes are shared: halves would leave a closed form so few images of a class that it wants
+another shrinkage than all of them do."""
 LARGEST_DIM, LARGEST_SIDE = 10**6, 10**4
 FEW = 4
 """Training classes, where those of the test are others, or images of a class, without which nothing
@@ -73,79 +75,9 @@ LOSS_SETTINGS = [
     for hold in ({}, {"head_dropout": 0.5}, {"start_decay": 100.0})
 ]
 """Six settings of every method."""
+WHITENED = "within-class whitened"
 START: dict[str, Any] = {"head_start": "whitened", "head_shrinkage": 1.0, "head_power": 0.5}
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A method under its best setting: the mean of its metric on validation, and what it took."""
-
-    method: str
-    validation: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Made:
-    """The backbone of a choice; nothing of it where features were given."""
-
-    name: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    size: int = 0
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What `choose` found out, as choice.json holds it.
-
-    recipe: of the method on stored features, without their file.
-    backbone: made the features of photographs: name, options, size; empty where they were given.
-    fingerprint: of the data set.
-    metric: by which it was chosen.
-    test, untrained: the metric of the chosen method and of no training on the test part, with 95 %
-        intervals over its classes; difference: of the two, paired.
-    sure: whether that interval lies above 0.
-    doubt: what the numbers do not tell, in words; "".
-    """
-
-    format: int
-    method: str
-    recipe: Mapping[str, Any]
-    backbone: Mapping[str, Any]
-    data: str
-    fingerprint: str
-    metric: str
-    tried: tuple[Tried, ...]
-    test: Estimate
-    untrained: Estimate
-    difference: Estimate
-    sure: bool
-    doubt: str
-    seconds: float
-
-    @classmethod
-    def read(cls, path: Path) -> Choice:
-        """The choice in a file, checked."""
-        found = read_json(path)
-        format = found.get("format") if isinstance(found, dict) else None
-        if isinstance(format, int) and format > FORMAT:
-            raise ValueError(f"{path}: written by a newer Nearkin (format {format})")
-        try:
-            choice = parsed(cls, found, "choice")
-            parsed(Made, choice.backbone, "backbone")
-            Recipe(**choice.recipe)
-        except (ValueError, TypeError) as error:
-            why = " ".join(str(error).split())
-            raise ValueError(f"{path} is no choice that `nearkin choose` wrote ({why})") from None
-        return choice
-
-    def write(self, path: Path) -> None:
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
-        write_whole(path, lambda file: file.write(text.encode()))
-
-    def recipe_for(self, data: str) -> Recipe:
-        """The chosen recipe, on these stored features."""
-        return replace(Recipe(**self.recipe), data=data)
+"""Of losses, where that form was not among those that were tried."""
 
 
 def features_of(
@@ -185,21 +117,6 @@ def prepared(
     return plain if untouched else mine, plain
 
 
-def verdict(choice: Choice, row: Row, plain: Row) -> str:
-    """Whether a run ended above no training, in a sentence."""
-    ahead, behind = (each.metrics.last[choice.metric] for each in (row, plain))  # type: ignore[index]
-    if row.key == plain.key:
-        return (
-            f"no training, as was chosen: the backbone as it is has {choice.metric} "
-            f"{100 * ahead:.1f} % on the test part"
-        )
-    words = "above" if ahead > behind else "NOT above"
-    return (
-        f"{choice.method} ends {words} no training: {choice.metric} {100 * ahead:.1f} % against "
-        f"{100 * behind:.1f} % on the test part"
-    )
-
-
 def loaded(data: str, size: int, place: Place) -> Splits:
     """The splits of a data set, its pictures for a backbone of this size."""
     size = 0 if is_features(data) else size
@@ -222,15 +139,15 @@ def refuse_too_few(splits: Splits) -> None:
         )
 
 
-def candidates(data: str, splits: Splits, dim: int) -> dict[str, list[Recipe]]:
-    """The recipes that each method tries, six of each, but one of no training."""
+def base_recipe(data: str, splits: Splits, dim: int) -> Recipe:
+    """What the recipes of all methods have in common."""
     features = splits.train.inputs.shape[1]  # type: ignore[union-attr]
     dim = min(dim, features)
     counts = splits.train.labels.bincount()
     classes, images = len(splits.train.classes), len(splits.train)
     per_class = min(4, max(2, int(counts.max())))
     batch = max(2 * per_class, min(128, images // 2 // per_class * per_class, classes * per_class))
-    base = Recipe(
+    return Recipe(
         data=data,
         backbone="linear",
         dim=dim,
@@ -240,16 +157,26 @@ def candidates(data: str, splits: Splits, dim: int) -> dict[str, list[Recipe]]:
         epochs=6,
         evaluate_every=2,
     )
+
+
+def closed_forms(base: Recipe) -> dict[str, list[Recipe]]:
+    """The recipes that each closed form tries, six of each, and that of no training."""
     closed = replace(base, loss="contrastive", metric="cosine", epochs=0)
     found = {UNTRAINED: [replace(base, **BARE)]}
     for name, form in CLOSED.items():
         plain = form["head_start"] == "pca-whitened"
         settings = PLAIN_SETTINGS if plain else CLOSED_SETTINGS
         found[name] = [replace(closed, **form, **setting) for setting in settings]
-    for name, change in LOSSES.items():
-        started = replace(base, **START, **change)
-        found[name] = [replace(started, **setting) for setting in LOSS_SETTINGS]
     return found
+
+
+def losses(base: Recipe, form: Recipe | None) -> dict[str, list[Recipe]]:
+    """The recipes that each loss tries, six of each; all heads start as this closed form."""
+    start = {name: getattr(form, name) for name in START} if form else START
+    return {
+        name: [replace(base, **start, **change, **setting) for setting in LOSS_SETTINGS]
+        for name, change in LOSSES.items()
+    }
 
 
 def choose(
@@ -287,19 +214,26 @@ def choose(
             yield progress
     stored = load(features, place.root)
     metric = headline(stored)
-    tries = candidates(features, stored, dim)
-    every = {} if stored.shared_classes else {"validate_every": HALVES}
-    trials = {
-        (name, number, fold): replace(recipe, **every, validate=True, trial=True, seed=fold)
-        for name, recipes in tries.items()
-        for number, recipe in enumerate(recipes)
-        for fold in FOLDS
-    }
-    rows = complete(trials, out, study="choose", jobs=jobs, place=place, bar=bar)
-    best = {name: settled(name, recipes, rows, metric) for name, recipes in tries.items()}
+    every = QUARTERS if stored.shared_classes else HALVES
+    held: dict[str, Any] = {"validate": True, "validate_every": every, "trial": True}
+
+    def tried(what: str, tries: dict[str, list[Recipe]]) -> dict[str, tuple[Recipe, Tried]]:
+        trials = {
+            (name, number, fold): replace(recipe, **held, seed=fold)
+            for name, recipes in tries.items()
+            for number, recipe in enumerate(recipes)
+            for fold in FOLDS
+        }
+        shown = Counted(bar or Silent(), f"trials of {what}")
+        rows = complete(trials, out, study="choose", jobs=jobs, place=place, bar=shown)
+        return {name: settled(name, recipes, rows, metric) for name, recipes in tries.items()}
+
+    base = base_recipe(features, stored, dim)
+    best = tried("closed forms", closed_forms(base))
+    best |= tried("losses", losses(base, best[WHITENED][0] if WHITENED in best else None))
     ranked = sorted(best, key=lambda name: -best[name][1].validation)
     final = {name: best[name][0] for name in {ranked[0], UNTRAINED}}
-    done = complete(final, out, study="choose", place=place, bar=bar)
+    done = complete(final, out, study="choose", place=place)
     found = concluded(ranked, best, done, stored, metric, out)
     choice = replace(
         found,

@@ -35,7 +35,7 @@ def features(request: Request) -> Splits:
     if "split" not in told:
         first, rest = halves(len(query.classes), f"features:{path}")
         train, test = chosen_classes(query, first), chosen_classes(query, rest)
-        return Splits(name, train, test, test, variant, made_by=made_by)
+        return Splits(name, train, test, test, variant, halved=True, made_by=made_by)
     if not len(train):
         raise ValueError(f"features:{path}: `split` says train of none of {len(told['split'])}")
     taught, asked = train.labels.unique(), torch.cat([query.labels, gallery.labels]).unique()

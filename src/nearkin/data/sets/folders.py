@@ -58,7 +58,14 @@ def folder(request: Request, reading: str = "") -> Splits:
     variant = ", ".join([*variants, *variant_of(parts, used)])
     showable = not (request.private or holds_others_pictures(root))
     return assembled(
-        name, root, listings, request, variant=variant, unused=unused, showable=showable
+        name,
+        root,
+        listings,
+        request,
+        variant=variant,
+        unused=unused,
+        showable=showable,
+        halved=not used,
     )
 
 
@@ -112,7 +119,8 @@ def listed(name: str, tree: Tree, reading: str, below: str) -> Listing:
         raise ValueError(
             f"{name}: the pictures of {at}/ lie in folders below it: top:{tree.root} takes "
             f"{group} for a class ({first} classes in {where}), nested:{tree.root} each folder "
-            f"inside ({every} classes), parent:{tree.root} each by its own name alone"
+            f"inside ({every} classes), parent:{tree.root} each by its own name alone; "
+            f"--labels top, nested or parent says which"
         )
     pairs = classes_of(here, reading or "top", below)
     if not pairs:

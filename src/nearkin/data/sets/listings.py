@@ -69,6 +69,7 @@ def assembled(
     variant: str = "",
     unused: tuple[str, ...] = (),
     showable: bool = False,
+    halved: bool = False,
     source: Source | None = None,
 ) -> Splits:
     """The listings "train", "query" and, where it is apart, "gallery", with their pictures.
@@ -113,6 +114,7 @@ def assembled(
         shared_classes=tested <= known,
         mixed_classes=bool(mixed),
         showable=showable,
+        halved=halved,
         unused=unused,
     )
 

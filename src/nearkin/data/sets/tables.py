@@ -62,6 +62,7 @@ def table(request: Request) -> Splits:
         request,
         variant=", ".join(filter(None, [variant, "boxes not cut out" if boxes else ""])),
         showable=showable,
+        halved=set(pairs) == {""},
         unused=("columns x_1, y_1, x_2, y_2: pictures are read whole",) if boxes else (),
     )
 

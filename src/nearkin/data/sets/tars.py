@@ -89,6 +89,7 @@ def tars(request: Request) -> Splits:
         request,
         variant="in tar archives",
         showable=not (request.private or holds_others_pictures(archives[0].parent)),
+        halved=True,
         source=InTars(members),
     )
 
