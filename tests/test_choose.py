@@ -8,6 +8,7 @@ import pytest
 
 import nearkin as nk
 from nearkin.app.main import main
+from nearkin.measure.statistics import Estimate
 from nearkin.runs.engine import Place
 from nearkin.runs.store import Store
 from nearkin.studies import choice as module
@@ -69,6 +70,27 @@ def test_losses_start_from_the_closed_form_that_validation_chose(tmp_path, monke
     assert found["proxy-anchor"] > found["no training"]
 
 
+def test_a_power_of_the_features_is_tried_and_is_not_taken_for_no_training(
+    tmp_path, capsys, monkeypatch
+):
+    """Features whose cube roots tell the classes; cubed, a few large ones drown the others."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "CLOSED", {"power normalisation": {"backbone": "identity"}})
+    monkeypatch.setattr(module, "LOSSES", {})
+    random = np.random.default_rng(0)
+    y = np.repeat(np.arange(24), 8)
+    x = (random.normal(size=(24, 30))[y] + 0.8 * random.normal(size=(len(y), 30))) ** 5
+    np.savez("x.npz", x=x.astype(np.float32), y=np.array([f"c{k:02d}" for k in y]))
+    main(["choose", "--data", "x.npz"])
+    assert "chosen: power normalisation" in capsys.readouterr().out
+    main(["train", "--data", "x.npz", "--like", "best", "--out", "mine"])
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert "power normalisation ends above no training" in said
+    powers = sorted(row.recipe.head_power for row in Store(tmp_path / "mine").rows())
+    assert len(powers) == 2
+    assert powers[0] < powers[1] == 1
+
+
 def test_the_test_part_chooses_nothing(tmp_path):
     """Other test classes leave the order and the recipe as they were."""
     data = features(tmp_path / "x.npz")
@@ -98,8 +120,39 @@ def test_where_classes_are_shared_the_two_folds_are_of_other_images(tmp_path):
     trials = [row for row in Store(tmp_path / "out").rows() if row.recipe.trial]
     assert {row.recipe.validate_every for row in trials} == {4}
     plain = [row for row in trials if row.recipe.backbone == "identity"]
-    first, other = (row.epochs[-1].validation["in_train.recall@1"] for row in plain)
+    first, other = ((row.epochs[-1].validation or {})["in_train.recall@1"] for row in plain)
     assert first != other
+
+
+def test_what_leads_by_luck_is_not_chosen(tmp_path, monkeypatch):
+    """Another method leads on validation, by less than its interval over classes: it is left."""
+    monkeypatch.setattr(module, "gain_on_validation", lambda *_: Estimate(0.04, -0.01, 0.09, 24))
+    data = features(tmp_path / "x.npz")
+    choice = last(choose(data, tmp_path / "out", dim=4, place=CPU))
+    assert choice.tried[0].method != choice.method == "no training"
+    assert not choice.sure
+    assert "was 4.0 points above no training (-1.0 to 9.0, 95 %, over 24 classes)" in choice.doubt
+    assert choice.tried[0].method in choice.doubt
+
+
+def test_the_gain_on_validation_knows_nothing_of_the_test_part(tmp_path, monkeypatch):
+    data, found = features(tmp_path / "x.npz"), []
+    measured = module.gain_on_validation
+
+    def kept(*words):
+        found.append(measured(*words))
+        return found[-1]
+
+    monkeypatch.setattr(module, "gain_on_validation", kept)
+    last(choose(data, tmp_path / "one", dim=4, place=CPU))
+    arrays = dict(np.load(tmp_path / "x.npz"))
+    half = len(arrays["x"]) // 2
+    arrays["x"][half:] = np.random.default_rng(1).normal(size=(half, 20))
+    np.savez(tmp_path / "y.npz", **arrays)
+    last(choose(f"features:{tmp_path / 'y.npz'}", tmp_path / "two", dim=4, place=CPU))
+    assert found[0] == found[1]
+    assert found[0].n == 24
+    assert found[0].low > 0
 
 
 def test_noise_gives_doubt(tmp_path):
@@ -108,7 +161,8 @@ def test_noise_gives_doubt(tmp_path):
     np.savez(tmp_path / "x.npz", x=random.normal(size=(48, 10)).astype(np.float32), y=y)
     choice = last(choose(f"features:{tmp_path / 'x.npz'}", tmp_path / "out", dim=4, place=CPU))
     assert not choice.sure
-    assert choice.doubt
+    assert choice.method == "no training"
+    assert "which may be luck" in choice.doubt or "nothing was better" in choice.doubt
 
 
 @pytest.mark.parametrize(("classes", "each"), [(2, 8), (6, 4)])
@@ -132,6 +186,8 @@ def photos(tmp_path):
 def test_the_way_from_photographs_to_a_model(photos, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(nk.Index, "write_light", lambda index: False)  # it takes seconds
+    four = Estimate(0.2, 0.1, 0.3, 4)  # classes, too few for any method to be sure
+    monkeypatch.setattr(module, "gain_on_validation", lambda *_: four)
     main(["choose", "--data", str(photos), "--size", "32", "--dim", "8", "--out", "chosen"])
     out = capsys.readouterr().out
     assert "chosen: " in out

@@ -27,8 +27,8 @@ def choose(
     """Compare no training, closed forms and losses on your data, and say which to take, and how
     surely; `nearkin train --like best` then takes it.
 
-    Photographs are embedded once, by a pretrained backbone; each method tries six settings, judged
-    by training classes that it has not learnt from.
+    Photographs are embedded once, by a pretrained backbone; each method tries several settings,
+    judged by training classes that it has not learnt from, or images where classes are shared.
 
     Example: nearkin choose --data images.csv --out grocery
 

@@ -75,6 +75,8 @@ class Choice:
         try:
             choice = parsed(cls, found, "choice")
             parsed(Made, choice.backbone, "backbone")
+            if choice.metric not in {metric.key for metric in METRICS}:
+                raise ValueError(f"no metric {choice.metric!r}")
             Recipe(**choice.recipe)
         except (ValueError, TypeError) as error:
             why = " ".join(str(error).split())
