@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from nearkin.measure import VERSIONS, clusters, evaluate
+from nearkin.measure import CHANGED, VERSIONS, clusters, evaluate
 from nearkin.measure.clusters import k_means
 
 
@@ -97,3 +97,4 @@ def test_a_cluster_that_nobody_is_in_moves_to_a_far_row():
 
 def test_what_is_measured_anew_has_a_new_version():
     assert VERSIONS["nmi"] == VERSIONS["ami"] == 2
+    assert CHANGED.keys() == VERSIONS.keys()  # what changed is said

@@ -10,11 +10,17 @@ from nearkin.measure.scatter import confusion, overlap, scattering
 VERSIONS = {"nmi": 2, "ami": 2}
 """How often the way of measuring a metric has changed; those that are not here are of version 1.
 
-Rows hold it, and numbers of two versions are never averaged or tested together. 2: k-means from
-several k-means++ starts, not from one random start.
+Rows hold it, and numbers of two versions are never averaged or tested together.
+"""
+CHANGED = dict.fromkeys(
+    VERSIONS,
+    "Its k-means began at one random start; today's keeps the best of several k-means++ starts.",
+)
+"""What an earlier version of a metric did otherwise, for the readers of a page that leaves it out.
 """
 
 __all__ = [
+    "CHANGED",
     "VERSIONS",
     "Accumulator",
     "Neighbours",

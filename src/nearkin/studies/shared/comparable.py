@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from nearkin.measure import CHANGED
 from nearkin.runs.row import Metrics, Numbers, Row, Stored
+from nearkin.studies.shared.words import listed
 from nearkin.studies.study import Case
 
 NAMED = 3  # cases, at most, that a remark names
@@ -60,21 +62,35 @@ def of_same_metrics(rows: Mapping[Case, Stored]) -> tuple[dict[Case, Stored], li
     for case, row in runs.items():
         for metric in row.metrics.last or ():
             versions.setdefault(metric, {})[case] = row.metric_versions.get(metric, 1)
-    old: dict[Case, set[str]] = {}
+    old: dict[str, list[Case]] = {}
     for metric, by_case in versions.items():
         newest = max(by_case.values())
-        for case, version in by_case.items():
-            if version < newest:
-                old.setdefault(case, set()).add(metric)
-    if not old:
-        return dict(rows), []
-    found = dict(rows) | {case: without(runs[case], metrics) for case, metrics in old.items()}
-    metrics = ", ".join(sorted(set.union(*old.values())))
-    remark = f"Measured by an older version of {metrics}, and left out of it: {named(list(old))}."
-    return found, [remark]
+        if earlier := [case for case, version in by_case.items() if version < newest]:
+            old[metric] = earlier
+    found = dict(rows)
+    for case, row in runs.items():
+        if metrics := {metric for metric, cases in old.items() if case in cases}:
+            found[case] = without(row, metrics)
+    return found, earlier_versions(old, len(runs))
 
 
-def named(cases: list[Case]) -> str:
+def earlier_versions(old: Mapping[str, list[Case]], runs: int) -> list[str]:
+    """What was measured by an earlier version of which metrics, what that did otherwise, and what
+    is made of it; metrics that changed in the same cases, by the same change, in one remark."""
+    alike: dict[tuple[str, tuple[Case, ...]], list[str]] = {}
+    for metric, cases in sorted(old.items()):
+        change = CHANGED.get(metric, "")
+        alike.setdefault((change, tuple(cases)), []).append(metric.upper() if change else metric)
+    return [
+        f"An earlier version of {listed(metrics, most=len(metrics))} measured {len(cases)} of "
+        f"the {runs} runs. {change + ' ' if change else ''}Numbers of the two versions cannot be "
+        f"compared, so no {' or '.join(metrics)} is taken from there, but "
+        f"every other number is: {named(cases)}."
+        for (change, cases), metrics in alike.items()
+    ]
+
+
+def named(cases: Sequence[Case]) -> str:
     """The cases, or the first of them and how many more there are."""
     shown = "; ".join(f"{case.label}, seed {case.seed}" for case in cases[:NAMED])
     more = len(cases) - NAMED
