@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -51,6 +52,15 @@ def test_the_overview_says_what_its_pages_say():
         page = (RESULTS / name).read_text()
         sentences = re.findall(r"^\*\*(.*[.!?])\*\* *$", page, re.MULTILINE)
         assert answer == " ".join(sentences), f"{name}: python docs/pages.py none"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_no_table_of_a_page_is_empty_and_no_minus_is_a_hyphen(path):
+    lines = [line for line in path.read_text().split("\n") if not line.startswith("    ")]
+    empty = [a for a, b in pairwise(lines) if re.match(r"\|( -+:? \|)+$", a) and b[:1] != "|"]
+    assert empty == []
+    hyphen = re.compile(r"(?<![\w.-])-\d|\de-\d")
+    assert [line for line in lines if hyphen.search(line)] == []
 
 
 def test_no_picture_of_a_page_is_missing_or_left_over():

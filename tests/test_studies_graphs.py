@@ -238,7 +238,7 @@ def test_rank_collapse_is_answered_from_its_rows():
         rows[case] = Measurement("a", {"untrained": residuals, "trained": [1.0] * 9})
     found = rank_collapse.answer(rows)
     row = cells(found.tables[0], "full", "attention alone")
-    assert (row["untrained, 1"], row["untrained, 8"], row["trained, 8"]) == ("0.1", "1e-08", "1")
+    assert (row["untrained, 1"], row["untrained, 8"], row["trained, 8"]) == ("0.1", "1e−8", "1")
     graphs = len(rank_collapse.GRAPHS)
     assert [len(figure.lines) for figure in figures(found)] == [4, 4, graphs, graphs]
     assert isinstance(rank_collapse.answer({}), Answer)

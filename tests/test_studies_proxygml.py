@@ -261,9 +261,10 @@ def test_ratios_that_teach_nothing_are_skipped_and_named():
             ProxyGML(100, 4, ratio=useless)
     rows = {c: done(r, 0.6 if c["ratio"] == 0.1 else 0.5) for c, r in asked.items()}
     found = ratio.answer(rows)
-    assert "By R@1, r = 0.1 leads with 60.0 % R@1, but one seed cannot tell methods apart." in map(
-        str, found.findings
-    )
+    said = "By R@1, r = 0.1 leads with 60.0 %, but one seed cannot tell methods apart."
+    assert said in map(str, found.findings)
+    assert found.summary == (said,)
+    assert found.tables[0].columns == ("method", "R@1", "rank, R@1", "NMI", "rank, NMI")
     assert "r = 0.005, 0.01. With 100 classes" in found.remarks[0]
     assert figures(found)[0].lines[0].x == tuple(sorted(ratios))
 

@@ -14,7 +14,16 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 
-from nearkin.answers import FINDINGS, Answer, BatchGraphs, Figure, Gallery, Lines, Maps
+from nearkin.answers import (
+    FINDINGS,
+    Answer,
+    BatchGraphs,
+    Figure,
+    Gallery,
+    Lines,
+    Maps,
+    says_something,
+)
 from nearkin.files import write_whole
 from nearkin.report import batch_graphs, glossary, pictures, plots, standard, tables
 from nearkin.report.items import Items, picture_uri, sheet
@@ -154,7 +163,7 @@ def contents(answer: Answer, rows: Mapping[Case, Stored], command: str) -> dict:
         "findings": findings[:FINDINGS],
         "more_findings": findings[FINDINGS:],
         "words": glossary.used(answer),
-        "tables": [*answer.tables, *([standard.selection(ordered, named)] if rows else [])],
+        "tables": [*answer.tables, *filter(says_something, [standard.selection(ordered, named)])],
         "rows": ordered,
         "diverged": [
             (name, row)

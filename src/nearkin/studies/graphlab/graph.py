@@ -31,7 +31,7 @@ GRAPHS: dict[str, Change] = {
     "8 nearest, union": options(builder="knn", k=8, symmetry="union"),
     "8 nearest, mutual": options(builder="mutual-knn", k=8),
     **{f"cosine > {t}": options(builder="threshold", threshold=t) for t in (0.25, 0.5, 0.75)},
-    "cosine < -0.1": options(builder="threshold", threshold=0.1, sign="negative"),
+    "cosine < −0.1": options(builder="threshold", threshold=0.1, sign="negative"),
     "|cosine| > 0.25": options(builder="threshold", threshold=0.25, sign="both"),
     "correlation > 0.5": options(builder="threshold", threshold=0.5, similarity="correlation"),
     "8 nearest, learned": options(builder="knn", k=8, similarity="learned"),

@@ -28,6 +28,7 @@ from nearkin.runs.run import Run
 from nearkin.studies.shared import graph_report
 from nearkin.studies.shared.reading import where
 from nearkin.studies.shared.sets import CUB
+from nearkin.studies.shared.words import signed
 from nearkin.studies.study import Case, Measured, Study, Task
 from nearkin.tensors import unit
 
@@ -169,7 +170,7 @@ def table(found: Measured) -> Table:
         for combination in COMBINATIONS:
             both = [mean_residuals(found, graph, combination, w) for w in ("untrained", "trained")]
             if all(both):
-                lines.append((graph, combination, *(f"{r[d]:.2g}" for r in both for d in depths)))
+                lines.append((graph, combination, *(left(r[d]) for r in both for d in depths)))
     return Table(
         title="Relative residual after so many layers",
         columns=(
@@ -227,17 +228,17 @@ def summary(found: Measured) -> list[str]:
         return []
     alone, residual = last["attention alone", "untrained"], last["with residual", "untrained"]
     lines = [
-        f"Attention alone makes all images alike: after {DEPTH} layers {alone:.1g} of their spread "
-        "is left."
+        f"Attention alone makes all images alike: after {DEPTH} layers {left(alone, 1)} of their "
+        "spread is left."
     ]
     holds = residual > 100 * alone
     lines.append(
-        f"A residual {'prevents' if holds else 'does not prevent'} it: {residual:.2g} is left."
+        f"A residual {'prevents' if holds else 'does not prevent'} it: {left(residual)} is left."
     )
     forward = last["with feed-forward", "untrained"]
     lines.append(
         f"The feed-forward part without a residual {'does too' if forward > 0.1 else 'does not'}: "
-        f"{forward:.1g} is left."
+        f"{left(forward, 1)} is left."
     )
     return lines
 
@@ -247,13 +248,22 @@ def findings(found: Measured) -> list[str]:
     lines = []
     for when in ("untrained", "trained"):
         last = {c: mean_residuals(found, "full", c, when)[-1:] for c in COMBINATIONS}
-        values = ", ".join(f"{r[0]:.2g} {with_part(c)}" for c, r in last.items() if r)
+        values = ", ".join(f"{left(r[0])} {with_part(c)}" for c, r in last.items() if r)
         text = f"After {DEPTH} {when} layers over the full graph, of the images' spread is left: "
         lines += [f"{text}{values}."] if values else []
     sparse = {g: mean_residuals(found, g, "attention alone", "untrained")[-1:] for g in GRAPHS}
-    values = "; ".join(f"{r[0]:.2g} ({g})" for g, r in sparse.items() if r)
+    values = "; ".join(f"{left(r[0])} ({g})" for g, r in sparse.items() if r)
     text = f"By graph, {DEPTH} untrained layers of attention alone leave of the spread: {values}."
     return [*lines, text] if values else lines
+
+
+def left(share: float, digits: int = 2) -> str:
+    """What is left of a spread, with so many significant digits.
+
+    >>> left(0.124), left(8.6e-5), left(1.8e-15, digits=1)
+    ('0.12', '8.6e−5', '2e−15')
+    """
+    return signed(share, f".{digits}g").replace("e−0", "e−")
 
 
 def with_part(combination: str) -> str:

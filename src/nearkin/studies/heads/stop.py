@@ -33,7 +33,7 @@ from nearkin.studies.shared.methods import BARE, UNTRAINED
 from nearkin.studies.shared.over_forms import p_words
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common
-from nearkin.studies.shared.words import SURE, listed, percent
+from nearkin.studies.shared.words import SURE, listed, percent, signed
 from nearkin.studies.study import Case, Measured, Study, Task
 
 TITLE = "When to stop at the closed form"
@@ -181,7 +181,7 @@ def points_of(one: Estimate) -> str:
     '+1.2 ± 0.2'
     """
     half = f" ± {50 * (one.high - one.low):.1f}" if one.n > 2 else ""
-    return f"{100 * one.mean:+z.1f}{half}".replace("-", "−")
+    return f"{signed(100 * one.mean, '+z.1f')}{half}"
 
 
 def findings(measured: Values, word: str) -> list[Finding]:

@@ -26,7 +26,7 @@ from nearkin.studies.shared.tuning import (
     trials,
     whitens,
 )
-from nearkin.studies.shared.words import SPREAD, p_value, p_words, shortened, undecided
+from nearkin.studies.shared.words import SPREAD, p_value, p_words, shortened, signed, undecided
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Transfer"
@@ -395,7 +395,7 @@ def drop(share: float) -> str:
     >>> drop(0.0312)
     '3.1 points'
     """
-    return f"{100 * share:z.1f} points".replace("-", "−")
+    return f"{signed(100 * share, 'z.1f')} points"
 
 
 STUDY = Study(TITLE, QUESTION, answer, recipes, search)

@@ -261,7 +261,11 @@ def findings(shared: Rows, own: Rows) -> list[Finding]:
 
 
 def of_gap(part: float, gap: float) -> str:
-    """A lift as a share of the whole gap; nothing where there is no gap to close."""
+    """A lift as a share of the whole gap; nothing where there is no gap to close.
+
+    >>> of_gap(-0.166, 0.234), of_gap(0.055, 0.234), of_gap(0.1, 0.0)
+    (', −71 % of the gap', ', 24 % of the gap', '')
+    """
     return f", {percent(part / gap, 0)} of the gap" if gap > 0 and part else ""
 
 

@@ -25,6 +25,7 @@ from nearkin.runs.recipe import Recipe
 from nearkin.runs.run import Run
 from nearkin.studies.shared.sentences import begun
 from nearkin.studies.shared.sets import CUB, proxygml
+from nearkin.studies.shared.words import signed
 from nearkin.studies.study import Case, Measured, Study, Task
 
 TITLE = "What ProxyGML costs"
@@ -235,7 +236,7 @@ def summary(costs: Costs, watched: Mapping[str, Sequence[float]]) -> list[str]:
         apart = "fall together" if released[-1] > 0.9 else "stay apart"
         lines.append(
             f"The proxies of a class {apart} while they train: their cosine ends at "
-            f"{released[-1]:z.2f}."
+            f"{signed(released[-1])}."
         )
     return lines
 
@@ -254,8 +255,8 @@ def findings(costs: Costs, watched: Mapping[str, Sequence[float]]) -> list[str]:
                 f"all of them (r = 1) then takes {whole / many:.1f} times as long as r = 0.05."
             )
     found += [
-        f"{begun(name)}, two proxies of a class have a cosine of {cosines[0]:z.2f} at the start "
-        f"and of {cosines[-1]:z.2f} after {len(cosines) - 1} epochs."
+        f"{begun(name)}, two proxies of a class have a cosine of {signed(cosines[0])} at the start "
+        f"and of {signed(cosines[-1])} after {len(cosines) - 1} epochs."
         for name, cosines in watched.items()
     ]
     return found

@@ -14,7 +14,7 @@ from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import Scores, average, differences, final_monitor, scores
 from nearkin.studies.shared.sets import CUB, proxygml, teaches
 from nearkin.studies.shared.tuning import WHITENED
-from nearkin.studies.shared.words import SPREAD, surely
+from nearkin.studies.shared.words import SPREAD, signed, surely
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "ProxyGML: how many proxies a class"
@@ -132,8 +132,8 @@ def findings(recall: Curves, cosine: Curves, compared: list[Comparison]) -> list
         low = min(value.mean for value in means if value)
         found.append(
             Finding(
-                f"After training, two of the {USUAL} proxies of a class have a cosine of {low:.2f} "
-                "or more on average: 1 would be one and the same."
+                f"After training, two of the {USUAL} proxies of a class have a cosine of "
+                f"{signed(low)} or more on average: 1 would be one and the same."
             )
         )
     return found

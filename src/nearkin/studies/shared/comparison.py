@@ -45,10 +45,24 @@ class Comparison:
         """The method with the highest mean, which is not to say that it is best."""
         return highest(self.scores)
 
+    @property
+    def unit(self) -> str:
+        """The metric, as it stands beside a number; nothing where the place says it already."""
+        return "" if self.place == self.metric else self.metric
+
+    @property
+    def head(self) -> str:
+        """The place and the metric, each once, at the head of a column."""
+        return f"{self.place} {self.unit}".strip()
+
     def level(self, name: str) -> str:
         """A method's mean in words."""
         one = mean({**self.scores, **self.beside}[name])
         return percent(one.mean, self.digits) if one else "–"
+
+    def score(self, name: str) -> str:
+        """A method's mean in words, and of what it is."""
+        return f"{self.level(name)} {self.unit}".rstrip()
 
     def ranks(self) -> dict[str, tuple[int, int]]:
         """The best and the worst rank that each method may have.
@@ -87,7 +101,7 @@ def standings(comparisons: Sequence[Comparison], title: str, note: str = "") -> 
         ]
         return tuple(cell for pair in both for cell in pair)
 
-    heads = [f"{one.place} {one.metric}".strip() for one in found]
+    heads = [one.head for one in found]
     rank = [f"rank, {one.place}" if one.place else "rank" for one in found]
     return Table(
         title=title,

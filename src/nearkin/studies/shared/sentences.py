@@ -55,7 +55,7 @@ def findings(comparison: Comparison) -> list[Finding]:
     if not one.scores:
         return []
     others = against(one.leader, one.scores)
-    text = leader_words(one.scores, one.metric, one.digits)
+    text = leader_words(one.scores, one.unit, one.digits)
     sure = [d for d in others.values() if d.p < SURE]
     p = min((d.p for d in sure), default=1.0)
     for name in one.beside:
@@ -73,7 +73,7 @@ def findings(comparison: Comparison) -> list[Finding]:
 def of_reference(comparison: Comparison) -> Finding:
     """Which methods are surely better than the reference, and which surely worse."""
     name, differ = comparison.reference, against(comparison.reference, comparison.scores)
-    text = f"{name} has {comparison.level(name)} {comparison.metric}."
+    text = f"{name} has {comparison.score(name)}."
     for sign, word in ((1, "better"), (-1, "worse")):
         those = {n: differ[n] for n in surely(differ, sign)}
         text += f" {surely_words(those, word)}." if those else f" None is surely {word}."
@@ -245,7 +245,7 @@ def summary(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
 
 def lead(one: Comparison) -> str:
     """Who leads, in a sentence that a person would say."""
-    score = f"{one.level(one.leader)} {one.metric}"
+    score = one.score(one.leader)
     where = f"{begun(place_words(one))}, " if one.place else ""
     name = one.leader if where else begun(one.leader)
     others = against(one.leader, one.scores)

@@ -65,22 +65,31 @@ def behind_words(difference: Difference) -> str:
     return f"{size} {'less' if mean >= 0 else 'more'}{p}"
 
 
+def signed(x: float, form: str = "z.2f") -> str:
+    """A number with minus signs, which hyphens are not.
+
+    >>> signed(-0.49), signed(-0.001), signed(2e-15, ".1g")
+    ('−0.49', '0.00', '2e−15')
+    """
+    return format(x, form).replace("-", "−")
+
+
 def points(share: float) -> str:
     """A difference of shares in points.
 
     >>> points(0.0312), points(-0.005)
     ('+3.1 points', '−0.5 points')
     """
-    return f"{100 * share:+z.1f} points".replace("-", "−")
+    return f"{signed(100 * share, '+z.1f')} points"
 
 
 def percent(share: float, digits: int = 1) -> str:
     """A share in per cent.
 
-    >>> percent(0.0312)
-    '3.1 %'
+    >>> percent(0.0312), percent(-0.71, 0), percent(-0.0001)
+    ('3.1 %', '−71 %', '0.0 %')
     """
-    return f"{100 * share:.{digits}f} %"
+    return f"{signed(100 * share, f'z.{digits}f')} %"
 
 
 def listed(names: Sequence[str], of: int = 0, most: int = NAMED) -> str:
@@ -95,7 +104,7 @@ def listed(names: Sequence[str], of: int = 0, most: int = NAMED) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def leader_words(found: Mapping[str, Scores], metric: str, digits: int = 1) -> str:
+def leader_words(found: Mapping[str, Scores], metric: str = "", digits: int = 1) -> str:
     """Who has the highest mean, and whether it is surely better than every other method.
 
     "X is best" where each paired t-test against the others, Holm-corrected, says so; otherwise who
@@ -111,7 +120,7 @@ def leader_words(found: Mapping[str, Scores], metric: str, digits: int = 1) -> s
     'a leads with 90.0 % R@1, but one seed cannot tell methods apart.'
     """
     name = highest(found)
-    score = f"{percent(estimate(found[name].values()).mean, digits)} {metric}"
+    score = f"{percent(estimate(found[name].values()).mean, digits)} {metric}".rstrip()
     others = against(name, found)
     if not others:
         return f"{name} has {score}."
@@ -143,8 +152,7 @@ def correlation_words(rank: Estimate) -> str:
     >>> correlation_words(Estimate(0.6, -0.49, 0.96, 6))
     '0.60 (95 % interval −0.49 to 0.96)'
     """
-    text = f"{rank.mean:.2f} (95 % interval {rank.low:.2f} to {rank.high:.2f})"
-    return text.replace("-", "−")
+    return f"{signed(rank.mean)} (95 % interval {signed(rank.low)} to {signed(rank.high)})"
 
 
 def shortened(names: Iterable[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from nearkin.answers import Finding
 from nearkin.measure.statistics import Difference, holm, paired
 from nearkin.studies.shared.reading import against
 from nearkin.studies.shared.sentences import begun
-from nearkin.studies.shared.words import SURE, listed, p_words, surely
+from nearkin.studies.shared.words import SURE, listed, p_words, signed, surely
 from nearkin.studies.study import Rows
 from nearkin.studies.toolkit import tables
 from nearkin.studies.toolkit.methods import OURS
@@ -142,7 +142,7 @@ def amount(change: float, head: str) -> str:
     ('+5.00 points', '−0.05')
     """
     share = head in SHARES or head in OVERLAPS
-    return (f"{100 * change:+.2f} points" if share else f"{change:+.3g}").replace("-", "−")
+    return f"{signed(100 * change, '+.2f')} points" if share else signed(change, "+.3g")
 
 
 def called(ours: str) -> str:
