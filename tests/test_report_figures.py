@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from nearkin.answers import Dots, Gallery, Line, Lines, Maps, Matrix
-from nearkin.report import items, pictures, plots, views
+from nearkin.report import canvas, items, pictures, plots, views
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row
 from reported import BARS, EVIL, HALF, LINES, MATRIX, make_row, make_rows, write_embeddings
@@ -33,8 +33,8 @@ def test_the_key_of_levels_lies_within_the_figure_and_tells_them_apart(series):
     names = ("no training, 56.7 %", "PCA-whitened, 53.8 %", "within-class whitened, 57.5 %")
     marks = tuple((name, 0.5) for name in names)
     shown = Dots("t", "y", ("a", "b"), series, ((HALF,) * len(series),) * 2, marks=marks)
-    with plots.drawing():
-        drawn = plots.draw_dots(shown, plots.Tips())
+    with canvas.drawing():
+        drawn = plots.draw_dots(shown, canvas.Tips())
         drawn.draw_without_rendering()
         (key,) = drawn.legends
         box, strokes = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nearkin.answers import FINDINGS, Answer, Finding, Table
-from nearkin.report import plots, write_page
+from nearkin.report import canvas, plots, write_page
 from reported import BARS, HALF, LINES, MATRIX, make_rows
 
 CSS = (Path(plots.__file__).parent / "templates" / "style.css").read_text()
@@ -47,10 +47,10 @@ def test_text_stands_out_from_its_ground(scheme):
 
 
 def test_curves_and_dots_stand_out_in_light_and_in_dark():
-    for colour in plots.COLOURS[:4]:
+    for colour in canvas.COLOURS[:4]:
         assert contrast(colour, LIGHT["paper"]) >= 2.5
         assert contrast(colour, DARK["paper"]) >= 2.5
-    assert len(set(plots.MARKERS)) == len(plots.COLOURS)  # never told by colour alone
+    assert len(set(plots.MARKERS)) == len(canvas.COLOURS)  # never told by colour alone
 
 
 class Tags(HTMLParser):
@@ -124,6 +124,6 @@ def test_numbers_stay_beside_their_units(text):
 
 
 def test_a_picture_of_its_own_has_a_white_ground():
-    alone = plots.on_paper(plots.svg(BARS))
+    alone = canvas.on_paper(plots.svg(BARS))
     assert re.search(r"<svg [^>]*><rect [^>]*fill=\"#ffffff\"/>", alone)
     assert "var(" not in alone

@@ -13,8 +13,8 @@ import numpy as np
 
 from nearkin.answers import BatchGraphs
 from nearkin.data.arrays import read_arrays
+from nearkin.report.canvas import Tips, as_svg, new
 from nearkin.report.items import file_of
-from nearkin.report.plots import Tips, as_svg, new
 from nearkin.report.views import CLASS_COLOURS, RIGHT
 from nearkin.runs.row import Row
 

@@ -25,7 +25,7 @@ from nearkin.answers import (
     says_something,
 )
 from nearkin.files import write_whole
-from nearkin.report import batch_graphs, glossary, pictures, plots, standard, tables
+from nearkin.report import batch_graphs, canvas, glossary, pictures, plots, standard, tables
 from nearkin.report.items import Items, picture_uri, sheet
 from nearkin.report.views import (
     CLASS_COLOURS,
@@ -240,7 +240,11 @@ def html_figure(figure: Figure, store: Path, atlas: Atlas) -> dict:
         batch_graphs.svg(figure, store) if isinstance(figure, BatchGraphs) else plots.svg(figure)
     )
     points = float(drawn.split('width="', 1)[1].split("pt", 1)[0])
-    return shown | {"svg": plots.themed(drawn), "points": points, "wide": points > 80 * plots.WIDE}
+    return shown | {
+        "svg": canvas.themed(drawn),
+        "points": points,
+        "wide": points > 80 * canvas.WIDE,
+    }
 
 
 def html_map(view: Panel | str, atlas: Atlas) -> dict:

@@ -16,8 +16,9 @@ import numpy as np
 from nearkin.answers import BatchGraphs, Figure, Gallery, Maps
 from nearkin.files import write_whole
 from nearkin.report import batch_graphs
+from nearkin.report.canvas import INK, drawing, new, on_paper
 from nearkin.report.items import file_of
-from nearkin.report.plots import INK, drawing, new, on_paper, short, svg, wrap
+from nearkin.report.plots import short, svg, wrap
 from nearkin.report.views import (
     CLASS_COLOURS,
     OTHER,

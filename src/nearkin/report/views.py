@@ -15,8 +15,8 @@ import torch
 
 from nearkin.answers import Gallery, Maps
 from nearkin.measure import neighbours
+from nearkin.report.canvas import COLOURS
 from nearkin.report.items import Items, plane, read
-from nearkin.report.plots import COLOURS
 from nearkin.runs.row import Row
 from nearkin.studies.shared.reading import headline
 
