@@ -72,7 +72,7 @@ def test_no_picture_of_a_page_is_missing_or_left_over():
 
 def test_the_picture_of_readme_is_cut_out_of_that_of_its_page(monkeypatch):
     monkeypatch.syspath_prepend(RESULTS.parent / "site")
-    import digits
+    import digits  # pyright: ignore[reportMissingImports]
 
     with Image.open(digits.PICTURE) as kept:
         shown, cut = (np.asarray(one.convert("RGB"), int) for one in (kept, digits.cut()))

@@ -170,8 +170,6 @@ class Recipe:
         given = {n: v for n, d in DEFAULTS.items() if (v := getattr(self, n)) is not d or v == {}}
         for name, value in given.items():
             default = DEFAULTS[name]
-            if isinstance(value, Mapping):
-                refuse_no_text(name, " ".join(f"{key}={each}" for key, each in value.items()))
             refuse_no_text(name, value)
             if isinstance(default, dict):
                 plain = isinstance(value, Mapping) and all(
@@ -180,6 +178,7 @@ class Recipe:
                 )
                 if not plain:
                     raise ValueError(f"{name}: wanted options of plain values, got {value!r}")
+                refuse_no_text(name, " ".join(f"{key}={each}" for key, each in value.items()))
                 object.__setattr__(self, name, Options(value))
             elif not fits(value, default):
                 wanted = type(default).__name__
