@@ -141,8 +141,12 @@ def lists_of(
 
 
 def most_listed(search: Search, k: int) -> int:
-    """How many items of a query are computed one by one: more cost as much as a better screen."""
-    return 4 * k + max(64, len(search.gallery) // 256)
+    """How many items of a query are computed one by one: more cost as much as a better screen.
+
+    Of one column they are cheap, and no screen tells many items apart that lie on a line.
+    """
+    on_a_line = 8 if search.query.width == 1 else 1
+    return 4 * k + max(64, len(search.gallery) // 256) * on_a_line
 
 
 def above_screened(
