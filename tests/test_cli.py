@@ -547,3 +547,20 @@ def test_what_stands_beside_a_run_may_fail_and_the_run_does_not(
         main(words)
     assert json.loads(capsys.readouterr().out)["status"] == "done"
     assert len(Store(tmp_path / "out").rows()) == 1
+
+
+def test_a_stored_run_of_a_read_only_folder_is_printed(capsys, tmp_path, features, monkeypatch):
+    words = ["train", "--data", features, "--backbone", "linear", "--epochs", "1", "--batch", "12"]
+    words += ["--per-class", "3", "--out", str(tmp_path / "out")]
+    main(words)
+    first = json.loads(capsys.readouterr().out)
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("nearkin.models.folder.forget", refuse)
+    monkeypatch.setattr("nearkin.app.report.page_of_runs", refuse)
+    main(words)
+    said = capsys.readouterr()
+    assert json.loads(said.out) == first
+    assert "no page: [Errno 30]" in said.err

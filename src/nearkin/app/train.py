@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,7 +171,8 @@ def put_beside(row: Row, out: Path, place: Place, bar: Silent) -> Row | None:
     except (ValueError, OSError) as error:  # the run that was asked for is done
         warnings.warn(f"no training could not be measured: {error}", stacklevel=2)
         return None
-    forget(found.folder)
+    with suppress(OSError):  # of a folder that is read-only, where it was done before
+        forget(found.folder)
     if not found.stored:
         bar.say(f"{found.row.hash}: no training on these data, to stand beside it")
     return found.row
@@ -185,7 +186,7 @@ def write_page(out: Path) -> None:
         with optional():
             from nearkin.app.report import page_of_runs
         print(f"nearkin: page: {page_of_runs(out)}", file=sys.stderr)
-    except MissingExtra as error:
+    except (MissingExtra, OSError) as error:  # of a folder that is read-only: the run is done
         print(f"nearkin: no page: {error}", file=sys.stderr)
 
 
