@@ -146,7 +146,7 @@ def most_listed(search: Search, k: int) -> int:
     Of one column they are cheap, and no screen tells many items apart that lie on a line.
     """
     on_a_line = 8 if search.query.width == 1 else 1
-    return 4 * k + max(64, len(search.gallery) // 256) * on_a_line
+    return 4 * k + max(64, on_a_line * len(search.gallery) // 256)
 
 
 def above_screened(
