@@ -281,10 +281,9 @@ def follow(
                         break
             if diverged:
                 break
-            epoch_kept = (
-                current.epoch_ends and not current.recipe.trial
-            )  # a trial is soon done again
-            if epoch_kept or clock.save_is_due(place.save_seconds) or asked():
+            # a trial is soon done again
+            epoch_is_kept = current.epoch_ends and not current.recipe.trial
+            if epoch_is_kept or clock.save_is_due(place.save_seconds) or asked():
                 log.flush()
                 clock.outside(lambda: save(current, checkpoint))
                 if asked():

@@ -170,7 +170,6 @@ class Recipe:
         given = {n: v for n, d in DEFAULTS.items() if (v := getattr(self, n)) is not d or v == {}}
         for name, value in given.items():
             default = DEFAULTS[name]
-            refuse_no_text(name, value)
             if isinstance(default, dict):
                 plain = isinstance(value, Mapping) and all(
                     isinstance(v, Plain) and (not isinstance(v, float) or isfinite(v))
@@ -187,6 +186,8 @@ class Recipe:
                 object.__setattr__(self, name, float(value))  # 1 and 1.0 are one recipe
                 if not 0 <= value < inf:
                     raise ValueError(f"{name} must be 0 or more, and finite, got {value}")
+            elif isinstance(default, str):
+                refuse_no_text(name, value)
         for name in ("keep_images", "keep_classes"):
             refuse_no_part(name, getattr(self, name))
         if not self.head_power > 0:

@@ -79,8 +79,8 @@ LOSS_SETTINGS = [
     for hold in ({}, {"head_dropout": 0.5}, {"start_decay": 100.0})
 ]
 WHITENED = "within-class whitened"
-START: dict[str, Any] = {"head_start": "whitened", "head_shrinkage": 1.0, "head_power": 0.5}
-"""Of losses, where that form was not among those that were tried."""
+START = ("head_start", "head_shrinkage", "head_power")
+"""Fields of that form's recipe which losses take over."""
 
 
 def features_of(
@@ -173,9 +173,9 @@ def closed_forms(base: Recipe) -> dict[str, list[Recipe]]:
     return found
 
 
-def losses(base: Recipe, form: Recipe | None) -> dict[str, list[Recipe]]:
+def losses(base: Recipe, form: Recipe) -> dict[str, list[Recipe]]:
     """The recipes that each loss tries; all heads start as this closed form."""
-    start = {name: getattr(form, name) for name in START} if form else START
+    start = {name: getattr(form, name) for name in START}
     return {
         name: [replace(base, **start, **change, **setting) for setting in LOSS_SETTINGS]
         for name, change in LOSSES.items()
@@ -233,7 +233,7 @@ def choose(
 
     base = base_recipe(features, stored, dim)
     best = tried("closed forms", closed_forms(base))
-    best |= tried("losses", losses(base, best[WHITENED][0] if WHITENED in best else None))
+    best |= tried("losses", losses(base, best[WHITENED][0]))
     ranked = sorted(best, key=lambda name: -best[name][1].validation)
     leader, unsure = ranked[0], ""
     if leader != UNTRAINED:

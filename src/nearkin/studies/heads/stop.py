@@ -30,10 +30,9 @@ from nearkin.studies.heads.cells import (
     untrained,
 )
 from nearkin.studies.shared.methods import BARE, UNTRAINED
-from nearkin.studies.shared.over_forms import p_words
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import common
-from nearkin.studies.shared.words import SURE, listed, percent, signed
+from nearkin.studies.shared.words import SURE, listed, p_cell, percent, signed
 from nearkin.studies.study import Case, Measured, Study, Task
 
 TITLE = "When to stop at the closed form"
@@ -224,7 +223,7 @@ def table(measured: Values, word: str, bare: Any, data: Any) -> Table:
         dim, classes, images = size(cell)
         own = (by_seed(measured[cell], name, metric) for name in heads)
         over = (found[cell, name] for name in LOSSES)
-        extra = (part for one, p in over for part in (hundredfold(one), p_words(p)))
+        extra = (part for one, p in over for part in (hundredfold(one), p_cell(p)))
         lines.append((dim, f"{images:.0f}", classes, *own, *extra))
     level = f" No training has {percent(over_queries(bare, metric))}." if bare else ""
     return Table(

@@ -15,10 +15,11 @@ from nearkin.studies.heads import closed_forms
 from nearkin.studies.heads.closed_forms import ALL, HEADS, by_dimension
 from nearkin.studies.shared.methods import BARE, UNTRAINED, options, sizes
 from nearkin.studies.shared.over_classes import over_classes
-from nearkin.studies.shared.over_forms import findings, over_forms, p_words, sentence
+from nearkin.studies.shared.over_forms import findings, over_forms, sentence
 from nearkin.studies.shared.reading import mean, scores, where
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.shared.tuning import STARTS, WHITENED, common, settle, started, trials
+from nearkin.studies.shared.words import p_cell
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Heads that start as closed forms"
@@ -135,7 +136,7 @@ def table(rows: Rows, dim: int) -> Table:
     def of_loss(name: str) -> tuple:
         recipe = next(iter(where(at, method=name).values())).recipe
         over = estimate([100 * gain.size(name)]) if gain and name in gain.gains else None
-        shown = p_words(gain.p[name]) if gain and name in gain.p else ""
+        shown = p_cell(gain.p[name]) if gain and name in gain.p else ""
         values = (mean(found[head].get(name)) for head in HEADS)
         start = next((k for k, v in STARTS.items() if begins(recipe, v)), recipe.head_start)
         settings = recipe.head_power, recipe.head_shrinkage, start, training(recipe)

@@ -26,7 +26,7 @@ from nearkin.studies.shared.tuning import (
     trials,
     whitens,
 )
-from nearkin.studies.shared.words import SPREAD, p_value, p_words, shortened, signed, undecided
+from nearkin.studies.shared.words import SPREAD, p_said, p_value, shortened, signed, undecided
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Transfer"
@@ -386,7 +386,7 @@ def findings(
 def loss_words(loss: Difference) -> str:
     """A loss in points, with its p where there are seeds to tell."""
     size = drop(loss.estimate.mean)
-    return f"{size} ({p_words(loss)})" if loss.estimate.n > 1 else size
+    return f"{size} ({p_said(loss.p)})" if loss.estimate.n > 1 else size
 
 
 def drop(share: float) -> str:

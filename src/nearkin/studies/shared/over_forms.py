@@ -16,7 +16,7 @@ from nearkin.studies.shared import sentences
 from nearkin.studies.shared.methods import CLOSED, UNTRAINED
 from nearkin.studies.shared.over_classes import against_closed
 from nearkin.studies.shared.reading import method
-from nearkin.studies.shared.words import SURE, listed, percent, points
+from nearkin.studies.shared.words import SURE, listed, p_cell, p_said, percent, points
 from nearkin.studies.study import Case, Rows
 
 HEADS = {"R@1": "recall@1", "MAP@R": "map@r"}
@@ -91,7 +91,7 @@ def tables(rows: Rows, place: str = "", by: Callable[[Case], str] = method) -> t
     def cells(one: OverForms, name: str) -> tuple:
         if name not in one.gains:
             return None, ""
-        return estimate([one.size(name)]), p_words(one.p[name]) if name in one.p else ""
+        return estimate([one.size(name)]), p_cell(one.p[name]) if name in one.p else ""
 
     heads = {head: f"{head} to {one.form}" for head, one in found.items()}
     data = next(iter(rows.values())).data.spoken
@@ -128,8 +128,8 @@ def findings(
         if one is None:
             continue
         better, worse = one.surely(1), one.surely(-1)
-        lead, p = one.size(one.lead), p_words(one.p[one.lead]) if one.lead in one.p else ""
-        doubt = f", p {p if p.startswith('<') else f'= {p}'}" if p else ""
+        lead = one.size(one.lead)
+        doubt = f", {p_said(one.p[one.lead])}" if one.lead in one.p else ""
         text = (
             f"the best closed form (a head that no gradient trains) is {one.form} with "
             f"{percent(one.level)} {head}; the best loss is {one.lead} with "
@@ -196,8 +196,3 @@ def some(names: list[str], of: int) -> str:
     if len(names) > 7:
         return f"all {of} methods" if len(names) == of else f"{len(names)} of the {of} methods"
     return "; ".join(names) if any("," in name for name in names) else listed(names, most=7)
-
-
-def p_words(p: float) -> str:
-    """A p as a table prints it."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -19,21 +19,29 @@ NAMED = 3
 """Methods that a sentence names one by one; more are counted."""
 
 
+def p_cell(p: float) -> str:
+    """A p as a table prints it.
+
+    >>> p_cell(0.0128), p_cell(1e-5)
+    ('0.013', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_said(p: float) -> str:
+    """A p within a sentence.
+
+    >>> p_said(0.0128), p_said(1e-5)
+    ('p = 0.013', 'p < 0.001')
+    """
+    return f"p {p_cell(p)}" if p < 0.001 else f"p = {p_cell(p)}"
+
+
 def p_value(difference: Difference | None) -> str:
     """A p as a table prints it; nothing where one seed cannot tell."""
     if difference is None or difference.estimate.n < 2:
         return ""
-    return "< 0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
-
-
-def p_words(difference: Difference) -> str:
-    """A p in a sentence: "p < 0.001", "p = 0.013".
-
-    >>> p_words(Difference(estimate([0.1, 0.2, 0.3]), 0.0128))
-    'p = 0.013'
-    """
-    p = p_value(difference)
-    return f"p {p}" if p.startswith("<") else f"p = {p}"
+    return p_cell(difference.p)
 
 
 def difference_cells(difference: Difference | None) -> tuple[Estimate | None, str]:
@@ -48,7 +56,7 @@ def difference_words(difference: Difference) -> str:
     '+1.1 points (p = 0.010)'
     """
     size = points(difference.estimate.mean)
-    return f"{size} ({p_words(difference)})" if difference.estimate.n > 1 else size
+    return f"{size} ({p_said(difference.p)})" if difference.estimate.n > 1 else size
 
 
 def behind_words(difference: Difference) -> str:
@@ -61,7 +69,7 @@ def behind_words(difference: Difference) -> str:
     """
     mean = difference.estimate.mean
     size = points(abs(mean)).lstrip("+")
-    p = f" ({p_words(difference)})" if difference.estimate.n > 1 else ""
+    p = f" ({p_said(difference.p)})" if difference.estimate.n > 1 else ""
     return f"{size} {'less' if mean >= 0 else 'more'}{p}"
 
 

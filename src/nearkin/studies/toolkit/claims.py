@@ -9,7 +9,7 @@ from nearkin.answers import Finding
 from nearkin.measure.statistics import Difference, holm, paired
 from nearkin.studies.shared.reading import against
 from nearkin.studies.shared.sentences import begun
-from nearkin.studies.shared.words import SURE, listed, p_words, signed, surely
+from nearkin.studies.shared.words import SURE, listed, p_said, signed, surely
 from nearkin.studies.study import Rows
 from nearkin.studies.toolkit import tables
 from nearkin.studies.toolkit.methods import OURS
@@ -125,7 +125,7 @@ def claim_words(by_dim: Mapping[int, Difference], head: str, a: str, b: str) -> 
     parts: dict[str, list[str]] = {}
     for dim, difference in by_dim.items():
         change = amount(difference.estimate.mean, head)
-        said = f"{change} at {dim}-D ({p_words(difference)})"
+        said = f"{change} at {dim}-D ({p_said(difference.p)})"
         parts.setdefault(relation(difference, head), []).append(said)
     verbs = {
         "better": f"{begun(a)} {better} than {b}: its {name} differs",
