@@ -120,11 +120,23 @@ def test_a_search_from_the_shell_imports_little(folder, tmp_path):  # noqa: F811
     words = ["search", str(made.path), str(tmp_path / "new.png"), "--json"]
     done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "torch answers" not in done.stderr
     (found,), (wanted,) = json.loads(done.stdout), made.search([tmp_path / "new.png"])
     assert {hit["label"] for hit in found["hits"][:5]} == {"blue"}
     assert [hit["similarity"] for hit in found["hits"]] == pytest.approx(
         [hit.similarity for hit in wanted.hits], abs=1e-3
     )
+    without = "import sys; sys.modules['onnxruntime'] = None; " + script.partition("; assert")[0]
+    done = subprocess.run([sys.executable, "-c", without, *words], capture_output=True, text=True)
+    assert "onnxruntime is not installed: torch answers, slower" in done.stderr
+    assert {hit["label"] for hit in json.loads(done.stdout)[0]["hits"][:5]} == {"blue"}
+
+
+def test_a_search_without_the_onnx_form_says_so(unchanged, capsys, monkeypatch):
+    monkeypatch.chdir(unchanged)
+    photo = next((unchanged / "photos").rglob("*.png"))
+    main(["search", "shop", str(photo)])
+    assert "no ONNX form beside this index: torch answers, slower" in capsys.readouterr().err
 
 
 def test_a_page_of_what_was_found(shop, tmp_path, capsys):

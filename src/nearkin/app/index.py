@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from csv import writer
 from functools import partial
+from importlib.util import find_spec
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -160,8 +161,10 @@ def search(
     if csv + json + html > 1:
         raise ValueError("wanted one of --csv, --json and --html")
     opened = open_index(index)
-    if not (opened.path / LIGHT).is_file():
-        print("nearkin: no ONNX form beside this index: torch answers, slower", file=sys.stderr)
+    missing = "" if find_spec("onnxruntime") else "onnxruntime is not installed"
+    missing = missing if (opened.path / LIGHT).is_file() else "no ONNX form beside this index"
+    if missing:
+        print(f"nearkin: {missing}: torch answers, slower", file=sys.stderr)
     found = find(photos)
     if not found.photos:
         raise ValueError(f"no photograph to search with: {found}")
