@@ -162,7 +162,8 @@ def above_screened(
     low, high = scores.lower(exact), scores.upper(exact)
     above = torch.gt(scores.values, high[:, None, None], out=mask).sum(1, dtype=mask.dtype)
     unsure = torch.ge(scores.values, low[:, None, None], out=mask).sum(1, dtype=mask.dtype) - above
-    proved = (unsure.float().sum(1) <= 256) & (low > scores.nothing)
+    few = max(256, len(search.gallery) // 128)  # pairs, which cost as much as a better screen
+    proved = (unsure.float().sum(1) <= few) & (low > scores.nothing)
     row, column, _ = members(scores.values, (unsure > 0) & proved[:, None], low, high)
     larger = key_lists(search, row, column) > targets[:, None]
     return proved, (above.float().sum(1).long() + larger.sum(1))[proved]
