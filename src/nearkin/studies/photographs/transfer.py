@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import permutations, product
 from typing import Any
 
@@ -26,7 +27,7 @@ from nearkin.studies.shared.tuning import (
     trials,
     whitens,
 )
-from nearkin.studies.shared.words import SPREAD, p_said, p_value, shortened, signed, undecided
+from nearkin.studies.shared.words import SPREAD, p_said, p_value, points, shortened, undecided
 from nearkin.studies.study import Case, Recipes, Rows, Study
 
 TITLE = "Transfer"
@@ -46,6 +47,8 @@ SPOKEN = {
     ZERO_SHOT: "zero-shot",
 }
 """Protocol -> the same within a sentence."""
+drop = partial(points, sign="")
+"""A loss of shares in points."""
 
 
 def base(data: str, epochs: int, start: str = ORTHOGONAL) -> Recipe:
@@ -387,15 +390,6 @@ def loss_words(loss: Difference) -> str:
     """A loss in points, with its p where there are seeds to tell."""
     size = drop(loss.estimate.mean)
     return f"{size} ({p_said(loss.p)})" if loss.estimate.n > 1 else size
-
-
-def drop(share: float) -> str:
-    """A loss of shares in points.
-
-    >>> drop(0.0312)
-    '3.1 points'
-    """
-    return f"{signed(100 * share, 'z.1f')} points"
 
 
 STUDY = Study(TITLE, QUESTION, answer, recipes, search)

@@ -68,7 +68,7 @@ def behind_words(difference: Difference) -> str:
     '1.0 points more'
     """
     mean = difference.estimate.mean
-    size = points(abs(mean)).lstrip("+")
+    size = points(abs(mean), sign="")
     p = f" ({p_said(difference.p)})" if difference.estimate.n > 1 else ""
     return f"{size} {'less' if mean >= 0 else 'more'}{p}"
 
@@ -82,13 +82,13 @@ def signed(x: float, form: str = "z.2f") -> str:
     return format(x, form).replace("-", "−")
 
 
-def points(share: float) -> str:
-    """A difference of shares in points.
+def points(share: float, sign: str = "+") -> str:
+    """A difference of shares in points, with this sign where it is one of more.
 
-    >>> points(0.0312), points(-0.005)
-    ('+3.1 points', '−0.5 points')
+    >>> points(0.0312), points(-0.005), points(0.0312, sign="")
+    ('+3.1 points', '−0.5 points', '3.1 points')
     """
-    return f"{signed(100 * share, '+z.1f')} points"
+    return f"{signed(100 * share, f'{sign}z.1f')} points"
 
 
 def percent(share: float, digits: int = 1) -> str:
