@@ -16,6 +16,8 @@ from uuid import uuid4
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write(file)` fill a file that appears under its name only once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # which would be replaced, /dev/null too
+        raise IrregularFile(errno.EINVAL, "wanted a file, got a folder, pipe or device", str(path))
     partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}")  # of no other machine's process
     try:
         with open(partial, "wb") as file:

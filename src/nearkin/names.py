@@ -20,8 +20,9 @@ from nearkin.extras import optional
 
 T = TypeVar("T")
 Plain = str | int | float | bool | None  # what an option's value may be
-TOO_LARGE = "out of memory|can't allocate memory|[Oo]verflow|int too big"
-"""What torch says of sizes that no machine holds, in errors that are of no kind of their own."""
+TOO_LARGE = "out of memory|can't allocate memory|[Oo]verflow|int too big|failed to map segment"
+"""What torch says of sizes that no machine holds, and the loader of a library that does not fit, in
+errors that are of no kind of their own."""
 REST = inspect.Parameter.VAR_KEYWORD
 signature_of = lru_cache(256)(inspect.signature)
 

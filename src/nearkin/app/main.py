@@ -48,6 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         with one_line_warnings(), optional():
             words = sys.argv[1:] if words is None else words
+            refuse_no_working_folder()
             refuse_ranks(words)
             parse(words, COMMANDS)()
     except BrokenPipeError:  # whoever reads has seen enough
@@ -56,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if getattr(error, "elsewhere", False):  # another process of the run says it
             raise SystemExit(2) from None
         leave(str(error))
-    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+    except (MemoryError, OverflowError, RuntimeError, TypeError, ImportError) as error:
         if NO_THREADS in str(error):
             leave(f"{NO_THREADS}: this machine, or a limit set on it, allows no more of them")
         if not (isinstance(error, MemoryError) or re.search(TOO_LARGE, str(error))):
@@ -64,6 +65,14 @@ def main(words: Sequence[str] | None = None) -> None:
         leave(f"out of memory or range: {one_line(error)[:200]}")
     except KeyboardInterrupt as interrupt:
         leave("stopped; the same command goes on from here", code=code_of(interrupt))
+
+
+def refuse_no_working_folder() -> None:
+    """Libraries that are loaded later end the process where its working folder was removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ValueError("the working folder is gone: change to one that is there") from None
 
 
 def refuse_ranks(words: Sequence[str]) -> None:

@@ -41,12 +41,17 @@ def revision() -> str:
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return ""
-    words = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty"]
-    words += ["--exclude=*"]
+
+    def said(*words: str) -> str:  # without its lock, which `describe --dirty` takes all the same
+        git = ["git", "--no-optional-locks", "-C", str(root), *words]
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        commit = said("describe", "--always", "--exclude=*")
+        changed = said("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return ""
+    return f"{commit}-dirty" if changed else commit
 
 
 def machine(device: torch.device) -> Machine:
