@@ -74,3 +74,20 @@ def test_errors_say_what_was_wanted(batches, said):
     with pytest.raises(ValueError, match=said) as caught:
         computed()
     assert "\n" not in str(caught.value)
+
+
+def test_a_batch_may_be_overwritten_by_the_next_one():
+    metrics, x = nk.Accumulator(), np.empty((20, X.shape[1]), np.float32)
+    for start in range(0, 60, 20):  # as a loop fills one buffer again and again
+        x[:] = X[start : start + 20]
+        metrics.update(x, Y[start : start + 20])
+    assert metrics.compute() == nk.evaluate(X, Y)
+
+
+def test_an_unknown_option_is_named_at_once():
+    with pytest.raises(ValueError, match="unknown option of evaluate 'kz': did you mean 'ks'"):
+        nk.Accumulator(kz=[1])
+    metrics = nk.Accumulator()
+    metrics.update(X, Y)
+    with pytest.raises(ValueError, match="unknown option of evaluate 'gallery'"):
+        metrics.compute(gallery=X)

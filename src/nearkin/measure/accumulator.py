@@ -11,6 +11,7 @@ from torch import Tensor
 from nearkin.labels import plain_labels
 from nearkin.measure.inputs import matrix
 from nearkin.measure.metrics import evaluate
+from nearkin.names import parameters_of, unknown
 
 
 class Accumulator:
@@ -34,7 +35,7 @@ class Accumulator:
     """
 
     def __init__(self, **options: Any):
-        self.options = options
+        self.options = known(options)
         self.reset()
 
     def reset(self) -> Self:
@@ -50,7 +51,10 @@ class Accumulator:
             gallery: the batch is searched in, and asks nothing; without any such batch each query
                 is searched among all the others.
         """
-        x = matrix(embeddings, "embeddings").detach().cpu()
+        x = matrix(embeddings, "embeddings").detach()
+        x = x.to(
+            "cpu", copy=True
+        )  # who hands it over may fill the same memory with what comes next
         wanted = f"labels must be {len(x)} integers or texts, one an embedding"
         y = plain_labels(labels, wanted)
         if len(y) != len(x):
@@ -72,7 +76,18 @@ class Accumulator:
         if not self.query:
             raise ValueError("wanted a batch of queries before metrics can be computed")
         sides = [side for part in (self.query, self.gallery) if part for side in joined(part)]
-        return evaluate(*sides, **{**self.options, **options})
+        return evaluate(*sides, **{**self.options, **known(options)})
+
+
+def known(options: dict[str, Any]) -> dict[str, Any]:
+    """Options, if `evaluate` has them all."""
+    valid = [
+        name for name, each in parameters_of(evaluate).items() if each.kind == each.KEYWORD_ONLY
+    ]
+    for name in options:
+        if name not in valid:
+            raise unknown(name, valid, "option of evaluate")
+    return options
 
 
 def joined(parts: list[tuple[Tensor, np.ndarray]]) -> tuple[Tensor, np.ndarray]:

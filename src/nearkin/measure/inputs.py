@@ -6,6 +6,7 @@ Dimensions: N items, B queries, M gallery, D embedding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,6 +38,8 @@ def matrix(x: Any, name: str, device: torch.device | None = None) -> Tensor:
         except (TypeError, ValueError):
             raise ValueError(f"{wanted}, got {x.shape} of {x.dtype}") from None
     found = as_tensor(x, wanted, device)
+    if found.layout != torch.strided:
+        raise ValueError(f"{wanted}, got a sparse one: take x.to_dense()")
     if found.ndim != 2 or not found.numel() or found.is_complex():
         raise ValueError(f"{wanted}, got {tuple(found.shape)} of {found.dtype}")
     return found if found.is_floating_point() else found.float()
@@ -52,6 +55,19 @@ def check_embeddings(x: Any, name: str = "embeddings", *, zero: bool = False) ->
             if bad.any():
                 row = 8192 * start + int(bad.nonzero()[0])
                 raise ValueError(f"{name}: row {row} holds {what}")
+
+
+def check_count(k: Any, most: int, of: str = "") -> int:
+    """k as an integer, if it is a whole number in 1..most; `of` says what there are so many of."""
+    try:
+        found = None if isinstance(k, bool) else index(k)
+    except TypeError:
+        found = None
+    if found is None:
+        raise ValueError(f"k must be a whole number, got {k!r}")
+    if not 1 <= found <= most:
+        raise ValueError(f"k must be in 1..{most}{of}, got {found}")
+    return found
 
 
 def as_given(found: Tensor, given: Any) -> Any:

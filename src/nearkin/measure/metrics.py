@@ -21,14 +21,14 @@ Dimensions: B queries, M gallery, L neighbours looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
 import torch
 from torch import Tensor
 
-from nearkin.measure.inputs import Sides, sides_of
+from nearkin.measure.inputs import Sides, check_count, sides_of
 from nearkin.measure.nearest.brute import NOTHING, Search, search_of
 from nearkin.measure.nearest.exact import Array, blocks, from_keys, similarities, to_keys
 from nearkin.measure.nearest.screen import plain_arithmetic
@@ -232,10 +232,9 @@ def fitting(ks: Sequence[int] | None, usual: Sequence[int], size: int) -> Sequen
     """
     if ks is None:
         return tuple(k for k in usual if k <= size)
-    odd = [k for k in ks if not 1 <= k <= size]
-    if odd:
-        raise ValueError(f"k must be in 1..{size}, as many items as there are, got {odd[0]}")
-    return ks
+    if not isinstance(ks, Iterable):
+        raise ValueError(f"ks must be several numbers, such as (1, {ks}), got {ks!r}")
+    return tuple(check_count(k, size, ", as many items as there are") for k in ks)
 
 
 def check_memory(memory: float) -> None:
@@ -248,8 +247,7 @@ def nearest_classes(sides: Sides, k: int, metric: str, memory: float) -> Tensor:
     """(B, k) the classes of the k nearest of each query, nearest first."""
     with plain_arithmetic(sides.query.device):
         search = search_of(sides.query, sides.gallery, metric, memory, sides.itself)
-        check_k(k, search)
-        return sides.kinds[from_keys(nearest_keys(search, k))[1]]
+        return sides.kinds[from_keys(nearest_keys(search, check_k(k, search)))[1]]
 
 
 def _retrieval(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nearkin.measure.inputs import as_given, check_embeddings, matrix
+from nearkin.measure.inputs import as_given, check_count, check_embeddings, matrix
 from nearkin.measure.nearest.brute import Search, piece_size, screen_of
 from nearkin.measure.nearest.exact import Array, Points, blocks, from_keys, points
 from nearkin.measure.nearest.screen import Screen, plain_arithmetic, precisions
@@ -57,8 +57,7 @@ class Gallery:
         check_embeddings(asked, "query", zero=True)
         if asked.shape[1] != self.shape[1]:
             raise ValueError(f"query must have {self.shape[1]} columns, got {asked.shape[1]}")
-        if not 1 <= k <= len(self):
-            raise ValueError(f"k must be in 1..{len(self)}, got {k}")
+        k = check_count(k, len(self))
         with plain_arithmetic(asked.device):
             asked = points(asked, self.metric)
             keys = [part.nearest_keys(asked, k, self.memory) for part in self.parts]

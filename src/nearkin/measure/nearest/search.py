@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nearkin.measure.inputs import as_given, matrix, own_places
+from nearkin.measure.inputs import as_given, check_count, matrix, own_places
 from nearkin.measure.nearest import copies
 from nearkin.measure.nearest.brute import NOTHING, Search, search_of
 from nearkin.measure.nearest.cascade import (
@@ -68,16 +68,13 @@ def neighbours(
     y = None if gallery is None else matrix(gallery, "gallery", x.device)
     with plain_arithmetic(x.device):
         search = search_of(x, y, metric, memory, own_places(itself, x, y))
-        check_k(k, search)
-        found = from_keys(nearest_keys(search, k))
+        found = from_keys(nearest_keys(search, check_k(k, search)))
     return Neighbours(*(as_given(each, query) for each in found))
 
 
-def check_k(k: int, search: Search) -> None:
-    """k is in 1..M, or 1..M - 1 where queries stand in the gallery."""
-    most = len(search.gallery) - (search.itself is not None)
-    if not 1 <= k <= most:
-        raise ValueError(f"k must be in 1..{most}, got {k}")
+def check_k(k: int, search: Search) -> int:
+    """k, if it is in 1..M, or 1..M - 1 where queries stand in the gallery."""
+    return check_count(k, len(search.gallery) - (search.itself is not None))
 
 
 def nearest_keys(search: Search, k: int) -> Tensor:
