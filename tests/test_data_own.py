@@ -190,7 +190,15 @@ def test_splits_stay_as_they_are():
         (lambda: own_splits(X * np.inf, Y), "inputs must be finite"),
         (lambda: own_splits(np.full((12, 9, 9), 300), Y), "whole numbers in 0..255"),
         (lambda: own_splits(np.zeros((12, 9, 9, 4), int), Y), "1 or 3 channels, got 4"),
+        (lambda: own_splits(np.full((12, 9, 9), 300, np.uint16), Y), "whole .*of torch.uint16"),
+        (
+            lambda: own_splits(np.zeros((12, 0, 9, 3), "u1"), Y),
+            r"got \(12, 0, 9, 3\) of torch.uint8",
+        ),
+        (lambda: own_splits([Image.new("RGB", (0, 0))] * 12, Y), "got one of 0 x 0 pixels"),
         (lambda: own_splits(X, Y, X, Y[:3]), "test labels must be 12"),
+        (lambda: own_splits(X, Y, X[:, :3], Y), "wanted vectors of 5 numbers, got vectors of 3"),
+        (lambda: own_splits(X, Y, np.zeros((12, 9, 9), "u1"), Y), "of 5 numbers, got other items"),
         (lambda: own_splits(X[:0], Y[:0]), "training data: wanted items, got none"),
         (lambda: own_splits(["absent.png"], [1]), "absent.png: missing"),
         (lambda: own_splits(TensorDataset(torch.zeros(3, 2))), r"a Dataset of \(input, label\)"),
@@ -201,3 +209,23 @@ def test_errors_say_what_was_wanted(build, said):
     with pytest.raises(ValueError, match=said) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+def test_labels_that_a_dataset_transforms_are_those_of_its_items():
+    class Halved(Dataset):
+        targets = tuple(range(12))
+        target_transform = staticmethod(lambda label: label // 6)
+
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, i):
+            return torch.zeros(2), self.target_transform(self.targets[i])
+
+    assert own_splits(Halved()).train.classes == ("0", "1")
+
+
+def test_whole_numbers_of_two_bytes_are_pictures_where_they_are_small():
+    pixels = own_splits(np.full((12, 9, 9), 255, np.uint16), Y).train.inputs
+    assert pixels.dtype == torch.uint8
+    assert int(pixels.min()) == 255

@@ -86,6 +86,12 @@ def resolve(entry: Any) -> Any:
     return getattr(found, name) if name else found
 
 
+def plain_number(value: Any) -> Any:
+    """A scalar of NumPy as the number that it is, and anything else as it is."""
+    of_numpy = type(value).__module__ == "numpy" and hasattr(value, "item")
+    return value.item() if of_numpy and getattr(value, "ndim", 1) == 0 else value
+
+
 def construct(build: Callable[..., T], options: Mapping[str, Any], kind: str, **offered: Any) -> T:
     """build(**options), with those of the offered values whose names `build` knows.
 
@@ -111,6 +117,7 @@ def arguments(
     signature = signature_of(build).parameters
     takes_more = "options" in signature and signature["options"].kind is REST
     parameters = parameters_of(build)
+    options = {name: plain_number(value) for name, value in options.items()}
     known = {k: v for k, v in offered.items() if k in parameters and v is not None}
     refuse_contradiction(options, known, kind)
     given = {**options, **known}

@@ -56,6 +56,7 @@ def own_splits(
         return Splits(name, train, train, train, described(train), shared_classes=True)
     inputs, given = parts_of(test, test_labels)
     query = split_of(inputs, given, size, "test")
+    refuse_other_vectors(train.inputs, query.inputs)
     known = set(query.classes) & set(train.classes)
     shared = known == set(query.classes)
     if shared:  # in the numbering of training
@@ -63,6 +64,15 @@ def own_splits(
         query = Split(query.inputs, place[query.labels], train.classes, query.names)
     mixed = bool(known) and not shared
     return Splits(name, train, query, query, described(train), shared, mixed_classes=mixed)
+
+
+def refuse_other_vectors(train: Any, test: Any) -> None:
+    """Test items beside vectors are vectors of as many numbers."""
+    if isinstance(train, Tensor) and train.ndim == 2:
+        size = test.shape[1:] if isinstance(test, Tensor) else None
+        if size != train.shape[1:]:
+            got = f"vectors of {size[0]}" if size and len(size) == 1 else "other items"
+            raise ValueError(f"test data: wanted vectors of {train.shape[1]} numbers, got {got}")
 
 
 def parts_of(data: Any, labels: Any) -> tuple[Any, Any]:
@@ -90,7 +100,8 @@ def is_item(entry: Any) -> bool:
 
 def labels_of(dataset: Any) -> Any:
     """All labels of a Dataset: where it holds them together, else from its items one by one."""
-    for name in LABELS:
+    transformed = getattr(dataset, "target_transform", None) is not None  # as its items say alone
+    for name in LABELS if not transformed else ():
         found = getattr(dataset, name, None)
         if found is not None and hasattr(found, "__len__") and len(found) == len(dataset):
             return found
@@ -166,12 +177,15 @@ def of_numbers(x: Tensor, channels_first: bool) -> Tensor:
         if not x.isfinite().all():
             raise ValueError("inputs must be finite in float32")
         return x
+    came = f"{tuple(x.shape)} of {x.dtype}"
     if x.dtype == torch.bool:
         x = x * 255
-    if x.ndim not in (3, 4) or (len(x) and not 0 <= int(x.min()) <= int(x.max()) <= 255):
+    if x.dtype in (torch.uint16, torch.uint32, torch.uint64):  # of which torch has no minimum
+        x = x.long()
+    whole = x.numel() and 0 <= int(x.min()) <= int(x.max()) <= 255
+    if x.ndim not in (3, 4) or (len(x) and not whole):
         raise ValueError(
-            f"wanted pictures (N, H, W) or with channels, of whole numbers in 0..255, got "
-            f"{tuple(x.shape)} of {x.dtype}"
+            f"wanted pictures (N, H, W) or with channels, of whole numbers in 0..255, got {came}"
         )
     x = x[:, None] if x.ndim == 3 else x if channels_first else x.permute(0, 3, 1, 2)
     if x.shape[1] not in (1, 3):

@@ -164,6 +164,8 @@ def decoded(
             is 0.
     """
     mode = "RGB" if channels == 3 else "L"
+    if not min(image.size):
+        raise ValueError(f"wanted a picture, got one of {image.width} x {image.height} pixels")
     factor, whole = reduction(image, spare or short_side, above), image.width
     if factor > 1:  # a JPEG's decoder reduces by up to 8 itself
         least = min(factor, 8)

@@ -21,6 +21,14 @@ from nearkin.models.features import Backbone
 from nearkin.models.network import Network
 
 
+def unwrapped(backbone: nn.Module) -> nn.Module:
+    """The backbone inside what spreads or compiles it, whose tensors have its own names."""
+    if isinstance(backbone, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return unwrapped(backbone.module)
+    compiled = getattr(backbone, "_orig_mod", None)  # by torch.compile
+    return backbone if compiled is None else unwrapped(compiled)
+
+
 def description(backbone: nn.Module) -> dict | None:
     """What `assemble` builds the backbone from; None of an own class, which it cannot build."""
     if made := getattr(backbone, "made", None):

@@ -97,6 +97,16 @@ def save(model: Model, path: Path) -> Path:
     return path
 
 
+def refuse_files_of_others(path: Path) -> None:
+    """A Model takes the place of an earlier one, or of one half written, and of nothing else."""
+    half_written = (path / WEIGHTS).exists() and not (path / CONFIG).exists()
+    if half_written or is_model(path):
+        return
+    for name in (CONFIG, STEPS, CARD, WEIGHTS):
+        if (path / name).exists():
+            raise ValueError(f"{path}: it holds a {name} of no Nearkin Model: take another folder")
+
+
 def description(backbone: nn.Module) -> dict:
     """How the backbone is built again; of a class that Nearkin cannot build, its name alone."""
     described = assembly.description(backbone)
@@ -178,7 +188,10 @@ def built(
             "Nearkin cannot build: give Model.load(DIR, backbone=an object of it)"
         )
     with Budget(4 * len(contents[WEIGHTS]) + SPARE, BACKBONE):  # whatever config.json says
-        network = backbone or read(lambda: assembly.assemble(described), path, BACKBONE)
+        if backbone is None:
+            network = read(lambda: assembly.assemble(described), path, BACKBONE)
+        else:
+            network = assembly.unwrapped(backbone)
     state = tensors(path, WEIGHTS, contents)
     kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     if len(kinds) == 1:

@@ -6,6 +6,7 @@ Dimensions: B batch, C channels, H x W pixels, F features.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from numbers import Number
 from pathlib import Path
@@ -43,6 +44,11 @@ def batches(
         prepared: the shape of items that are taken as they are, as float32, such as (C, H, W) from
             a Dataset of one's own; None or (F,): vectors.
     """
+    if hasattr(source, "iloc"):  # a table of pandas
+        source = source.to_numpy()
+    if isinstance(source, np.ndarray) and source.dtype == object:
+        with suppress(TypeError, ValueError):  # paths and pictures stay as they are
+            source = source.astype(np.float64)
     if prepared and len(prepared) > 1 and not isinstance(source, DataLoader):
         yield from as_prepared(source, size, prepared)
         return

@@ -63,7 +63,7 @@ class Model:
         shape: Sequence[int] | None = None,
     ):
         look_up(metric, precision.SIMILARITIES, "metric")
-        self.backbone: Any = backbone.eval()
+        self.backbone: Any = assembly.unwrapped(backbone).eval()
         self.preprocessing = preprocessing
         self.metric = metric
         self.classes = tuple(classes)
@@ -106,7 +106,12 @@ class Model:
     def save(self, path: str | Path) -> Path:
         """Write the Model's folder: model.safetensors, config.json, preprocess.json, README.md and
         golden/. `timm.create_model("local-dir:DIR", pretrained=True)` reads it too, wherever the
-        head is one linear layer on timm's pooling."""
+        head is one linear layer on timm's pooling.
+
+        Raises:
+            ValueError: a file of one of these names is there, and of no Model.
+        """
+        folder.refuse_files_of_others(Path(path).expanduser())
         return folder.save(self, Path(path).expanduser())
 
     def embed(

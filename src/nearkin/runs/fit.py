@@ -21,7 +21,7 @@ from nearkin.data.own import NAME, own_splits
 from nearkin.doctor import Doctor
 from nearkin.losses.protocol import metric_of
 from nearkin.models.model import Model
-from nearkin.names import unknown
+from nearkin.names import plain_number, unknown
 from nearkin.runs.checkpoint import restore, save
 from nearkin.runs.evaluate import Diverged, examine
 from nearkin.runs.health import attend, tell_test
@@ -133,6 +133,7 @@ def fit(
         ValueError: a setting is unknown or of another type; the data, the backbone and the loss do
             not fit together; the loss is not finite.
     """
+    settings = {name: plain_number(value) for name, value in settings.items()}
     place = Place(device=usable(device), threads=threads)
     device, heard, size = place.device, callbacks_of(callbacks), settings.get("size", 0)
     with as_found(place.threads, device):
@@ -196,9 +197,21 @@ def run_of(
             raise ValueError(f"{wanted}, got {type(given).__name__}")
     if isinstance(backbone, nn.Module):
         choices["dim"] = dimension(backbone, splits, choices)
-    if isinstance(loss, nn.Module) and not choices.get("metric"):
-        metric_of(loss)  # one without a metric is refused before the work
+    if isinstance(loss, nn.Module):
+        refuse_fewer_classes(loss, len(splits.train.classes))
+        if not choices.get("metric"):
+            metric_of(loss)  # one without a metric is refused before the work
     return Run(Recipe(**choices), splits, device, ranks=ranks, **objects)
+
+
+def refuse_fewer_classes(loss: nn.Module, wanted: int) -> None:
+    """A loss with a part for each class, as pytorch-metric-learning's have, wants one for all."""
+    made_for = getattr(loss, "num_classes", None)
+    if isinstance(made_for, int) and made_for < wanted:
+        raise ValueError(
+            f"{type(loss).__name__}: num_classes must be {wanted} or more, as many as the training "
+            f"data have, got {made_for}"
+        )
 
 
 class TwoArguments(nn.Module):

@@ -17,6 +17,7 @@ from torch import Tensor
 from nearkin.data import Splits
 from nearkin.data.sets.catalogue import named
 from nearkin.models import origin
+from nearkin.models.folder import save as write_folder
 from nearkin.models.model import Model
 from nearkin.models.preprocess import preprocessing_of
 from nearkin.runs.evaluate import nearness
@@ -51,14 +52,14 @@ def join_left(folder: Path, splits: Splits, made_by: str, made_size: int, root: 
     if head.preprocessing is None and known.made_by:
         joined = origin.find(known.made_by).join(head)
         joined.provenance["made_by"] = dict(known.made_by)
-        joined.save(folder)
+        write_folder(joined, folder)
 
 
 def save(model: Model, row: Row, folder: Path) -> None:
     """Write the Model of a run into its folder, with what its row says."""
     told = to_json(row)
     model.provenance |= {name: told[name] for name in KEPT}
-    model.save(folder)
+    write_folder(model, folder)
 
 
 def model_of(run: Run, weights: dict[str, Tensor] | None = None) -> Model:

@@ -9,7 +9,7 @@ from math import inf, isfinite
 from typing import Any, NoReturn
 
 from nearkin.names import Plain as Plain
-from nearkin.names import fits, refuse_no_part, refuse_no_text
+from nearkin.names import fits, plain_number, refuse_no_part, refuse_no_text
 
 
 class Options(dict[str, Plain]):
@@ -170,7 +170,12 @@ class Recipe:
         given = {n: v for n, d in DEFAULTS.items() if (v := getattr(self, n)) is not d or v == {}}
         for name, value in given.items():
             default = DEFAULTS[name]
+            if value is not plain_number(value):  # as a search over arrays of NumPy hands it over
+                given[name] = value = plain_number(value)
+                object.__setattr__(self, name, value)
             if isinstance(default, dict):
+                if isinstance(value, Mapping):
+                    value = {key: plain_number(each) for key, each in value.items()}
                 plain = isinstance(value, Mapping) and all(
                     isinstance(v, Plain) and (not isinstance(v, float) or isfinite(v))
                     for v in value.values()

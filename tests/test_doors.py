@@ -1,0 +1,95 @@
+"""What people hand over in other forms than the usual ones: taken for what it is, or named."""
+
+import os
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pytorch_metric_learning.losses import ArcFaceLoss
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+import nearkin as nk
+
+X = np.random.default_rng(0).normal(size=(40, 8)).astype("f4")
+Y = np.repeat(np.arange(10), 4)
+WRAPPERS = {
+    "parallel": nn.DataParallel,
+    "compiled": lambda net: torch.compile(net, backend="eager"),
+    "both": lambda net: torch.compile(nn.DataParallel(net), backend="eager"),
+}
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapped_backbone_is_saved_and_read_under_its_own_names(name, tmp_path):
+    wrap, plain = WRAPPERS[name], nk.Model(linear())
+    nk.Model(wrap(linear())).save(tmp_path / "a")
+    plain.save(tmp_path / "b")
+    for path in (tmp_path / "a", tmp_path / "b"):
+        for into in (linear(), wrap(linear())):
+            assert torch.equal(nk.Model.load(path, into).embed(X), plain.embed(X))
+    assert nk.Model(wrap(linear())).identity == plain.identity
+
+
+def test_a_table_or_numbers_as_objects_are_vectors():
+    model = nk.Model(linear())
+    for form in (pd.DataFrame(X), X.astype(object), pd.DataFrame(X).astype(object)):
+        assert torch.equal(model.embed(form), model.embed(X))
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_a_model_does_not_take_the_place_of_files_of_others(name, tmp_path):
+    (tmp_path / name).write_text("{}")
+    (tmp_path / ("config.json" if name == "model.safetensors" else "mine.txt")).write_text("{}")
+    there = sorted(os.listdir(tmp_path))
+    with pytest.raises(ValueError, match=r"it holds a .* of no Nearkin Model"):
+        nk.Model(linear()).save(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == there
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_a_model_that_was_half_written_is_written_anew(tmp_path):
+    model = nk.Model(linear())
+    model.save(tmp_path)
+    (tmp_path / "config.json").unlink()  # the last file that is written
+    model.save(tmp_path)
+    assert nk.Model.load(tmp_path, linear()).identity == model.identity
+
+
+def test_numbers_of_numpy_are_numbers():
+    usual = nk.Recipe(dim=4, lr=0.5, validate=True, loss_options={"margin": 2})
+    given: Any = {
+        "dim": np.int64(4),
+        "lr": np.float32(0.5),
+        "validate": np.bool_(True),
+        "loss_options": {"margin": np.uint8(2)},
+    }
+    found = nk.Recipe(**given)
+    assert found == usual
+    assert found.hash == usual.hash
+    assert type(found.dim) is int
+    assert nk.losses.make("contrastive", {"margin": np.float32(0.5)}).margin == 0.5
+    settings = {"epochs": np.int64(1), "batch": np.int32(8), "per_class": np.int8(2)}
+    nk.fit(linear(), "contrastive", X, Y, threads=1, **settings)
+    with pytest.raises(ValueError, match=r"dim: wanted a value of type int, got 4\.0"):
+        nk.Recipe(**{**given, "dim": np.float64(4)})
+
+
+def test_a_grid_search_over_an_array():
+    pipe = make_pipeline(nk.Embedding(epochs=1, batch=8), KNeighborsClassifier(1))
+    grid = GridSearchCV(pipe, {"embedding__dim": np.array([2, 3])}, cv=2)
+    assert grid.fit(X, Y).best_params_["embedding__dim"] in (2, 3)
+
+
+def test_a_loss_for_fewer_classes_is_refused_before_the_first_step():
+    with pytest.raises(ValueError, match=r"ArcFaceLoss: num_classes must be 10 or more, .* got 5"):
+        nk.fit(linear(), ArcFaceLoss(5, 4), X, Y, epochs=1, batch=8, per_class=2)
