@@ -65,13 +65,17 @@ def test_a_trial_is_published_without_test_numbers_and_chooses_as_before(recipe,
     assert len(Store(tmp_path / "published", "any-trials.jsonl").rows()) == 1
 
 
-def test_many_trials_are_published_in_parts(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(publishing, "PART", 2)
-    asked = [replace(recipe, validate=True, trial=True, seed=seed) for seed in range(5)]
+@pytest.mark.parametrize("kind", ["", "-trials"])
+def test_many_rows_are_published_in_parts(recipe, tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(publishing.PARTS, kind, 2)
+    trial = kind == "-trials"
+    asked = [replace(recipe, validate=trial, trial=trial, seed=seed) for seed in range(5)]
     rows = [run(each, tmp_path / "out", place=CPU).row for each in asked]
     for known in (1, 5, 5):  # those that are there already stay where they are
-        keep(outcome_of([], rows[:known]), tmp_path / "out", tmp_path / "published")
-    names = ["any-trials", "any-trials-2", "any-trials-3"]
+        some = rows[:known]
+        outcome = outcome_of([], some) if trial else outcome_of(some, [])
+        keep(outcome, tmp_path / "out", tmp_path / "published")
+    names = [f"any{kind}", *(f"any{kind or '-rows'}-{i}" for i in (2, 3))]
     parts = [Store(tmp_path / "published", f"{name}.jsonl").rows() for name in names]
     assert [[row.recipe.seed for row in part] for part in parts] == [[0, 1], [2, 3], [4]]
     take(tmp_path / "published", "any", tmp_path / "another")

@@ -7,7 +7,6 @@ in docs/results: a new loss has its card with no further file.
 from __future__ import annotations
 
 import io
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,8 +20,9 @@ from nearkin import losses
 from nearkin.losses.protocol import call, rates_of, start_epoch
 from nearkin.names import resolve
 from nearkin.registry import LOSSES
+from nearkin.report.publishing import parts_of
 from nearkin.report.tables import column
-from nearkin.runs.row import Row, from_json
+from nearkin.runs.row import Row
 from nearkin.studies.shared.comparison import Comparison, rank_words
 from nearkin.studies.shared.reading import headline, mean
 
@@ -194,11 +194,11 @@ def picture(name: str) -> bytes:
 def standings() -> dict[str, tuple[Standing, ...]]:
     """Loss -> where it stands in each comparison of the published rows."""
     found: dict[str, list[Standing]] = defaultdict(list)
-    for path in sorted(RESULTS.glob("*.jsonl")):
-        if "-trials" in path.stem or not path.stem.startswith(COMPARED):
+    for path in sorted(RESULTS.glob("*.md")):
+        if not path.stem.startswith(COMPARED):
             continue
-        stored = map(from_json, map(json.loads, path.read_text().splitlines()))
-        rows = [r for r in stored if isinstance(r, Row) and r.metrics.last and r.recipe.epochs]
+        stored = [row for part in parts_of(RESULTS, path.stem, "") for row in part.rows()]
+        rows = [row for row in stored if row.metrics.last and row.recipe.epochs]
         for (data, setting), here in by_place(rows).items():
             metric = headline(here)
             groups: dict[tuple[str, str], dict[int, Row]] = defaultdict(dict)

@@ -18,7 +18,8 @@ from nearkin.studies.ask import Outcome
 from nearkin.studies.notes import Note
 from nearkin.studies.study import Case
 
-PART = 768  # trials in a file, which then is below 2 MB
+PARTS = {"": 320, "-trials": 768}
+"""How many rows, and how many trials, a published file holds, which then is below 2 MB."""
 WIDE = 160  # characters of a line where tables go to a file, which wraps nothing
 
 
@@ -38,22 +39,15 @@ def show(answer: Answer, rows: Mapping[Case, Stored], out: Path, note: Note) -> 
 
 
 def keep(outcome: Outcome, out: Path, folder: Path) -> None:
-    """Add the rows to folder/NAME.jsonl, and those of trials to NAME-trials.jsonl and, as many as a
-    file holds, its further parts; and write their page as Markdown with its pictures: of a row that
+    """Add the rows to folder/NAME.jsonl, those of trials to NAME-trials.jsonl, and what these have
+    no room for to further parts; and write their page as Markdown with its pictures: of a row that
     stands there already as it stands there."""
     name = outcome.note.name
-    stores = [Store(folder, f"{name}.jsonl"), *trials_of(folder, name)]
-    known = {key: row for store in stores for key, row in store.stored().items()}
-    reported = {row.key: published(row) for row in outcome.rows.values() if row.key not in known}
-    stores[0].append(*reported.values())
-    known |= reported
-    new = {row.key: published(row) for row in outcome.trials if row.key not in known}
-    trials = [*new.values()]
-    while trials:
-        last = trials_of(folder, name)[-1]
-        room = PART - len(last.stored())
-        last.append(*trials[:room])
-        trials = trials[room:]
+    known = {key: row for part in parts(folder, name) for key, row in part.stored().items()}
+    for kind, rows in (("", outcome.rows.values()), ("-trials", outcome.trials)):
+        new = {row.key: published(row) for row in rows if row.key not in known}
+        add(list(new.values()), folder, name, kind)
+        known |= new
     # what stands there may answer another command, and the same run may have been done twice
     shown = replace(outcome, rows={case: known[row.key] for case, row in outcome.rows.items()})
     page = write_markdown(
@@ -66,17 +60,31 @@ def take(folder: Path, name: str, out: Path) -> None:
     """Put published rows that the store does not have into it."""
     store = Store(out)
     known = store.stored()
-    for old in (Store(folder, f"{name}.jsonl"), *trials_of(folder, name)):
-        store.append(*(row for key, row in old.stored().items() if key not in known))
+    for part in parts(folder, name):
+        store.append(*(row for key, row in part.stored().items() if key not in known))
 
 
-def trials_of(folder: Path, name: str) -> list[Store]:
-    """The published trials of a page: NAME-trials.jsonl, NAME-trials-2.jsonl, ...; the last has
-    room for more."""
-    parts = [Store(folder, f"{name}-trials.jsonl")]
-    while len(parts[-1].stored()) >= PART:
-        parts.append(Store(folder, f"{name}-trials-{len(parts) + 1}.jsonl"))
-    return parts
+def parts(folder: Path, name: str) -> list[Store]:
+    """All published rows of a page, its trials too."""
+    return [part for kind in PARTS for part in parts_of(folder, name, kind)]
+
+
+def parts_of(folder: Path, name: str, kind: str) -> list[Store]:
+    """The published rows of a page, NAME.jsonl, NAME-rows-2.jsonl, ..., or its trials,
+    NAME-trials.jsonl, NAME-trials-2.jsonl, ...; the last has room for more."""
+    found = [Store(folder, f"{name}{kind}.jsonl")]
+    while len(found[-1].stored()) >= PARTS[kind]:
+        found.append(Store(folder, f"{name}{kind or '-rows'}-{len(found) + 1}.jsonl"))
+    return found
+
+
+def add(rows: list[Stored], folder: Path, name: str, kind: str) -> None:
+    """Publish rows, as many in a file as it has room for."""
+    while rows:
+        last = parts_of(folder, name, kind)[-1]
+        room = PARTS[kind] - len(last.stored())
+        last.append(*rows[:room])
+        rows = rows[room:]
 
 
 def published(row: Stored) -> Stored:
