@@ -92,6 +92,12 @@ def test_adding_removing_and_keeping_up(shop, tmp_path, capsys):
         ),
         (["index", "GROCERY"], "a new index wants a Model, photographs, and --output FOLDER"),
         (["index", "lite9", ".", "--output", "new"], "lite0"),
+        (["index", "GROCERY", "nowhere", "--output", "new"], "nowhere: no such file or folder"),
+        (
+            ["search", "SHOP", "photos/red", "--label", "Oat"],
+            "the index holds no photograph of label 'Oat'",
+        ),
+        (["search", "SHOP", "photos/red", "-k", "0"], "k must be 1 or more, got 0"),
         (["search", "GROCERY", "x.png"], "holds no index"),
         (["search", "SHOP", "nowhere.png"], "nowhere.png: no such file or folder"),
         (["search", "SHOP", "shop/images.lance"], "no photograph to search with"),

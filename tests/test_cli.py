@@ -183,6 +183,8 @@ def test_a_gpu_that_is_not_there_is_said(capsys, tmp_path):
         ("[" * 100_000, "is not JSON: nested too deeply"),
         ("\xff\xfe", "is not JSON"),
         ('{"dim": ' + "9" * 5000 + "}", "is not JSON"),
+        ('{"dim": 2, "dim": 3}', "is not JSON: 'dim' is given twice"),
+        ('{"data": "a\\u0000b"}', "data: wanted text, got 'a\\x00b', which holds a NUL"),
         ('{"lr": NaN}', "lr must be 0 or more, and finite, got nan"),
     ],
 )

@@ -110,6 +110,8 @@ def test_what_is_no_archive_is_said(tmp_path):
     (tmp_path / "a.zip").write_text("404")
     with pytest.raises(ValueError, match="not a zip or tar archive"):
         unpack(tmp_path / "a.zip", tmp_path / "data")
+    with pytest.raises(ValueError, match="it holds nothing"):
+        unpack(make(tmp_path / "b.zip", []), tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 

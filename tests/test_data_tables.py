@@ -116,6 +116,8 @@ def test_a_picture_may_lie_anywhere(pictures, monkeypatch):
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
+        (["path,class,Class", "img/0.png,a,b"], "wanted one column class, got 2"),
+        (["path,class", f"{'a' * 5000}.png,a", *rows()], "1 of 13 files .* such as a{200}$"),
         (["path,klass", "img/0.png,a"], "wanted a column class .or label, category., got"),
         (["picture,class", "img/0.png,a"], "wanted a column path"),
         (["path,class"], "a row for each picture"),
@@ -143,3 +145,16 @@ def test_a_table_that_is_none(pictures):
         load(f"csv:{pictures / 'absent.csv'}")
     with pytest.raises(ValueError, match="text in UTF-8"):
         load(str(written(pictures, ["path,class", "img/é.png,é"], encoding="latin-1")))
+
+
+def test_only_line_ends_end_a_row(pictures):
+    strange = {
+        "a": '"a\nb"',
+        "b": "b\u2028c",
+        "c": "c\x85\x0cd",
+        "d": "d",
+    }  # which str.splitlines parts at
+    lines = [",".join([each.split(",")[0], strange[each.split(",")[1]]]) for each in rows()]
+    splits = load(str(written(pictures, ["path,class", *lines])))
+    found = {*splits.train.classes, *splits.query.classes}
+    assert found == {"a\nb", *(text for text in strange.values() if '"' not in text)}

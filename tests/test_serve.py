@@ -98,7 +98,7 @@ def test_what_else_it_tells(client, shop):  # noqa: F811
         ("/search?k=0", b"x", 400, "k must be in 1..1000"),
         ("/search?k=many", b"x", 400, "k must be in 1..1000"),
         ("/search?k=%C2%B2", b"x", 400, "k must be in 1..1000"),
-        ("/search?label=nowhere", None, 404, "item"),
+        ("/search?label=nowhere", None, 404, "no photograph of label 'nowhere'"),
         ("/embed", b"GIF89a", 422, "the body"),
         ("/embed", b"%!PS-Adobe-3.0", 422, "the body: not a picture"),
     ],

@@ -116,11 +116,21 @@ def read_json(path: Path) -> Any:
         content = file.read(LARGEST_JSON + 1)
     if len(content) > LARGEST_JSON:
         raise ValueError(f"{path}: more than {LARGEST_JSON:,} bytes, too large for JSON of ours")
-    return parse_json(content, str(path))
+    return parse_json(content, str(path), object_pairs_hook=without_twice)
 
 
-def parse_json(text: bytes | str, name: str) -> Any:
-    """What a text of JSON says; `name` is what errors call it.
+def without_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which nothing is said twice: of two the first would be dropped."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice")
+    return found
+
+
+def parse_json(text: bytes | str, name: str, **how: Any) -> Any:
+    """What a text of JSON says; `name` is what errors call it, and `how` goes to json.loads.
 
     >>> parse_json("[" * 100_000, "x.json")
     Traceback (most recent call last):
@@ -128,7 +138,7 @@ def parse_json(text: bytes | str, name: str) -> Any:
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        found = json.loads(text)
+        found = json.loads(text, **how)
         if "\\ud" in text.lower():  # a half of a pair, that no file and no page can hold
             json.dumps(found, ensure_ascii=False).encode()
         return found

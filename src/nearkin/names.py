@@ -246,7 +246,8 @@ def refuse_no_part(name: str, part: float) -> None:
 
 
 def refuse_no_text(name: str, text: object) -> None:
-    """Refuse a string that no file in UTF-8 can hold, as the name of a file in another encoding is.
+    """Refuse a string that no file in UTF-8 can hold, as the name of a file in another encoding is,
+    and one that no system takes.
 
     >>> refuse_no_text("--out", "caf\\udce9")
     Traceback (most recent call last):
@@ -256,3 +257,5 @@ def refuse_no_text(name: str, text: object) -> None:
         str(text).encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name}: wanted text in UTF-8, got {str(text)!r}") from None
+    if "\0" in str(text):
+        raise ValueError(f"{name}: wanted text, got {str(text)!r}, which holds a NUL")

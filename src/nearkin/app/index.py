@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from csv import writer
 from functools import partial
 from importlib.util import find_spec
@@ -96,7 +96,9 @@ def index(
         index_parts(first, photos, Path(str(output)), labels, parts)
         return
     parts.refuse_without_shards()
-    opened = open_index(first) if held else new_index(first, Path(str(output)), store)
+    opened = (
+        open_index(first) if held else new_index(first, Path(str(output)), store, photos, labels)
+    )
     if remove:
         print(f"{opened.path}: {removed(opened, remove)} removed")
     if add:
@@ -211,11 +213,16 @@ def open_index(path: str | Path) -> Index:
     return Index(path)
 
 
-def new_index(model: str, output: Path, store: str = "") -> Index:
+def new_index(
+    model: str, output: Path, store: str, photos: Sequence[str | Path], labels: str
+) -> Index:
     """An empty index of a Model, or of a pretrained backbone by name; or the one that the same
-    command has begun."""
+    command has begun. Where the photographs cannot be found, nothing is made."""
     from nearkin.app.export import open_model
     from nearkin.search.index import CARD, Index
+    from nearkin.search.photos import find
+
+    find(photos, labels)
 
     made = open_model(model)
     if made.preprocessing is None:

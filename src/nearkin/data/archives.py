@@ -68,6 +68,8 @@ def unpack_file(file: BinaryIO, archive: Path, folder: Path) -> None:
             if whole > most or count > MOST:
                 size = f"{most / 1e6:,.0f} MB (of {packed / 1e6:,.1f} MB packed)"
                 raise Refused(f"refused, it would take more than {size} or {MOST:,} files")
+        if not count:
+            raise Refused("it holds nothing")
         shutil.rmtree(fresh, ignore_errors=True)  # of a call that was killed
         fresh.mkdir(parents=True)
         try:

@@ -35,9 +35,11 @@ class Opened:
 
     def nearest(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Similarities and places (B, k) of the nearest items, k cut to how many there are."""
-        k = min(k, len(self.paths))
         if k < 1:
-            raise ValueError("wanted k of 1 or more, and an item to be found")
+            raise ValueError(f"k must be 1 or more, got {k}")
+        if not self.paths:
+            raise ValueError("the index holds no photograph that could be found")
+        k = min(k, len(self.paths))
         if "torch" not in sys.modules and len(self.paths) <= SMALL:
             return self._by_numpy(vectors, k)
         if self._prepared is None or isinstance(self._prepared, tuple):

@@ -355,6 +355,8 @@ class Index:
             if self._opened is None or self._opened[0] != version or label is not None:
                 items = self.store.scan(["path", "label", "vector"], label)
         if label is not None:
+            if items is None or not len(items):
+                raise ValueError(f"the index holds no photograph of label {label!r}")
             return Opened(items, metric)
         if items is not None:
             self._opened = (version, Opened(items, metric))

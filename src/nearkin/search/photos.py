@@ -83,14 +83,14 @@ def find(sources: Iterable[str | Path], labels: str = "none", label: str | None 
 
 def listed(table: Path) -> Iterator[tuple[Path, str]]:
     """The photographs of a CSV file, beside which relative paths begin, and their classes."""
-    from nearkin.data.sets.tables import CLASS, PATH, column, read_table  # which imports torch
+    from nearkin.data.sets.tables import CLASS, PATH, column, expanded, read_table  # with torch
 
     name, seen = str(table), {}
     rows = read_table(table, name)
     where, kind = (column(list(rows[0]), names, name) for names in (PATH, CLASS))
     for number, row in enumerate(rows, 2):
         at, label = ((row[key] or "").strip() for key in (where, kind))
-        path = (table.parent / Path(at).expanduser()).absolute()
+        path = (table.parent / expanded(at)).absolute()
         if not at or not label or not path.is_file():
             raise ValueError(
                 f"{name}, line {number}: wanted a file and a class, got {at!r}, {label!r}"

@@ -43,6 +43,8 @@ def folder(request: Request, reading: str = "") -> Splits:
     root = request.root
     name = f"{reading or 'folder'}:{root}"
     if not root.is_dir():
+        if root.exists():
+            raise ValueError(f"{name}: wanted a folder, a .csv or an .npz file, got another file")
         raise Absent(f"{name}: no such folder")
     tree = walk(root)
     if not tree.pictures:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 
 from nearkin.data.request import Absent, Request
@@ -48,10 +50,11 @@ def table(request: Request) -> Splits:
         for part in parts_of(row, at):
             pairs.setdefault(part, []).append((expanded(file), label))
     listings, variant = splits_of(name, pairs)
-    absent = [file for file in classes if not (path.parent / expanded(file)).exists()]
+    absent = [file for file in classes if not is_there(path.parent / expanded(file))]
     if absent and not request.skip_bad:
         raise ValueError(
-            f"{name}: {len(absent):,} of {len(classes):,} files are not there, such as {absent[0]}"
+            f"{name}: {len(absent):,} of {len(classes):,} files are not there, such as "
+            f"{absent[0]:.200}"
         )
     showable = not (request.private or holds_others_pictures(path.parent))
     boxes = {(each or "").strip().lower() for each in columns} >= BOXES
@@ -65,6 +68,16 @@ def table(request: Request) -> Splits:
         halved=set(pairs) == {""},
         unused=("columns x_1, y_1, x_2, y_2: pictures are read whole",) if boxes else (),
     )
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there; one whose name is longer than a system's names can be is not."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def read_table(path: Path, name: str) -> list[dict[str, str]]:
@@ -82,7 +95,7 @@ def read_table(path: Path, name: str) -> list[dict[str, str]]:
     head = text.partition("\n")[0]
     between = max(",;\t", key=head.count)
     try:
-        reader = csv.DictReader(text.splitlines(), delimiter=between, strict=True)
+        reader = csv.DictReader(StringIO(text, newline=""), delimiter=between, strict=True)
         rows = [row for row in reader if any(row.values())]
     except csv.Error as error:
         raise ValueError(f"{name}: not a whole table ({error})") from None
@@ -91,6 +104,10 @@ def read_table(path: Path, name: str) -> list[dict[str, str]]:
             raise ValueError(f"{name}, line {number}: not a whole table, more cells than columns")
     if not rows:
         raise ValueError(f"{name}: wanted a line of column names and a row for each picture")
+    names = [(each or "").strip().lower() for each in reader.fieldnames or ()]
+    for each in (*PATH, *CLASS, "split", "is_query", "is_gallery"):
+        if names.count(each) > 1:
+            raise ValueError(f"{name}: wanted one column {each}, got {names.count(each)}")
     return rows
 
 
@@ -100,9 +117,8 @@ def column(columns: list[str], names: tuple[str, ...], name: str) -> str:
     for wanted in names:
         if wanted in by_name:
             return by_name[wanted]
-    raise ValueError(
-        f"{name}: wanted a column {names[0]} (or {', '.join(names[1:])}), got {columns}"
-    )
+    others = f" (or {', '.join(names[1:])})" if names[1:] else ""
+    raise ValueError(f"{name}: wanted a column {names[0]}{others}, got {columns}")
 
 
 def parts_of(row: Mapping[str, str], at: str) -> list[str]:
