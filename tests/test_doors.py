@@ -1,6 +1,7 @@
 """What people hand over in other forms than the usual ones: taken for what it is, or named."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 import nearkin as nk
+from nearkin.app.main import main
 
 X = np.random.default_rng(0).normal(size=(40, 8)).astype("f4")
 Y = np.repeat(np.arange(10), 4)
@@ -93,3 +95,20 @@ def test_a_grid_search_over_an_array():
 def test_a_loss_for_fewer_classes_is_refused_before_the_first_step():
     with pytest.raises(ValueError, match=r"ArcFaceLoss: num_classes must be 10 or more, .* got 5"):
         nk.fit(linear(), ArcFaceLoss(5, 4), X, Y, epochs=1, batch=8, per_class=2)
+
+
+@pytest.mark.parametrize("words", ["embed --data x.npz --output", "doctor x.npz --cure"])
+@pytest.mark.parametrize("name", ["x.npz", "./x.npz", "link.npz"])
+def test_what_is_read_is_not_written_over(words, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", x=X, y=Y)
+    os.symlink("x.npz", "link.npz")
+    before = Path("x.npz").read_bytes()
+    more = ["--backbone", "identity"] if words.startswith("embed") else []
+    with pytest.raises(SystemExit) as left:
+        main([*words.split(), name, *more])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        f"nearkin: {Path(name)} is what is read, and would be lost: give another name\n"
+    )
+    assert Path("x.npz").read_bytes() == before

@@ -106,6 +106,12 @@ def refuse_no_folder(path: Path, flag: str) -> None:
         raise ValueError(f"{flag} {path}: wanted a folder, but {there} is a file")
 
 
+def refuse_source(output: Path, source: Path) -> None:
+    """A ValueError where the file that is to be written is the one that is read, under any name."""
+    if output.exists() and source.exists() and output.samefile(source):
+        raise ValueError(f"{output} is what is read, and would be lost: give another name")
+
+
 LARGEST_JSON = 2**28
 """Bytes of the largest JSON file that is read."""
 

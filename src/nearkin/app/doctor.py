@@ -42,8 +42,12 @@ def doctor(
     """
     from json import dumps
 
+    from nearkin.files import refuse_source
+
     if cure and not first.is_file():
         raise ValueError(f"--cure wants an .npz file of features, got {first}")
+    if cure:
+        refuse_source(cure, first)
     patients = consult(first, hash, machine.place())
     for name, found in patients.items():
         if json:

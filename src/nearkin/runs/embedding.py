@@ -20,7 +20,7 @@ from nearkin.data.fingerprint import fingerprint
 from nearkin.data.photographs import stored_side
 from nearkin.data.sets.catalogue import named
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
-from nearkin.files import write_whole
+from nearkin.files import refuse_source, write_whole
 from nearkin.models import origin
 from nearkin.models.folder import folder_of
 from nearkin.models.model import Model, find
@@ -195,8 +195,8 @@ def load_and_embed(
 
     One made by name (by default lite0) has no head: its features are the embeddings.
     """
-    check_writable(output)
     task = EmbeddingTask(data, checkpoint, backbone, backbone_options, size, made_by, made_size)
+    check_writable(output, task.source(place))
     device = usable(place.device)
     with as_found(place.threads, device):
         splits, model, where = task.opened(place)
@@ -234,12 +234,13 @@ def by_name(name: str, options: Mapping, splits: Splits, size: int) -> Model:
     return model
 
 
-def check_writable(output: Path) -> None:
-    """An error now, not after the work, where the file cannot be written."""
+def check_writable(output: Path, source: str) -> None:
+    """An error now, not after the work, where the file cannot be written, or is what is read."""
     if output.suffix != ".npz":
         raise ValueError(f"the output must be an .npz file, got {output}")
     if output.is_dir():
         raise ValueError(f"the output must be an .npz file, got the folder {output}")
+    refuse_source(output, Path(source))
     try:
         folder = next(path for path in output.absolute().parents if path.exists())
         with TemporaryFile(dir=folder):

@@ -191,7 +191,7 @@ def embed_shards(
         raise ValueError(f"wanted 1 to {MOST:,} shards, got {shards}")
     if shard is not None and not 0 <= shard < shards:
         raise ValueError(f"wanted a shard of 0 to {shards - 1}, got {shard}")
-    check_writable(output)
+    check_writable(output, task.source(place))
     if place.skip_bad:
         raise ValueError("--skip-bad does not go with --shards: nobody knows what others skip")
     bar, leases = bar or Silent(), Leases()
