@@ -77,6 +77,13 @@ def test_data_are_embedded_and_trained_on_under_the_name_that_was_typed(words, n
         assert row().recipe.backbone == ("linear" if name == "x.npz" else "network")
 
 
+def test_a_check_says_where_pictures_are_kept_in_its_report_and_not_as_an_error(capsys):
+    main(["data", "check", "photos", "--labels", "nested"])
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.count("of decoded pictures in") == 1
+
+
 def test_a_folder_of_folders_asks_which_name_the_class(capsys):
     for words in (["train", *SHORT], ["embed", "--output", "e.npz"]):
         said = refused(capsys, *words, "--data", "photos")

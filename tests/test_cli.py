@@ -6,11 +6,14 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from importlib import import_module
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import nearkin.__main__
 from nearkin.app.main import COMMANDS, main
@@ -280,6 +283,29 @@ def test_a_class_with_one_image_cannot_give_a_pair(capsys, tmp_path):
     words += ["--sampler", "pairs", "--out", str(tmp_path / "out")]
     refused(capsys, *words)
     assert not (tmp_path / "out" / "rows.jsonl").exists()
+
+
+def test_one_test_image_of_a_class_is_sought_among_the_training_images(capsys, tmp_path):
+    """Nobody is its kin among the test images, so that the row holds no recall@1 of these."""
+    colours = np.random.default_rng(0).integers(0, 256, (4, 3))
+    for kind, (part, count) in product(range(4), {"train": 4, "test": 1}.items()):
+        (folder := tmp_path / "photos" / part / f"c{kind}").mkdir(parents=True)
+        for i in range(count):
+            picture = Image.new("RGB", (20, 20 + i), tuple(map(int, colours[kind])))
+            picture.save(folder / f"{part}{i}.png")
+    data = f"folder:{tmp_path / 'photos'}"
+    words = ["train", "--data", data, "--epochs", "1", "--batch", "8", "--per-class", "2"]
+    main([*words, "--dim", "4", "--out", str(tmp_path / "out")])
+    (row,) = Store(tmp_path / "out").rows()
+    found = row.metrics.last or {}
+    assert "recall@1" not in found
+    assert {"in_train.recall@1", "knn_accuracy"} <= found.keys()
+    main(["report", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "R@1 among training images" in said
+    assert "On ," not in said
+    for page in (tmp_path / "out" / "report").glob("*.html"):
+        assert "no two of them are of one class" in page.read_text()
 
 
 def test_an_unwritable_folder_is_said_in_one_line(capsys, tmp_path, features):
@@ -566,3 +592,21 @@ def test_a_stored_run_of_a_read_only_folder_is_printed(capsys, tmp_path, feature
     said = capsys.readouterr()
     assert json.loads(said.out) == first
     assert "no page: [Errno 30]" in said.err
+
+
+def test_a_folder_of_many_rows_gets_its_page_by_report_alone(
+    capsys, tmp_path, features, monkeypatch
+):
+    """The page would cost more than the run, and the more the more runs a folder holds."""
+    words = ["train", "--data", features, "--epochs", "1", "--batch", "12", "--per-class", "3"]
+    words += ["--dim", "4", "--out", str(tmp_path / "out")]
+    page = tmp_path / "out" / "report" / "runs.html"
+    monkeypatch.setattr(import_module("nearkin.app.train"), "MOST", 1)
+    main(words)
+    before = page.read_bytes()
+    capsys.readouterr()
+    main([*words, "--seed", "1"])
+    assert "holds 2 rows: `nearkin report" in capsys.readouterr().err
+    assert page.read_bytes() == before
+    main(["report", str(tmp_path / "out")])
+    assert page.read_bytes() != before

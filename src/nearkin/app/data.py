@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Literal
 
@@ -44,7 +46,8 @@ def data(
         unpack(Path(name), root or default_root())
         print(f"{name}: unpacked into {root or default_root()}")
         return
-    verdict = check(with_labels(name, labels), root)
+    with redirect_stderr(sys.stdout):  # where its pictures are kept is no error
+        verdict = check(with_labels(name, labels), root)
     print(verdict)
     if not verdict.sound:
         raise SystemExit(2)

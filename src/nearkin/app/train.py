@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from nearkin.runs.row import Row
 
 
+MOST = 500  # rows of a folder whose page is written unasked
+
+
 def train(
     recipe: OmitArgPrefixes[Recipe],
     output: OmitArgPrefixes[Output] = Output(),
@@ -179,9 +182,18 @@ def put_beside(row: Row, out: Path, place: Place, bar: Silent) -> Row | None:
 
 
 def write_page(out: Path) -> None:
-    """The page of the single runs of a folder, where the extra that draws it is installed."""
+    """The page of the single runs of a folder, where the extra that draws it is installed, and the
+    folder does not hold so many that the page would cost more than the run."""
     from nearkin.extras import MissingExtra, optional
+    from nearkin.runs.store import Store
 
+    rows = len(Store(out).lines().entries)
+    if rows > MOST:
+        print(
+            f"nearkin: {out} holds {rows:,} rows: `nearkin report {out}` writes its page",
+            file=sys.stderr,
+        )
+        return
     try:
         with optional():
             from nearkin.app.report import page_of_runs

@@ -94,7 +94,8 @@ def draw_gallery(figure: Gallery, store: Path):
     view = answers(figure, store)
     if view is None:
         drawn = new(4, 1)
-        drawn.text(0.5, 0.5, "embeddings not kept here", ha="center", color="#777777")
+        why = "embeddings not kept here,\nor no two of one class"
+        drawn.text(0.5, 0.5, why, ha="center", va="center", color="#777777")
         return drawn
     groups = [(name, group) for name, group in view.groups() if group]
     across = 1 + max(len(question.found) for _, group in groups for question in group)

@@ -174,7 +174,7 @@ def of_each_set(rows: Rows) -> list[Comparison]:
             for untrained in (False, True)
         )
         place = data if len(sets) > 1 else ""
-        found.append(Comparison(metric.name, trained, beside, place, f"on {place}"))
+        found.append(Comparison(metric.name, trained, beside, place, place and f"on {place}"))
     return found
 
 

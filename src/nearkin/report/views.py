@@ -158,7 +158,7 @@ def answers(gallery: Gallery, store: Path, count: int = 6, k: int = 5) -> Answer
     """`count` wrong and `count` right answers, each with its k nearest among the items drawn.
 
     One of each class in turn, those with the most such answers first. None where the embeddings
-    are not kept here.
+    are not kept here, or no two of them are of one class.
     """
     items = read(gallery.row, store)
     if items is None or len(items.x) < 2:
@@ -168,6 +168,8 @@ def answers(gallery: Gallery, store: Path, count: int = 6, k: int = 5) -> Answer
     found = found.numpy()
     right = items.labels[found] == items.labels[:, None]  # (n, k)
     kin = np.bincount(items.labels)[items.labels] > 1  # has anyone to be found
+    if not kin.any():
+        return None
     first = {
         outcome: tuple(
             Question(int(i), tuple(map(int, found[i])), tuple(map(bool, right[i])))
