@@ -122,6 +122,8 @@ def trained_into(out: Path, features: str) -> list[str]:
         (["report", "nowhere"], "holds no rows"),
         (["data", "check", "cup"], "unknown data set 'cup': did you mean 'cub'?"),
         (["embed", "--data", "mnist-5k", "--output", "x.txt"], "must be an .npz file"),
+        (["train", "--size", "1"], "size must be 2 pixels or more, or 0, got 1"),
+        (["embed", "--data", "cub", "--size", "1", "--output", "x.npz"], "size must be 2 pixels"),
         (
             ["embed", "--data", "mnist-5k", "--output", "x.npz", "--out", "x"],
             "Unrecognized options",

@@ -208,6 +208,8 @@ class Recipe:
         for name in counts:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.size == 1:  # torch resizes nothing to one pixel
+            raise ValueError("size must be 2 pixels or more, or 0, got 1")
         if self.validate_every < 2:
             raise ValueError(f"validate_every must be 2 or more, got {self.validate_every}")
         if self.validate_every != DEFAULTS["validate_every"] and not self.validate:

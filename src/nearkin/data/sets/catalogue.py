@@ -45,6 +45,8 @@ def load(
     """
     kind, place = named(name, root)
     read = look_up(kind, DATASETS, "data set")
+    if size == 1 or size < 0:
+        raise ValueError(f"size must be 2 pixels or more, or 0, got {size}")
     return read(Request(place, download, skip_bad, size, private, decode))
 
 
