@@ -52,9 +52,7 @@ class Accumulator:
                 is searched among all the others.
         """
         x = matrix(embeddings, "embeddings").detach()
-        x = x.to(
-            "cpu", copy=True
-        )  # who hands it over may fill the same memory with what comes next
+        x = x.to("cpu", copy=True)  # the caller may fill the same memory with the next batch
         wanted = f"labels must be {len(x)} integers or texts, one an embedding"
         y = plain_labels(labels, wanted)
         if len(y) != len(x):
