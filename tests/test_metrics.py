@@ -247,8 +247,8 @@ def test_intervals_hold_the_mean_and_a_comparison_with_itself_is_nothing():
         (lambda x, y: evaluate(x, *[[None, *y[1:]]]), "got None of NoneType in row 0"),
         (lambda x, y: evaluate(x, y, x[:9], ["a"] * 9), r"one kind: query .* integers.*\['a'\]"),
         (lambda x, y: evaluate(x, y, ks=[1, 20]), "k must be in 1..19, .* got 20"),
-        (lambda x, y: evaluate(x, y, ks=[1.5]), "k must be a whole number, got 1.5"),
-        (lambda x, y: evaluate(x, y, ks=5), r"ks must be several numbers, such as \(1, 5\), got 5"),
+        (lambda x, y: evaluate(x, y, ks=[1.5]), "k must be a whole number, got 1.5"),  # type: ignore
+        (lambda x, y: evaluate(x, y, ks=5), r"ks must be several numbers, such as \(1, 5\), got 5"),  # type: ignore
         (
             lambda x, y: evaluate(x, y, x[:5], y[:5], precision_ks=[6]),
             "k must be in 1..5, .* got 6",
