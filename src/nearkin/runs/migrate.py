@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from nearkin.data.sets.listings import pictures_left_out
+from nearkin.data.terms import may_show
 from nearkin.runs.identity import RUN
 from nearkin.runs.recipe import DEFAULTS, Recipe
+
+COMMON = {"hash", "study", "status", "cost", "versions", "machine", "data"}
+OF_RUNS = {"metric", "metrics", "confusion", "files"}
 
 
 def migrated(row: Any, renamed: Mapping[str, str] | None = None) -> Any:
@@ -36,3 +41,21 @@ def migrated(row: Any, renamed: Mapping[str, str] | None = None) -> Any:
     start = (renamed or {}).get(found.start, found.start)
     found = replace(found, start=start)
     return {**row, "hash": found.hash, "recipe": {**recipe, "start": start}}
+
+
+def upgraded(raw: dict[str, Any]) -> dict[str, Any]:
+    """A line of schema 1 as one of schema 2: its flags stood in words or had to be concluded, and
+    the values of a measurement stood beside the common parts."""
+    recipe, data, found = raw.get("recipe"), raw.get("data"), dict(raw)
+    values = {k: v for k, v in raw.items() if k not in COMMON}
+    if values and not OF_RUNS & raw.keys():
+        found = {k: v for k, v in raw.items() if k in COMMON} | {"values": values}
+    elif isinstance(recipe, dict):
+        found.setdefault("data", {"name": recipe.get("data", DEFAULTS["data"])})
+    if isinstance(data, dict):
+        flags = {
+            "left_out": pictures_left_out(str(data.get("variant", ""))),
+            "showable": may_show(str(data.get("name", ""))),
+        }
+        found["data"] = flags | data
+    return found

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nearkin.data import Splits
+from nearkin.data.sets.listings import pictures_left_out
 from nearkin.measure import VERSIONS, confusion
 from nearkin.models.model import Model
 from nearkin.runs.checkpoint import threads
@@ -35,7 +36,6 @@ from nearkin.runs.row import (
     Metrics,
     Process,
     Row,
-    pictures_left_out,
 )
 from nearkin.runs.run import Run
 from nearkin.runs.validated import with_weights

@@ -14,11 +14,11 @@ from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from nearkin.data.sets.listings import LEFT_OUT
-from nearkin.data.terms import may_show, spoken
+from nearkin.data.terms import spoken
 from nearkin.names import unknown
 from nearkin.notebook import facts, share
 from nearkin.runs.identity import key_of
+from nearkin.runs.migrate import upgraded
 from nearkin.runs.recipe import DEFAULTS, Recipe
 
 SCHEMA = 2
@@ -292,38 +292,6 @@ def from_json(raw: Any) -> Stored:
     if row.metrics.last is not None and not SOUGHT & row.metrics.last.keys():
         raise ValueError(f"row: metrics: last holds no {' or '.join(sorted(SOUGHT, key=len))}")
     return row
-
-
-COMMON = {"hash", "study", "status", "cost", "versions", "machine", "data"}
-OF_RUNS = {"metric", "metrics", "confusion", "files"}
-
-
-def upgraded(raw: dict[str, Any]) -> dict[str, Any]:
-    """A line of schema 1 as one of schema 2: its flags stood in words or had to be concluded, and
-    the values of a measurement stood beside the common parts."""
-    recipe, data, found = raw.get("recipe"), raw.get("data"), dict(raw)
-    values = {k: v for k, v in raw.items() if k not in COMMON}
-    if values and not OF_RUNS & raw.keys():
-        found = {k: v for k, v in raw.items() if k in COMMON} | {"values": values}
-    elif isinstance(recipe, dict):
-        found.setdefault("data", {"name": recipe.get("data", DEFAULTS["data"])})
-    if isinstance(data, dict):
-        flags = {
-            "left_out": pictures_left_out(str(data.get("variant", ""))),
-            "showable": may_show(str(data.get("name", ""))),
-        }
-        found["data"] = flags | data
-    return found
-
-
-def pictures_left_out(variant: str) -> int:
-    """How many pictures a data set was loaded without, as its variant has it.
-
-    >>> pictures_left_out("full frames; bad pictures left out: 3")
-    3
-    """
-    found = re.search(re.escape(LEFT_OUT) + r" (\d+)", variant)
-    return int(found[1]) if found else 0
 
 
 def parsed(kind: Any, raw: Any, place: str) -> Any:

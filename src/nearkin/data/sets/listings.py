@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -170,3 +171,13 @@ def shapes(pictures: Photographs) -> str:
         return f"all {int(widths[0])} x {int(heights[0])} px"
     short = torch.minimum(heights, widths)
     return f"many shapes, short side {int(short.min())} to {int(short.max())} px"
+
+
+def pictures_left_out(variant: str) -> int:
+    """How many pictures a data set was loaded without, as its variant has it.
+
+    >>> pictures_left_out("full frames; bad pictures left out: 3")
+    3
+    """
+    found = re.search(re.escape(LEFT_OUT) + r" (\d+)", variant)
+    return int(found[1]) if found else 0
