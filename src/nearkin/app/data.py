@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +35,7 @@ def data(
             (parent) or the first (top); by default the first, and an error where that is in doubt.
     """
     from nearkin.data import check, default_root, unpack, where
+    from nearkin.data.cache import told_later
     from nearkin.data.sets.catalogue import with_labels
 
     if act == "where":
@@ -46,8 +45,8 @@ def data(
         unpack(Path(name), root or default_root())
         print(f"{name}: unpacked into {root or default_root()}")
         return
-    with redirect_stderr(sys.stdout):  # where its pictures are kept is no error
+    with told_later() as told:
         verdict = check(with_labels(name, labels), root)
-    print(verdict)
+    print(verdict, *told, sep="\n")
     if not verdict.sound:
         raise SystemExit(2)

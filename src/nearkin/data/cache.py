@@ -20,8 +20,10 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -112,11 +114,30 @@ def photographs(
     return replace(whole, digests=stored_digests(folder, whole))[kept], kept
 
 
+LATER: ContextVar[list[str] | None] = ContextVar("LATER", default=None)
+"""Where `say` puts its sentences for one who tells them later; None: it tells them at once."""
+
+
+@contextmanager
+def told_later() -> Iterator[list[str]]:
+    """What `say` tells within, for a report that ends with it."""
+    later: list[str] = []
+    before = LATER.set(later)
+    try:
+        yield later
+    finally:
+        LATER.reset(before)
+
+
 def say(name: str, folder: Path) -> None:
     """Tell where the decoded pictures are, and how to be rid of them."""
     size = amount((folder / "pixels.u8").stat().st_size)
     told = f"{name}: {size} of decoded pictures in {folder} (`nearkin cache clear` removes them)"
-    print(told, file=sys.stderr)
+    later = LATER.get()
+    if later is None:
+        print(told, file=sys.stderr)
+    else:
+        later.append(told)
 
 
 def stored_digests(folder: Path, pictures: Photographs) -> Tensor:
