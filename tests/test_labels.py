@@ -31,6 +31,12 @@ def test_numbers_are_integers(labels):
     assert plain_labels(labels, "").dtype == np.int64
 
 
+@pytest.mark.parametrize("first", [2**24, 2**40, 2**53 - 2])
+def test_doubles_keep_every_whole_number(first):
+    labels = torch.tensor([first, first + 1, first], dtype=torch.double)
+    assert plain(labels) == [first, first + 1, first]
+
+
 @pytest.mark.parametrize(
     "labels",
     [
@@ -55,7 +61,9 @@ def test_bytes_that_are_no_text_stay_apart():
     [
         ([1, None, 2], "got None of NoneType in row 1"),
         ([1, float("nan"), 2], "got nan of float64"),
-        (np.array(["a", np.nan, "b"], object), "of one kind, got text and numbers"),
+        (np.array(["a", np.nan, "b"], object), r"text and numbers, and none \(nan\) in row 1"),
+        (np.array([0, 2**63, 1], np.uint64), "got 9223372036854775808 of uint64"),
+        (np.ma.masked_array([1, 0, 2], [0, 1, 0]), "got a masked array"),
         (np.array([1, np.nan, 2], object), "got nan of float64"),
         ([0.5, 1, 2], "got 0.5 of float64"),
         ([1, float("inf"), 2], "got inf"),

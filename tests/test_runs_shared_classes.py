@@ -119,3 +119,13 @@ def test_an_image_that_stands_on_both_sides_is_not_its_own_answer():
     other = replace(gallery, inputs=gallery.tensor + 1)  # the same names, but other items
     assert places_in(test, other).tolist() == [-1] * 24
     assert places_in(replace(test, names=()), gallery).tolist() == [-1] * 24
+
+
+def test_names_that_several_items_have_are_told_apart_by_their_vectors():
+    train = vectors(4, 4)
+    named = replace(train, names=tuple(f"{i % 3}.jpg" for i in range(16)))  # without their folders
+    rows = torch.arange(15, -1, -2)
+    assert places_in(named.select(rows), replace(named)).tolist() == rows.tolist()
+    twice = named.select(torch.tensor([0, 3, 0, 6]))  # one item stands twice
+    assert places_in(twice.select(torch.tensor([0, 2, 3])), replace(twice)).tolist() == [0, 2, 3]
+    assert places_in(replace(twice, inputs=twice.tensor + 1), named).tolist() == [-1] * 4

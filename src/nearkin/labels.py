@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+MASKED = "leave out what is masked, or fill it"
+
 
 def plain_labels(labels: Any, wanted: str) -> np.ndarray:
     """Labels (N,) as int64 or as text in NFC, from a tensor, NumPy, pandas or a list.
@@ -24,8 +26,11 @@ def plain_labels(labels: Any, wanted: str) -> np.ndarray:
     array(['a', 'b'], dtype='<U1')
     """
     if isinstance(labels, Tensor):
-        labels = labels.detach().cpu()
-        labels = (labels.float() if labels.is_floating_point() else labels).numpy()
+        labels = labels.detach().cpu()  # halves as float32, which NumPy has; doubles as they are
+        labels = labels.float() if labels.is_floating_point() and labels.itemsize < 4 else labels
+        labels = labels.numpy()
+    if np.ma.is_masked(labels):
+        raise ValueError(f"{wanted}, got a masked array: {MASKED}")
     try:
         found = np.asarray(labels)
     except ValueError as error:  # lists of different lengths
@@ -40,6 +45,8 @@ def plain_labels(labels: Any, wanted: str) -> np.ndarray:
             raise ValueError(f"{wanted}, got {odd[0]!s} of {found.dtype}")
     elif kind not in "biuSU" or found.ndim != 1:
         raise ValueError(f"{wanted}, got {found.shape} of {found.dtype}")
+    elif kind == "u" and found.itemsize == 8 and len(found) and found.max() >= 2**63:
+        raise ValueError(f"{wanted}, got {found.max()} of {found.dtype}, which int64 cannot hold")
     return as_text(found) if kind in "SU" else found.astype(np.int64)
 
 
@@ -51,7 +58,9 @@ def of_objects(labels: np.ndarray, wanted: str) -> np.ndarray:
             raise ValueError(f"{wanted}, got {label!r} of {type(label).__name__} in row {row}")
     held = [name for kind, name in kinds if any(isinstance(label, kind) for label in labels)]
     if len(held) > 1:
-        raise ValueError(f"{wanted} of one kind, got {' and '.join(held)}")
+        lost = [row for row, label in enumerate(labels) if label != label]  # pandas' NaN
+        missing = f", and none (nan) in row {lost[0]}" if lost else ""
+        raise ValueError(f"{wanted} of one kind, got {' and '.join(held)}{missing}")
     if "text" in held:
         return np.array([decoded(label) for label in labels], dtype=str)
     return np.array(labels.tolist(), dtype=None if len(labels) else np.int64)

@@ -5,6 +5,7 @@ Dimensions: N items, C channels, H x W pixels, D features.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -190,7 +191,8 @@ def how_many(part: float, of: np.ndarray) -> np.ndarray:
 def places_in(query: Split, gallery: Split) -> Tensor:
     """(B,) the place of each query's item in the gallery, -1 where it does not stand there.
 
-    An item is known by its name, and by its vector or pixels where these are in memory.
+    An item is known by its name, and by its vector or pixels where these are in memory, so that
+    names may stand for several items, as those of files without their folders do.
     """
     if query is gallery:
         return torch.arange(len(query))
@@ -198,11 +200,34 @@ def places_in(query: Split, gallery: Split) -> Tensor:
         return torch.full((len(query),), -1)
     place = {name: i for i, name in enumerate(gallery.names)}
     found = torch.tensor([place.get(name, -1) for name in query.names], dtype=torch.int64)
+    if not (isinstance(query.inputs, Tensor) and isinstance(gallery.inputs, Tensor)):
+        return found
     there = (found >= 0).nonzero()[:, 0]
-    if len(there) and isinstance(query.inputs, Tensor) and isinstance(gallery.inputs, Tensor):
+    if len(there):
         same = query.inputs[there] == gallery.inputs[found[there]]
         found[there[~same.flatten(1).all(1)]] = -1
+    if len(place) < len(gallery.names):
+        tell_apart(query, gallery, found)
     return found
+
+
+def tell_apart(query: Split, gallery: Split, found: Tensor) -> None:
+    """Put into `found` the places of queries whose name several items of the gallery have: each
+    has that of an item with its inputs, and of equal items each another one."""
+    count = Counter(gallery.names)
+    places: dict[tuple[str, bytes], list[int]] = {}
+    for i in range(len(gallery.names) - 1, -1, -1):
+        if count[gallery.names[i]] > 1:
+            places.setdefault(known_by(gallery, i), []).append(i)
+    for i, name in enumerate(query.names):
+        if count[name] > 1:
+            left = places.get(known_by(query, i), [-1])
+            found[i] = left.pop() if len(left) > 1 else left[0]
+
+
+def known_by(split: Split, i: int) -> tuple[str, bytes]:
+    """The name of an item, and its inputs; -0 as 0."""
+    return split.names[i], (split.tensor[i] + 0).numpy().tobytes()
 
 
 def copies_in(query: Split, gallery: Split) -> int:
