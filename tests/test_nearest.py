@@ -24,6 +24,7 @@ from nearkin.measure.nearest import brute, cascade, copies, search
 from nearkin.measure.nearest.brute import search_of
 from nearkin.measure.nearest.exact import (
     METRICS,
+    Spare,
     Waiting,
     from_keys,
     listed_similarities,
@@ -152,7 +153,8 @@ def test_a_similarity_has_the_same_bits_in_every_block_order_and_direction(metri
     )
     assert torch.equal(similarities(y, x).T, whole)
     columns = torch.randint(200, (300, 9))
-    assert torch.equal(listed_similarities(x, y, columns), whole.gather(1, columns))
+    spare = Spare.of(columns.numel() + 5, y)
+    assert torch.equal(listed_similarities(x, y, columns, spare), whole.gather(1, columns))
     turned = torch.arange(69, -1, -1)
     assert torch.equal(
         similarities(
@@ -184,13 +186,13 @@ def test_neighbours_are_those_of_scikit_learn():
 @settings(deadline=None, max_examples=25)
 def test_no_screened_score_is_further_off_than_its_bound(metric, dtype, seed, dim, scales, shift):
     x = points(scales[0] * (shift + normal(20, dim, seed)), metric)
-    y = points(scales[1] * (shift + normal(60, dim, seed + 1)), metric)
+    y = points(scales[1] * (shift + normal(150, dim, seed + 1)), metric)
     with plain_arithmetic(torch.device("cpu")):
         screen = IntegerScreen(y) if dtype == torch.int8 else Screen(x, y, dtype)
-        scores = screen.scores(x, torch.empty(20, 64, dtype=screen.scored))
+        scores = screen.scores(x, torch.empty(20, 192, dtype=screen.scored))
         exact = torch.stack([screen.score_of(x, s) for s in similarities(x, y).T], 1)  # (B, M)
         bounded = scores.error.isfinite()  # infinite: float32 would overflow
-        values = scores.values[:, :60]
+        values = scores.values[:, screen.places(torch.arange(150))]
         scores = replace(scores, error=scores.error[:, None], step=scores.step[:, None])
         low, high, surely = scores.lower(exact), scores.upper(exact), scores.surely(values)
     assert bounded.all() or max(scales) / min(scales) > 1e15

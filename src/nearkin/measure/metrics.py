@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from nearkin.measure.inputs import Sides, check_count, sides_of
-from nearkin.measure.nearest.brute import NOTHING, Search, search_of
+from nearkin.measure.nearest.brute import NOTHING, Search, in_lists, key_lists, search_of
 from nearkin.measure.nearest.exact import Array, blocks, from_keys, similarities, to_keys
 from nearkin.measure.nearest.screen import plain_arithmetic
 from nearkin.measure.nearest.search import check_k, nearest_keys, ranks
@@ -45,6 +45,8 @@ NO_KIN = "no query has kin: another item of its class in the gallery"
 KS, PRECISION_KS = (1, 2, 4, 8), (10,)
 """the k of recall@k and of precision@k that are measured where none are named, and the gallery has
 as many items"""
+FEW = 16
+"""items of a class, of which pairs are computed sooner than a product"""
 
 
 @dataclass(frozen=True)
@@ -306,9 +308,25 @@ def list_metrics(is_kin: Tensor, kin: Tensor, ks: Sequence[int]) -> dict[str, Te
 
 
 def nearest_kin(search: Search, query_labels: Tensor, labels: Tensor) -> Tensor:
-    """The key (B,) of each query's nearest kin, which must exist: one class after the other."""
-    best = torch.empty_like(query_labels, dtype=torch.int64)
-    for queries, kin in zip(*by_class(query_labels, labels), strict=True):
+    """The key (B,) of each query's nearest kin, which must exist: by pairs where a class is small,
+    else by the product of a class's queries and items."""
+    best = torch.empty_like(query_labels)
+    order = labels.argsort(stable=True)  # the items, class by class
+    sorted_labels = labels[order]
+    first = torch.searchsorted(sorted_labels, query_labels)
+    count = torch.searchsorted(sorted_labels, query_labels, right=True) - first
+    few = (count <= FEW).nonzero()[:, 0]
+    for _, rows in blocks(few, max(1, int(search.memory / 40 / FEW))):
+        part = search[rows]
+        row = torch.arange(len(rows), device=rows.device).repeat_interleave(count[rows])
+        column = order[first[rows][row] + in_lists(row, len(rows))[1]]
+        others = slice(None) if part.itself is None else column != part.itself[row]
+        best[rows] = key_lists(part, row[others], column[others]).amax(1)
+    many = (count > FEW).nonzero()[:, 0]
+    many = many[first[many].argsort(stable=True)]
+    sizes = first[many].unique_consecutive(return_counts=True)[1].tolist()
+    for queries in many.split(sizes):
+        kin = order[first[queries[0]] :][: count[queries[0]]]
         for _, rows in blocks(queries, max(1, int(search.memory / 40 / len(kin)))):
             part = search[rows]
             keys = to_keys(similarities(part.query.on_grid(), search.gallery[kin].on_grid()), kin)
@@ -316,19 +334,6 @@ def nearest_kin(search: Search, query_labels: Tensor, labels: Tensor) -> Tensor:
                 keys.masked_fill_(part.itself[:, None] == kin, NOTHING)
             best[rows] = keys.amax(1)
     return best
-
-
-def by_class(query_labels: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """For each class among the queries: the positions of its queries, and of its gallery items."""
-    classes, queries = query_labels.unique(return_inverse=True)
-    place = torch.searchsorted(classes, labels).clamp_max(len(classes) - 1)
-    known = (classes[place] == labels).nonzero()[:, 0]
-
-    def split(group: Tensor) -> list[Tensor]:
-        sizes = torch.bincount(group, minlength=len(classes)).tolist()
-        return list(group.argsort(stable=True).split(sizes))
-
-    return split(queries), [known[group] for group in split(place[known])]
 
 
 def knn_accuracy(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nearkin.measure.nearest.exact import (
     Points,
+    Spare,
     Waiting,
     blocks,
     listed_similarities,
@@ -30,6 +31,8 @@ NOTHING = torch.iinfo(torch.int64).min
 """a key below all others"""
 TILE = 8192
 """columns at a time of brute force"""
+SOME = 512
+"""pairs at a time of lists"""
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,13 @@ def key_lists(search: Search, row: Tensor, column: Tensor, width: int = 0) -> Te
     columns[row, place] = column
     found = torch.zeros_like(columns, dtype=torch.float32)
     query, gallery = search.query.on_grid(), search.gallery.on_grid()
-    some = 1024 if row.device.type == "cpu" else 2**16
+    some = SOME if row.device.type == "cpu" else 2**16
+    spare = Spare.of(max(some, longest), gallery)
     order = count.argsort()
     while len(order) and (length := int(count[order[-1]])):
         order, rows = order.tensor_split([-max(1, some // length)])
         part = columns[rows, :length]
-        found[rows, :length] = listed_similarities(query[rows], gallery, part)
+        found[rows, :length] = listed_similarities(query[rows], gallery, part, spare)
     nothing = torch.arange(longest, device=row.device) >= count[:, None]
     return to_keys(found, columns).masked_fill_(nothing, NOTHING)
 

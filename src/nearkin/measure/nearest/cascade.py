@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nearkin.measure.nearest.brute import TILE, Search, in_lists, key_lists, key_tiles
 from nearkin.measure.nearest.exact import blocks, from_keys
-from nearkin.measure.nearest.screen import GROUP, Scores, Screen, lowest, precisions
+from nearkin.measure.nearest.screen import Scores, Screen, lowest, precisions
 
 Found = Iterator[tuple[Tensor, Tensor]]
 """(positions of queries, what was found for them)"""
@@ -36,12 +36,12 @@ def cascade(
     groups of fewer than four.
     """
     left = torch.arange(len(search.query), device=search.device)
-    group = min(GROUP, 2 ** int(math.log2(max(group, 1))))
+    group = 1 << int(math.log2(max(group, 1)))
     dtypes = precisions(search.device) if search.dtypes is None else search.dtypes
     for dtype in dtypes if group >= 4 else ():
         screen = search.screen(dtype)
         unproved, seen = [], 0
-        for rows, scores in screened_blocks(search, screen, left, group):
+        for rows, scores in screened_blocks(search, screen, left, min(group, most_in(screen))):
             proved, found = cheap(rows, screen, scores)
             yield rows[proved], found
             unproved.append(rows[~proved])
@@ -55,23 +55,28 @@ def cascade(
         yield rows, exact(rows, key_tiles(search[rows].on_grid()))
 
 
+def most_in(screen: Screen) -> int:
+    """The most items that are looked at together, 128 bytes of scores: of fewer torch does not find
+    maxima and sums by vectors."""
+    return 128 // screen.scored.itemsize
+
+
 def screened_blocks(
     search: Search, screen: Screen, rows: Tensor, group: int
 ) -> Iterator[tuple[Tensor, Scores]]:
-    """(positions, scores (B, G, W)) of block after block of these queries.
-
-    Group w is the gallery items {w, w + W, w + 2W, ...}.
-    """
+    """(positions, scores (B, W, G)) of block after block of these queries."""
     tall = int(min(search.memory / 4, 2**26) / len(screen.rows) / screen.scored.itemsize)
     tall = max(1, min(512, tall, len(rows)))
     shape = tall, len(screen.rows)
     buffer = screen.rows.new_empty(shape, dtype=screen.scored)  # fresh memory for each costs as
+    padding = screen.places(torch.arange(screen.size, len(screen.rows), device=search.device))
     for _, block in blocks(rows, tall):  # much as the product
         part = search[block].on_grid()
         scores = screen.scores(part.query.on_grid(), out=buffer[: len(block)])
-        scores.values[:, screen.size :] = scores.nothing
-        scores.values[part.own_places(0, screen.size)] = scores.nothing
-        yield block, replace(scores, values=scores.values.view(len(block), group, -1))
+        scores.values[:, padding] = scores.nothing
+        row, item = part.own_places(0, screen.size)
+        scores.values[row, screen.places(item)] = scores.nothing
+        yield block, replace(scores, values=scores.values.view(len(block), -1, group))
 
 
 def nearest_screened(
@@ -79,8 +84,12 @@ def nearest_screened(
 ) -> tuple[Tensor, Tensor]:
     """(B,) bool, for which queries the screen sufficed, and the k largest keys of those."""
     query = search.query.on_grid()
-    found = candidates(scores, k, most_listed(search, k))
-    return nearest_listed(search, k, *found, lambda s: scores.lower(screen.score_of(query, s)))
+    proved, places, screened = candidates(scores, k, most_listed(search, k))
+
+    def cut_at(similarity: Tensor) -> Tensor:
+        return scores.lower(screen.score_of(query, similarity))
+
+    return nearest_listed(search, k, proved, screen.items(places), screened, cut_at)
 
 
 def nearest_listed(
@@ -111,7 +120,7 @@ def nearest_listed(
 
 
 def candidates(scores: Scores, k: int, few: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B,) bool, for which queries there are not too many to look at, and (B, C) columns of theirs
+    """(B,) bool, for which queries there are not too many to look at, and (B, C) places of theirs
     that may be among the k nearest, with their screened scores: `nothing` where lists end.
 
     Let t be the k-th largest of the groups' maxima: k items are screened at t or above, so the
@@ -122,22 +131,22 @@ def candidates(scores: Scores, k: int, few: int) -> tuple[Tensor, Tensor, Tensor
     cut = scores.lower(scores.surely(kth_largest(maxima, k)))
     opened = maxima >= cut[:, None]
     proved = (cut > scores.nothing) & (opened.sum(1) <= 4 * few)
-    row, column, values = members(scores.values, opened & proved[:, None], cut)
+    row, place, values = members(scores.values, opened & proved[:, None], cut)
     proved &= in_lists(row, len(proved))[0] <= 4 * few
-    return proved, *lists_of(proved, row, column, values, k)
+    return proved, *lists_of(proved, row, place, values, k)
 
 
 def lists_of(
-    proved: Tensor, row: Tensor, column: Tensor, values: Tensor, k: int
+    proved: Tensor, row: Tensor, place: Tensor, values: Tensor, k: int
 ) -> tuple[Tensor, Tensor]:
-    """(B, C) columns and screened scores of pairs, in the lists of their rows, where those are
+    """(B, C) places and screened scores of pairs, in the lists of their rows, where those are
     proved: `nothing` where a list ends. C is k or more."""
-    count, place = in_lists(row, len(proved))
+    count, number = in_lists(row, len(proved))
     kept = proved[row]
-    at = row[kept], place[kept]
+    at = row[kept], number[kept]
     shape = len(proved), max(k, int((count * proved).max()))
-    columns = column.new_zeros(shape).index_put(at, column[kept])
-    return columns, values.new_full(shape, lowest(values.dtype)).index_put(at, values[kept])
+    places = place.new_zeros(shape).index_put(at, place[kept])
+    return places, values.new_full(shape, lowest(values.dtype)).index_put(at, values[kept])
 
 
 def most_listed(search: Search, k: int) -> int:
@@ -160,12 +169,12 @@ def above_screened(
     """
     exact = screen.score_of(search.query.on_grid(), from_keys(targets)[0])
     low, high = scores.lower(exact), scores.upper(exact)
-    above = torch.gt(scores.values, high[:, None, None], out=mask).sum(1, dtype=mask.dtype)
-    unsure = torch.ge(scores.values, low[:, None, None], out=mask).sum(1, dtype=mask.dtype) - above
-    few = max(256, len(search.gallery) // 128)  # pairs, which cost as much as a better screen
+    above = torch.gt(scores.values, high[:, None, None], out=mask).sum(2, dtype=mask.dtype)
+    unsure = torch.ge(scores.values, low[:, None, None], out=mask).sum(2, dtype=mask.dtype) - above
+    few = max(256, len(search.gallery) // 64)  # pairs, which cost as much as a better screen
     proved = (unsure.float().sum(1) <= few) & (low > scores.nothing)
-    row, column, _ = members(scores.values, (unsure > 0) & proved[:, None], low, high)
-    larger = key_lists(search, row, column) > targets[:, None]
+    row, place, _ = members(scores.values, (unsure > 0) & proved[:, None], low, high)
+    larger = key_lists(search, row, screen.items(place)) > targets[:, None]
     return proved, (above.float().sum(1).long() + larger.sum(1))[proved]
 
 
@@ -176,11 +185,11 @@ def group_maxima(scores: Tensor) -> Tensor:
     them, and turn the order of those.
     """
     if not scores.is_floating_point():
-        return scores.amax(1)
+        return scores.amax(2)
     bits = scores.view({torch.bfloat16: torch.int16, torch.float32: torch.int32}[scores.dtype])
-    largest = bits.amax(1)
+    largest = bits.amax(2)
     if (largest < 0).any():
-        largest = torch.where(largest < 0, bits.amin(1), largest)
+        largest = torch.where(largest < 0, bits.amin(2), largest)
     return largest.view(scores.dtype)
 
 
@@ -194,11 +203,12 @@ def kth_largest(maxima: Tensor, k: int) -> Tensor:
 def members(
     scores: Tensor, opened: Tensor, low: Tensor, high: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(row, column, value) of every score in low..high (B,) in an opened group (B, W)."""
+    """(row, place, value) of every score in low..high (B,) in an opened group (B, W)."""
     row, group = opened.nonzero().T
-    inside = scores[row, :, group]  # (opened groups, G)
+    count, size = scores.shape[1:]
+    inside = scores.flatten(0, 1).index_select(0, row * count + group)  # (opened groups, G)
     wanted = inside >= low[row, None]
     if high is not None:
         wanted &= inside <= high[row, None]
     which, member = wanted.nonzero().T
-    return row[which], member * scores.shape[2] + group[which], inside[which, member]
+    return row[which], group[which] * size + member, inside[which, member]

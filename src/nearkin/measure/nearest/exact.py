@@ -165,11 +165,34 @@ def similarities(query: Points, gallery: Points) -> Tensor:
     return _finish(dots, scale, query.square[:, None] + gallery.square, query.metric)
 
 
-def listed_similarities(query: Points, gallery: Points, columns: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Spare:
+    """Memory for the rows of listed pairs, used again and again: fresh pages cost as much as the
+    work that is done in them.
+
+    rows: (P, D) float32. products: (P, D) float64.
+    """
+
+    rows: Tensor
+    products: Tensor
+
+    @staticmethod
+    def of(size: int, gallery: Points) -> Spare:
+        """Memory for so many pairs with items of this gallery."""
+        shape = size, gallery.width
+        return Spare(
+            gallery.rows.new_empty(shape), gallery.rows.new_empty(shape, dtype=torch.double)
+        )
+
+
+def listed_similarities(query: Points, gallery: Points, columns: Tensor, spare: Spare) -> Tensor:
     """(B, C) float32: of each query to its own list of items, columns (B, C); the same bits."""
+    rows, products = spare.rows[: columns.numel()], spare.products[: columns.numel()]
     # index_select gathers whole rows, several times as quickly as indexing does
-    rows = gallery.rows.index_select(0, columns.flatten()).double()
-    dots = torch.bmm(rows.view(*columns.shape, -1), query.rows.double()[:, :, None])[:, :, 0]
+    torch.index_select(gallery.rows, 0, columns.flatten(), out=rows)
+    rows, products = (each.view(*columns.shape, -1) for each in (rows, products))
+    # twice as quick as torch's batched product of a matrix and a vector
+    dots = torch.mul(rows, query.rows.double()[:, None], out=products).sum(2)
     if query.metric == "cosine":
         return dots.float()
     scale = query.scale[:, None] * gallery.scale[columns]

@@ -38,7 +38,7 @@ from nearkin.measure.nearest.exact import IN_CACHE, Points, Waiting, blocks, pow
 SUM = 2.0**-23
 """u: twice float32's rounding, so that hardware which cuts instead of rounding is covered"""
 GROUP = 64
-"""the most items that are looked at together"""
+"""items of the gallery that stand side by side; as many or fewer are looked at together"""
 RESULT = {torch.bfloat16: 1.02 * 2.0**-8, torch.float32: 0.0, torch.int32: 0.0}
 """v: a bfloat16 product is rounded to 8 bits once more; 1.02 covers 1 / (1 - v)"""
 
@@ -100,7 +100,7 @@ def integers_are_exact(ones: Tensor) -> bool:
 class Scores:
     """Screened scores of some queries, and how wrong they can be.
 
-    values: (B, M), or by groups (B, G, W), in multiples of step; `nothing` stands for no item.
+    values: (B, M), or by groups (B, W, G), in multiples of step; `nothing` stands for no item.
     error: (B,) how wrong each query's can be before their own rounding.
     step: (B,) what an integer counts; 1 where values are floats.
     """
@@ -145,7 +145,9 @@ class Screen:
 
     query: whose centre c is taken out; None, for a screen of any queries: none is.
     dtype: torch.bfloat16 or torch.float32.
-    rows: (M padded with zeros to a multiple of GROUP, columns) of that type.
+    rows: (M padded with zeros to a multiple of GROUP, columns) of that type. Items that stand side
+        by side in the gallery are often alike, and stand far apart here: with W = rows / GROUP,
+        rows w GROUP, w GROUP + 1, ... are the items w, w + W, ....
     """
 
     rows: Tensor
@@ -191,11 +193,22 @@ class Screen:
 
     def _fill_all(self, gallery: Points, rows: Tensor) -> None:
         self.rows = rows.to(gallery.rows.device)
-        bounds = [
-            self._fill(self.rows[start : start + len(block)], block)
-            for start, block in blocks(gallery, IN_CACHE)
-        ]
+        bounds = []
+        for start, block in blocks(gallery, IN_CACHE):
+            part = self.rows.new_zeros(len(block), rows.shape[1])
+            bounds.append(self._fill(part, block))
+            items = torch.arange(start, start + len(block), device=part.device)
+            self.rows[self.places(items)] = part
         self.norm, self.loss, self.offset, self.offset_loss = torch.stack(bounds).amax(0)
+
+    def places(self, items: Tensor) -> Tensor:
+        """In which rows items of the gallery stand."""
+        apart = len(self.rows) // GROUP
+        return items % apart * GROUP + items // apart
+
+    def items(self, places: Tensor) -> Tensor:
+        """Which items of the gallery stand in these rows."""
+        return places % GROUP * (len(self.rows) // GROUP) + places // GROUP
 
     def _fill(self, rows: Tensor, gallery: Points) -> Tensor:
         """Round gallery items into `rows`; the largest |y'|, |y - m - y'|, |b| and |b - b'|."""
@@ -221,7 +234,7 @@ class Screen:
         return (self._scaled(query) if self.euclidean else query.rows.double()) - self.centre
 
     def scores(self, query: Points, out: Tensor) -> Scores:
-        """The scores (B, M), in `out`."""
+        """The scores (B, M) of the rows in their order, in `out`."""
         items = self._centred(query)
         rows = torch.zeros(len(query), self.rows.shape[1], dtype=self.scored, device=items.device)
         rows[:, : self.width] = items

@@ -27,7 +27,7 @@ from nearkin.measure.nearest.cascade import (
     nearest_screened,
 )
 from nearkin.measure.nearest.exact import Array, from_keys
-from nearkin.measure.nearest.screen import GROUP, Scores, Screen, plain_arithmetic
+from nearkin.measure.nearest.screen import Scores, Screen, plain_arithmetic
 
 
 class Neighbours(NamedTuple):
@@ -113,8 +113,7 @@ def _nearest_in(search: Search, k: int) -> Found:
     def cheap(rows: Tensor, screen: Screen, scores: Scores) -> tuple[Tensor, Tensor]:
         return nearest_screened(search[rows].on_grid(), k, screen, scores)
 
-    balanced = (len(search.gallery) / (3 * k)) ** 0.5  # between the work on groups and in them
-    return cascade(search, balanced, cheap, exact)
+    return cascade(search, len(search.gallery) / (2 * k), cheap, exact)  # twice as many groups
 
 
 def _above_in(search: Search, targets: Tensor) -> Found:
@@ -133,7 +132,7 @@ def _above_in(search: Search, targets: Tensor) -> Found:
         mask = spare.setdefault(values.dtype, torch.empty_like(values))[: len(values)]
         return above_screened(search[rows].on_grid(), targets[rows], screen, scores, mask)
 
-    return cascade(search, len(search.gallery) / GROUP, cheap, exact)
+    return cascade(search, len(search.gallery), cheap, exact)
 
 
 def copies_in(search: Search) -> tuple[copies.Copies, copies.Copies] | None:
