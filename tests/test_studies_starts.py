@@ -172,7 +172,9 @@ def test_the_table_of_rivals_has_the_closed_forms_of_its_own_dimension():
     assert rows[Case("PCA-whitened", dim=64)].recipe.dim == 64
     line = cells(over, "ProxyGML")
     assert line["R@1 to within-class whitened"].mean == pytest.approx(0.03, abs=1e-3)
-    assert answer.summary[0].startswith("At 64-D, these losses are surely better in R@1 than every")
+    assert answer.summary[0].startswith(
+        "At 64-D, these trained methods are surely better in R@1 than every"
+    )
     text = " ".join(map(str, answer.findings))
     assert "At 64-D, the best closed form (a head that no gradient trains) is within-class" in text
     assert "PCA-whitened has" not in text  # its p would be over seeds alone

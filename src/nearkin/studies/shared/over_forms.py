@@ -132,7 +132,7 @@ def findings(
         doubt = f", {p_said(one.p[one.lead])}" if one.lead in one.p else ""
         text = (
             f"the best closed form (a head that no gradient trains) is {one.form} with "
-            f"{percent(one.level)} {head}; the best loss is {one.lead} with "
+            f"{percent(one.level)} {head}; the best trained method is {one.lead} with "
             f"{percent(one.level + lead)} ({points(lead)}{doubt}). {verdict(one)}"
         )
         sure = [*better, *worse]
@@ -143,14 +143,14 @@ def findings(
 
 
 def verdict(one: OverForms) -> str:
-    """Which losses are surely better than every closed form, and which surely worse than the
-    best."""
+    """Which trained methods are surely better than every closed form, and which surely worse than
+    the best."""
     if not one.p:
-        return "One seed cannot tell losses from closed forms."
+        return "One seed cannot tell trained methods from closed forms."
     better, worse = one.surely(1), one.surely(-1)
     if not better and not worse:
-        return "No loss is surely better or worse than that closed form."
-    up = "No loss is surely better than every closed form"
+        return "No trained method is surely better or worse than that closed form."
+    up = "No trained method is surely better than every closed form"
     if better:
         verb = "is" if len(better) == 1 else "are"
         up = f"Surely better than every closed form {verb} {some(better, len(one.gains))}"
@@ -173,12 +173,12 @@ def sentence(
         return ""
     better, size = one.surely(1), points(one.size(one.lead))
     text = (
-        f"no loss is surely better in R@1 than the best closed form, {one.form}, which no gradient "
-        f"trains; the highest is {one.lead}, {size} from it."
+        f"no trained method is surely better in R@1 than the best closed form, {one.form}, which "
+        f"no gradient trains; the highest is {one.lead}, {size} from it."
     )
     if better:
         text = (
-            f"these losses are surely better in R@1 than every closed form: "
+            "these trained methods are surely better in R@1 than every closed form: "
             f"{some(better, len(one.gains))}; the highest is {one.lead}, {size} from the best of "
             f"these, {one.form}."
         )
