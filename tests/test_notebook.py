@@ -82,7 +82,7 @@ def test_an_answer_of_a_search_shows_hits():
     hits = (Hit("a.jpg", EVIL, 0.98765), Hit("b.jpg", None, 0.5))
     shown = Text(values.Answer("new.jpg", hits, EVIL, 0.6, True)._repr_html_()).text
     assert shown.count(EVIL) == 2
-    assert "60.0 %" in shown
+    assert "60 %" in shown
     assert "0.9877" in shown
     unknown = values.Answer("new.jpg", hits, EVIL, 0.6, False)
     assert "unknown" in Text(unknown._repr_html_()).text

@@ -280,13 +280,8 @@ def write_csv(answers: list[Answer]) -> None:
 
 def in_words(answer: Answer, similarity: str) -> str:
     """An answer as a person reads it."""
-    verdict = answer.label or "no label"
-    if answer.share is not None:
-        verdict += f" ({100 * answer.share:.0f} % of the nearest labelled)"
-    if answer.known is not None:
-        verdict = verdict if answer.known else f"unknown; nearest would be {verdict}"
     width = max(5, *(len(hit.label or "-") for hit in answer.hits))
-    verdict += "; re-ranked" if answer.reranked else ""
+    verdict = answer.verdict + ("; re-ranked" if answer.reranked else "")
     if answer.recall:
         verdict += f"; {answer.recall}"
     lines = [f"{answer.query}: {verdict}", f"  {similarity}  {'label':<{width}}  photograph"]

@@ -47,11 +47,6 @@ def page(index: Any, answers: Sequence[Answer]) -> str:
 
 def section(answer: Answer, small: dict[str, bytes | None], similarity: str) -> str:
     """A query and its hits."""
-    verdict = answer.label or "no label"
-    if answer.share is not None:
-        verdict += f" ({100 * answer.share:.0f} % of the nearest labelled)"
-    if answer.known is False:
-        verdict = f"unknown; nearest would be {verdict}"
     figures = [figure(thumbnail(file_of(answer.query)), "searched", "", "query")]
     figures += [
         figure(
@@ -62,7 +57,7 @@ def section(answer: Answer, small: dict[str, bytes | None], similarity: str) -> 
         )
         for hit in answer.hits
     ]
-    title = f"<h2>{escape(Path(answer.query).name)}: {escape(verdict)}</h2>"
+    title = f"<h2>{escape(Path(answer.query).name)}: {escape(answer.verdict)}</h2>"
     return f'<section>{title}<div class="row">{"".join(figures)}</div></section>'
 
 

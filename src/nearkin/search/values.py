@@ -106,12 +106,18 @@ class Answer:
     recall: str | None = None
     reranked: bool = False
 
+    @property
+    def verdict(self) -> str:
+        """What the query is, in words."""
+        words = self.label or "no label"
+        if self.share is not None:
+            words += f" ({100 * self.share:.0f} % of the nearest labelled)"
+        return f"unknown; nearest would be {words}" if self.known is False else words
+
     def _repr_html_(self) -> str:
-        share = f" ({notebook.share(self.share)} of the nearest labelled)" if self.share else ""
-        verdict = "unknown" if self.known is False else f"{self.label or 'no label'}{share}"
         rows = [(f"{hit.similarity:.4f}", hit.label or "-", hit.path) for hit in self.hits]
         heads = ("similarity", "label", "photograph")
-        return notebook.table(f"{self.query}: {verdict}", heads, rows)
+        return notebook.table(f"{self.query}: {self.verdict}", heads, rows)
 
 
 def vote(hits: Sequence[Hit]) -> tuple[str | None, float | None]:
