@@ -154,9 +154,12 @@ def summary(rows: Rows) -> list[str]:
         if difference is None:
             continue
         mean = difference.estimate.mean
-        verb, size = ("gains" if mean >= 0 else "loses"), points(abs(mean)).lstrip("+")
+        size = points(abs(mean), sign="")
+        changes = f"{'gains' if mean >= 0 else 'loses'} {size}"
+        if size == points(0, sign=""):
+            changes = "gains and loses nothing"
         sure = "" if difference.p < SURE else ", which is not sure"
-        lines.append(f"Attention over the full graph {verb} {size} {over}{sure}.")
+        lines.append(f"Attention over the full graph {changes} {over}{sure}.")
     return lines or ["No attention over the full graph has finished beside its controls."]
 
 
