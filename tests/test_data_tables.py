@@ -158,3 +158,44 @@ def test_only_line_ends_end_a_row(pictures):
     splits = load(str(written(pictures, ["path,class", *lines])))
     found = {*splits.train.classes, *splits.query.classes}
     assert found == {"a\nb", *(text for text in strange.values() if '"' not in text)}
+
+
+def test_a_picture_is_one_however_its_path_is_written(pictures):
+    for again in ("./img/0.png", "img/../img/0.png", f"{pictures}/img/0.png"):
+        path = written(pictures, ["path,class", *rows(), f"{again},d"])
+        with pytest.raises(ValueError, match=r"line 14: .* has two classes, 'a' and 'd'"):
+            load(str(path))
+    path = written(pictures, ["path,class", *rows(), "./img/0.png,a"])
+    with pytest.warns(UserWarning, match="1 row names a picture that stands before"):
+        assert len(load(str(path)).train) == 7
+
+
+def test_columns_that_are_not_read_are_told(pictures):
+    lines = [f"{row},{i},x" for i, row in enumerate(rows())]
+    splits = load(str(written(pictures, ["path,class,id,subset", *lines])))
+    assert splits.unused == ("columns id, subset",)
+    for parts, told in ((["train", "test"], "test and train"), (["Query", "gallery"], "gallery")):
+        path = written(pictures, ["path,class,subset", *rows(*parts)])
+        with pytest.raises(ValueError, match=f"column subset tells {told}.*: call it split"):
+            load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (["train", "test", "query"], "query not used"),
+        (["train", "test", "query", "gallery"], "query not used, gallery not used"),
+        (["train", "val", "gallery"], "tested on val, gallery not used"),
+        (["train", "query", "gallery"], ""),
+    ],
+)
+def test_parts_that_are_not_used_are_told(pictures, parts, told):
+    splits = load(str(written(pictures, ["path,class,split", *rows(*parts)])))
+    found = splits.variant.split(", ")
+    assert ", ".join(part for part in found if "px" not in part and "known" not in part) == told
+
+
+def test_a_row_is_named_by_its_line(pictures):
+    lines = ["path,class", "", *rows(), "", '"img/0.png","a', 'b"']
+    with pytest.raises(ValueError, match=r"line 17: img/0\.png has two classes"):
+        load(str(written(pictures, lines)))

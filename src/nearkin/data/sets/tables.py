@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import warnings
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 
 from nearkin.data.request import Absent, Request
-from nearkin.data.sets.folders import PART_OF
+from nearkin.data.sets.folders import PART_OF, PARTS
 from nearkin.data.sets.listings import Listing, assembled, in_halves
 from nearkin.data.sets.tree import class_name
 from nearkin.data.splits import Splits
@@ -21,6 +22,8 @@ LARGEST = 2**30  # bytes of a table
 UTF_16 = {b"\xff\xfe", b"\xfe\xff"}  # how it begins, as Excel's "Unicode text" does
 PATH, CLASS = ("path", "file", "filename", "image"), ("class", "label", "category")
 """What the columns of a picture and of its class may be called, in any case."""
+TELLING = ("split", "is_query", "is_gallery")
+"""The columns that say what trains and what is tested."""
 BOXES = {"x_1", "y_1", "x_2", "y_2"}
 YES = {"1", "1.0", "true", "yes"}
 
@@ -35,29 +38,40 @@ def table(request: Request) -> Splits:
     """
     path = request.root
     name = f"csv:{path}"
-    rows = read_table(path, name)
-    columns = list(rows[0])
+    lines = read_lines(path, name)
+    columns = list(lines[0][1])
     where, kind = (column(columns, names, name) for names in (PATH, CLASS))
+    unread = unread_columns(columns, where, kind)
+    refuse_parts_by_another_name(unread, [row for _, row in lines], columns, name)
     pairs: dict[str, list[tuple[str, str]]] = {}
     classes: dict[str, str] = {}
-    for number, row in enumerate(rows, 2):
+    named: dict[str, str] = {}  # the place of a file -> as a row writes it
+    for number, row in lines:
         at = f"{name}, line {number}"
         file, label = (row[where] or "").strip(), class_name((row[kind] or "").strip())
         if not file or not label:
             raise ValueError(f"{at}: wanted a path and a class, got {file!r} and {label!r}")
-        if classes.setdefault(file, label) != label:
-            raise ValueError(f"{at}: {file} has two classes, {classes[file]!r} and {label!r}")
+        place = os.path.normpath(path.parent / expanded(file))
+        if classes.setdefault(place, label) != label:
+            raise ValueError(f"{at}: {file} has two classes, {classes[place]!r} and {label!r}")
+        named.setdefault(place, file)
         for part in parts_of(row, at):
             pairs.setdefault(part, []).append((expanded(file), label))
     listings, variant = splits_of(name, pairs)
-    absent = [file for file in classes if not is_there(path.parent / expanded(file))]
+    absent = [file for place, file in named.items() if not is_there(Path(place))]
     if absent and not request.skip_bad:
         raise ValueError(
             f"{name}: {len(absent):,} of {len(classes):,} files are not there, such as "
             f"{absent[0]:.200}"
         )
+    if again := len(lines) - len(named):
+        again = f"{again:,} row{'s name' if again > 1 else ' names'} a picture that stands before"
+        warnings.warn(f"{name}: {again}: it counts each time", stacklevel=3)
     showable = not (request.private or holds_others_pictures(path.parent))
     boxes = {(each or "").strip().lower() for each in columns} >= BOXES
+    unused = ("columns x_1, y_1, x_2, y_2: pictures are read whole",) if boxes else ()
+    if other := [each for each in unread if not (boxes and each.strip().lower() in BOXES)]:
+        unused = (*unused, f"column{'s' * (len(other) > 1)} {', '.join(other)}")
     return assembled(
         name,
         path.parent,
@@ -66,8 +80,29 @@ def table(request: Request) -> Splits:
         variant=", ".join(filter(None, [variant, "boxes not cut out" if boxes else ""])),
         showable=showable,
         halved=set(pairs) == {""},
-        unused=("columns x_1, y_1, x_2, y_2: pictures are read whole",) if boxes else (),
+        unused=unused,
     )
+
+
+def unread_columns(columns: list[str], where: str, kind: str) -> list[str]:
+    """The columns with a name that are none of path, class and parts."""
+    read = {where, kind, *(each for each in columns if (each or "").strip().lower() in TELLING)}
+    return [each for each in columns if each and each.strip() and each not in read]
+
+
+def refuse_parts_by_another_name(
+    unread: list[str], rows: list[dict[str, str]], columns: list[str], name: str
+) -> None:
+    """Refuse a column that tells parts, such as train and test, and is not called split, where no
+    column is: its test pictures would train."""
+    if any((each or "").strip().lower() in TELLING for each in columns):
+        return
+    for each in unread:
+        told = {(row[each] or "").strip().lower() for row in rows}
+        if len(told) > 1 and told <= set(PART_OF):
+            raise ValueError(
+                f"{name}: column {each} tells {' and '.join(sorted(told)[:2])}: call it split"
+            )
 
 
 def is_there(path: Path) -> bool:
@@ -82,6 +117,11 @@ def is_there(path: Path) -> bool:
 
 def read_table(path: Path, name: str) -> list[dict[str, str]]:
     """The rows of a table by its head; columns stand between commas, semicolons or tabs."""
+    return [row for _, row in read_lines(path, name)]
+
+
+def read_lines(path: Path, name: str) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a table, each with the line that it ends in."""
     try:
         with open_regular(path) as file:
             data = file.read(LARGEST + 1)
@@ -96,16 +136,16 @@ def read_table(path: Path, name: str) -> list[dict[str, str]]:
     between = max(",;\t", key=head.count)
     try:
         reader = csv.DictReader(StringIO(text, newline=""), delimiter=between, strict=True)
-        rows = [row for row in reader if any(row.values())]
+        rows = [(reader.line_num, row) for row in reader if any(row.values())]
     except csv.Error as error:
         raise ValueError(f"{name}: not a whole table ({error})") from None
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         if None in row:  # what stands beyond the head's columns
             raise ValueError(f"{name}, line {number}: not a whole table, more cells than columns")
     if not rows:
         raise ValueError(f"{name}: wanted a line of column names and a row for each picture")
     names = [(each or "").strip().lower() for each in reader.fieldnames or ()]
-    for each in (*PATH, *CLASS, "split", "is_query", "is_gallery"):
+    for each in (*PATH, *CLASS, *TELLING):
         if names.count(each) > 1:
             raise ValueError(f"{name}: wanted one column {each}, got {names.count(each)}")
     return rows
@@ -147,17 +187,17 @@ def splits_of(
         raise ValueError(f"{name}: wanted split in every row, or in none")
     if "train" not in found:
         raise ValueError(f"{name}: wanted rows of split train, got {', '.join(sorted(found))}")
-    variant = "val not used" if "val" in found else ""
-    if "query" in found and "test" not in found:
-        listings = {"train": found["train"], "query": found["query"]}
-        if "gallery" in found and pairs["gallery"] != pairs["query"]:
+    used = next((part for part in ("test", "query", "val") if part in found), "")
+    if not used:
+        raise ValueError(f"{name}: wanted rows to test on: split test, val, or query with gallery")
+    listings = {"train": found["train"], "query": found[used]}
+    if used == "query" and "gallery" in found:
+        if pairs["gallery"] != pairs["query"]:
             listings["gallery"] = found["gallery"]
-        return listings, variant
-    if "test" in found:
-        return {"train": found["train"], "query": found["test"]}, variant
-    if "val" in found:
-        return {"train": found["train"], "query": found["val"]}, "tested on val"
-    raise ValueError(f"{name}: wanted rows to test on: split test, val, or query with gallery")
+        del found["gallery"]
+    tested = ["tested on val"] if used == "val" else []
+    left = [f"{part} not used" for part in PARTS if part in found and part not in ("train", used)]
+    return listings, ", ".join([*tested, *left])
 
 
 def expanded(file: str) -> str:
