@@ -200,3 +200,13 @@ def test_an_archive_with_changed_bytes_is_unpacked_or_refused(tmp_path_factory, 
         assert not list(folder.glob("data/*"))
     assert "\n" not in found
     assert not list(folder.glob("data/.*"))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("ending", ["zip", "tar", "tgz"])
+def test_members_of_one_name_are_refused(tmp_path, ending):
+    members = [("set/a.jpg", b"1"), ("set/b.jpg", b"2"), ("set/./a.jpg", b"3"), ("set/b.jpg", b"4")]
+    archive = make(tmp_path / f"a.{ending}", members)
+    with pytest.raises(ValueError, match="refused, 2 members have the name of another one"):
+        unpack(archive, tmp_path / "data")
+    assert not list((tmp_path / "data").iterdir())

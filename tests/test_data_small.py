@@ -377,3 +377,14 @@ def test_arrays_with_changed_bytes_are_read_or_refused(tmp_path_factory, data):
         except ValueError as error:
             found = str(error)
     assert "\n" not in found
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["x", "x.npy"])
+def test_an_array_that_stands_twice_is_refused(tmp_path, name):
+    path = tmp_path / "f.npz"
+    np.savez(path, x=np.ones((8, 3)), y=np.arange(8) % 2)
+    with zipfile.ZipFile(path, "a") as archive, archive.open(name, "w") as file:
+        np.lib.format.write_array(file, np.zeros((8, 3)))
+    with pytest.raises(ValueError, match=r"f\.npz: an array stands in it twice"):
+        load(f"features:{path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import lzma
+import os
 import shutil
 import stat
 import tarfile
@@ -27,9 +28,9 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Raises:
         ValueError: nothing was written, as a member points outside the folder, is neither file nor
-            folder, is encrypted or has no name; as its top folder is already there; as all would
-            take more than RATIO times the archive or more than is free on the disk; or as the
-            archive is broken.
+            folder, is encrypted, has no name or that of another one (on this disk, which may not
+            tell A from a); as its top folder is already there; as all would take more than RATIO
+            times the archive or more than is free on the disk; or as the archive is broken.
     """
     archive, folder = expanded(archive), expanded(folder)
     try:
@@ -60,11 +61,11 @@ def unpack_file(file: BinaryIO, archive: Path, folder: Path) -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     most = min(shutil.disk_usage(existing).free, max(SMALL, RATIO * packed))
     fresh = folder / f".unpacking-{archive.name}"
-    whole, count = 0, 0
+    whole, count, files = 0, 0, 0
     with opened(file, archive) as source:
-        for name, size, plain in members(source):
-            refuse(name, plain, folder)
-            whole, count = whole + size, count + 1
+        for name, size, kind in members(source):
+            refuse(name, bool(kind), folder)
+            whole, count, files = whole + size, count + 1, files + (kind == "file")
             if whole > most or count > MOST:
                 size = f"{most / 1e6:,.0f} MB (of {packed / 1e6:,.1f} MB packed)"
                 raise Refused(f"refused, it would take more than {size} or {MOST:,} files")
@@ -77,6 +78,8 @@ def unpack_file(file: BinaryIO, archive: Path, folder: Path) -> None:
                 source.extractall(fresh, filter="data")
             else:
                 source.extractall(fresh)
+            if lost := files - sum(len(names) for _, _, names in os.walk(fresh)):
+                raise Refused(f"refused, {lost:,} members have the name of another one")
             for path in fresh.iterdir():
                 path.rename(folder / path.name)
         finally:
@@ -94,17 +97,23 @@ def opened(file: BinaryIO, archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
         raise Refused("not a zip or tar archive") from None
 
 
-def members(source: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple[str, int, bool]]:
-    """(name, size in bytes, whether it is a file or folder) of each member."""
+def members(source: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple[str, int, str]]:
+    """(name, size in bytes, "file", "folder" or "" for anything else) of each member."""
     if isinstance(source, tarfile.TarFile):
         for member in source:
-            yield member.name, member.size, member.isfile() or member.isdir()
+            kind = "file" if member.isfile() else "folder" if member.isdir() else ""
+            yield member.name, member.size, kind
         return
     for info in source.infolist():
         if info.flag_bits & 1:
             raise Refused(f"refused, {info.filename!r} is encrypted")
         kind = stat.S_IFMT(info.external_attr >> 16)
-        yield info.filename, info.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR)
+        known = "folder" if info.filename.endswith("/") else "file"
+        yield (
+            info.filename,
+            info.file_size,
+            known if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "",
+        )
 
 
 def refuse(name: str, plain: bool, folder: Path) -> None:

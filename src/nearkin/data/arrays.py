@@ -26,6 +26,10 @@ def read_arrays(path: Path, keys: Collection[str] = ()) -> dict[str, np.ndarray]
     try:
         with open_regular(path) as file, ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if len(members) < len(archive.infolist()):
+                raise ReadError(
+                    f"{path}: an array stands in it twice, and nobody knows which counts"
+                )
             wanted = [name for name in (keys or members) if name in members]
             return {name: array_of(archive, members[name], path) for name in wanted}
     except ReadError as error:
