@@ -131,3 +131,24 @@ def test_a_machine_that_starts_no_more_threads_is_one_line(capsys, monkeypatch):
     said = refused(capsys, "train", "--data", "x.npz", "--backbone", "linear", *SHORT)
     assert said.startswith("nearkin: can't start new thread")
     assert not Path("out/rows.jsonl").exists()
+
+
+def test_what_tells_nothing_is_said(capsys):
+    x = np.random.default_rng(0).normal(size=(8, 4))
+    np.savez("one.npz", x=x, y=np.zeros(8, int))
+    main(["evaluate", "--embeddings", "one.npz", "--no-clusters"])
+    assert "tested on one class: whatever is nearest is kin" in capsys.readouterr().err
+    np.savez("alone.npz", x=x, y=np.arange(8))
+    for name, said in (("one", "two classes or more, got 1"), ("alone", "no class has two items")):
+        with pytest.raises(SystemExit):
+            main(["doctor", f"{name}.npz"])
+        assert said in capsys.readouterr().err
+
+
+def test_a_run_tested_on_one_class_says_so(capsys):
+    x = np.random.default_rng(0).normal(size=(24, 4))
+    np.savez("three.npz", x=x, y=np.arange(24) % 3)
+    main(["train", "--data", "three.npz", "--out", "o", *SHORT])
+    assert "nearkin: tested on one class" in capsys.readouterr().err
+    main(["train", "--data", "x.npz", "--out", "o", *SHORT])
+    assert "tested on one class" not in capsys.readouterr().err

@@ -362,3 +362,29 @@ def test_a_path_alone_is_a_data_set(tmp_path, monkeypatch, name):
         load("phootos")
     with pytest.raises(ValueError, match="no such folder"):
         load("absent/photos")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sound", "told"),
+    [
+        ([1] * 4, False, "BAD test: no item has another of its class in the gallery"),
+        ([3] * 2, True, "SEE training: one class"),
+        ([3] * 3, True, "SEE test: one class, so that whatever is nearest is kin"),
+        ([1, 3, 3, 3], True, "SEE training: 1 of 2 classes have one item, such as 'c0'"),
+        ([3, 3, 1, 3], True, "SEE test: 1 of 4 queries have no kin"),
+        ([3] * 4, True, ""),
+    ],
+)
+def test_a_check_counts_what_training_and_test_want(tmp_path, sizes, sound, told):
+    for c, size in enumerate(sizes):
+        folders(tmp_path / "all", [f"c{c}"], size)
+    found = check(f"folder:{tmp_path / 'all'}")
+    assert found.sound == sound
+    assert told in found.text
+    assert ("SEE t" in found.text or "BAD" in found.text) == bool(told)
+
+
+def test_class_names_that_look_alike_are_told(tmp_path):
+    folders(tmp_path / "a", ["cat", "Cat ", "7", "007"], 3)
+    told = "SEE class names that look alike: 2 pairs, such as '007' and '7'"
+    assert told in check(f"folder:{tmp_path / 'a'}").text

@@ -45,6 +45,7 @@ def evaluate(
         memory: bytes that the search may use.
     """
     from nearkin import measure
+    from nearkin.app.train import ONE_CLASS
     from nearkin.data.arrays import read_arrays
     from nearkin.data.sets.features import origin_of, parts_of, read_features
     from nearkin.data.splits import in_classes_of
@@ -72,6 +73,8 @@ def evaluate(
         sides["gallery"] = vectors_of(searched, gallery or embeddings, metric)
         sides["gallery_labels"] = in_classes_of(query, searched)
         sides["itself"] = own_places(query, searched)
+    if len(set((searched if len(searched) else query).labels.tolist())) == 1:
+        print(f"nearkin: {ONE_CLASS}", file=sys.stderr)
     options: dict[str, Any] = {"clusters": clusters, "intervals": intervals, "memory": memory}
     metrics = measure.evaluate(**sides, metric=metric, ks=ks or None, **options)
     if without := metrics.get("queries_without_kin"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nearkin.runs.row import Row
 
 
+ONE_CLASS = "tested on one class: whatever is nearest is kin, and R@k tells nothing"
 MOST = 500  # rows of a folder whose page is written unasked
 
 
@@ -126,6 +127,8 @@ def train_here(
     print(json.dumps({"hash": row["hash"], "status": row["status"], **row["metrics"]}, indent=2))
     if not recipe.trial:
         write_page(output.out)
+    if row.row.data.test_classes == 1 and "in_train.recall@1" not in (row.row.metrics.last or {}):
+        print(f"nearkin: {ONE_CLASS}", file=sys.stderr)
     if plain:
         print(f"nearkin: {beside(row.row, plain)}", file=sys.stderr)
 

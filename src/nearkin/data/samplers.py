@@ -168,7 +168,8 @@ class OneImage(ValueError):
     def __str__(self) -> str:
         return (
             f"a pair wanted two images of each class, but class {self.name or self.label} has one "
-            f"({self.count} such {'class' if self.count == 1 else 'classes'})"
+            f"({self.count} such {'class' if self.count == 1 else 'classes'}): leave "
+            f"{'it' if self.count == 1 else 'them'} out, or take sampler=random"
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import category, normalize
 
 import torch
 from rich.console import Console
@@ -15,7 +17,7 @@ from nearkin.data.pictures import BadPicture, read
 from nearkin.data.sets.benchmarks import LISTS, missing_and_extra
 from nearkin.data.sets.catalogue import load, named
 from nearkin.data.sets.manifests import differences
-from nearkin.data.splits import Splits
+from nearkin.data.splits import Splits, in_classes_of, places_in
 from nearkin.data.twins import twins
 
 MARKS = {True: "ok ", False: "BAD", None: "SEE"}
@@ -72,8 +74,52 @@ def loaded_facts(name: str, root: str | Path | None) -> list[Fact]:
         instead = "" if there == whole else f" instead of {whole[0]:,} of {whole[1]:,}"
         facts.append((not instead, f"{part}: {there[0]:,} items of {there[1]:,} classes{instead}"))
     facts.append((True, tested_on(splits)))
+    facts += counts(splits)
     facts += [(True, f"not used: {line}") for line in splits.unused]
     return [*facts, (True, splits.variant), *twins(splits).facts()]
+
+
+def counts(splits: Splits) -> Iterator[Fact]:
+    """What is wrong with how many items and classes there are, and classes that may be one."""
+    train, query, gallery = splits.train, splits.query, splits.gallery
+    sizes = train.labels.bincount(minlength=len(train.classes))
+    if len(train.classes) < 2:
+        yield None, "training: one class, which nothing is told apart from"
+    elif lone := (sizes == 1).nonzero()[:, 0].tolist():
+        such = f"{len(lone):,} of {len(sizes):,} classes have one item, such as"
+        advice = "batches of pairs want two"
+        yield None, f"training: {such} {train.classes[lone[0]]!r}: {advice}"
+    kinds, places = in_classes_of(query, gallery), places_in(query, gallery)
+    kin = kinds.bincount(minlength=len(query.classes))[query.labels]
+    kin = kin - ((places >= 0) & (kinds[places.clamp_min(0)] == query.labels)).long()
+    alone = int((kin == 0).sum())
+    known = splits.shared_classes or splits.mixed_classes
+    if alone == len(query):
+        yield None if known else False, "test: no item has another of its class in the gallery"
+    elif alone:
+        yield None, f"test: {alone:,} of {len(query):,} queries have no kin in the gallery"
+    if len(kinds.unique()) == 1 and not known:
+        yield None, "test: one class, so that whatever is nearest is kin, and R@k tells nothing"
+    if pairs := look_alikes({*train.classes, *query.classes, *gallery.classes}):
+        (a, b), count = pairs[0], f"{len(pairs):,} pair{'s' * (len(pairs) > 1)}"
+        yield None, f"class names that look alike: {count}, such as {a!r} and {b!r}"
+
+
+def look_alikes(names: set[str]) -> list[tuple[str, str]]:
+    """Names that differ in case, blanks, zeros before a number or forms of a character alone.
+
+    >>> look_alikes({"cat", "Cat ", "7", "007", "7.0", "dog"})
+    [('007', '7'), ('007', '7.0'), ('Cat ', 'cat')]
+    """
+    first: dict[str, str] = {}
+    found = []
+    for name in sorted(names):
+        plain = "".join(c for c in normalize("NFKC", name) if category(c) != "Cf")
+        plain = " ".join(plain.casefold().split())
+        plain = re.sub(r"\b0+(?=\d)|(?<=\d)\.0+$", "", plain)
+        if first.setdefault(plain, name) != name:
+            found.append((first[plain], name))
+    return found
 
 
 def tested_on(splits: Splits) -> str:

@@ -137,6 +137,10 @@ def of_features(path: Path, **options: Any) -> list[Diagnosis]:
     """What ails the vectors of a file; where it has an array `split`, its query and gallery are
     the test set."""
     split, told = read_features(path), read_arrays(path, ("split", "metric"))
+    if int(split.labels.bincount().max()) < 2:
+        raise ValueError(f"{path}: no class has two items, so that nothing has kin")
+    if len(split.classes) < 2:
+        raise ValueError(f"{path}: wanted two classes or more, got 1")
     test = None
     if "split" in told:
         test = torch.tensor([part != "train" for part in text_of(told["split"])])
