@@ -355,3 +355,19 @@ def test_a_picture_with_changed_bytes_is_read_or_named(tmp_path_factory, data):
         except BadPicture as error:
             found = str(error)
     assert "\n" not in found
+
+
+@pytest.mark.parametrize("values", [[0, 70_000], [-1, 5], [0.0, 255.0], [0.0, float("nan")]])
+def test_pixels_of_unknown_range_are_no_damage(tmp_path, values):
+    kind = np.float32 if isinstance(values[0], float) else np.int32
+    Image.fromarray(np.full((4, 4), values[0], kind) + np.eye(4, dtype=kind) * values[1]).save(
+        tmp_path / "a.tif"
+    )
+    with pytest.raises(BadPicture, match=r"a\.tif: pixels are .* outside .*, of unknown range$"):
+        read(tmp_path / "a.tif")
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(BadPicture, match=r"a pointer of Git LFS.*git lfs pull"):
+        read(tmp_path / "a.jpg")

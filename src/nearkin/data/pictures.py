@@ -93,20 +93,34 @@ def read(
     except BadPicture as error:
         raise BadPicture(str(error)) from None
     except UnidentifiedImageError:
-        empty = file is None and path.stat().st_size == 0
-        raise BadPicture(f"{path}: {'empty' if empty else 'not a picture'}") from None
+        raise BadPicture(f"{path}: {'not a picture' if file else what_else(path)}") from None
     except IrregularFile as error:
         raise BadPicture(f"{path}: {error.strerror}") from None
     except (FileNotFoundError, NotADirectoryError):
         raise BadPicture(f"{path}: missing") from None
     except TooManyPixels as error:
         raise BadPicture(f"{path}: too large, {error}") from None
+    except UnknownRange as error:
+        raise BadPicture(f"{path}: {error}") from None
     except Exception as error:  # a decoder raises what the bytes happen to lead to
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
             reason = getattr(error, "strerror", None) or "out of memory"
             raise UnreadableFile(getattr(error, "errno", None), reason, str(path)) from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadPicture(f"{path}: truncated or damaged ({reason})") from None
+
+
+def what_else(path: Path) -> str:
+    """What a file is that is no picture, where its first bytes tell."""
+    with open_regular(path) as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the picture: `git lfs pull` fetches it"
+    return "not a picture" if head else "empty"
+
+
+class UnknownRange(ValueError):
+    """Pixels of which nobody knows what white is."""
 
 
 class TooManyPixels(ValueError):
@@ -224,7 +238,9 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
 def flat(image: Image.Image) -> Image.Image:
     """The picture in 8 bits and without transparency, still of its own mode otherwise."""
     if image.mode.startswith("I"):  # 16 bits, which PIL would clip at 255
-        deep = np.asarray(image).astype(np.int64).clip(0, 65535)
+        deep = np.asarray(image).astype(np.int64)
+        if not ((deep >= 0) & (deep <= 65535)).all():
+            raise UnknownRange("pixels are integers outside 0..65535, of unknown range")
         clear = image.info.get("transparency")
         if isinstance(clear, int):  # one value of grey is transparent
             deep[deep == clear] = 65535
@@ -232,7 +248,7 @@ def flat(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         shares = np.asarray(image)
         if not ((shares >= 0) & (shares <= 1)).all():
-            raise ValueError("pixels are floats outside 0..1, of unknown range")
+            raise UnknownRange("pixels are floats outside 0..1, of unknown range")
         return Image.fromarray((shares * 255).round().astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
