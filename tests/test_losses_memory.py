@@ -194,3 +194,15 @@ def test_losses_that_search_no_references_refuse_a_memory():
     x, y = batch([2, 2])
     with pytest.raises(ValueError, match="takes no miner"):
         Memory(Contrastive())(x, y, (y, y, y))
+
+
+def test_what_is_not_finite_is_not_remembered():
+    x, y = torch.randn(6, 3), torch.arange(6) % 3
+    sound, spoilt = Memory(Contrastive(), 8), Memory(Contrastive(), 8)
+    bad = x.clone()
+    bad[2] = torch.nan
+    sound(x[[0, 1, 3, 4, 5]], y[[0, 1, 3, 4, 5]])
+    assert spoilt(bad, y).isnan()
+    assert torch.equal(spoilt(x, y), sound(x, y))
+    with pytest.raises(ValueError, match=r"size must be a whole number, got 1\.5"):
+        Memory(Contrastive(), 1.5)  # pyright: ignore[reportArgumentType]

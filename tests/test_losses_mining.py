@@ -251,3 +251,14 @@ def test_batches_of_a_loader_may_be_told_the_edges():
     batches_.set_epoch(1)
     assert next(iter(batches_))[:2] == [1, 2]
     assert len(list(combinations(range(3), 2))) == 3
+
+
+def test_what_a_miner_names_may_be_lists_and_arrays():
+    x, y = batch([2, 2, 2])
+    triplets = [0, 2], [1, 3], [2, 0]
+    for loss in (Contrastive(), Triplet(0.5)):
+        wanted = loss(x, y, tuple(map(torch.tensor, triplets)))
+        assert loss(x, y, triplets) == wanted
+        assert loss(x, y, tuple(map(np.array, triplets))) == wanted
+        with pytest.raises(ValueError, match="a miner's indices must be integers, got"):
+            loss(x, y, ([0.5], [1], [2]))

@@ -320,6 +320,8 @@ def test_a_checkpoint_that_a_kill_left_beside_its_row_goes(tmp_path):
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
         ({"start": "nowhere.pt"}, "nowhere.pt: no such file"),
         ({"per_class": 1, "batch": 4}, "wanted two images of a class"),
+        ({"miner": "pml:AngularMiner", "loss": "n-pair"}, "NPair takes no miner"),
+        ({"miner": "all", "loss": "cross-entropy"}, "CrossEntropy takes no miner"),
     ],
 )
 def test_a_run_that_is_refused_leaves_nothing(tmp_path, change, said):

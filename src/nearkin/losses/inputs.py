@@ -19,7 +19,7 @@ from nearkin.labels import plain_labels
 from nearkin.losses.protocol import Labels as Labels
 from nearkin.losses.protocol import Mined as Mined
 from nearkin.losses.protocol import renamed
-from nearkin.tensors import at_least_float32, pair_masks
+from nearkin.tensors import as_tensor, at_least_float32, pair_masks
 
 T = TypeVar("T", bound=Callable)
 
@@ -145,13 +145,14 @@ def checked_choice(mined: tuple[Tensor, ...], rows: int, columns: int) -> tuple[
     """A miner's choice of pairs or triplets of a (B, M) table, or an error that says what came."""
     if len(mined) not in (3, 4):
         raise ValueError(f"a miner gives 3 or 4 tensors of indices, got {len(mined)}")
+    mined = tuple(as_tensor(index, "a miner's indices must be integers") for index in mined)
     sizes = [tuple(index.shape) for index in mined]
     wanted = [sizes[0]] * 3 if len(mined) == 3 else [sizes[0], sizes[0], sizes[2], sizes[2]]
     if sizes != wanted or any(len(size) != 1 for size in sizes):
         raise ValueError(f"a miner's anchors and partners must be equally many, got {sizes}")
     bounds = (rows, columns, columns) if len(mined) == 3 else (rows, columns) * 2
     for index, size in zip(mined, bounds, strict=True):
-        if index.is_floating_point() or index.dtype == torch.bool:
+        if len(index) and (index.is_floating_point() or index.dtype == torch.bool):
             raise ValueError(f"a miner's indices must be integers, got {index.dtype}")
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
             low, high = int(index.min()), int(index.max())

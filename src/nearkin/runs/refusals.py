@@ -9,9 +9,11 @@ from torch import nn
 
 from nearkin.data import Splits
 from nearkin.data.splits import in_classes_of, places_in
+from nearkin.losses.protocol import wants_of
 from nearkin.measure import kin_counts
 from nearkin.measure.metrics import NO_KIN
 from nearkin.runs.build import is_whole
+from nearkin.runs.manners import seeded
 from nearkin.runs.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -48,6 +50,21 @@ def refuse_nothing_to_learn(run: Run) -> None:
                 f"{recipe.loss} finds nothing to learn from in the {recipe.sampler} of "
                 f"sampler={recipe.sampler}: use sampler=classes"
             )
+
+
+def refuse_unheard_miner(run: Run) -> None:
+    """Refuse a miner whose choice the loss does not take, before anything is written."""
+    if run.miner is None or wants_of(run.loss):
+        return
+    generator, labels = torch.Generator().manual_seed(0), run.splits.train.labels[run.batches[0]]
+    labels = labels.to(run.device)
+    x = torch.randn(len(labels), run.recipe.dim, generator=generator).to(run.device)
+    run.loss.eval()  # a loss with a state learns nothing from noise
+    try:
+        with torch.no_grad(), seeded(run.recipe.seed):
+            run.loss(x, labels, run.mined(x, labels))
+    finally:
+        run.loss.train()
 
 
 def refuse_no_kin(splits: Splits) -> None:

@@ -36,6 +36,7 @@ from nearkin.runs.refusals import (
     refuse_nothing_to_learn,
     refuse_other_precision,
     refuse_too_many,
+    refuse_unheard_miner,
 )
 from nearkin.runs.tail import Tail
 
@@ -158,6 +159,8 @@ class Run:
             raise ValueError(f"backbone {recipe.backbone!r} has nothing to train: epochs must be 0")
         if self.total and not recipe.memory and not any(True for _ in self.loss.parameters()):
             refuse_nothing_to_learn(self)
+        if self.total:
+            refuse_unheard_miner(self)
 
     def batches_of(self, epoch: int) -> Tensor:
         """(steps, batch) indices into the training split."""

@@ -24,7 +24,8 @@ class Memory(nn.Module):
     While the memory is empty this is L of the batch. A remembered embedding is a constant: it was
     made by earlier weights and gets no gradient. All pairs of batch and references are used, so a
     miner is refused; so are losses that compare no references: those on tuples, with proxies,
-    classifiers, graphs or a miner of their own. In evaluation mode nothing is added to the memory.
+    classifiers, graphs or a miner of their own. In evaluation mode nothing is added to the memory,
+    and never what is not finite.
 
     Source: Wang, Zhang, Huang & Scott, Cross-batch memory for embedding learning, CVPR 2020,
     algorithm 1. Differs: no warm-up; batch and memory are one set of references with one mean,
@@ -49,6 +50,8 @@ class Memory(nn.Module):
     def __init__(self, loss: nn.Module, size: int = 4096):
         super().__init__()
         at_least(1, size=size)
+        if size != int(size):
+            raise ValueError(f"size must be a whole number, got {size}")
         if not compares_references(loss):
             name = type(getattr(loss, "loss", loss)).__name__
             raise ValueError(f"{name} has no use for a memory: it is not over any given pairs")
@@ -71,8 +74,9 @@ class Memory(nn.Module):
         labels = checked_labels(labels, embeddings)
         references, ref_labels = self.references_of(embeddings, labels)
         if self.training:
-            self.past = references.detach()[: self.size].clone()
-            self.past_labels = ref_labels[: self.size].clone()
+            sound = references.detach().isfinite().all(1)  # one bad step spoils no later one
+            self.past = references.detach()[sound][: self.size].clone()
+            self.past_labels = ref_labels[sound][: self.size].clone()
         kin, others = pair_masks(labels, ref_labels)  # (B, M)
         kin.diagonal().fill_(False)
         pairs = (*kin.nonzero(as_tuple=True), *others.nonzero(as_tuple=True))
