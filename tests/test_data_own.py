@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.sparse import csr_matrix
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.datasets import FakeData, ImageFolder
 from torchvision.transforms import ToTensor
@@ -202,6 +203,10 @@ def test_splits_stay_as_they_are():
         (lambda: own_splits(X[:0], Y[:0]), "training data: wanted items, got none"),
         (lambda: own_splits(["absent.png"], [1]), "absent.png: missing"),
         (lambda: own_splits(TensorDataset(torch.zeros(3, 2))), r"a Dataset of \(input, label\)"),
+        (lambda: own_splits(np.full((12, 5), "a"), Y), "inputs as numbers, got an array of <U1"),
+        (lambda: own_splits(csr_matrix(X), Y), r"got csr_matrix: take x\.toarray"),
+        (lambda: own_splits(torch.tensor(X).to_sparse(), Y), "that is sparse"),
+        (lambda: own_splits(np.ma.masked_greater(X, 0), Y), "got a masked array"),
         (lambda: own_splits("mnist-5k"), "got str without labels"),
     ],
 )

@@ -250,7 +250,8 @@ def test_lists_say_what_the_matrix_says():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: graphs.knn(x, k=-1), "k must not be negative"),
+        (lambda x: graphs.knn(x, k=-1), "k must be a whole number of 0 or more, got -1"),
+        (lambda x: graphs.knn(x, k=1.5), "k must be a whole number of 0 or more, got 1.5"),
         (lambda x: graphs.knn(x, symmetry="both"), "did you mean"),
         (lambda x: graphs.threshold(x, similarity="cosin"), "did you mean 'cosine'"),
         (lambda x: graphs.top_ratio(x, ratio=1.5), r"ratio must be in \[0, 1\]"),

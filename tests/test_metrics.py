@@ -259,6 +259,11 @@ def test_intervals_hold_the_mean_and_a_comparison_with_itself_is_nothing():
         (lambda x, y: evaluate(x, torch.arange(20)), "no query has kin"),
         (lambda x, y: evaluate(x, y, x, y + 9), "no query has kin"),
         (lambda x, y: evaluate(x.log(), y), "query: row . holds NaN"),
+        (lambda x, y: evaluate(np.ma.masked_greater(x.numpy(), 0), y), "got a masked array"),
+        (lambda x, y: evaluate(x.to("meta"), y), "query must be .* got one without values"),
+        (lambda x, y: evaluate(x, y, clusters=True, seed=None), "seed must be a whole number"),
+        (lambda x, y: evaluate(x, y, memory="1 GB"), "memory must be a number .* got '1 GB'"),
+        (lambda x, y: scattering(x * torch.nan, y), "embeddings: row 0 holds NaN"),
         (lambda x, y: knn_accuracy(x, y, k=20), "k must be in 1..19, got 20"),
         (lambda x, y: evaluate(*["x.npz", y]), "query must be a matrix of numbers.* got"),
         (lambda x, y: evaluate(x, y, *[[[1.0], [1, 2]], y]), "gallery must be .* got list"),
@@ -396,7 +401,6 @@ def test_a_query_that_stands_in_the_gallery_is_not_its_own_answer():
     shuffled = evaluate(x, y, x[order], y[order], itself=places)
     assert shuffled == pytest.approx(wanted)
     assert evaluate(x, y, x, y) == wanted  # the same object is searched among the others
-    assert evaluate(x, y, x.clone(), y)["recall@1"] == 1  # nobody says that these are copies
     assert recalls(x, y, x[order], y[order], itself=places) == recalls(x, y)
     assert knn_accuracy(x, y, x[order], y[order], itself=places) == knn_accuracy(x, y)
     found = neighbours(x, 5, x[order], itself=places)
@@ -427,3 +431,16 @@ def test_the_usual_k_are_those_that_fit_into_the_gallery():
     few = evaluate(x, y, x[:5], y[:5])
     assert {k for k in few if "@" in k} == {"recall@1", "recall@2", "recall@4", "map@r"}
     assert set(recalls(x, y, x[:5], y[:5])) == {"recall@1", "recall@2", "recall@4"}
+
+
+def test_rows_that_hold_gradients_are_embeddings():
+    x, y = sample(20, 3)
+    rows = [row.requires_grad_() for row in x.clone()]
+    assert evaluate(rows, y) == evaluate(x, y)
+
+
+def test_a_gallery_that_is_a_copy_of_the_queries_is_told():
+    x, y = sample(20, 3)
+    with pytest.warns(UserWarning, match="the gallery is a copy of the queries"):
+        assert evaluate(x, y, x.clone(), y)["recall@1"] == 1
+    assert evaluate(x, y, x.clone(), y, itself=range(20)) == evaluate(x, y)

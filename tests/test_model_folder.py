@@ -394,3 +394,36 @@ def test_a_row_s_model_has_a_card(tmp_path):
     assert "inner product (the larger, the nearer)" in card
     assert f"identity: {model.identity}" in card
     assert "| lr | 0.1 |" in card
+
+
+class Remembering(nn.Linear):
+    """A layer whose state is more than tensors."""
+
+    def get_extra_state(self):
+        return {"steps": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path):
+    spoilt = nn.Linear(4, 2)
+    nn.init.constant_(spoilt.weight, torch.nan)
+    for net, said in (
+        (Remembering(4, 2), "'_extra_state' is no tensor"),
+        (spoilt, "embeddings are not finite"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            nk.Model(net).save(tmp_path / "m")
+        assert not (tmp_path / "m").exists()
+
+
+def test_tensors_that_hold_no_numbers_are_no_vectors():
+    model = nk.Model(nn.Linear(4, 2))
+    for x, said in (
+        (torch.eye(4).to_sparse(), "that is sparse"),
+        (torch.eye(4, device="meta"), "without values"),
+        (np.ma.masked_equal(np.eye(4, dtype=np.float32), 0), "masked array"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.embed(x)

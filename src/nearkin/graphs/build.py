@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nearkin.graphs.graph import as_nodes
+from nearkin.graphs.graph import as_nodes, counted
 from nearkin.names import arguments, construct, look_up
 from nearkin.registry import BUILDERS
 from nearkin.tensors import as_tensor, at_least_float32, inner, unit
@@ -296,9 +296,7 @@ def top(values: Tensor, k: int) -> Tensor:
 
     Of equal values the first are taken.
     """
-    if k < 0:
-        raise ValueError(f"k must not be negative, got {k}")
-    size = len(values)
+    k, size = counted(k, "k"), len(values)
     if k >= size - 1:
         return torch.ones_like(values, dtype=torch.bool)
     itself = torch.eye(size, dtype=torch.bool, device=values.device)

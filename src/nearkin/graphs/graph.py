@@ -6,6 +6,7 @@ Dimensions: B nodes, M speakers named in a row (B in a matrix, k in lists), D no
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,7 @@ class Graph:
         [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
         """
         edges = whole_numbers(edge_index, "an edge index must be (2, E) whole numbers")
+        nodes = counted(nodes, "nodes")
         if edges.ndim != 2 or len(edges) != 2:
             raise ValueError(f"an edge index must be (2, E), got {tuple(edges.shape)}")
         refuse_outside(edges, 0, nodes, "an edge index")
@@ -223,6 +225,17 @@ def lists_of(listener: Tensor, speaker: Tensor, nodes: int) -> Tensor:
     return lists
 
 
+def counted(count: Any, name: str) -> int:
+    """A whole number of 0 or more, or an error that says what came."""
+    try:
+        found = -1 if isinstance(count, bool) else index(count)
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise ValueError(f"{name} must be a whole number of 0 or more, got {count!r}")
+    return found
+
+
 def square(matrix: Any) -> Tensor:
     """The tensor (B, B) of what should be the matrix of a graph."""
     matrix = as_tensor(matrix, MATRIX)
@@ -251,7 +264,7 @@ def check_binary(matrix: Tensor) -> None:
 def padded(lists: Any) -> Tensor:
     """Neighbour lists as whole numbers (B, k), k of 1 or more, -1 where a list is shorter."""
     wanted = "neighbour lists must be B sequences of whole numbers, or (B, k)"
-    if not isinstance(lists, Tensor | np.ndarray):
+    if not isinstance(lists, Tensor | np.ndarray) or lists.dtype == object:
         try:
             rows = [list(row) for row in lists]
         except TypeError:

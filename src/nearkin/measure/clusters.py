@@ -5,6 +5,8 @@ Dimensions: N items, D embedding, k clusters.
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Generator, Tensor
 
@@ -60,7 +62,9 @@ def k_means(x: Tensor, k: int, seed: int = 0) -> Tensor:
     that embeddings of any size are clustered alike.
     """
     x = scaled(x.detach().cpu())
-    generator = torch.Generator().manual_seed(seed)
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise ValueError(f"seed must be a whole number, got {seed!r}")
+    generator = torch.Generator().manual_seed(int(seed))
     count, trials = (STARTS, TRIALS) if x.shape[0] * x.shape[1] * k <= WORK else (2, 2)
     powers = [SHARP] + [2] * (count - 1)
     starts = [drawn_centres(x, k, power, trials, generator) for power in powers]

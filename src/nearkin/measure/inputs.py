@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.labels import numbered, plain_labels
+from nearkin.labels import MASKED, numbered, plain_labels
 from nearkin.tensors import as_tensor
 
 MATRIX = "must be a matrix of numbers, one row an item"
@@ -26,6 +26,10 @@ def matrix(x: Any, name: str, device: torch.device | None = None) -> Tensor:
     Floats keep their type, and the memory of an array, memory-mapped too, is not copied.
     """
     wanted = f"{name} {MATRIX}"
+    if np.ma.is_masked(x):
+        raise ValueError(f"{wanted}, got a masked array: {MASKED}")
+    if isinstance(x, list | tuple) and any(isinstance(row, Tensor) for row in x):
+        x = [row.detach().cpu() if isinstance(row, Tensor) else row for row in x]
     if not isinstance(x, Tensor | np.ndarray):
         try:
             x = np.asarray(x)
@@ -38,6 +42,9 @@ def matrix(x: Any, name: str, device: torch.device | None = None) -> Tensor:
         except (TypeError, ValueError):
             raise ValueError(f"{wanted}, got {x.shape} of {x.dtype}") from None
     found = as_tensor(x, wanted, device)
+    if found.is_meta or found.is_quantized:
+        held = "without values" if found.is_meta else "quantised: take x.dequantize()"
+        raise ValueError(f"{wanted}, got one {held}")
     if found.layout != torch.strided:
         raise ValueError(f"{wanted}, got a sparse one: take x.to_dense()")
     if found.ndim != 2 or not found.numel() or found.is_complex():

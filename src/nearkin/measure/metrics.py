@@ -21,9 +21,11 @@ Dimensions: B queries, M gallery, L neighbours looked at.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -137,6 +139,8 @@ def evaluate(
     {'recall@1': 1.0, 'mrr': 1.0, 'r_precision': 1.0, 'map@r': 1.0}
     """
     sides = sides_of(query, query_labels, gallery, gallery_labels, itself)
+    if sides.gallery is not None and itself is None and sides.itself is None:
+        tell_copies(sides.query, sides.gallery)
     found = retrieval_of(sides, metric, ks, precision_ks, memory)
     scores = found.mean()
     if intervals:
@@ -149,6 +153,16 @@ def evaluate(
     if found.without_kin:
         scores["queries_without_kin"] = found.without_kin
     return scores
+
+
+def tell_copies(query: Tensor, gallery: Tensor) -> None:
+    """Warn of a gallery that is a copy of the queries: each would be its own answer."""
+    if query.shape == gallery.shape and torch.equal(query, gallery.to(query.dtype)):
+        warnings.warn(
+            "the gallery is a copy of the queries, each of which finds itself: leave it out, or "
+            "say itself=range(len(query))",
+            stacklevel=3,
+        )
 
 
 def retrieval(
@@ -241,8 +255,8 @@ def fitting(ks: Sequence[int] | None, usual: Sequence[int], size: int) -> Sequen
 
 def check_memory(memory: float) -> None:
     """There is memory to work in."""
-    if not 0 < memory < inf:
-        raise ValueError(f"memory must be a number of bytes above 0, got {memory}")
+    if not isinstance(memory, Real) or not 0 < memory < inf:
+        raise ValueError(f"memory must be a number of bytes above 0, got {memory!r}")
 
 
 def nearest_classes(sides: Sides, k: int, metric: str, memory: float) -> Tensor:

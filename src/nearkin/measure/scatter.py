@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nearkin.measure.inputs import as_given, check_labels, matrix
+from nearkin.measure.inputs import as_given, check_embeddings, check_labels, matrix
 from nearkin.measure.nearest.exact import Array
 from nearkin.measure.nearest.search import neighbours
 
@@ -33,6 +33,7 @@ def scattering(embeddings: Array, labels: Array) -> dict[str, float]:
     >>> {name: round(value, 3) for name, value in found.items()}
     {'spread': 0.75, 'separation': 27.0, 'anisotropy': 0.5}
     """
+    check_embeddings(embeddings, zero=True)
     x = matrix(embeddings, "embeddings").double()
     labels = check_labels(x, labels, "embeddings'")
     kinds, position, count = labels.unique(return_inverse=True, return_counts=True)

@@ -61,15 +61,21 @@ def save(model: Model, path: Path) -> Path:
             else None
         )
         names = layout.names if layout and config else {}
+        held = model.backbone.state_dict()
+        if other := [name for name, tensor in held.items() if not isinstance(tensor, Tensor)]:
+            raise ValueError(f"{path}: the backbone's {other[0]!r} is no tensor, and is not saved")
         state = {
             names.get(name, name): tensor.detach().contiguous().clone()
-            for name, tensor in model.backbone.state_dict().items()
+            for name, tensor in held.items()
         }
         files = {WEIGHTS: packed(state, metadata={"format": "pt"})}
         if model.preprocessing:
             files[STEPS] = text(model.preprocessing.to_json())
             files |= {f"golden/{name}": drawn(draw) for name, draw in golden.DRAWINGS.items()}
-        files[EMBEDDINGS] = packed(golden_tensors(model))
+        made = golden_tensors(model)
+        if not made["embeddings"].isfinite().all():
+            raise ValueError(f"{path}: the Model's embeddings are not finite, and it is not saved")
+        files[EMBEDDINGS] = packed(made)
         files[CARD] = card(model, timm=config is not None).encode()
         block = {
             "format": FORMAT,
