@@ -96,8 +96,47 @@ def test_a_photograph_that_only_looks_new_keeps_its_vector(shop, folder):
     before = shop.vectors()[2].copy()
     os.utime(folder / "red" / "0.png", ns=(1, 1))
     changes = shop.update()
-    assert changes.unchanged == 14
+    assert str(changes) == "15 unchanged"
     assert np.array_equal(before, shop.vectors()[2])
+
+
+def test_a_photograph_in_the_place_and_time_of_another_is_seen(shop, folder):
+    path = folder / "red" / "0.png"
+    before, content = path.stat(), bytearray((folder / "blue" / "3.png").read_bytes())
+    content += b"0" * (before.st_size - len(content))
+    path.write_bytes(content[: before.st_size])  # of the same size, where it is the larger one
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert shop.update().unchanged == 14
+
+
+def test_a_photograph_that_can_no_longer_be_read_leaves(shop, folder):
+    path = folder / "red" / "0.png"
+    path.write_bytes(path.read_bytes()[:100])
+    assert str(shop.update()) == "1 removed, 14 unchanged, 1 unreadable pictures left out"
+    photograph(path, COLOURS["red"], 0)
+    assert str(shop.update()) == "1 added, 14 unchanged"
+
+
+def test_photographs_that_change_places_are_counted(shop, folder):
+    a, b, away = folder / "red" / "0.png", folder / "blue" / "0.png", folder / "away.png"
+    for old, new in ((a, away), (b, a), (away, b)):
+        old.rename(new)
+    vectors = dict(zip(*shop.vectors()[::2], strict=True))
+    assert str(shop.update()) == "2 changed, 13 unchanged"
+    found = dict(zip(*shop.vectors()[::2], strict=True))
+    assert np.array_equal(found[str(a)], vectors[str(b)])
+    assert np.array_equal(found[str(b)], vectors[str(a)])
+
+
+def test_a_folder_that_was_renamed_leaves_nothing_behind(shop, folder, tmp_path):
+    folder.rename(tmp_path / "shelf")
+    with pytest.raises(ValueError, match=r"no such file or folder; where it was renamed, name"):
+        shop.update()
+    assert str(shop.update(tmp_path / "shelf", labels="parent")) == "15 moved"
+    assert {hit.path for hit in shop.search([tmp_path / "shelf/red/0.png"], k=15)[0].hits} == {
+        str(path) for path in (tmp_path / "shelf").rglob("*.png")
+    }
+    assert str(shop.update()) == "15 unchanged"  # and the folder of before is no longer asked for
 
 
 def test_labels_follow_the_folders(shop, folder):

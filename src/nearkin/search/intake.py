@@ -41,19 +41,26 @@ def keep_up(
     for source in map(file_of, chosen):
         if source.is_file() and source.suffix.lower() not in TABLES:
             raise ValueError("update wanted folders, got a file: `add` takes single files")
+    for source in map(file_of, chosen):
+        if not sources and not source.exists():
+            advice = "where it was renamed, name its new place"
+            raise ValueError(f"{source}: no such file or folder; {advice}")
     photos: dict[str, Photo] = {}
     left_out: Counter[str] = Counter()
     for source, mode in chosen.items():
         kept, missing = there(index, [file_of(source)], mode)
         photos |= {photo.path: photo for photo in kept}
         left_out += missing
-    changes = take(index, list(photos.values()), progress)
+    left: set[str] = set()
+    changes = take(index, list(photos.values()), progress, left)
     changes.left_out += left_out
     held = index.store.scan(["path"])["path"].to_pylist()
-    gone = [path for path in held if path not in photos and below(path, chosen)]
-    index.store.delete(gone)
+    gone = {p for p in held if p in left or (p not in photos and below(p, chosen))}
+    index.store.delete(list(gone))
     changes.removed = max(0, len(gone) - changes.moved)
-    return tuple(remembered.items()), changes
+    held = [path for path in held if path not in gone]
+    kept = {s: m for s, m in remembered.items() if file_of(s).exists() or under(s, held)}
+    return tuple(kept.items()), changes
 
 
 def take_in(
@@ -79,13 +86,25 @@ def there(
     return kept, found.left_out
 
 
+def under(folder: str, paths: Iterable[str]) -> bool:
+    """Whether any of these paths lies in a folder."""
+    return any(below(path, [folder]) for path in paths)
+
+
 def below(path: str, folders: Iterable[str]) -> bool:
     """Whether a path lies in one of these folders."""
     return any(file_of(path).is_relative_to(file_of(folder)) for folder in folders)
 
 
-def take(index: Index, photos: list[Photo], progress: Callable[[int, int], None]) -> Changes:
-    """Embed and store those that are new or changed."""
+def take(
+    index: Index,
+    photos: list[Photo],
+    progress: Callable[[int, int], None],
+    left: set[str] | None = None,
+) -> Changes:
+    """Embed and store those that are new or changed; into `left` go the paths that hold no more
+    what is stored of them: where moved ones were, and what can no longer be read."""
+    left = set() if left is None else left
     held = {row["path"]: row for row in index.store.scan(list(PLAIN)).to_pylist()}
     changes, work = Changes(), []
     for photo in photos:
@@ -99,7 +118,7 @@ def take(index: Index, photos: list[Photo], progress: Callable[[int, int], None]
     by_digest = {row["sha256"]: path for path, row in held.items()}
     for start in range(0, len(work), AT_ONCE):
         progress(start, len(work))
-        commit(index, work[start : start + AT_ONCE], held, by_digest, changes)
+        commit(index, work[start : start + AT_ONCE], held, by_digest, changes, left)
     progress(len(work), len(work))
     return changes
 
@@ -110,6 +129,7 @@ def commit(
     held: dict[str, dict],
     by_digest: dict[str, str],
     changes: Changes,
+    left: set[str],
 ) -> None:
     """One commit: vectors of bytes that are known are taken over, others are embedded."""
     from nearkin.data.pictures import BadPicture
@@ -128,16 +148,23 @@ def commit(
             row["thumbnail"] = known[twin]["thumbnail"]
             vectors.append(np.asarray(known[twin]["vector"], dtype=np.float32))
             rows.append(row)
-            if photo.path not in held:
-                moved = not file_of(twin).exists()
-                changes.moved += moved
-                changes.added += not moved
+            old = held.get(photo.path)
+            if old is None:
+                gone = not file_of(twin).exists()
+                changes.moved += gone
+                changes.added += not gone
+                left |= {twin} if gone else set()
+            elif old["sha256"] != digests[photo.path]:
+                changes.changed += 1
+            elif old["label"] == photo.label:  # it only looked changed
+                changes.unchanged += 1
             continue
         try:
             picture = index.model.preprocessing.prepare(file_of(photo.path))
             row["thumbnail"] = thumbnail(file_of(photo.path))
         except BadPicture:
             changes.left_out["unreadable pictures"] += 1
+            left |= {photo.path} if photo.path in held else set()
             continue
         fresh.append((row, picture))
         if photo.path in held:

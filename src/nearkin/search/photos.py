@@ -21,7 +21,8 @@ LABELS = ("none", "parent", "top", "nested")
 
 @dataclass(frozen=True)
 class Photo:
-    """One file: where it is, how large, when it was changed (ns since 1970), and its class."""
+    """One file: where it is, how large, when it was changed (ns since 1970; see `changed_at`), and
+    its class."""
 
     path: str
     size: int
@@ -40,6 +41,14 @@ class Found:
         """Counts in a sentence."""
         rest = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.left_out.items()))
         return f"{len(self.photos):,} photographs" + (f"; left out: {rest}" if rest else "")
+
+
+def changed_at(status: os.stat_result) -> int:
+    """When a file was last changed: where another one took its place and its time, when that was.
+
+    What only looks changed so is read, and not embedded again.
+    """
+    return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 def find(sources: Iterable[str | Path], labels: str = "none", label: str | None = None) -> Found:
@@ -66,7 +75,7 @@ def find(sources: Iterable[str | Path], labels: str = "none", label: str | None 
             for path, kind in listed(root):
                 status = path.stat()
                 name, size = stored(path), status.st_size
-                found[name] = Photo(name, size, status.st_mtime_ns, composed(label or kind))
+                found[name] = Photo(name, size, changed_at(status), composed(label or kind))
             continue
         files = [root] if root.is_file() else walk(root, left_out)
         for path in files:
@@ -77,7 +86,7 @@ def find(sources: Iterable[str | Path], labels: str = "none", label: str | None 
             name = stored(path)
             given = composed(label) if label else named(path, root, labels)
             status = path.stat()
-            found[name] = Photo(name, status.st_size, status.st_mtime_ns, given)
+            found[name] = Photo(name, status.st_size, changed_at(status), given)
     return Found([found[name] for name in sorted(found)], left_out)
 
 
