@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.semi_supervised import LabelSpreading
 
@@ -106,6 +106,7 @@ def graph(x, k):
     alpha=st.sampled_from([0.0, 0.2, 0.9]),
     seed=st.integers(0, 99),
 )
+@example(count=22, k=2, alpha=0.2, seed=81)  # scikit-learn's usual tolerance stops it too early
 def test_propagation_is_the_closed_form_and_scikit_learns(count, k, alpha, seed):
     torch.manual_seed(seed)
     labels = torch.randint(3, (count,))
@@ -131,7 +132,7 @@ def test_propagation_is_the_closed_form_and_scikit_learns(count, k, alpha, seed)
     if alpha > 0:
         given_labels = torch.where(known, labels, -1)
         precomputed: Any = {"kernel": lambda a, b: weights.numpy()}
-        theirs = LabelSpreading(alpha=alpha, max_iter=1000, **precomputed)
+        theirs = LabelSpreading(alpha=alpha, max_iter=1000, tol=1e-12, **precomputed)
         theirs.fit(x.numpy(), given_labels.numpy())
         assert (10 * theirs.transduction_ + 5 == found.numpy())[clear.numpy()].all()
 

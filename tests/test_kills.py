@@ -36,6 +36,7 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on_bit_for_bit(server, tmp_pat
     pid = server.begin([*words, "--steps", "400000"], tmp_path)  # 200 an epoch
     (state,) = wait_for(lambda: list(tmp_path.glob("o/runs/*/checkpoint.pt")))
     before = torch.load(state, weights_only=True)["step"]
+    time.sleep(0.5)  # it is at a step of the next epoch then
     os.kill(pid, signal.SIGTERM)
     start = time.monotonic()
     assert server.code(pid, 30) == stopping.CODE

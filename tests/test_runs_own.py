@@ -156,8 +156,9 @@ def test_other_objects_are_another_run(tmp_path, what):
 
 
 def test_a_registered_recipe_is_not_taken_for_own_objects(tmp_path):
-    run(replace(RECIPE, data="mnist-5k", epochs=0), tmp_path, place=CPU)
-    assert not asked(tmp_path, splits=None, backbone=None).stored
+    recipe = replace(RECIPE, data="mnist-5k", epochs=0)
+    run(recipe, tmp_path, place=CPU)
+    assert not run(recipe, tmp_path, place=CPU, loss=seeded(Pull)).stored
 
 
 def test_the_data_of_a_name_handed_in_are_that_name(tmp_path):
