@@ -6,8 +6,8 @@ demo: .venv/ready  ## which loss embeds 5,000 real digits best, then from pictur
 	$(BIN)/nearkin study toolkit --demo --jobs 2 --out out/demo $(DEMO)
 	$(BIN)/python examples/demo.py out/demo
 
-test: .venv/ready  ## every test, by two workers of one thread each, which keep their bytecode
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+test: .venv/ready  ## every test, by three workers of one thread each (a fifth of the time they wait for processes)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal
 
 lint: .venv/ready  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -70,21 +70,27 @@ def parts(folder: Path, name: str) -> list[Store]:
 
 
 def parts_of(folder: Path, name: str, kind: str) -> list[Store]:
-    """The published rows of a page, NAME.jsonl, NAME-rows-2.jsonl, ..., or its trials,
-    NAME-trials.jsonl, NAME-trials-2.jsonl, ...; the last has room for more."""
-    found = [Store(folder, f"{name}{kind}.jsonl")]
-    while len(found[-1].stored()) >= PARTS[kind]:
-        found.append(Store(folder, f"{name}{kind or '-rows'}-{len(found) + 1}.jsonl"))
+    """The published rows of a page, or its trials, as far as there are files."""
+    found = [part(folder, name, kind, 1)]
+    while (following := part(folder, name, kind, len(found) + 1)).file.exists():
+        found.append(following)
     return found
+
+
+def part(folder: Path, name: str, kind: str, number: int) -> Store:
+    """NAME.jsonl, NAME-rows-2.jsonl, ..., of trials NAME-trials.jsonl, NAME-trials-2.jsonl, ...."""
+    end = kind if number == 1 else f"{kind or '-rows'}-{number}"
+    return Store(folder, f"{name}{end}.jsonl")
 
 
 def add(rows: list[Stored], folder: Path, name: str, kind: str) -> None:
     """Publish rows, as many in a file as it has room for."""
+    number = len(parts_of(folder, name, kind))
     while rows:
-        last = parts_of(folder, name, kind)[-1]
-        room = PARTS[kind] - len(last.stored())
+        last = part(folder, name, kind, number)
+        room = max(0, PARTS[kind] - len(last.stored()))
         last.append(*rows[:room])
-        rows = rows[room:]
+        rows, number = rows[room:], number + 1
 
 
 def published(row: Stored) -> Stored:
