@@ -97,7 +97,9 @@ def index(
         return
     parts.refuse_without_shards()
     opened = (
-        open_index(first) if held else new_index(first, Path(str(output)), store, photos, labels)
+        open_index(first)
+        if held
+        else new_index(first, Path(str(output)), store, photos, labels, may_be_empty=watch)
     )
     if remove:
         print(f"{opened.path}: {removed(opened, remove)} removed")
@@ -214,7 +216,12 @@ def open_index(path: str | Path) -> Index:
 
 
 def new_index(
-    model: str, output: Path, store: str, photos: Sequence[str | Path], labels: str
+    model: str,
+    output: Path,
+    store: str,
+    photos: Sequence[str | Path],
+    labels: str,
+    may_be_empty: bool = False,
 ) -> Index:
     """An empty index of a Model, or of a pretrained backbone by name; or the one that the same
     command has begun. Where the photographs cannot be found, nothing is made."""
@@ -222,8 +229,8 @@ def new_index(
     from nearkin.search.index import CARD, Index
     from nearkin.search.photos import find
 
-    find(photos, labels)
-
+    if not find(photos, labels).photos and not may_be_empty:
+        raise ValueError(f"{', '.join(map(str, photos))}: no photograph to make an index of")
     made = open_model(model)
     if made.preprocessing is None:
         raise ValueError(
