@@ -194,10 +194,11 @@ def test_watching_follows_the_folder_until_interrupted(shop, tmp_path, capsys, m
     assert "new.png" not in held
 
 
-def test_an_index_of_no_photograph_is_refused_and_leaves_nothing(unchanged, tmp_path, capsys):
+@pytest.mark.parametrize("more", [(), ("--shards", 2)])
+def test_an_index_of_no_photograph_is_refused_and_leaves_nothing(unchanged, tmp_path, capsys, more):
     (tmp_path / "photos" / "red").mkdir(parents=True)
     (tmp_path / "photos" / "notes.txt").write_text("no photograph")
     words = ["index", unchanged / "grocery", tmp_path / "photos", "--output", tmp_path / "new"]
-    said = refused(capsys, *words)
+    said = refused(capsys, *words, *more)
     assert said == f"nearkin: {tmp_path / 'photos'}: no photograph to make an index of"
-    assert not (tmp_path / "new").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]

@@ -227,10 +227,9 @@ def new_index(
     command has begun. Where the photographs cannot be found, nothing is made."""
     from nearkin.app.export import open_model
     from nearkin.search.index import CARD, Index
-    from nearkin.search.photos import find
+    from nearkin.search.photos import find, find_some
 
-    if not find(photos, labels).photos and not may_be_empty:
-        raise ValueError(f"{', '.join(map(str, photos))}: no photograph to make an index of")
+    (find if may_be_empty else find_some)(photos, labels)
     made = open_model(model)
     if made.preprocessing is None:
         raise ValueError(

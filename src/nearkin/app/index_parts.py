@@ -23,6 +23,7 @@ def index_parts(
     from nearkin.runs.log import bar
     from nearkin.runs.workers import until_done
     from nearkin.search.parts import MOST, folder_of, join, unpacked
+    from nearkin.search.photos import find_some
 
     shards, fleet = parts.shards, parts.fleet()
     if not 1 <= shards <= MOST:
@@ -37,6 +38,7 @@ def index_parts(
         return
     leases, output = Leases(), output.absolute()
     sources = [unpacked(source.absolute(), output, leases) for source in photos]
+    find_some(sources, labels)
     wanted = range(shards) if parts.shard is None else [parts.shard]
     work = {
         i: partial(pinned, fleet, model, sources, labels, output, i, shards, leases) for i in wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest
 from pathlib import Path
@@ -88,6 +88,14 @@ def find(sources: Iterable[str | Path], labels: str = "none", label: str | None 
             status = path.stat()
             found[name] = Photo(name, status.st_size, changed_at(status), given)
     return Found([found[name] for name in sorted(found)], left_out)
+
+
+def find_some(sources: Sequence[str | Path], labels: str) -> Found:
+    """The same, of which there must be one."""
+    found = find(sources, labels)
+    if not found.photos:
+        raise ValueError(f"{', '.join(map(str, sources))}: no photograph to make an index of")
+    return found
 
 
 def listed(table: Path) -> Iterator[tuple[Path, str]]:
