@@ -32,13 +32,13 @@ VALIDATED = {"validate": True, "patience": 3}
 ENOUGH = 5  # training classes, or images of a class where classes are shared
 
 
-def fine_tuned(recipe: Recipe, typed: Collection[str], splits: Splits) -> Recipe:
+def fine_tuned(recipe: Recipe, typed: Collection[str], splits: Splits | None = None) -> Recipe:
     """The recipe with the defaults of fine-tuning in place of those of its fields that nobody has
     typed: batch norm frozen, pictures of the side that the network was pretrained on, the head
-    first, rates of its own, and early stopping by validation."""
+    first, rates of its own, and early stopping by validation where these splits allow it."""
     choices: dict[str, Any] = {"size": side_of(recipe.backbone)}
     if recipe.epochs or "epochs" not in typed:  # else nothing is learnt
-        choices |= FINE_TUNING | (VALIDATED if can_validate(splits) else {})
+        choices |= FINE_TUNING | (VALIDATED if splits and can_validate(splits) else {})
     free = {name: value for name, value in choices.items() if name not in typed}
     if not free.get("validate", recipe.validate):
         free.pop("patience", None)

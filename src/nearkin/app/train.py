@@ -106,6 +106,7 @@ def train_here(
     from nearkin.runs.engine import run
     from nearkin.runs.log import Silent, bar
     from nearkin.runs.machine import keep_freed_memory
+    from nearkin.runs.made_by import refuse_unfit
 
     keep_freed_memory()
     if not ranks.first:
@@ -113,6 +114,7 @@ def train_here(
     with bar() if ranks.first else nullcontext(Silent()) as shown:
         place = replace(output.place(), **vars(features))
         recipe = replace(recipe, data=with_labels(recipe.data, labels))
+        refuse_unfit(recipe.data, **vars(features))
         if like:
             like_chosen(recipe, choice_at(like, output.out), output.out, place, shown)
             return
@@ -139,10 +141,12 @@ def fitting(recipe: Recipe, place: Place) -> Recipe:
     from nearkin.app.fine_tuning import fine_tuned
     from nearkin.app.parse import TYPED
     from nearkin.models.pretrained import is_pretrained
+    from nearkin.runs.build import refuse_unfit
     from nearkin.runs.engine import splits_of
 
     if not is_pretrained(recipe.backbone) or "backbone" not in TYPED.get():
         return recipe
+    refuse_unfit(fine_tuned(recipe, TYPED.get()))  # before any picture is read
     return fine_tuned(recipe, TYPED.get(), splits_of(recipe, place))
 
 

@@ -11,10 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.data.samplers import class_stream, draw, images_by_class
-
-GROUP = 4
-"""Classes of a group of the sampler `neighbours`: one drawn at random, and the three nearest."""
+from nearkin.data.samplers import GROUP, class_stream, draw, images_by_class, refuse_batch
 
 NEAREST = 15
 """Classes that are kept as the nearest of each: so many, since groups may share theirs."""
@@ -41,11 +38,7 @@ def neighbours(
         near: (C, k), for each label the labels of the nearest classes, the nearest first; -1 where
             there are no more.
     """
-    if batch % (GROUP * per_class):
-        raise ValueError(
-            f"a batch of neighbours wanted a multiple of {GROUP} classes x {per_class} images, "
-            f"got {batch}"
-        )
+    refuse_batch("neighbours", batch, per_class)
     members, sizes = images_by_class(labels, 1 if per_class == 1 else 2)
     groups, steps = batch // (GROUP * per_class), max(1, len(labels) // batch)
     if groups * GROUP > len(sizes):

@@ -37,8 +37,7 @@ def classes(labels: Tensor, batch: int, per_class: int, seed: int, epoch: int) -
     than one group of K. A batch holds P different classes or, where there are fewer, each of them
     equally often but for one; a group holds K different images or, where there are fewer, all.
     """
-    if batch % per_class:
-        raise ValueError(f"batch must be a multiple of per_class, got {batch} and {per_class}")
+    refuse_batch("classes", batch, per_class)
     members, sizes = images_by_class(labels, 1 if per_class == 1 else 2)
     slots, steps = batch // per_class, max(1, len(labels) // batch)
     order = class_stream(len(sizes), slots, steps, seed, epoch)
@@ -48,10 +47,7 @@ def classes(labels: Tensor, batch: int, per_class: int, seed: int, epoch: int) -
 
 def tuples(labels: Tensor, batch: int, per_class: int, seed: int, epoch: int) -> Tensor:
     """n different classes x 2 different images, at positions 2i and 2i + 1; per_class unused."""
-    if batch % 2:
-        raise ValueError(
-            f"a batch of tuples holds pairs of images: wanted an even one, got {batch}"
-        )
+    refuse_batch("tuples", batch, per_class)
     found = len(images_by_class(labels, 2)[1])
     if batch // 2 > found:
         raise ValueError(
@@ -66,8 +62,7 @@ def triplets(labels: Tensor, batch: int, per_class: int, seed: int, epoch: int) 
 
     Every class gives equally many anchors; the negative's class is any other, with equal chance.
     """
-    if batch % 3:
-        raise ValueError(f"a batch of triplets wanted a multiple of 3, got {batch}")
+    refuse_batch("triplets", batch, per_class)
     members, sizes = images_by_class(labels, 2)
     steps = max(1, len(labels) // batch)
     order = class_stream(len(sizes), batch // 3, steps, seed, epoch)
@@ -82,8 +77,7 @@ def pairs(labels: Tensor, batch: int, per_class: int, seed: int, epoch: int) -> 
 
     Every class comes first in equally many pairs of each kind; per_class unused.
     """
-    if batch % 4:
-        raise ValueError(f"a batch of balanced pairs wanted a multiple of 4, got {batch}")
+    refuse_batch("pairs", batch, per_class)
     members, sizes = images_by_class(labels, 2)
     steps = max(1, len(labels) // batch)
     order = class_stream(len(sizes), batch // 4, steps, seed, epoch)
@@ -116,6 +110,36 @@ def structure(sampler: str, batch: int) -> tuple[Tensor, ...] | None:
         like, unlike = positions.chunk(2)
         return like[0::2], like[1::2], unlike[0::2], unlike[1::2]
     return None
+
+
+GROUP = 4
+"""Classes of a group of the sampler `neighbours`: one drawn at random, and the three nearest."""
+
+
+def refuse_batch(sampler: str, batch: int, per_class: int) -> None:
+    """Refuse a size of batches that a sampler cannot make of any images.
+
+    >>> refuse_batch("triplets", 128, 4)
+    Traceback (most recent call last):
+    ValueError: a batch of triplets wanted a multiple of 3, got 128
+    """
+    if sampler == "classes" and batch % per_class:
+        raise ValueError(f"batch must be a multiple of per_class, got {batch} and {per_class}")
+    if sampler == "tuples" and batch % 2:
+        raise ValueError(
+            f"a batch of tuples holds pairs of images: wanted an even one, got {batch}"
+        )
+    if sampler == "triplets" and batch % 3:
+        raise ValueError(f"a batch of triplets wanted a multiple of 3, got {batch}")
+    if sampler == "pairs" and batch % 4:
+        raise ValueError(f"a batch of balanced pairs wanted a multiple of 4, got {batch}")
+    if sampler == "streams" and batch % 4:
+        raise ValueError(f"a batch of streams wanted a multiple of 4, got {batch}")
+    if sampler == "neighbours" and batch % (GROUP * per_class):
+        raise ValueError(
+            f"a batch of neighbours wanted a multiple of {GROUP} classes x {per_class} images, "
+            f"got {batch}"
+        )
 
 
 class Batches(Sampler[list[int]]):

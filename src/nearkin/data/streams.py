@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nearkin.data.samplers import refuse_batch
+
 
 def streams(
     labels: Tensor,
@@ -31,8 +33,7 @@ def streams(
     Args:
         edges: (E, 2) images that are joined; by default each image with the next of its class.
     """
-    if batch % 4:
-        raise ValueError(f"a batch of streams wanted a multiple of 4, got {batch}")
+    refuse_batch("streams", batch, 1)
     steps = max(1, len(labels) // batch)
     edges = chain_of_classes(labels) if edges is None else edges
     if not len(edges):

@@ -17,7 +17,7 @@ from torch import Tensor
 from nearkin.budget import SPARE, Budget, to_train
 from nearkin.models.features import Backbone
 from nearkin.models.network import Network
-from nearkin.models.pretrained import fill, tensors
+from nearkin.models.pretrained import fill, is_pretrained, model_of, refuse_unknown, tensors
 from nearkin.models.pretrained import read as read
 from nearkin.names import arguments, construct, look_up, parameters_of
 from nearkin.registry import BACKBONES
@@ -69,7 +69,10 @@ def check(name: str, options: Mapping) -> None:
     Traceback (most recent call last):
     ValueError: unknown option of backbone 'mlp' 'hiden': did you mean 'hidden'? Valid: hidden, ...
     """
-    arguments(partial(builder(name), (), 0), options, f"option of backbone {name!r}")
+    given = arguments(partial(builder(name), (), 0), options, f"option of backbone {name!r}")
+    if is_pretrained(name):
+        chosen = {} if ":" in name else {"weights": name}
+        refuse_unknown(model_of(name), **{**chosen, **given})
 
 
 def describe(backbone: Network | Backbone) -> dict:

@@ -63,9 +63,8 @@ def timm_model(
     """
     if len(input_shape) != 3 or input_shape[0] not in (1, 3):
         raise ValueError(f"timm:{model} wanted pictures (1 or 3, H, W), got inputs {input_shape}")
-    if output_stride not in (8, 16, 32):
-        raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
-    frozen = look_up(batch_norm, {"live": False, "frozen": True}, "batch_norm")
+    refuse_unknown(model, weights, pool, norm, head, batch_norm, output_stride, stages)
+    frozen = look_up(batch_norm, FROZEN, "batch_norm")
     net: Any = create(model, input_shape, weights, pool != "own", output_stride)
     each = reads_each(stages, levels)
     pooled = look_up("avg" if each and pool == "own" else pool, POOLS, "pool")()
@@ -74,14 +73,45 @@ def timm_model(
     make_norm, make_head = look_up(norm, NORMS, "norm"), look_up(head, HEADS, "head")
     if stages == 1:
         last = nn.Sequential(*powers(power), make_norm(sizes[0]), make_head(sizes[0], dim))
-    elif head != "linear":
-        raise ValueError(f"stages={stages} wanted head=linear, got head={head}")
     else:
         last = nn.Sequential(*powers(power), StagedHead(sizes, dim, stages, make_norm))
     mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
     if bgr:  # taken out channel by channel before the channels change places
         mean, std = (128 / 255, 117 / 255, 104 / 255), (1 / 255,)
     return Backbone(trunk, last, mean, std)
+
+
+FROZEN = {"live": False, "frozen": True}
+
+
+def refuse_unknown(
+    model: str,
+    weights: str = "hub",
+    pool: str = "own",
+    norm: str = "none",
+    head: str = "linear",
+    batch_norm: str = "live",
+    output_stride: int = 32,
+    stages: int = 1,
+    **_: Any,
+) -> None:
+    """Refuse a name that is none, and weights that are not there; nothing is built or read."""
+    with optional():
+        import timm
+
+    if not timm.is_model(model):
+        guess = nearest(model, timm.list_models())
+        raise ValueError(f"unknown model timm:{model}: did you mean timm:{guess}?")
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
+    if stages != 1 and head != "linear":
+        raise ValueError(f"stages={stages} wanted head=linear, got head={head}")
+    look_up(batch_norm, FROZEN, "batch_norm")
+    look_up(pool, POOLS, "pool")
+    look_up(norm, NORMS, "norm")
+    look_up(head, HEADS, "head")
+    if weights not in ("hub", "none", *PACKAGED) and not Path(weights).expanduser().exists():
+        raise ValueError(f"weights={weights}: no such file")
 
 
 lite0 = partial(timm_model, PACKAGED["lite0"], weights="lite0")
@@ -97,14 +127,18 @@ def is_pretrained(backbone: str) -> bool:
     return backbone in PACKAGED or backbone.startswith("timm:")
 
 
+def model_of(backbone: str) -> str:
+    """The name in timm of lite0, lite2 or timm:NAME."""
+    return PACKAGED.get(backbone) or backbone.partition(":")[2]
+
+
 def side_of(backbone: str) -> int:
     """The side in pixels of the pictures that lite0, lite2 or timm:NAME was pretrained on; 0 where
     timm does not know it."""
     from timm.models import get_pretrained_cfg
 
-    name = PACKAGED.get(backbone) or backbone.partition(":")[2]
     try:
-        found: Any = get_pretrained_cfg(name)
+        found: Any = get_pretrained_cfg(model_of(backbone))
     except (KeyError, RuntimeError, ValueError):  # what it raises for a name that it has not
         found = None
     return found.input_size[-1] if found else 0
@@ -207,9 +241,6 @@ def create(
     with optional():
         import timm
 
-    if not timm.is_model(name):
-        guess = nearest(name, timm.list_models())
-        raise ValueError(f"unknown model timm:{name}: did you mean timm:{guess}?")
     options: dict = {"num_classes": 0}
     if unpooled:
         options["global_pool"] = ""
@@ -233,7 +264,7 @@ def create(
         tensors = read(packaged_file(weights)).values()
         fill(model, dict(zip(model.state_dict(), tensors, strict=False)), f"weights={weights}")
     elif weights not in ("hub", "none"):
-        fill(model, without_classifier(model, read(Path(weights)), weights), weights)
+        fill(model, without_classifier(model, read(Path(weights).expanduser()), weights), weights)
     return model
 
 

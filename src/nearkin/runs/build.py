@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from nearkin import losses, models
 from nearkin.data import Splits, hold_out, subset
 from nearkin.data.items import Items
+from nearkin.data.samplers import refuse_batch
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
-from nearkin.losses.protocol import groups_of, metric_of
+from nearkin.losses.protocol import groups_of, metric_of, wants_of
 from nearkin.names import look_up, unknown
 from nearkin.registry import AUGMENTS, METRICS, OPTIMIZERS, PRECISIONS, SAMPLERS, SCHEDULES, SOURCES
 from nearkin.runs import head_start
@@ -41,6 +42,7 @@ def refuse_unknown(recipe: Recipe) -> None:
 def refuse_unfit(recipe: Recipe) -> None:
     """Refuse what can be known to fail before any data are read: names, options, their types."""
     refuse_unknown(recipe)
+    refuse_batch(recipe.sampler, recipe.batch, recipe.per_class)
     head_start.refuse_unfit(recipe)
     models.check(recipe.backbone, backbone_options(recipe))
     if recipe.tail and recipe.backbone.partition(":")[0] not in ("lite0", "timm"):
@@ -52,7 +54,22 @@ def refuse_unfit(recipe: Recipe) -> None:
         sizes = {"classes": MANY, "dim": recipe.dim, "features": 1}
         loss = memorised(recipe, losses.make(recipe.loss, recipe.loss_options, **sizes))
         refuse_no_means(recipe, loss)
+        refuse_no_refiner(recipe, loss)
+        refuse_pieces(recipe, loss)
         make_miner(recipe, loss)
+
+
+def refuse_no_refiner(recipe: Recipe, loss: Any) -> None:
+    """Refuse to refine test images by a loss that has no graph layers."""
+    if recipe.refine and getattr(loss, "refiner", None) is None:
+        raise ValueError(f"refine={recipe.refine!r} wants a loss with graph layers")
+
+
+def refuse_pieces(recipe: Recipe, loss: Any) -> None:
+    """Refuse batches in pieces for a loss that looks at the features of whole ones."""
+    if recipe.chunk and "features" in wants_of(loss):
+        name = type(loss).__name__
+        raise ValueError(f"{name} looks at the features of whole batches: leave out chunk")
 
 
 def refuse_no_means(recipe: Recipe, loss: Any) -> None:

@@ -24,6 +24,7 @@ from nearkin.files import remove
 from nearkin.losses.protocol import can_monitor
 from nearkin.models.folder import own_model
 from nearkin.models.model import Model
+from nearkin.runs.build import refuse_unfit
 from nearkin.runs.checkpoint import OtherData, restore, save
 from nearkin.runs.clock import Clock
 from nearkin.runs.evaluate import Diverged, examine, watched_batch
@@ -41,6 +42,7 @@ from nearkin.runs.outcome import conclude, one_line, title
 from nearkin.runs.place import MOST_THREADS, Place
 from nearkin.runs.ranks import current as current_ranks
 from nearkin.runs.recipe import DEFAULTS, Recipe
+from nearkin.runs.refusals import refuse_no_start
 from nearkin.runs.row import Row
 from nearkin.runs.run import Run
 from nearkin.runs.store import Store, sweep
@@ -201,6 +203,9 @@ def carry_out(
     """
     ranks, device = current_ranks(), usable(place.device)
     bar = bar if bar and ranks.first else Silent()
+    if backbone is None and loss is None:
+        refuse_unfit(recipe)  # before any picture is read
+        refuse_no_start(recipe, store)
     with as_found(place.threads, device), ExitStack() as held:
         versions()  # the code is what it is now, whatever is committed later
         collect = partial(gather, recipe, store, place, splits, backbone, loss)
@@ -261,6 +266,7 @@ def follow(
     log = StepLog(folder, current.step) if current.ranks.first else Unwritten()
     if not study:
         attend(Doctor(tell=lambda line: bar.say(f"doctor: {line}")), current)
+        tell_repeats(current, bar)
     bar.start(title(current.recipe), current.total, current.step)
     try:
         if not current.total and not diverged:
@@ -305,6 +311,16 @@ def follow(
 
     splits = current.splits
     return current.led(closed, *([] if diverged else [splits.query, splits.gallery]))
+
+
+def tell_repeats(current: Run, bar: Silent) -> None:
+    """Say that a batch must hold images several times, since there are fewer than it has places."""
+    batch, images = current.recipe.batch, len(current.splits.train)
+    if current.total and batch > images:
+        bar.say(
+            f"a batch of {batch:,} is larger than the {images:,} training images: each stands in "
+            f"it {round(batch / images)} times or so"
+        )
 
 
 def take_up(current: Run, checkpoint: Path, place: Place) -> None:

@@ -8,12 +8,21 @@ from pathlib import Path
 import torch
 
 from nearkin.data import Splits, default_root
+from nearkin.data.sets.catalogue import is_features
 from nearkin.models import origin
 from nearkin.models.folder import folder_of
 from nearkin.models.model import Model, find
 
 ALIKE = 0.99  # mean cosine of pictures' embeddings to the features that are said to be theirs
 LOOKED_AT = 16  # pictures at most of such a check
+
+
+def refuse_unfit(data: str, made_by: str, made_size: int) -> None:
+    """Refuse to say what made features of data that are none, as their name tells."""
+    if made_size and not made_by:
+        raise ValueError("--made-size goes with --made-by, the backbone that made the features")
+    if made_by and not is_features(data):
+        raise ValueError(f"--made-by goes with features:FILE, {data} holds pictures")
 
 
 def declared(splits: Splits, made_by: str, size: int, root: str | None) -> Splits:

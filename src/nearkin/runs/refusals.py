@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,12 +13,15 @@ from nearkin.data.splits import in_classes_of, places_in
 from nearkin.losses.protocol import wants_of
 from nearkin.measure import kin_counts
 from nearkin.measure.metrics import NO_KIN
-from nearkin.runs.build import is_whole
+from nearkin.runs.build import is_whole, refuse_pieces
 from nearkin.runs.manners import seeded
-from nearkin.runs.recipe import Recipe
+from nearkin.runs.recipe import DEFAULTS, Recipe
 
 if TYPE_CHECKING:
     from nearkin.runs.run import Run
+    from nearkin.runs.store import Store
+
+COPIES = 16  # times that an image may stand in a batch, each time augmented in another way
 
 
 def refuse_nothing_to_learn(run: Run) -> None:
@@ -86,6 +90,24 @@ def refuse_other_precision(backbone: nn.Module) -> None:
         )
 
 
+def refuse_no_start(recipe: Recipe, store: Store) -> None:
+    """Refuse a start that is neither a file, nor a folder, nor a run of the store."""
+    start = recipe.start
+    if start and not Path(start).expanduser().exists() and not store.of_hash(start):
+        raise ValueError(f"start {start}: no such file or folder, and no run in {store.folder}")
+
+
+def refuse_copies(run: Run) -> None:
+    """Refuse batches that hold hardly anything but copies of a few images."""
+    batch, images = run.recipe.batch, len(run.splits.train)
+    most = max(COPIES * images, DEFAULTS["batch"])
+    if run.recipe.sampler != "random" and batch > most:  # which refuses it itself
+        raise ValueError(
+            f"a batch of {batch:,} holds each of {images:,} training images {batch // images:,} "
+            f"times: wanted a batch of {images:,}, and {most:,} at most"
+        )
+
+
 def refuse_too_many(recipe: Recipe, processes: int) -> None:
     """Refuse more processes than a batch has images."""
     if recipe.batch < processes:
@@ -103,10 +125,7 @@ def refuse_another_dim(run: Run) -> None:
 
 def refuse_no_features(recipe: Recipe, backbone: Any, loss: nn.Module) -> None:
     """Refuse a loss that looks at features, where there are none, or batches come in pieces."""
-    name = type(loss).__name__
-    if recipe.chunk:
-        raise ValueError(f"{name} looks at the features of whole batches: leave out chunk")
+    refuse_pieces(recipe, loss)
     if not is_whole(backbone):
-        raise ValueError(
-            f"{name} wants a backbone with a `trunk` and a `head`, got {type(backbone).__name__}"
-        )
+        name, got = type(loss).__name__, type(backbone).__name__
+        raise ValueError(f"{name} wants a backbone with a `trunk` and a `head`, got {got}")

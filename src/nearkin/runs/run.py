@@ -31,6 +31,7 @@ from nearkin.runs.ranks import ALONE, Ranks, here
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.refusals import (
     refuse_another_dim,
+    refuse_copies,
     refuse_no_features,
     refuse_no_kin,
     refuse_nothing_to_learn,
@@ -145,6 +146,7 @@ class Run:
         self.seconds = self.other_seconds = 0.0  # of training; of evaluation and saving
         self.loss_sum = torch.zeros((), dtype=torch.double, device=self.device)
         self.known: dict[str, Tensor] = {}  # near classes or edges, for a sampler that wants them
+        refuse_copies(self)
         self.batches = self.batches_of(0)
         self.epoch_of_batches, self.first_batch = 0, self.batches[0]
         self.total = recipe.steps or recipe.epochs * len(self.batches)
@@ -153,8 +155,7 @@ class Run:
             self.loss.start_at(self.survey(), self.labels)
         if backbone is not None:
             refuse_another_dim(self)
-        if recipe.refine:
-            refiner_of(self)
+        build.refuse_no_refiner(recipe, self.loss)
         if self.total and not any(p.requires_grad for p in own.parameters()):
             raise ValueError(f"backbone {recipe.backbone!r} has nothing to train: epochs must be 0")
         if self.total and not recipe.memory and not any(True for _ in self.loss.parameters()):
@@ -345,7 +346,5 @@ def distinct(splits: Iterable[Split]) -> dict[int, Split]:
 
 def refiner_of(run: Run) -> Any:
     """The graph layers by which test images are refined, or an error that says what is missing."""
-    refiner = getattr(run.loss, "refiner", None)
-    if refiner is None:
-        raise ValueError(f"refine={run.recipe.refine!r} wants a loss with graph layers")
-    return refiner
+    build.refuse_no_refiner(run.recipe, run.loss)
+    return run.loss.refiner

@@ -31,6 +31,7 @@ from nearkin.measure import kin_counts, retrieval
 from nearkin.measure.statistics import SHARES, Estimate, bootstrap, bootstrap_difference
 from nearkin.models import check
 from nearkin.models.model import Model
+from nearkin.runs.build import refuse_unfit
 from nearkin.runs.embedding import Progress, by_name, embed
 from nearkin.runs.engine import Place, run
 from nearkin.runs.evaluate import headline
@@ -110,6 +111,7 @@ def prepared(
         ValueError: the choice was made on other data.
     """
     data = recipe.data
+    refuse_unfit(replace(choice.recipe_for(data), **recipe.changes()))
     splits = loaded(data, int(choice.backbone.get("size", 0)), place)
     if fingerprint(splits) != choice.fingerprint:
         raise ValueError(f"{path} was chosen on other data ({choice.data}): choose on {data} first")
