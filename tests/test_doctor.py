@@ -5,6 +5,7 @@ The whole zoo is `python tests/zoo.py`; here stands a slice of it.
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -239,3 +240,31 @@ def test_train_says_once_what_ails_the_run_and_doctor_says_it_again(tmp_path, ca
     for patient in ("out", str(run)):
         main(["doctor", patient])
         assert "learning rate too high" in capsys.readouterr().out
+
+
+def test_a_harmed_file_of_a_run_is_named_and_the_rest_is_looked_at(tmp_path, capsys, monkeypatch):
+    write(tmp_path / "x.npz", arrays_of(drawn(0)))
+    monkeypatch.chdir(tmp_path)
+    words = "train --data x.npz --loss triplet --batch 64 --epochs 1 --threads 1"
+    main(words.split())
+    run = next((tmp_path / "out" / "runs").iterdir())
+    steps, embeddings = run / "steps.csv", run / "embeddings.npz"
+    capsys.readouterr()
+    main(["doctor", "out"])
+    sound = capsys.readouterr()
+    assert not sound.err
+    head, first, *_ = steps.read_text().splitlines()
+    for path, contents in {
+        steps: ["PK", "\0\n", "a,b\n1,2\n", f"{head}\n1,1,64\n", f"{head}\none{first}\n"],
+        embeddings: ["PK", ""],
+    }.items():
+        whole = path.read_bytes()
+        for content in contents:
+            path.write_text(content)
+            with pytest.warns(
+                UserWarning, match=re.escape(str(path.relative_to(tmp_path)))
+            ) as told:
+                main(["doctor", "out"])
+            assert len(told) == 1
+            assert "run " in capsys.readouterr().out
+        path.write_bytes(whole)

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from nearkin.answers import Answer, Finding, Gallery, Maps, Table
@@ -267,3 +268,24 @@ def test_features_have_no_pictures_to_show(tmp_path):
 
 def page_of(row: Row) -> Answer:
     return Answer("t", "q", figures=(Maps("m", (("a", row),)), Gallery("g", row)))
+
+
+@pytest.mark.parametrize("harm", ["cut", "no array", "labels beyond the classes", "rows that lack"])
+def test_a_harmed_file_of_embeddings_is_named_and_the_page_goes_on(tmp_path, harm):
+    row = make_row(Recipe(loss="contrastive", dim=2), tmp_path)
+    path = tmp_path / row.files.folder / row.files.embeddings
+    arrays = dict(np.load(path))
+    if harm == "cut":
+        path.write_bytes(path.read_bytes()[:300])
+    else:
+        changed = {
+            "no array": {name: arrays[name] for name in ("x", "classes", "names")},
+            "labels beyond the classes": {**arrays, "y": arrays["y"] + 7},
+            "rows that lack": {**arrays, "x": arrays["x"][:-3]},
+        }
+        np.savez(path, **changed[harm])
+    answer = Answer("Title", "Question?", (), (), (Maps("Maps", (("one", row),)),))
+    with pytest.warns(UserWarning, match="embeddings.npz.*; what it holds is not shown") as told:
+        page = write_page(answer, {Case("one", 0): row}, tmp_path / "page", tmp_path, name="demo")
+    assert len(told) == 1
+    assert "Title" in page.read_text()

@@ -5,6 +5,7 @@ Dimensions: n images of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from nearkin.answers import BatchGraphs
-from nearkin.data.arrays import read_arrays
 from nearkin.report.canvas import Tips, as_svg, new
-from nearkin.report.items import file_of
+from nearkin.report.items import file_of, unless_harmed
 from nearkin.report.views import CLASS_COLOURS, RIGHT
 from nearkin.runs.row import Row
 
@@ -41,8 +41,20 @@ def read(row: Row, store: Path) -> Batch | None:
     path = file_of(row, store, "attention")
     if path is None or not row.data.showable:
         return None
-    arrays = read_arrays(path)
-    return Batch(arrays["attention"], arrays["y"].astype(int), arrays["pictures"])
+    return unless_harmed(path, batch_of)
+
+
+def batch_of(arrays: Mapping[str, np.ndarray]) -> Batch:
+    """The batch of a file of attention.
+
+    Raises:
+        KeyError, ValueError: an array is missing, or does not fit the others.
+    """
+    view = Batch(arrays["attention"], arrays["y"].astype(int), arrays["pictures"])
+    n = len(view.labels)
+    if view.attention.shape != (n, n) or len(view.pictures) != n:
+        raise ValueError(f"wanted attention ({n}, {n}), got {view.attention.shape}")
+    return view
 
 
 def svg(figure: BatchGraphs, store: Path) -> str:

@@ -15,9 +15,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from math import isqrt
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +29,7 @@ from nearkin.data.arrays import read_arrays
 from nearkin.runs.row import Row
 
 MOST = 2_000  # items of a set that a page draws
+Made = TypeVar("Made")
 SHEET = 2_000_000  # pixels of one picture that holds all those of a set
 
 
@@ -75,9 +80,38 @@ def read(row: Row, store: Path) -> Items | None:
     path = file_of(row, store, "embeddings")
     if path is None:
         return None
-    arrays = read_arrays(path)
-    n = len(arrays["y"])
-    data = row.data.name
+    return unless_harmed(path, partial(items_of, row))
+
+
+def unless_harmed(path: Path, make: Callable[[dict[str, np.ndarray]], Made]) -> Made | None:
+    """What is made of a file's arrays; None, with a warning that names it, where it is harmed."""
+    try:
+        return make(read_arrays(path))
+    except KeyError as error:
+        why = f"{path}: it has no array {error}"
+    except (ValueError, IndexError, TypeError) as error:
+        why = str(error) if str(path) in str(error) else f"{path}: {error}"
+    tell_once(f"{why}; what it holds is not shown")
+    return None
+
+
+@cache
+def tell_once(why: str) -> None:
+    """Warn of what several figures of a page meet."""
+    warnings.warn(why, stacklevel=3)
+
+
+def items_of(row: Row, arrays: Mapping[str, np.ndarray]) -> Items:
+    """The items of a file of embeddings.
+
+    Raises:
+        KeyError, ValueError, IndexError: an array is missing, or does not fit the others.
+    """
+    n, data = len(arrays["y"]), row.data.name
+    if arrays["x"].ndim != 2 or len(arrays["x"]) != n or not np.isfinite(arrays["x"]).all():
+        raise ValueError(f"wanted x as {n} rows of numbers, got {arrays['x'].shape}")
+    if n and not 0 <= arrays["y"].min() <= arrays["y"].max() < len(arrays["classes"]):
+        raise ValueError(f"wanted y in 0..{len(arrays['classes']) - 1}")
     shown = row.data.showable and "pictures" in arrays
     places = arrays["picture_index"] if shown else np.arange(n)
     step = max(1, -(-len(places) // MOST))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from nearkin.names import unknown
 from nearkin.registry import METRICS
 from nearkin.runs.evaluate import nearness
 from nearkin.runs.ingredients import splits_of
+from nearkin.runs.log import read_steps
 from nearkin.runs.place import Place
 from nearkin.runs.recipe import DEFAULTS, Recipe
 from nearkin.runs.row import Row
@@ -115,15 +117,28 @@ def of_run(row: Row, folder: Path, place: Place) -> list[Diagnosis]:
         doctor = Doctor()
         doctor.history = of_row(row)
     found = {each.name: each for each in doctor.diagnoses()}
+    tell_harmed(folder / "steps.csv")
     if embeddings.is_file():
-        left = of_features(embeddings, known=row.recipe.plain(), kind="embeddings")
-        found = {each.name: each for each in left} | found
+        try:
+            left = of_features(embeddings, known=row.recipe.plain(), kind="embeddings")
+            found = {each.name: each for each in left} | found
+        except ValueError as error:  # a run is more than its embeddings
+            warnings.warn(f"{error}; they are not looked at", stacklevel=2)
     try:
         inputs = of_inputs(row.recipe, splits_of(row.recipe, place), 10**6)
         found |= {each.name: each for each in inputs}
     except ValueError:  # the data are not here
         pass
     return sorted_by_severity(list(found.values()))
+
+
+def tell_harmed(path: Path) -> None:
+    """Warn where the log of a run's steps is harmed, though nothing that ails a run stands there
+    alone."""
+    try:
+        read_steps(path)
+    except ValueError as error:
+        warnings.warn(str(error), stacklevel=2)
 
 
 def of_row(row: Row) -> History:

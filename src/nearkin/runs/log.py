@@ -89,11 +89,35 @@ def bytes_until(path: Path, step: int) -> int:
 
 
 def read_steps(path: Path) -> list[dict[str, str]]:
-    """The complete lines of a steps.csv; none where there is no such file."""
+    """The complete lines of a steps.csv; none where there is no such file.
+
+    Raises:
+        ValueError: a line is no list of numbers, one a column of the head.
+    """
     if not path.exists():
         return []
     text = path.read_text(errors="replace")
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    if not text:
+        return []
+    try:
+        head, *lines = [*csv.reader(text[: text.rfind("\n") + 1].splitlines())] or [[text]]
+    except csv.Error as error:
+        raise ValueError(f"{path}: no log of steps ({error})") from None
+    if "step" not in head:
+        raise ValueError(f"{path}: wanted the head of a log of steps, got {','.join(head)!r:.40}")
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(head) or not all(map(is_number, line)) or not line[0].isdigit():
+            raise ValueError(f"{path}: line {number} is no line of a log of steps")
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell holds a number, or nothing."""
+    try:
+        float(text or 0)
+    except ValueError:
+        return False
+    return True
 
 
 class Silent:
