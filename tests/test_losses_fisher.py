@@ -90,6 +90,18 @@ def test_the_scale_of_the_embeddings_does_not_matter_in_float32(loss):
         torch.testing.assert_close(loss(scale * x, y), loss(x, y), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("loss", [FisherNCA(), FisherNCA(compactness=0.3)])
+@pytest.mark.parametrize("power", [41, 60, 100, 126])
+def test_numbers_whose_squares_float32_cannot_hold_are_as_good_as_others(loss, power):
+    x, y = batch([5, 4, 6])
+    x = (x / x.abs().max()).float()
+    far = (x * 2.0**power).requires_grad_()
+    found, wanted = loss(far, y), loss(x, y)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+    found.backward()
+    assert far.grad.isfinite().all()
+
+
 def test_far_from_zero_it_is_computed_in_float32_under_autocast():
     x, y = batch([3, 4, 2])
     x = x.float() + 100

@@ -43,6 +43,24 @@ def test_every_loss_of_ours_has_the_members_that_a_loss_must_have(name):
     assert isinstance(make(name, classes=20, dim=16, features=8), Loss)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_of_ours_takes_half_weights_or_says_what_it_takes(name):
+    torch.manual_seed(0)
+    x, y = batch([4, 4, 4], dim=16)
+    loss, x = make(name, classes=3, dim=16, features=8).half(), x.half()
+    if wants_of(loss):
+        return
+    if name == "graph-refinement":
+        with pytest.raises(ValueError, match=r"float32 or float64: take loss\.float\(\)"):
+            loss(x, y)
+        return
+    found = loss(x.requires_grad_(), y)
+    found.backward()
+    assert found.dtype == torch.float32
+    assert found.isfinite()
+    assert x.grad.isfinite().all()
+
+
 def test_a_loss_of_ones_own_needs_the_call_and_a_metric_and_no_more():
     loss = Own()
     assert isinstance(loss, Loss)

@@ -17,6 +17,9 @@ from nearkin.tensors import (
     squared_distances,
 )
 
+LARGE = 40
+"""Numbers up to 2^40 are taken as they are."""
+
 
 class FisherNCA(nn.Module):
     """Fisher NCA: kin nearest, others far in units of the within-class spread, classes round.
@@ -72,7 +75,7 @@ class FisherNCA(nn.Module):
     ) -> Tensor:
         refuse(self, indices_tuple, ref_emb, ref_labels)
         labels = checked_labels(labels, embeddings)
-        embeddings = at_least_float32(embeddings)
+        embeddings = in_range(at_least_float32(embeddings))
         kin, others = pair_masks(labels)
         square = squared_distances(embeddings)  # (B, B)
         limits = torch.finfo(square.dtype)
@@ -90,6 +93,15 @@ class FisherNCA(nn.Module):
     def active(self, embeddings: Tensor, labels: Labels) -> Tensor:
         """Share of the triplets in the wrong order, the other as near as the kin or nearer."""
         return share_within(distances(embeddings), labels, margin=0.0, ties=True)
+
+
+def in_range(x: Tensor) -> Tensor:
+    """x, divided by a power of two where its squares could leave the range of float32; only ratios
+    count here, and a power of two changes no digit of them."""
+    if not x.numel():
+        return x
+    exponent = torch.frexp(x.detach().abs().amax()).exponent  # the largest is below 2^exponent
+    return torch.ldexp(x, -(exponent - LARGE).clamp(0, 100))
 
 
 def ranks(labels: Tensor, embeddings: Tensor) -> Tensor:

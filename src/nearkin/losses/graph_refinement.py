@@ -114,6 +114,11 @@ class GraphRefinement(nn.Module):
     ) -> Tensor:
         refuse(self, indices_tuple, ref_emb, ref_labels)
         labels = checked_labels(labels, embeddings, self.classifier.out_features)
+        if self.classifier.weight.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"{type(self).__name__} computes in float32 or float64: take loss.float(), and "
+                "autocast for speed"
+            )
         embeddings = embeddings.to(self.classifier.weight.dtype)
         loss = self.weights["auxiliary"] * self.classify(self.classifier(embeddings), labels)
         if not self.weights["refined"] or len(labels) < 2:  # nobody to listen to

@@ -24,7 +24,7 @@ from nearkin.losses.inputs import (
 )
 from nearkin.losses.protocol import part_means
 from nearkin.names import look_up
-from nearkin.tensors import largest, unit
+from nearkin.tensors import at_least_float32, largest, unit
 
 BONUS = {"released": 3.0, "printed": 1.0, "none": 0.0}
 """S^pos of each option: what cosines to the true class's proxies gain; cosines differ by 2."""
@@ -143,7 +143,7 @@ class ProxyGML(nn.Module):
         """Sum over unit samples (B, D) of -log of the share of their class in their subgraph."""
         return Subgraphs.apply(
             samples,
-            self.proxies,
+            at_least_float32(self.proxies),
             labels,
             self.per_class,
             self.chosen,
