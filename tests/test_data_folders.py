@@ -110,6 +110,40 @@ def test_parts_that_are_no_split_are_not_taken_for_classes(tmp_path, parts, got)
         load(f"folder:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("parts", "got"),
+    [
+        (("bounding_box_train", "bounding_box_test", "query"), "bounding_box_test/ and bounding_b"),
+        (("cars_train", "cars_test"), "cars_test/ and cars_train/"),
+        (("Train-images", "val-images"), "Train-images/ and val-images/"),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 1])
+def test_parts_of_another_layout_are_not_taken_for_classes(tmp_path, parts, got, depth):
+    for part in parts:
+        for i in range(3):
+            draw(tmp_path / part / (f"{i}" * depth) / f"{i:04}_c1s1_00015{i}_01.jpg", 3 * i)
+    with pytest.raises(ValueError, match=f"{got}.* are parts, not classes: wanted class folders"):
+        load(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("reading", ["folder", "nested"])
+@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "query", "gallery")])
+def test_the_parent_of_a_folder_with_train_and_test_is_refused_by_its_name(
+    tmp_path, reading, parts
+):
+    for part in parts:
+        folders(tmp_path / "data" / part, ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"its only folder data/ holds .*: give data/ itself"):
+        load(f"{reading}:{tmp_path}")
+    assert len(load(f"{reading}:{tmp_path}/data").train.classes) == 3
+
+
+def test_classes_may_have_the_names_of_parts_in_theirs(tmp_path):
+    folders(tmp_path, ["test_tube", "train_engine", "train_track", "query"])
+    assert len(load(f"folder:{tmp_path}").train.classes) == 2
+
+
 def test_a_class_may_be_called_train_but_pictures_are_no_part(tmp_path):
     folders(tmp_path, ["car", "plane", "train"])
     draw(tmp_path / "train" / "steam" / "0.png", 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Iterable
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -49,6 +51,7 @@ def folder(request: Request, reading: str = "") -> Splits:
     tree = walk(root)
     if not tree.pictures:
         raise ValueError(f"{name}: no class folders with pictures in {root}{unread(tree)}")
+    refuse_parts_as_classes(tree, name)
     parts = parts_among(tree, name)
     used = used_parts(parts)
     if used:
@@ -74,13 +77,43 @@ def folder(request: Request, reading: str = "") -> Splits:
 nested, parent, top = (partial(folder, reading=reading) for reading in ("nested", "parent", "top"))
 
 
+def refuse_parts_as_classes(tree: Tree, name: str) -> None:
+    """Refuse folders that would be taken for classes and are parts: those whose names differ in
+    the part alone, as bounding_box_train/ and bounding_box_test/ of Market-1501; and train/ beside
+    test/ in the one folder that is there."""
+    tops = folders_of(tree.pictures)
+    alike: dict[tuple[str, ...], dict[str, str]] = {}  # other words of a name -> part -> folder
+    for top in tops:
+        words = re.split(r"[\W_]+", top.lower())
+        rest = tuple(word for word in words if word not in PART_OF)
+        if rest and len(rest) == len(words) - 1:
+            (part,) = {PART_OF[word] for word in words if word in PART_OF}
+            alike.setdefault(rest, {})[part] = top
+    for parts in alike.values():
+        if "train" in parts and len(parts) > 1:
+            got = " and ".join(f"{top}/" for top in parts.values())
+            raise ValueError(
+                f"{name}: {got} are parts, not classes: {LAYOUT}, or a .csv with the columns path, "
+                "class and split"
+            )
+    inner = folders_of(path.partition("/")[2] for path in tree.pictures)
+    found = {PART_OF[each.lower()]: each for each in inner if each.lower() in PART_OF}
+    if len(tops) == 1 and "train" in found and len(found) > 1:
+        got = " and ".join(f"{each}/" for each in found.values())
+        raise ValueError(f"{name}: its only folder {tops[0]}/ holds {got}: give {tops[0]}/ itself")
+
+
+def folders_of(pictures: Iterable[str]) -> list[str]:
+    """The first folder on the way to each picture that is in one, each once."""
+    return [*dict.fromkeys(path.split("/")[0] for path in pictures if "/" in path)]
+
+
 def parts_among(tree: Tree, name: str) -> dict[str, str]:
     """The folder of each part; none where the folders are classes.
 
     One alone is a class where it holds pictures, and an error where it holds folders.
     """
-    tops = dict.fromkeys(path.split("/")[0] for path in tree.pictures if "/" in path)
-    named = [top for top in tops if top.lower() in PART_OF]
+    named = [top for top in folders_of(tree.pictures) if top.lower() in PART_OF]
     parts = {PART_OF[top.lower()]: top for top in named}
     tested = bool({"test", "val"} & set(parts)) or {"query", "gallery"} <= set(parts)
     apart = "train" in parts and tested
@@ -143,7 +176,7 @@ def unread(tree: Tree) -> str:
 
 def tell_unused(name: str, tree: Tree, used: dict[str, str]) -> tuple[str, ...]:
     """What stands in the folder and is not used, a line each; warned of where it may be meant."""
-    tops = used.values() or {path.split("/")[0] for path in tree.pictures if "/" in path}
+    tops = used.values() or folders_of(tree.pictures)
     names = sorted(path.name for path in tree.root.iterdir() if not hidden(path.name))
     beside = [name for name in names if name not in tops]
     lines = [f"{count:,} {kind}" for kind, count in sorted(tree.unused.items())]
