@@ -234,3 +234,52 @@ def test_whole_numbers_of_two_bytes_are_pictures_where_they_are_small():
     pixels = own_splits(np.full((12, 9, 9), 255, np.uint16), Y).train.inputs
     assert pixels.dtype == torch.uint8
     assert int(pixels.min()) == 255
+
+
+class Listed(Dataset):
+    """The items of a list."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        lambda x, y, i: (x, y, i),
+        lambda x, y, i: (x, torch.tensor(y), f"{i}.jpg"),
+        lambda x, y, i: {"image": x, "index": i, "label": y},
+        lambda x, y, i: {"image": x, "path": f"{i}.jpg", "target": torch.tensor([y])},
+        lambda x, y, i: (x, "abc"[y]),
+        lambda x, y, i: {"image": x, "kind": "abc"[y]},
+    ],
+)
+def test_the_label_of_an_item_of_several_parts(item):
+    x = torch.from_numpy(X)
+    items = Listed([item(x[i], int(Y[i]), i) for i in range(len(X))])
+    train = own_splits(items).train
+    assert train.labels.tolist() == Y.tolist()
+    assert torch.equal(train.inputs, x.float())
+
+
+@pytest.mark.parametrize(
+    ("item", "got"),
+    [
+        (lambda x, y, i: (x, f"{i}.jpg", y), "items of 3 parts"),
+        (lambda x, y, i: (x, 0.5, y), "items of 3 parts"),
+        (lambda x, y, i: (x, x, y, i), "items of 4 parts"),
+        (lambda x, y, i: {"image": x, "index": i, "kind": y}, "items of image, index, kind"),
+    ],
+)
+def test_items_of_which_nobody_knows_the_label_are_refused(item, got):
+    x = torch.from_numpy(X)
+    items = Listed([item(x[i], int(Y[i]), i) for i in range(len(X))])
+    with pytest.raises(ValueError, match=f"got {got}, and nobody knows which is the label"):
+        own_splits(items)
+    assert own_splits(items, Y).train.labels.tolist() == Y.tolist()

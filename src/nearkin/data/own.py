@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ NAME = "own"  # of a data set without a name
 WANTED = "wanted Splits, a Split, a Dataset or (inputs, labels)"
 LABELS = ("targets", "labels", "_labels", "y")
 """Where a Dataset may hold all its labels, so that its items need not be read for them."""
+NAMED = ("label", "labels", "target", "targets", "y")
+"""What the label may be called in an item that is a dictionary."""
 
 
 def own_splits(
@@ -41,7 +45,8 @@ def own_splits(
     how far training has come, and nothing of new items.
 
     Args:
-        data: Splits, a Split, a Dataset of (input, label), or inputs beside `labels`, or both as a
+        data: Splits, a Split, a Dataset of (input, label) or of {name: part, ...} with the input
+            first and the label called label, target or y, or inputs beside `labels`, or both as a
             tuple. Inputs are a matrix (N, F); pictures as whole numbers, arrays (N, H, W[, C]),
             tensors (N, C, H, W), PIL images or paths; or floats of any other shape, which the
             backbone takes as they are.
@@ -116,11 +121,21 @@ def labels_of(dataset: Any) -> Any:
 
 
 def second(entry: Any) -> Any:
-    """The label of a Dataset's item."""
-    if isinstance(entry, Mapping):
-        entry = list(entry.values())
-    label = entry[1]
-    return label.item() if isinstance(label, Tensor | np.ndarray) else label
+    """The label of a Dataset's item: by its name in a dictionary, else the second part; of more
+    than two parts the second is taken where it is a whole number, as in (image, target, index)."""
+    named = next((name for name in NAMED if isinstance(entry, Mapping) and name in entry), None)
+    parts = list(entry.values()) if isinstance(entry, Mapping) else entry
+    label = entry[named] if named else parts[1]
+    if isinstance(label, Tensor | np.ndarray) and prod(label.shape) == 1:
+        label = label.item()
+    whole = isinstance(label, Integral) and not isinstance(entry, Mapping)
+    if len(parts) > 2 and not named and not whole:
+        got = ", ".join(entry) if isinstance(entry, Mapping) else f"{len(parts)} parts"
+        raise ValueError(
+            f"wanted a Dataset of (input, label), got items of {got}, and nobody knows which is "
+            "the label: hand the labels over beside it"
+        )
+    return label
 
 
 def split_of(inputs: Any, labels: Any, size: int, part: str) -> Split:
