@@ -225,7 +225,7 @@ def test_python_in_a_process_group(data, tmp_path):
     [
         (["--devices", "0"], "wanted 1 to 1024 devices, got 0"),
         (
-            ["--devices", "2", "--batch", "1", "--loss", "cross-entropy"],
+            ["--devices", "2", "--batch", "1", "--per-class", "1"],
             "a batch of 1 cannot be cut",
         ),
         (["--devices", "2", "--loss-options", "margins=1"], "margins"),

@@ -58,6 +58,7 @@ def test_every_loss_of_ours_takes_half_weights_or_says_what_it_takes(name):
     found.backward()
     assert found.dtype == torch.float32
     assert found.isfinite()
+    assert x.grad is not None
     assert x.grad.isfinite().all()
 
 
