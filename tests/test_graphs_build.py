@@ -1,6 +1,7 @@
 """Graphs are what their definitions say, node by node; they move with a permuted batch."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from nearkin import graphs
 from nearkin.graphs.build import BUILDERS, SIMILARITIES, make_builder, sparsemax
 
 DRAWN = {"random"}
+HALF: Any = 1.5
 OPTIONS = [
     ("full", {}),
     ("knn", {"k": 3}),
@@ -251,7 +253,7 @@ def test_lists_say_what_the_matrix_says():
     ("call", "message"),
     [
         (lambda x: graphs.knn(x, k=-1), "k must be a whole number of 0 or more, got -1"),
-        (lambda x: graphs.knn(x, k=1.5), "k must be a whole number of 0 or more, got 1.5"),
+        (lambda x: graphs.knn(x, k=HALF), "k must be a whole number of 0 or more, got 1.5"),
         (lambda x: graphs.knn(x, symmetry="both"), "did you mean"),
         (lambda x: graphs.threshold(x, similarity="cosin"), "did you mean 'cosine'"),
         (lambda x: graphs.top_ratio(x, ratio=1.5), r"ratio must be in \[0, 1\]"),

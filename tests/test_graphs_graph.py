@@ -14,6 +14,8 @@ from nearkin.names import resolve
 NUMBERS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "float32", "float64"]
 MATRIX = [[1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1]]
 DIM = 8
+NONE: Any = None
+FLOAT: Any = 2.0
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {"edges": edges}) for name in ("dot-product", "gat", "gatv2", "mean")
       for edges in ("none", "bias", "gate")),
@@ -279,8 +281,8 @@ def test_what_is_no_graph_is_refused(name, graph, message):
         (lambda: Graph.from_edge_index([[0, 1], [1, 5]], nodes=3), r"hold 0..2, got 0..5"),
         (lambda: Graph.from_edge_index([[0, 0], [1, 1]], nodes=3), "name each neighbour once"),
         (lambda: Graph.from_edge_index([[0, 1, 1]], nodes=3), r"\(2, E\), got \(1, 3\)"),
-        (lambda: Graph.from_edge_index([[0], [1]], nodes=None), "nodes must be a whole number"),
-        (lambda: Graph.from_edge_index([[0], [1]], nodes=2.0), "nodes must be .* got 2.0"),
+        (lambda: Graph.from_edge_index([[0], [1]], nodes=NONE), "nodes must be a whole number"),
+        (lambda: Graph.from_edge_index([[0], [1]], nodes=FLOAT), "nodes must be .* got 2.0"),
         (lambda: Graph.from_edge_index([[0], [1]], nodes=-1), "nodes must be .* got -1"),
         (lambda: Graph.from_edge_index(np.ones((2, 3)), nodes=3), "whole numbers, got"),
         (lambda: graphs.neighbour_lists(Graph.weighted(torch.eye(2))), "have no weights"),

@@ -3,6 +3,8 @@
 Where those leave ties to chance, the loop decides: larger similarity first, then lower index.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,8 @@ from nearkin.measure.clusters import k_means
 from nearkin.measure.nearest.exact import points, similarities
 
 Sides = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+NONE: Any = None
+TEXT: Any = "1 GB"
 
 
 def sample(n: int, classes: int, seed: int = 0, dim: int = 8) -> tuple[Tensor, Tensor]:
@@ -261,8 +265,8 @@ def test_intervals_hold_the_mean_and_a_comparison_with_itself_is_nothing():
         (lambda x, y: evaluate(x.log(), y), "query: row . holds NaN"),
         (lambda x, y: evaluate(np.ma.masked_greater(x.numpy(), 0), y), "got a masked array"),
         (lambda x, y: evaluate(x.to("meta"), y), "query must be .* got one without values"),
-        (lambda x, y: evaluate(x, y, clusters=True, seed=None), "seed must be a whole number"),
-        (lambda x, y: evaluate(x, y, memory="1 GB"), "memory must be a number .* got '1 GB'"),
+        (lambda x, y: evaluate(x, y, clusters=True, seed=NONE), "seed must be a whole number"),
+        (lambda x, y: evaluate(x, y, memory=TEXT), "memory must be a number .* got '1 GB'"),
         (lambda x, y: scattering(x * torch.nan, y), "embeddings: row 0 holds NaN"),
         (lambda x, y: knn_accuracy(x, y, k=20), "k must be in 1..19, got 20"),
         (lambda x, y: evaluate(*["x.npz", y]), "query must be a matrix of numbers.* got"),
