@@ -144,7 +144,7 @@ def key_lists(search: Search, row: Tensor, column: Tensor, width: int = 0) -> Te
     found = torch.zeros_like(columns, dtype=torch.float32)
     query, gallery = search.query.on_grid(), search.gallery.on_grid()
     some = SOME if row.device.type == "cpu" else 2**16
-    spare = Spare.of(max(some, longest), gallery)
+    spare = Spare.of(min(max(some, longest), columns.numel()), gallery)
     order = count.argsort()
     while len(order) and (length := int(count[order[-1]])):
         order, rows = order.tensor_split([-max(1, some // length)])
