@@ -205,7 +205,7 @@ def test_splits_stay_as_they_are():
         (lambda: own_splits(TensorDataset(torch.zeros(3, 2))), r"a Dataset of \(input, label\)"),
         (lambda: own_splits(np.full((12, 5), "a"), Y), "inputs as numbers, got an array of <U1"),
         (lambda: own_splits(csr_matrix(X), Y), r"got csr_matrix: take x\.toarray"),
-        (lambda: own_splits(torch.tensor(X).to_sparse(), Y), "that is sparse"),
+        (lambda: own_splits(torch.tensor(X).to_sparse(), Y), "got a sparse tensor"),
         (lambda: own_splits(np.ma.masked_greater(X, 0), Y), "got a masked array"),
         (lambda: own_splits("mnist-5k"), "got str without labels"),
     ],

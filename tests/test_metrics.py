@@ -264,7 +264,7 @@ def test_intervals_hold_the_mean_and_a_comparison_with_itself_is_nothing():
         (lambda x, y: evaluate(x, y, x, y + 9), "no query has kin"),
         (lambda x, y: evaluate(x.log(), y), "query: row . holds NaN"),
         (lambda x, y: evaluate(np.ma.masked_greater(x.numpy(), 0), y), "got a masked array"),
-        (lambda x, y: evaluate(x.to("meta"), y), "query must be .* got one without values"),
+        (lambda x, y: evaluate(x.to("meta"), y), "query must be .* got a tensor without values"),
         (lambda x, y: evaluate(x, y, clusters=True, seed=NONE), "seed must be a whole number"),
         (lambda x, y: evaluate(x, y, memory=TEXT), "memory must be a number .* got '1 GB'"),
         (lambda x, y: scattering(x * torch.nan, y), "embeddings: row 0 holds NaN"),

@@ -421,7 +421,7 @@ def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path):
 def test_tensors_that_hold_no_numbers_are_no_vectors():
     model = nk.Model(nn.Linear(4, 2))
     for x, said in (
-        (torch.eye(4).to_sparse(), "that is sparse"),
+        (torch.eye(4).to_sparse(), "got a sparse tensor"),
         (torch.eye(4, device="meta"), "without values"),
         (np.ma.masked_equal(np.eye(4, dtype=np.float32), 0), "masked array"),
     ):

@@ -283,7 +283,7 @@ def test_keys_sort_as_neighbours_do(pairs):
         (lambda: neighbours(normal(5), 2.0), "k must be a whole number, got 2.0"),  # type: ignore
         (lambda: neighbours(normal(5), "2"), "k must be a whole number, got '2'"),  # type: ignore
         (lambda: neighbours(normal(5), True), "k must be a whole number, got True"),
-        (lambda: neighbours(normal(5).to_sparse(), 1), r"a sparse one: take x.to_dense\(\)"),
+        (lambda: neighbours(normal(5).to_sparse(), 1), r"a sparse tensor: take x.to_dense\(\)"),
         (lambda: neighbours(normal(5), 6, normal(5)), "k must be in 1..5, got 6"),
         (lambda: neighbours(normal(5), 1, normal(5, 3)), "as many columns as query, 24, got 3"),
         (lambda: neighbours(normal(5), 1, metric="dot"), "metric must be one of cosine, inner"),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-MASKED = "leave out what is masked, or fill it"
+from nearkin.tensors import refuse_hollow
 
 
 def plain_labels(labels: Any, wanted: str) -> np.ndarray:
@@ -25,12 +25,11 @@ def plain_labels(labels: Any, wanted: str) -> np.ndarray:
     >>> plain_labels(np.array(["a", b"b"], dtype=object), "labels must be two")
     array(['a', 'b'], dtype='<U1')
     """
+    refuse_hollow(labels, wanted)
     if isinstance(labels, Tensor):
         labels = labels.detach().cpu()  # halves as float32, which NumPy has; doubles as they are
         labels = labels.float() if labels.is_floating_point() and labels.itemsize < 4 else labels
         labels = labels.numpy()
-    if np.ma.is_masked(labels):
-        raise ValueError(f"{wanted}, got a masked array: {MASKED}")
     try:
         found = np.asarray(labels)
     except ValueError as error:  # lists of different lengths

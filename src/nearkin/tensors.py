@@ -31,6 +31,21 @@ def as_tensor(x: Any, wanted: str, device: torch.device | None = None) -> Tensor
     return found.to(device)
 
 
+def refuse_hollow(x: Any, wanted: str) -> None:
+    """Refuse what holds no plain numbers: a masked array, and a tensor without values, quantised or
+    sparse."""
+    if np.ma.is_masked(x):
+        raise ValueError(f"{wanted}, got a masked array: leave out what is masked, or fill it")
+    if not isinstance(x, Tensor):
+        return
+    if x.is_meta:
+        raise ValueError(f"{wanted}, got a tensor without values")
+    if x.is_quantized:
+        raise ValueError(f"{wanted}, got a quantised tensor: take x.dequantize()")
+    if x.layout != torch.strided:
+        raise ValueError(f"{wanted}, got a sparse tensor: take x.to_dense()")
+
+
 def unit(x: Tensor) -> Tensor:
     """Rows of x (..., D) divided by their Euclidean norm, in float32 at least; zero stays zero."""
     return F.normalize(at_least_float32(x), dim=-1, eps=1e-12)

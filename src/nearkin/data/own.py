@@ -19,8 +19,8 @@ from torch import Tensor
 from nearkin.data.items import Items, first
 from nearkin.data.photographs import Photographs, stored_side
 from nearkin.data.splits import Split, Splits
-from nearkin.labels import MASKED, numbered, plain_labels
-from nearkin.tensors import as_tensor
+from nearkin.labels import numbered, plain_labels
+from nearkin.tensors import as_tensor, refuse_hollow
 
 NAME = "own"  # of a data set without a name
 WANTED = "wanted Splits, a Split, a Dataset or (inputs, labels)"
@@ -157,14 +157,10 @@ def held_inputs(inputs: Any, size: int) -> tuple[Any, tuple[str, ...]]:
     """Inputs as a split holds them, and the names of items that are files."""
     if hasattr(inputs, "iloc"):  # a table of pandas
         inputs = inputs.to_numpy()
-    if np.ma.is_masked(inputs):
-        raise ValueError(f"wanted inputs, got a masked array: {MASKED}")
+    refuse_hollow(inputs, "wanted inputs")
     if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "biuf":
         return of_numbers(as_tensor(inputs, "wanted inputs"), channels_first=False), ()
     if isinstance(inputs, Tensor):
-        if inputs.is_meta or inputs.layout != torch.strided:
-            held = "without values" if inputs.is_meta else "that is sparse: take x.to_dense()"
-            raise ValueError(f"wanted inputs, got a tensor {held}")
         return of_numbers(inputs.detach().cpu(), channels_first=True), ()
     if isinstance(inputs, np.ndarray) and inputs.ndim > 1:
         try:  # pandas' columns of several types

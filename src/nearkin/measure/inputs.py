@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nearkin.labels import MASKED, numbered, plain_labels
-from nearkin.tensors import as_tensor
+from nearkin.labels import numbered, plain_labels
+from nearkin.tensors import as_tensor, refuse_hollow
 
 MATRIX = "must be a matrix of numbers, one row an item"
 T = TypeVar("T")
@@ -26,8 +26,7 @@ def matrix(x: Any, name: str, device: torch.device | None = None) -> Tensor:
     Floats keep their type, and the memory of an array, memory-mapped too, is not copied.
     """
     wanted = f"{name} {MATRIX}"
-    if np.ma.is_masked(x):
-        raise ValueError(f"{wanted}, got a masked array: {MASKED}")
+    refuse_hollow(x, wanted)
     if isinstance(x, list | tuple) and any(isinstance(row, Tensor) for row in x):
         x = [row.detach().cpu() if isinstance(row, Tensor) else row for row in x]
     if not isinstance(x, Tensor | np.ndarray):
@@ -42,11 +41,6 @@ def matrix(x: Any, name: str, device: torch.device | None = None) -> Tensor:
         except (TypeError, ValueError):
             raise ValueError(f"{wanted}, got {x.shape} of {x.dtype}") from None
     found = as_tensor(x, wanted, device)
-    if found.is_meta or found.is_quantized:
-        held = "without values" if found.is_meta else "quantised: take x.dequantize()"
-        raise ValueError(f"{wanted}, got one {held}")
-    if found.layout != torch.strided:
-        raise ValueError(f"{wanted}, got a sparse one: take x.to_dense()")
     if found.ndim != 2 or not found.numel() or found.is_complex():
         raise ValueError(f"{wanted}, got {tuple(found.shape)} of {found.dtype}")
     return found if found.is_floating_point() else found.float()

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from nearkin.data import Split, Splits
 from nearkin.data.items import Items, first
-from nearkin.labels import MASKED
 from nearkin.models.preprocess import Preprocessing, mapped
+from nearkin.tensors import refuse_hollow
 
 WANTED = "paths, PIL images, arrays, tensors, a Dataset or a Split"
 
@@ -116,11 +116,7 @@ def of_array(
     source: Tensor | np.ndarray, size: int, preprocessing: Preprocessing | None
 ) -> Iterator[Tensor]:
     """One array or tensor: several items, or one of them."""
-    if np.ma.is_masked(source):
-        raise ValueError(f"wanted {WANTED}, got a masked array: {MASKED}")
-    if isinstance(source, Tensor) and (source.is_meta or source.layout != torch.strided):
-        held = "without values" if source.is_meta else "that is sparse: take x.to_dense()"
-        raise ValueError(f"wanted {WANTED}, got a tensor {held}")
+    refuse_hollow(source, f"wanted {WANTED}")
     if is_vectors(source, preprocessing):
         for start in range(0, len(source), size):
             yield as_vectors(source[start : start + size])
