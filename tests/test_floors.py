@@ -5,8 +5,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "nearkin"
 FLOORS = [
-    {"extras"},
-    {"budget", "stopping", "names", "labels", "notebook", "registry", "tensors", "files"},
+    {"extras", "tensors"},
+    {"budget", "stopping", "names", "labels", "notebook", "registry", "files"},
     {"download", "leases", "tensorfiles"},
     {"closed", "data", "graphs", "measure"},
     {"models"},
