@@ -32,10 +32,13 @@ TOPICS = {
     "images": "benchmarks.images",
     "processes": "benchmarks.processes",
     "scale": "benchmarks.scale",
+    "large": "benchmarks.large",
     "search": "benchmarks.search",
     "tail": "benchmarks.tail",
     "training": "benchmarks.training",
 }
+LONG = ("large",)
+"""Topics that take hours, and are measured where they are asked for by name."""
 DOCS = Path(__file__).parent.parent / "docs"
 COLUMNS = ("case", "ours", "peer", "its time", "ours / peer", "goal", "memory", "its memory", "")
 
@@ -48,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := [topic for topic in arguments.topics if topic not in TOPICS]:
         parser.error(f"unknown topic {unknown[0]!r}; there are {', '.join(TOPICS)}")
-    for topic in arguments.topics or TOPICS:
+    for topic in arguments.topics or [topic for topic in TOPICS if topic not in LONG]:
         module = import_module(TOPICS[topic])
         rows = list(module.rows(arguments.quick))
         show(module.TITLE, rows)
@@ -114,6 +117,7 @@ def page() -> str:
         "",
         "Written by `make bench`. Peers run beside us in the same process, in turns; times are",
         "medians; memory is the peak of a process that does nothing else. A ratio below 1 is ours.",
+        "Large sizes are measured once each, by processor time, and memory is what the work adds.",
     ]
     for topic in TOPICS:
         path = DOCS / "results" / "benchmarks" / f"{topic}.json"

@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -102,14 +103,35 @@ def peak_memory(function: Callable[..., object], *arguments: Any) -> int:
 
 def _report_peak(sender: Any, function: Callable[..., object], arguments: tuple) -> None:
     function(*arguments)
-    sender.send(_own_peak())
+    sender.send(peak_bytes())
 
 
-def _own_peak() -> int:
-    """Linux: VmHWM, which, unlike ru_maxrss, a large parent process does not raise."""
+def peak_bytes() -> int:
+    """The most that this process had resident so far. Linux: VmHWM, which, unlike ru_maxrss, a
+    large parent process does not raise."""
+    return of_status("VmHWM") or most_resident()
+
+
+def forget_peak() -> None:
+    """Let `peak_bytes` begin anew, where the system can: Linux."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident_bytes() -> int:
+    """What this process has resident now; on other systems than Linux the most so far."""
+    return of_status("VmRSS") or most_resident()
+
+
+def of_status(name: str) -> int:
+    """Bytes of a line of Linux's /proc/self/status; 0 on other systems."""
     status = Path("/proc/self/status")
-    if status.exists():
-        line = next(s for s in status.read_text().splitlines() if s.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+    if not status.exists():
+        return 0
+    line = next(s for s in status.read_text().splitlines() if s.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def most_resident() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
