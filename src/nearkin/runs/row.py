@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -256,8 +256,13 @@ ABSENT = {"test", "validation", "monitor", "embeddings", "attention", "threads",
 """Fields that the JSON form leaves out where they are None, as most are."""
 
 
+PLAIN = {str, int, float, bool, NoneType}
+
+
 def plain(value: Any) -> Any:
     """Dataclasses and mappings as dictionaries, sequences as lists."""
+    if type(value) in PLAIN:  # most values are: rows are long, and stores hold many
+        return value
     if is_dataclass(value):
         named = {f.name: getattr(value, f.name) for f in fields(value)}
         return {k: plain(v) for k, v in named.items() if v is not None or k not in ABSENT}
@@ -343,22 +348,22 @@ def checked(raw: Any, kinds: tuple[Any, ...], place: str) -> Any:
 
 def part(kind: Any, raw: Any, place: str) -> Any:
     """A dataclass from its JSON form."""
-    hints, required = hints_of(kind)
+    readers, required = readers_of(kind)
     for name in checked(raw, (dict,), place):
-        if name not in hints:
-            raise unknown(name, hints, f"part of {place}")
+        if name not in readers:
+            raise unknown(name, readers, f"part of {place}")
     missing = [name for name in required if name not in raw]
     if missing:
         raise ValueError(f"{place}: {', '.join(missing)} missing")
     at = "" if place == "row" else f"{place}: "
-    return kind(**{name: parsed(hints[name], value, f"{at}{name}") for name, value in raw.items()})
+    return kind(**{name: readers[name](value, f"{at}{name}") for name, value in raw.items()})
 
 
-@lru_cache
-def hints_of(kind: Any) -> tuple[dict[str, Any], list[str]]:
-    """The annotation of every field, and the names of those without a default."""
+@cache
+def readers_of(kind: Any) -> tuple[dict[str, Callable[[Any, str], Any]], list[str]]:
+    """The reader of every field, and the names of those without a default."""
     hints = get_type_hints(kind)
-    known = {f.name: hints[f.name] for f in fields(kind)}
+    known = {f.name: reader(hints[f.name]) for f in fields(kind)}
     bare = [f for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
     return known, [f.name for f in bare]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -98,30 +98,30 @@ class Store:
         removed: its run is simply done again. A whole one that only lacks its line break, as
         editors leave it, gets it.
         """
-        own = [self.parts / f"{row.key}.json" for row in rows]
-        texts = [json.dumps(to_json(row), allow_nan=False, separators=(",", ":")) for row in rows]
-        for path, text in zip(own, texts, strict=True):
+        own = {self.parts / f"{row.key}.json": row for row in rows}
+        for path, row in own.items():
+            text = json.dumps(to_json(row), allow_nan=False, separators=(",", ":"))
             write_whole(path, lambda file, text=text: file.write(text.encode()))
         until, pause = time.monotonic() + PATIENCE, 0.002
         while any(path.exists() for path in own):
             try:
                 with self.claims(self.parts, wait=False):
-                    self.move_parts()
+                    self.move_parts(own)
             except Taken:
                 if time.monotonic() > until:  # they stay where they are, and are read from there
                     return
                 time.sleep(pause)
                 pause = min(2 * pause, 0.2)
 
-    def move_parts(self) -> None:
-        """Move the rows that are in files of their own into the file of all, in the order in which
-        they came."""
+    def move_parts(self, known: Mapping[Path, Stored]) -> None:
+        """Move the rows that are in files of their own, some of which are known already, into the
+        file of all, in the order in which they came."""
         paths = [path for path in self.parts.iterdir() if path.suffix == ".json"]
         paths = sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))
         state, before = state_of(self.file), self.lines()
         found, texts = [], []
         for path in paths:
-            row = read_part(path)
+            row = known.get(path) or read_part(path)
             if row.key not in {one.key for one in before.of_hash(row.hash)}:
                 found.append(row)
                 texts.append(path.read_bytes() + b"\n")

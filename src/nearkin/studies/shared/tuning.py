@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -85,8 +86,14 @@ def started(recipe: Recipe, start: str) -> Recipe:
     if not whitens(recipe.data, start):
         return recipe
     recipe = replace(recipe, head_start=WHITENED, head_power=0.5)
+    return replace(recipe, loss_start=MEANS) if has_means(recipe) else recipe
+
+
+@cache
+def has_means(recipe: Recipe) -> bool:
+    """Whether its loss has proxies or a classifier that can start at the means of classes."""
     loss = losses.make(recipe.loss, recipe.loss_options, classes=100, dim=recipe.dim, features=1)
-    return replace(recipe, loss_start=MEANS) if hasattr(loss, "start_at") else recipe
+    return hasattr(loss, "start_at")
 
 
 def learns(loss: str) -> bool:
