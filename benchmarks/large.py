@@ -1,8 +1,8 @@
 """Large sizes: a million embeddings, 100,000 photographs, rows and points.
 
-It takes some hours. What one process has measured of a case is kept in the folder of temporary
-files until all are measured, so that a run that was ended goes on. Other work on the machine
-changes processor time little, and so each size is measured once, by processor time.
+It takes some hours. What is measured is kept in the folder of temporary files, for this revision
+of the code, so that a run that was ended goes on. Each size is measured once, by processor time,
+which other work on the machine changes little.
 """
 
 from __future__ import annotations
@@ -63,26 +63,30 @@ class Case:
 
 def rows(quick: bool) -> Iterator[Row]:
     """Each case at its three sizes; the exponent stands at the largest."""
-    kept = Path(tempfile.gettempdir()) / f"nearkin-large-{versions()['revision']}-{quick:d}.json"
-    known = json.loads(kept.read_text()) if kept.exists() else {}
+    kept = Path(tempfile.gettempdir()) / f"nearkin-large-{versions()['revision']}"
     for case in CASES:
         sizes = tuple(n // 200 for n in case.sizes) if quick else case.sizes
-        for size in sizes:
-            if f"{case.what}, {size}" not in known:
-                known[f"{case.what}, {size}"] = spent(case.what, size)
-                kept.write_text(json.dumps(known))
-        took = [known[f"{case.what}, {size}"] for size in sizes]
+        took = [measured(kept, case.what, size) for size in sizes]
+        power = exponent(sizes, [seconds for seconds, _ in took])
         for size, (seconds, added) in zip(sizes, took, strict=True):
-            power = exponent(sizes, [each for each, _ in took])
-            grows = f"time grows as N^{power:.2f}, expected {case.power}"
             yield Row(
                 f"{case.what}, {size:,}",
                 seconds,
                 memory=added,
                 limit=None if case.answer is None else int(1.1 * MEMORY + case.answer * size),
-                note=grows if size == sizes[-1] else "",
+                note=f"time grows as N^{power:.2f}, expected {case.power}"
+                if size == sizes[-1]
+                else "",
             )
-    kept.unlink(missing_ok=True)
+
+
+def measured(kept: Path, what: str, size: int) -> tuple[float, int]:
+    """What `spent` says, or said to a process of this revision that was ended."""
+    file = kept / f"{what}, {size}.json"
+    if not file.exists():
+        kept.mkdir(exist_ok=True)
+        file.write_text(json.dumps(spent(what, size)))
+    return tuple(json.loads(file.read_text()))
 
 
 def spent(what: str, size: int) -> tuple[float, int]:
