@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nearkin import losses, models
 from nearkin.data import Splits, hold_out, subset
 from nearkin.data.items import Items
-from nearkin.data.samplers import refuse_batch
+from nearkin.data.samplers import refuse_batch, structure
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
 from nearkin.losses.protocol import groups_of, metric_of, wants_of
 from nearkin.names import look_up, unknown
@@ -57,6 +57,19 @@ def refuse_unfit(recipe: Recipe) -> None:
         refuse_no_refiner(recipe, loss)
         refuse_pieces(recipe, loss)
         make_miner(recipe, loss)
+        refuse_unheard(recipe, loss)
+
+
+@torch.no_grad()
+def refuse_unheard(recipe: Recipe, loss: nn.Module) -> None:
+    """Refuse a miner, or a sampler of pairs or triplets, for a loss that looks at whole batches,
+    which says so of a triplet of noise."""
+    trains = recipe.epochs or recipe.steps
+    chosen = recipe.miner or structure(recipe.sampler, recipe.batch)
+    if not (trains and chosen) or wants_of(loss) or recipe.dim > WIDE:
+        return
+    triplet = tuple(torch.tensor([place]) for place in range(3))
+    loss.eval()(torch.randn(4, recipe.dim), torch.tensor([0, 0, 1, 1]), triplet)
 
 
 def refuse_no_refiner(recipe: Recipe, loss: Any) -> None:
@@ -82,6 +95,7 @@ def refuse_no_means(recipe: Recipe, loss: Any) -> None:
 
 
 MEANS = "means"
+WIDE = 2**16  # dimensions, beyond which nothing is tried out before the run
 MANY = 1000  # classes: enough for every loss, few enough to be built at once
 
 
