@@ -6,6 +6,7 @@ arithmetic, and everything else against it.
 
 import math
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -350,3 +351,28 @@ def test_copies_of_few_points_are_searched_for_once(metric: str, monkeypatch: py
     one = copies.copies(points(torch.ones(300, 5), metric))
     assert one is not None
     assert len(one.items) == 1
+
+
+def test_one_part_of_the_gallery_is_in_memory_at_a_time(monkeypatch):
+    """Of a gallery that is read part by part: rows of the one before are gone, its screens too."""
+    x = torch.randn(700, 8, generator=torch.Generator().manual_seed(0))
+    made: list[weakref.ref] = []
+    screen_of, blocks = brute.screen_of, brute.blocks
+
+    def kept(query, gallery, dtype):
+        made.append(weakref.ref(gallery.rows))
+        return screen_of(query, gallery, dtype)
+
+    def parts(whole, size):
+        for part in blocks(whole, size):
+            assert not isinstance(whole, Waiting) or all(rows() is None for rows in made)
+            yield part
+
+    monkeypatch.setattr(brute, "screen_of", kept)
+    monkeypatch.setattr(brute, "blocks", parts)
+    monkeypatch.setattr(brute, "piece_size", lambda *_: 150)
+    found = neighbours(x, 3, memory=5e4)
+    assert len(made) >= 5
+    evaluate(x, torch.arange(700) // 20, memory=5e4)
+    monkeypatch.undo()
+    assert torch.equal(found.indices, neighbours(x, 3).indices)

@@ -84,6 +84,7 @@ def nearest_keys(search: Search, k: int) -> Tensor:
         for rows, keys in _nearest_in(piece, min(k, len(piece.gallery))):
             keys = torch.where(keys == NOTHING, NOTHING, keys - start)
             found[rows] = torch.cat([found[rows], keys], 1).topk(k).values
+        del piece  # and its screens, before the next is made
     return found
 
 
@@ -93,6 +94,7 @@ def ranks(search: Search, targets: Tensor) -> Tensor:
     for start, piece in search.pieces():
         for rows, count in _above_in(piece, targets + start):
             above[rows] += count
+        del piece  # as above
     return 1 + above
 
 
