@@ -4,6 +4,7 @@ Brute force is exact.similarities and a sort; that is checked here against exact
 arithmetic, and everything else against it.
 """
 
+import gc
 import math
 import warnings
 import weakref
@@ -376,3 +377,15 @@ def test_one_part_of_the_gallery_is_in_memory_at_a_time(monkeypatch):
     evaluate(x, torch.arange(700) // 20, memory=5e4)
     monkeypatch.undo()
     assert torch.equal(found.indices, neighbours(x, 3).indices)
+
+
+def test_no_block_leaves_anything_until_the_end():
+    """A small tensor that each block keeps pins the allocator's memory of that block: of a million
+    items gigabytes."""
+    x = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))
+    counts = []
+    with plain_arithmetic(x.device):
+        for _ in search._nearest_in(search_of(x, None, "cosine", 1e6), 3):
+            counts.append(sum(isinstance(each, Tensor) for each in gc.get_objects()))
+    assert len(counts) > 10
+    assert counts[-2] <= counts[2]

@@ -35,20 +35,19 @@ def cascade(
     A screen that proves less than a quarter of a block is given up: it would not pay. Nor do
     groups of fewer than four.
     """
-    left = torch.arange(len(search.query), device=search.device)
+    unproved = torch.ones(len(search.query), dtype=torch.bool, device=search.device)
+    left = unproved.nonzero()[:, 0]
     group = 1 << int(math.log2(max(group, 1)))
     dtypes = precisions(search.device) if search.dtypes is None else search.dtypes
     for dtype in dtypes if group >= 4 else ():
         screen = search.screen(dtype)
-        unproved, seen = [], 0
         for rows, scores in screened_blocks(search, screen, left, min(group, most_in(screen))):
             proved, found = cheap(rows, screen, scores)
             yield rows[proved], found
-            unproved.append(rows[~proved])
-            seen += len(rows)
+            unproved[rows[proved]] = False  # a list would pin the memory of block after block
             if 4 * len(found) < len(rows):
                 break
-        left = torch.cat([*unproved, left[seen:]])
+        left = unproved.nonzero()[:, 0]
         if not len(left):
             return
     for _, rows in blocks(left, max(1, min(1024, int(search.memory / (64 * TILE))))):
