@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 import tempfile
 import time
@@ -23,9 +22,10 @@ import numpy as np
 import torch
 
 from benchmarks.scale import exponent, stored
-from benchmarks.timing import Row, forget_peak, peak_bytes, resident_bytes
+from benchmarks.timing import Row, forget_peak, in_a_process, peak_bytes, resident_bytes
 from nearkin.app.report import report
 from nearkin.data import load
+from nearkin.files import write_whole
 from nearkin.measure import evaluate, neighbours
 from nearkin.measure.nearest.gallery import Gallery
 from nearkin.runs.machine import versions
@@ -85,28 +85,14 @@ def measured(kept: Path, what: str, size: int) -> tuple[float, int]:
     file = kept / f"{what}, {size}.json"
     if not file.exists():
         kept.mkdir(exist_ok=True)
-        file.write_text(json.dumps(spent(what, size)))
+        found = json.dumps(in_a_process(spent, what, size)).encode()
+        write_whole(file, lambda out: out.write(found))
     return tuple(json.loads(file.read_text()))
 
 
 def spent(what: str, size: int) -> tuple[float, int]:
-    """Processor seconds of a case's work in a process of its own, and the bytes that it adds to
-    what was resident before."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=alone, args=(sender, what, size))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        raise MemoryError(f"{what}, {size:,} ended without an answer") from None
-    finally:
-        process.join()
-
-
-def alone(sender: Any, what: str, size: int) -> None:
-    """What a process of its own runs."""
+    """Processor seconds of a case's work, and the bytes that it adds to what was resident before,
+    in a process that does nothing else."""
     case = next(case for case in CASES if case.what == what)
     silent = redirect_stdout(io.StringIO())
     with tempfile.TemporaryDirectory() as folder, silent:
@@ -115,7 +101,7 @@ def alone(sender: Any, what: str, size: int) -> None:
         forget_peak()
         before, start = resident_bytes(), time.process_time()
         case.work(given)
-        sender.send((time.process_time() - start, max(0, peak_bytes() - before)))
+        return time.process_time() - start, max(0, peak_bytes() - before)
 
 
 def mapped(size: int, folder: Path) -> np.ndarray:

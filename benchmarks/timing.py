@@ -88,22 +88,31 @@ def peak_memory(function: Callable[..., object], *arguments: Any) -> int:
     The function is found by name (top level of a module) and makes its own data, whose memory
     counts, as does that of the interpreter and its libraries.
     """
+    return in_a_process(_peak_of, function, *arguments)
+
+
+def _peak_of(function: Callable[..., object], *arguments: Any) -> int:
+    function(*arguments)
+    return peak_bytes()
+
+
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What function(*arguments) gives in a fresh process, which finds it by name."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report_peak, args=(sender, function, arguments))
+    process = context.Process(target=_answer, args=(sender, function, arguments))
     process.start()
     sender.close()
     try:
         return receiver.recv()
     except EOFError:
-        raise MemoryError(f"{function.__name__} ended without an answer") from None
+        raise MemoryError(f"{function.__name__}{arguments} ended without an answer") from None
     finally:
         process.join()
 
 
-def _report_peak(sender: Any, function: Callable[..., object], arguments: tuple) -> None:
-    function(*arguments)
-    sender.send(peak_bytes())
+def _answer(sender: Any, function: Callable[..., Any], arguments: tuple) -> None:
+    sender.send(function(*arguments))
 
 
 def peak_bytes() -> int:
