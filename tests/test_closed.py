@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import SkipTestWarning
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -271,6 +272,10 @@ def test_many_items_are_thinned_evenly():
         ({"form": "lfda", "options": {"neighbors": 3}}, "did you mean 'neighbours'"),
         ({"form": "lfda", "options": {"neighbours": 0}}, "neighbours must be 1 or more, got 0"),
         ({"form": "nca", "options": {"decay": -1.0}}, "wanted steps and decay of 0 or more"),
+        ({"dim": 2.0}, "dim must be from 1 to the 7 features, got 2.0"),
+        ({"dim": True}, "dim must be from 1 to the 7 features, got True"),
+        ({"power": "1"}, "power must be above 0, and finite, got 1"),
+        ({"shrinkage": [1]}, r"shrinkage must be a share .* got \[1\]"),
     ],
 )
 def test_errors_say_what_was_wanted(settings, message, points):
@@ -282,6 +287,33 @@ def test_classes_are_no_fractions(points):
     x, y = points
     with pytest.raises(ValueError, match=r"wanted classes as whole numbers or names, got 0\.5"):
         ClosedForm().fit(x, y + 0.5 * (y == 0))
+
+
+@pytest.mark.parametrize(
+    ("mangled", "said"),
+    [
+        (lambda x, y: (x, ["a", float("nan")] * (len(y) // 2)), r"none \(nan\) in row 1"),
+        (lambda x, y: (x, ["1", 1] * (len(y) // 2)), "of one kind, got text and numbers"),
+        (lambda x, y: (x, np.ma.masked_equal(y, 1)), "got a masked array"),
+        (lambda x, y: (np.ma.masked_greater(x, 1), y), "X must be numbers, got a masked array"),
+        (lambda x, y: (torch.empty(x.shape, device="meta"), y), "got a tensor without values"),
+        (lambda x, y: (torch.tensor(x).to_sparse(), y), "got a sparse tensor"),
+    ],
+)
+def test_what_scikit_learn_would_read_as_something_else_is_refused(mangled, said, points):
+    with pytest.raises(ValueError, match=said) as error:
+        ClosedForm().fit(*mangled(*points))
+    assert "\n" not in str(error.value)
+
+
+def test_tensors_that_hold_gradients_or_halves_are_items(points):
+    x, y = points
+    wanted = ClosedForm(dim=2).fit(x, y).transform(x)
+    given = torch.tensor(x, requires_grad=True)
+    found = ClosedForm(dim=2).fit(given, torch.tensor(y, dtype=torch.double)).transform(given)
+    np.testing.assert_array_equal(found, wanted)
+    half = ClosedForm(dim=2).fit(given.bfloat16(), y).transform(given.bfloat16())
+    np.testing.assert_allclose(half, wanted, atol=0.2)
 
 
 def test_a_summary_cannot_give_what_takes_all_items(points):

@@ -189,6 +189,20 @@ def test_splits_stay_as_they_are():
         (lambda: own_splits(X, [None] * 12), "training labels must be 12 integers or texts"),
         (lambda: own_splits(X[0], Y), "wanted inputs of two dimensions or more"),
         (lambda: own_splits(X * np.inf, Y), "inputs must be finite"),
+        (lambda: own_splits((X * np.nan).tolist(), Y), "inputs must be finite"),
+        (lambda: own_splits(X[:, :0], Y), r"of two dimensions or more, got \(12, 0\)"),
+        (lambda: own_splits(X + 0j, Y), "wanted inputs, got complex"),
+        (lambda: own_splits(torch.tensor(X) + 1j, Y), "wanted inputs, got torch.complex"),
+        (lambda: own_splits((X + 1j).tolist(), Y), "an item must be numbers, got .*complex"),
+        (lambda: own_splits([[10**400] * 5] * 12, Y), "an item must be numbers, got list"),
+        (lambda: own_splits(X.astype("M8[s]"), Y), "inputs as numbers, got .*datetime64"),
+        (
+            lambda: own_splits(
+                torch.nested.nested_tensor([torch.ones(4)] * 12, layout=torch.jagged), Y
+            ),
+            "nested",
+        ),
+        (lambda: own_splits(X, Y, test_labels=Y), "test items beside their labels, got labels"),
         (lambda: own_splits(np.full((12, 9, 9), 300), Y), "whole numbers in 0..255"),
         (lambda: own_splits(np.zeros((12, 9, 9, 4), int), Y), "1 or 3 channels, got 4"),
         (lambda: own_splits(np.full((12, 9, 9), 300, np.uint16), Y), "whole .*of torch.uint16"),

@@ -48,6 +48,55 @@ def test_a_table_or_numbers_as_objects_are_vectors():
         assert torch.equal(model.embed(form), model.embed(X))
 
 
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (torch.tensor(X) + 1j, "got torch.complex64"),
+        ((X + 1j).tolist(), "a vector must be numbers, got complex"),
+        ([torch.tensor(X[0]).to_sparse()], "a vector must be numbers, got a sparse tensor"),
+        ([[10**400] * 8], "a vector must be numbers, got ndarray"),
+    ],
+)
+def test_what_is_no_vector_is_refused(items, said):
+    with pytest.raises(ValueError, match=said) as error:
+        nk.Model(linear()).embed(items)
+    assert "\n" not in str(error.value)
+
+
+def test_floats_of_80_bits_are_numbers():
+    assert torch.equal(
+        nk.Model(linear()).embed(X.astype(np.longdouble)), nk.Model(linear()).embed(X)
+    )
+    fitted = [
+        nk.fit(linear(), "contrastive", x, Y, epochs=1, batch=8, per_class=2, threads=1)
+        for x in (X, X.astype(np.longdouble))
+    ]
+    assert fitted[0].identity == fitted[1].identity
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu:1", "mps", None, "cuda:x", "cuda:01", ""])
+def test_a_device_that_is_none_leaves_the_model_as_it_was(device):
+    model = nk.Model(linear())
+    with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, got"):
+        model.embed(X, device=device)
+    assert torch.equal(model.embed(X), nk.Model(linear()).embed(X))
+
+
+def test_a_model_that_could_not_be_read_again_is_not_written(tmp_path):
+    model = nk.Model(linear(), classes=["a", "\udcff"])
+    with pytest.raises(ValueError, match=r"config\.json is not JSON: half a character"):
+        model.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("cut", [lambda x: x.detach(), lambda x: torch.ones(len(x), 4)])
+def test_a_backbone_without_gradient_is_told(cut):
+    net = linear()
+    net.register_forward_hook(lambda module, given, x: cut(x))
+    with pytest.raises(ValueError, match="wanted a loss that depends on weights"):
+        nk.fit(net, "contrastive", X, Y, epochs=1, batch=8, per_class=2)
+
+
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
 def test_a_model_does_not_take_the_place_of_files_of_others(name, tmp_path):
     (tmp_path / name).write_text("{}")

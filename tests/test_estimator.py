@@ -110,6 +110,10 @@ def test_the_seed_comes_from_the_random_state():
         (lambda: small(loss="tripl").fit(X, Y), "unknown loss"),
         (lambda: small().fit(X, np.zeros(90)), "two classes or more, got 1 class"),
         (lambda: small().fit(X, Y + 0.5), "y must be whole numbers or names"),
+        (lambda: small().fit(X, ["a", float("nan"), "b"] * 30), r"none \(nan\) in row 1"),
+        (lambda: small().fit(X, np.ma.masked_equal(Y, 1)), "y must .* a masked array"),
+        (lambda: small().fit(np.ma.masked_greater(X, 1), Y), "X must .* a masked array"),
+        (lambda: small().fit(torch.empty(90, 5, device="meta"), Y), "X must .* without values"),
         (lambda: small(loss_options={"margn": 1}, loss="contrastive").fit(X, Y), "margin"),
     ],
 )

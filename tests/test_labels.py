@@ -56,6 +56,18 @@ def test_bytes_that_are_no_text_stay_apart():
     assert plain(np.array([b"\xff", b"\xfe", b"a"])) == ["\\xff", "\\xfe", "a"]
 
 
+def test_what_no_file_can_hold_is_an_escape_and_stays_apart():
+    assert plain(["a", "a\0", b"a\0\0"]) == ["a", "a\\x00", "a\\x00\\x00"]
+    assert plain(["\udcff", "\xff", b"\xff"]) == ["\\xff", "\xff", "\\xff"]
+    assert plain(["a\0b", "b", "\0"]) == ["a\0b", "b", "\\x00"]
+
+
+def test_text_of_numpy_2_and_text_beside_bytes_are_text():
+    kind = getattr(np.dtypes, "StringDType", lambda: object)()
+    assert plain(np.array(["é", "a", "1"], dtype=kind)) == ["é", "a", "1"]
+    assert plain(["é", "é".encode(), "1"]) == ["é", "é", "1"]
+
+
 @pytest.mark.parametrize(
     ("labels", "got"),
     [
@@ -76,6 +88,14 @@ def test_bytes_that_are_no_text_stay_apart():
         ([1j, 2, 3], "of complex128"),
         (np.array(["2020-01-01"], "M8[D]"), "of datetime64"),
         ([object(), 1, 2], "of object in row 0"),
+        (["a", float("nan"), "b"], r"text and numbers, and none \(nan\) in row 1"),
+        (("a", "1", 1), "of one kind, got text and numbers"),
+        (["a", True, "b"], "of one kind, got text and numbers"),
+        (["a", "\ud800", "b"], r"got .*ud800.*lone surrogate"),
+        (torch.zeros(3, dtype=torch.int64, device="meta"), "a tensor without values"),
+        (torch.tensor([1, 0, 2]).to_sparse(), "a sparse tensor"),
+        (torch.nested.nested_tensor([torch.ones(1)] * 3, layout=torch.jagged), "a nested tensor"),
+        ([10**30, 1, 2], "of object"),
     ],
 )
 def test_what_is_no_label_is_refused_in_one_line(labels, got):

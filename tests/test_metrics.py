@@ -272,6 +272,21 @@ def test_intervals_hold_the_mean_and_a_comparison_with_itself_is_nothing():
         (lambda x, y: evaluate(*["x.npz", y]), "query must be a matrix of numbers.* got"),
         (lambda x, y: evaluate(x, y, *[[[1.0], [1, 2]], y]), "gallery must be .* got list"),
         (lambda x, y: evaluate(x + 1j, y), "query must be a matrix of numbers.*complex"),
+        (lambda x, y: evaluate((x + 1j).numpy().astype("c16"), y), "got complex128: put real"),
+        (lambda x, y: neighbours([[1j, 2], [3, 4]], 1), "got complex128"),
+        (
+            lambda x, y: evaluate(torch.nested.nested_tensor([*x], layout=torch.jagged), y),
+            "got a nested tensor",
+        ),
+        (lambda x, y: evaluate([[10**400]] * 20, y), "query must be a matrix of numbers"),
+        (lambda x, y: evaluate(*[None, y, None, y]), "query must be a matrix of numbers"),
+        (lambda x, y: evaluate(x, y.to("meta")), "query labels must be .* without values"),
+        (lambda x, y: evaluate(x, y.to_sparse()), "query labels must be .* a sparse tensor"),
+        (lambda x, y: evaluate(x.double() * 1e200, y), "row 0 holds numbers .* too large for fl"),
+        (lambda x, y: evaluate(x.double() * 1e-200, y), "row 0 holds numbers .* too small for"),
+        (lambda x, y: neighbours(x.double() * 1e-39, 1, metric="inner"), "too small for float32"),
+        (lambda x, y: neighbours(x, 1, memory=float("nan")), "memory must be a number .* got nan"),
+        (lambda x, y: neighbours(x, 1, memory=TEXT), "memory must be a number .* got '1 GB'"),
         (lambda x, y: neighbours(np.arange(20), 1), "query must be a matrix of numbers"),
         (lambda x, y: neighbours([["a"]], 1), "query must be a matrix of numbers"),
         (lambda x, y: check_embeddings(x.numpy() * np.nan), "embeddings: row 0 holds NaN"),
@@ -298,6 +313,13 @@ def test_sizes_that_are_none_are_refused(given, said):
     for none in (0, -3):
         with pytest.raises(ValueError, match=f"k must be in 1..19, .* got {none}"):
             evaluate(x, y, precision_ks=[none])
+
+
+def test_small_numbers_of_float32_are_what_they_are():
+    x, y = sample(20, 4)
+    assert evaluate(x * 1e-37, y) == evaluate((x * 1e-37).double(), y)
+    x[3] = 0  # which is a point of the plane
+    assert evaluate(x.double(), y, metric="euclidean") == evaluate(x, y, metric="euclidean")
 
 
 def test_labels_may_be_integers_of_any_kind():

@@ -26,14 +26,24 @@ def plain_labels(labels: Any, wanted: str) -> np.ndarray:
     array(['a', 'b'], dtype='<U1')
     """
     refuse_hollow(labels, wanted)
-    if isinstance(labels, Tensor):
-        labels = labels.detach().cpu()  # halves as float32, which NumPy has; doubles as they are
-        labels = labels.float() if labels.is_floating_point() and labels.itemsize < 4 else labels
-        labels = labels.numpy()
+    labels = as_array(labels) if isinstance(labels, Tensor) else labels
     try:
         found = np.asarray(labels)
+    except UnicodeDecodeError:  # text beside bytes
+        found = np.array(labels, dtype=object)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{wanted}, got {type(labels).__name__} ({error})") from None
+    if found.dtype.kind == "T" or (found.dtype.kind in "SU" and not hasattr(labels, "dtype")):
+        found = np.array(labels, dtype=object)  # of a list NumPy makes text, of None and NaN too
+    try:
+        return classes_in(found, wanted)
+    except UnicodeEncodeError as error:
+        half = f"{error.object!r:.99}, which holds half a character (a lone surrogate)"
+        raise ValueError(f"{wanted}, got {half}") from None
+
+
+def classes_in(found: np.ndarray, wanted: str) -> np.ndarray:
+    """Labels in an array of any type as int64 or as text in NFC."""
     if found.dtype == object and found.ndim == 1:
         found = of_objects(found, wanted)
     kind = found.dtype.kind
@@ -51,11 +61,12 @@ def plain_labels(labels: Any, wanted: str) -> np.ndarray:
 
 def of_objects(labels: np.ndarray, wanted: str) -> np.ndarray:
     """Labels that NumPy holds as Python's objects, as integers, floats or text."""
-    kinds = (str | bytes, "text"), (int | float | np.integer | np.floating | np.bool_, "numbers")
-    for row, label in enumerate(labels):
-        if not any(isinstance(label, kind) for kind, _ in kinds):
-            raise ValueError(f"{wanted}, got {label!r} of {type(label).__name__} in row {row}")
-    held = [name for kind, name in kinds if any(isinstance(label, kind) for label in labels)]
+    kinds = {each: kind_of(each) for each in set(map(type, labels))}
+    if "" in kinds.values():
+        row = next(row for row, label in enumerate(labels) if not kinds[type(label)])
+        label = labels[row]
+        raise ValueError(f"{wanted}, got {label!r} of {type(label).__name__} in row {row}")
+    held = sorted(set(kinds.values()), reverse=True)
     if len(held) > 1:
         lost = [row for row, label in enumerate(labels) if label != label]  # pandas' NaN
         missing = f", and none (nan) in row {lost[0]}" if lost else ""
@@ -65,9 +76,45 @@ def of_objects(labels: np.ndarray, wanted: str) -> np.ndarray:
     return np.array(labels.tolist(), dtype=None if len(labels) else np.int64)
 
 
+def for_sklearn(x: Any, wanted: str) -> Any:
+    """What scikit-learn takes: a tensor as an array, and all else as it is.
+
+    Raises:
+        ValueError: for what it would read as something else, such as what is masked.
+    """
+    if isinstance(x, Tensor) or np.ma.is_masked(x):
+        refuse_hollow(x, wanted)
+    return as_array(x) if isinstance(x, Tensor) else x
+
+
+def classes_for_sklearn(y: Any, wanted: str) -> Any:
+    """Classes for scikit-learn, which would make text of None and NaN in a list."""
+    return plain_labels(y, wanted) if isinstance(y, list | tuple) else for_sklearn(y, wanted)
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """A tensor as NumPy has it: halves as float32, doubles as they are."""
+    x = x.detach().cpu()
+    return (x.float() if x.is_floating_point() and x.itemsize < 4 else x).numpy()
+
+
+def kind_of(label: type) -> str:
+    """What labels of this type are: text, numbers, or "" for what is no label."""
+    if issubclass(label, str | bytes):
+        return "text"
+    numbers = int | float | np.integer | np.floating | np.bool_
+    return "numbers" if issubclass(label, numbers) else ""
+
+
 def decoded(label: str | bytes) -> str:
-    """Text, of bytes in UTF-8; what is not UTF-8 stays as an escape."""
-    return label if isinstance(label, str) else label.decode(errors="backslashreplace")
+    """Text, of bytes in UTF-8. What is not UTF-8 stays as an escape, as in the name of a file, and
+    so do NULs at the end, which NumPy would drop."""
+    if isinstance(label, bytes):
+        label = label.decode(errors="backslashreplace")
+    elif not label.isascii():
+        label = label.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    kept = label.rstrip("\0")
+    return kept + r"\x00" * (len(label) - len(kept))
 
 
 def as_text(labels: np.ndarray) -> np.ndarray:

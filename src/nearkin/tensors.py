@@ -3,6 +3,7 @@
 Dimensions: B batch, M references, D embedding.
 """
 
+import re
 import warnings
 from typing import Any
 
@@ -16,34 +17,49 @@ def as_tensor(x: Any, wanted: str, device: torch.device | None = None) -> Tensor
     """A tensor of x: of a tensor, a NumPy array or nested lists.
 
     Raises:
-        ValueError: for what cannot be a tensor; `wanted` says what was wanted.
+        ValueError: for what cannot be a tensor, or holds no plain numbers; `wanted` says what was
+            wanted.
     """
+    refuse_hollow(x, wanted)
     try:
-        if isinstance(x, np.ndarray):  # torch takes no foreign bytes, and no steps back
-            x = x.astype(x.dtype.newbyteorder("="), copy=False)
+        if isinstance(x, np.ndarray):  # torch takes no foreign bytes, 80 bits, and no steps back
+            wide = x.dtype.kind == "f" and x.itemsize > 8
+            x = x.astype(np.float64 if wide else x.dtype.newbyteorder("="), copy=False)
             x = x.copy() if any(step < 0 for step in x.strides) else x
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             found = torch.as_tensor(x)  # a file mapped to memory is not copied, only read
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{wanted}, got {type(x).__name__} ({why})") from None
+    refuse_hollow(found, wanted)  # of complex numbers in a list
     return found.to(device)
 
 
 def refuse_hollow(x: Any, wanted: str) -> None:
-    """Refuse what holds no plain numbers: a masked array, and a tensor without values, quantised or
-    sparse."""
+    """Refuse what holds no plain numbers: a masked array, complex numbers, of which the imaginary
+    part would be dropped, and a tensor without values, quantised, nested or sparse."""
     if np.ma.is_masked(x):
         raise ValueError(f"{wanted}, got a masked array: leave out what is masked, or fill it")
+    if "complex" in str(getattr(x, "dtype", "")):
+        raise ValueError(f"{wanted}, got {x.dtype}: put real and imaginary parts side by side")
     if not isinstance(x, Tensor):
         return
+    if x.is_nested:
+        raise ValueError(f"{wanted}, got a nested tensor: take x.to_padded_tensor(0)")
     if x.is_meta:
         raise ValueError(f"{wanted}, got a tensor without values")
     if x.is_quantized:
         raise ValueError(f"{wanted}, got a quantised tensor: take x.dequantize()")
     if x.layout != torch.strided:
         raise ValueError(f"{wanted}, got a sparse tensor: take x.to_dense()")
+
+
+def is_integers(x: Any) -> bool:
+    """Whether x is a tensor of whole numbers that are there, one beside the other."""
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex():
+        return False
+    return x.layout == torch.strided and not (x.is_meta or x.is_quantized or x.is_nested)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -219,14 +235,13 @@ def effective_rank(x: Tensor) -> Tensor:
 
 def usable(device: str) -> str:
     """cpu, cuda or cuda:N: what auto means here, or what was asked for, if there is one."""
-    try:
-        wanted = torch.device("cpu" if device == "auto" else device)
-    except RuntimeError:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from None
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device}: wanted a GPU, and torch finds none")
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device}: torch finds {torch.cuda.device_count()} GPUs")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+    name = str(device)
+    if not re.fullmatch("cpu|cuda(:(0|[1-9][0-9]*))?", name):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"device {name}: wanted a GPU, and torch finds none")
+    if name != "cpu" and int(name[5:] or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name}: torch finds {torch.cuda.device_count()} GPUs")
+    return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 from nearkin.closed.forms import FORMULAS, LinearMap, Shrinkage
@@ -34,7 +35,7 @@ def solve(
     """
     features = of.moments.features
     dim = features if dim is None else dim
-    if not 1 <= dim <= features:
+    if type(dim) is bool or not isinstance(dim, Integral) or not 1 <= dim <= features:
         raise ValueError(f"dim must be from 1 to the {features} features, got {dim}")
     given = check_options(form, shrinkage, options or {})
     return replace(
@@ -57,10 +58,12 @@ def check_options(
 
 def check_settings(power: float, shrinkage: Shrinkage | None) -> None:
     """The power is above 0, and the shrinkage a share of 0 or more, or one of the formulas."""
-    if not 0 < power < inf:
+    if not isinstance(power, Real) or not 0 < power < inf:
         raise ValueError(f"power must be above 0, and finite, got {power}")
     named = isinstance(shrinkage, str)
-    if shrinkage in (None, *FORMULAS) or (not named and 0 <= shrinkage < inf):
+    if shrinkage is None or shrinkage in FORMULAS:
+        return
+    if not named and isinstance(shrinkage, Real) and 0 <= shrinkage < inf:
         return
     wanted = f"a share of 0 or more, {' or '.join(FORMULAS)}"
     raise ValueError(f"shrinkage must be {wanted}, got {shrinkage!r}")

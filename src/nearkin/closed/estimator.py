@@ -14,11 +14,15 @@ from nearkin.closed.catalogue import UNLABELLED, check_settings, solve
 from nearkin.closed.forms import LinearMap, Shrinkage, plda_model
 from nearkin.closed.moments import BLOCK, Items, Summary, powered
 from nearkin.extras import optional
+from nearkin.labels import classes_for_sklearn, for_sklearn, plain_labels
 
 with optional():
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
     from sklearn.utils import check_array
     from sklearn.utils.validation import check_is_fitted, validate_data
+
+
+CLASSES = "wanted classes as whole numbers or names"
 
 
 class ClosedForm(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -95,6 +99,7 @@ class ClosedForm(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings (N, D) float32 of items X (N, F)."""
         check_is_fitted(self)
+        X = for_sklearn(X, "X must be numbers")
         X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=False)
         weight, bias = self.map_.weight, self.map_.bias
         z = np.empty((len(X), len(weight)), np.float32)
@@ -149,6 +154,7 @@ class PLDA(BaseEstimator):
         return both - (x**2 @ alone)[:, None] - y**2 @ alone + const
 
     def _latent(self, X: Any) -> np.ndarray:
+        X = for_sklearn(X, "X must be numbers")
         X = validate_data(self, X, dtype=float, copy=True, reset=False)
         return powered(X, self.power) @ self.latent_.weight.T + self.latent_.bias
 
@@ -159,15 +165,15 @@ def read(estimator: Any, X: Any, y: Any, reset: bool = True) -> Items:
     y is left aside by a form that looks at no labels.
     """
     check_settings(estimator.power, estimator.shrinkage)
+    X = for_sklearn(X, "X must be numbers")
     rules: dict[str, Any] = {"dtype": None, "ensure_all_finite": False, "reset": reset}
     if getattr(estimator, "form", None) in UNLABELLED:
         X = validate_data(estimator, X, ensure_min_samples=2, **rules)
         labels = np.zeros(len(X), int)
     else:
+        y = classes_for_sklearn(y, CLASSES)
         X, labels = map(np.asarray, validate_data(estimator, X, y, ensure_min_samples=2, **rules))
-        if labels.dtype.kind == "f" and (labels % 1 != 0).any():
-            odd = labels[labels % 1 != 0][0]
-            raise ValueError(f"wanted classes as whole numbers or names, got {odd} among them")
+        labels = plain_labels(labels, CLASSES)
     for part in parts(len(X)):
         finite(estimator, X[part])
     return Items(X, labels, estimator.power)

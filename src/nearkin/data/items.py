@@ -14,6 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nearkin.tensors import as_tensor
+
+WANTED = "an item must be numbers"
+
 
 @dataclass(frozen=True, eq=False)
 class Items:
@@ -47,7 +51,7 @@ class Items:
 
     def read(self) -> Tensor:
         """The items as one batch of float32."""
-        found = [torch.as_tensor(first(self.dataset[i])) for i in self.indices.tolist()]
+        found = [as_tensor(first(self.dataset[i]), WANTED) for i in self.indices.tolist()]
         if len({item.shape for item in found}) > 1:
             shapes = sorted({tuple(item.shape) for item in found})
             raise ValueError(f"wanted items of one shape in a batch, got {shapes[:3]}")

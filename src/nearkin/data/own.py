@@ -54,6 +54,8 @@ def own_splits(
         test: what is tested on, in the same forms.
         size: side in pixels that batches will have; see `Recipe`.
     """
+    if test is None and test_labels is not None:
+        raise ValueError("wanted test items beside their labels, got labels alone")
     if isinstance(data, Splits):
         return data
     inputs, given = parts_of(data, labels)
@@ -162,10 +164,12 @@ def held_inputs(inputs: Any, size: int) -> tuple[Any, tuple[str, ...]]:
         return of_numbers(as_tensor(inputs, "wanted inputs"), channels_first=False), ()
     if isinstance(inputs, Tensor):
         return of_numbers(inputs.detach().cpu(), channels_first=True), ()
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "mMV":
+        raise ValueError(f"wanted inputs as numbers, got an array of {inputs.dtype}")
     if isinstance(inputs, np.ndarray) and inputs.ndim > 1:
         try:  # pandas' columns of several types
             return held_inputs(inputs.astype(np.float64), size)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"wanted inputs as numbers, got an array of {inputs.dtype}") from None
     if not hasattr(inputs, "__getitem__") and not hasattr(inputs, "__iter__"):
         raise ValueError(f"wanted inputs, got {type(inputs).__name__}")
@@ -177,7 +181,7 @@ def held_inputs(inputs: Any, size: int) -> tuple[Any, tuple[str, ...]]:
     one = first(dataset[0])
     if is_prepared(one):
         items = Items(dataset, torch.arange(len(dataset)))
-        return (items.read() if torch.as_tensor(one).ndim < 2 else items), ()
+        return (of_numbers(items.read(), False) if np.ndim(one) < 2 else items), ()
     found = [first(dataset[i]) for i in range(len(dataset))]
     if all(isinstance(each, str | Path) for each in found):
         return of_files([Path(each).expanduser() for each in found], size), tuple(map(str, found))
@@ -196,7 +200,7 @@ def is_prepared(item: Any) -> bool:
 def of_numbers(x: Tensor, channels_first: bool) -> Tensor:
     """An array of all inputs: vectors as float32, whole numbers of more dimensions as pictures
     (N, C, H, W) uint8, and floats of more dimensions as they are, in float32."""
-    if x.ndim < 2:
+    if x.ndim < 2 or (x.ndim == 2 and not x.shape[1]):
         raise ValueError(f"wanted inputs of two dimensions or more, got {tuple(x.shape)}")
     if x.ndim == 2 or x.is_floating_point():
         x = x.float()

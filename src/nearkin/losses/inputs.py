@@ -19,7 +19,7 @@ from nearkin.labels import plain_labels
 from nearkin.losses.protocol import Labels as Labels
 from nearkin.losses.protocol import Mined as Mined
 from nearkin.losses.protocol import renamed
-from nearkin.tensors import as_tensor, at_least_float32, pair_masks
+from nearkin.tensors import as_tensor, at_least_float32, is_integers, pair_masks
 
 T = TypeVar("T", bound=Callable)
 
@@ -60,7 +60,7 @@ def class_numbers(labels: Any, name: str, beside: Tensor, numbered: bool = False
     """
     wanted = f"{name} must be {len(beside)} integers{'' if numbered else ' or texts'}, one for each"
     wanted += " embedding"
-    if isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex()):
+    if is_integers(labels):
         found = labels
     else:
         plain = plain_labels(labels, wanted)

@@ -6,6 +6,8 @@ Dimensions: N items, B queries, M gallery, D embedding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
+from numbers import Real
 from operator import index
 from typing import Any, TypeVar
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nearkin.labels import numbered, plain_labels
-from nearkin.tensors import as_tensor, refuse_hollow
+from nearkin.tensors import as_tensor, is_integers, refuse_hollow
 
 MATRIX = "must be a matrix of numbers, one row an item"
 T = TypeVar("T")
@@ -26,7 +28,6 @@ def matrix(x: Any, name: str, device: torch.device | None = None) -> Tensor:
     Floats keep their type, and the memory of an array, memory-mapped too, is not copied.
     """
     wanted = f"{name} {MATRIX}"
-    refuse_hollow(x, wanted)
     if isinstance(x, list | tuple) and any(isinstance(row, Tensor) for row in x):
         x = [row.detach().cpu() if isinstance(row, Tensor) else row for row in x]
     if not isinstance(x, Tensor | np.ndarray):
@@ -35,27 +36,46 @@ def matrix(x: Any, name: str, device: torch.device | None = None) -> Tensor:
         except (TypeError, ValueError) as error:
             why = " ".join(str(error).split())
             raise ValueError(f"{wanted}, got {type(x).__name__} ({why})") from None
-    if isinstance(x, np.ndarray) and (x.dtype == object or x.dtype.itemsize > 8):
-        try:  # pandas' columns of several types, and floats of 80 bits
+    refuse_hollow(x, wanted)
+    if isinstance(x, np.ndarray) and x.dtype.kind in "OSU":
+        try:  # pandas' columns of several types
             x = x.astype(np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{wanted}, got {x.shape} of {x.dtype}") from None
     found = as_tensor(x, wanted, device)
-    if found.ndim != 2 or not found.numel() or found.is_complex():
+    if found.ndim != 2 or not found.numel():
         raise ValueError(f"{wanted}, got {tuple(found.shape)} of {found.dtype}")
     return found if found.is_floating_point() else found.float()
 
 
 def check_embeddings(x: Any, name: str = "embeddings", *, zero: bool = False) -> None:
-    """Refuse what has no neighbours: not a matrix, NaN, infinity and, unless `zero`, zero rows."""
-    for start, rows in enumerate(matrix(x, name).split(8192)):
+    """Refuse what has no neighbours: not a matrix, NaN, infinity, doubles that float32 has not
+    and, unless `zero`, zero rows."""
+    for start, given in enumerate(matrix(x, name).split(8192)):
+        rows = given.float()
         for bad, what in (
-            (~rows.float().isfinite().all(1), "NaN or infinity"),
+            (~given.isfinite().all(1), "NaN or infinity"),
+            (~rows.isfinite().all(1), "numbers that are too large for float32"),
+            (lost_in_float32(given), "numbers that are too small for float32: scale them"),
             ((rows == 0).all(1) & (not zero), "only zeros, which point nowhere"),
         ):
             if bad.any():
                 row = 8192 * start + int(bad.nonzero()[0])
                 raise ValueError(f"{name}: row {row} holds {what}")
+
+
+def lost_in_float32(rows: Tensor) -> Tensor:
+    """(N,) which rows (N, D) of doubles have no number that float32 has in full."""
+    if rows.dtype != torch.double:
+        return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+    largest = rows.abs().amax(1)
+    return (largest > 0) & (largest < torch.finfo(torch.float32).tiny)
+
+
+def check_memory(memory: float) -> None:
+    """There is memory to work in."""
+    if not isinstance(memory, Real) or not 0 < memory < inf:
+        raise ValueError(f"memory must be a number of bytes above 0, got {memory!r}")
 
 
 def check_count(k: Any, most: int, of: str = "") -> int:
@@ -128,9 +148,9 @@ def sides_of(
 
     Where the gallery is the queries' own object, each query stands in its own row.
     """
-    if gallery is query and itself is None:
-        itself = torch.arange(len(query))
     x = matrix(query, "query")
+    if gallery is query and itself is None:
+        itself = torch.arange(len(x))
     y = None if gallery is None else matrix(gallery, "gallery", x.device)
     given = [(query_labels, x, "query")]
     if y is not None:
@@ -166,7 +186,7 @@ def class_numbers(sides: list[tuple[Any, Tensor, str]]) -> tuple[list[Tensor], l
     Args:
         sides: (labels, embeddings, what they are called in errors) of one or two sets.
     """
-    if all(is_integer_tensor(labels) for labels, _, _ in sides):
+    if all(is_integers(labels) for labels, _, _ in sides):
         for labels, x, name in sides:
             if labels.shape != (len(x),):
                 wanted = f"{name} labels must be {len(x)} integers or texts, one a row"
@@ -187,10 +207,6 @@ def class_numbers(sides: list[tuple[Any, Tensor, str]]) -> tuple[list[Tensor], l
     return [torch.from_numpy(p).to(x.device) for p, (_, x, _) in zip(found, sides, strict=True)], (
         classes
     )
-
-
-def is_integer_tensor(labels: Any) -> bool:
-    return isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
 
 
 def check_labels(x: Tensor, labels: Any, name: str) -> Tensor:

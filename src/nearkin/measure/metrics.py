@@ -24,8 +24,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import inf
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -192,7 +190,6 @@ def retrieval_of(
     """The retrieval metrics of both sides."""
     ks = fitting(ks, KS, sides.size)
     precision_ks = fitting(precision_ks, PRECISION_KS, sides.size)
-    check_memory(memory)
     with plain_arithmetic(sides.query.device):
         search = search_of(sides.query, sides.gallery, metric, memory, sides.itself)
         kin = sides.kin()
@@ -224,7 +221,6 @@ def recalls(
     """
     sides = sides_of(query, query_labels, gallery, gallery_labels, itself)
     ks = fitting(ks, KS, sides.size)
-    check_memory(memory)
     rows = with_kin(sides.kin())
     if not ks:
         return {}
@@ -251,12 +247,6 @@ def fitting(ks: Sequence[int] | None, usual: Sequence[int], size: int) -> Sequen
     if not isinstance(ks, Iterable):
         raise ValueError(f"ks must be several numbers, such as (1, {ks}), got {ks!r}")
     return tuple(check_count(k, size, ", as many items as there are") for k in ks)
-
-
-def check_memory(memory: float) -> None:
-    """There is memory to work in."""
-    if not isinstance(memory, Real) or not 0 < memory < inf:
-        raise ValueError(f"memory must be a number of bytes above 0, got {memory!r}")
 
 
 def nearest_classes(sides: Sides, k: int, metric: str, memory: float) -> Tensor:

@@ -95,6 +95,7 @@ def save(model: Model, path: Path) -> Path:
         block["seal"] = seal(block)
         plain = {"architecture": "nearkin", "num_classes": model.dim}
         files[CONFIG] = text({**(config or plain), "nearkin": block})
+        parse_json(files[CONFIG], str(path / CONFIG))  # what cannot be read again is not written
     finally:
         model.backbone.to(place)
     (path / CONFIG).unlink(missing_ok=True)  # of an earlier Model: no longer true of what follows

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from nearkin.data import Split, Splits
 from nearkin.data.items import Items, first
 from nearkin.models.preprocess import Preprocessing, mapped
-from nearkin.tensors import refuse_hollow
+from nearkin.tensors import as_tensor, refuse_hollow
 
 WANTED = "paths, PIL images, arrays, tensors, a Dataset or a Split"
 
@@ -198,12 +198,12 @@ def is_vector(item: Any) -> bool:
 def as_vectors(rows: Any) -> Tensor:
     """Numbers (B, F) as float32 on the CPU; what is not finite in it is refused."""
     if not isinstance(rows, Tensor):
-        if isinstance(rows[0], Tensor):
-            rows = torch.stack(list(rows))
-        else:
-            with np.errstate(over="ignore"):
-                rows = torch.from_numpy(np.asarray(rows, np.float32).copy())
-    rows = rows.detach().to("cpu", torch.float32)
+        stacked = torch.stack(list(rows)) if isinstance(rows[0], Tensor) else np.asarray(rows)
+        rows = as_tensor(stacked, "a vector must be numbers")
+    refuse_hollow(rows, "a vector must be numbers")
+    rows = (
+        rows.detach().to("cpu", torch.float32).contiguous()
+    )  # of which products have the same bits
     if not rows.isfinite().all():
         raise ValueError("a vector is not finite in float32")
     return rows

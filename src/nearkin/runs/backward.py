@@ -64,6 +64,8 @@ def forward_backward(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, 
         rows = embedded(run, inputs, len(labels), run.ranks)
         if run.ranks.group is None:
             value = loss_of(run, rows, labels)
+            if not value.requires_grad:
+                raise ValueError("wanted a loss that depends on weights, got one without gradient")
             backward(value)
             return rows[-1].detach(), value.detach()
         found = pulled(run, labels, *rows)

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from nearkin.labels import plain_labels
+from nearkin.labels import classes_for_sklearn, for_sklearn, plain_labels
 from nearkin.models.model import Model
 from nearkin.runs.fit import fit
 
@@ -82,6 +82,7 @@ class Embedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train on items X (N, F) with classes y (N,): whole numbers, text or bytes."""
+        X, y = for_sklearn(X, "X must be numbers"), classes_for_sklearn(y, WANTED)
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
         labels = plain_labels(y, WANTED)
         self.classes_ = np.unique(labels)
@@ -112,6 +113,7 @@ class Embedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings (N, D) float32 of items X (N, F)."""
         check_is_fitted(self)
+        X = for_sklearn(X, "X must be numbers")
         X = validate_data(self, X, dtype=np.float32, reset=False)
         x = torch.from_numpy(np.ascontiguousarray(X))
         return self.model_.embed(x, device=self.device, batch=4096).numpy()

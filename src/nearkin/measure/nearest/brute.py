@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from nearkin.measure.inputs import check_memory
 from nearkin.measure.nearest.exact import (
     Points,
     Spare,
@@ -104,6 +105,7 @@ def search_of(
 
     Sets that would take more than a quarter of the memory on the grid go there part by part.
     """
+    check_memory(memory)
     if gallery is None:
         itself = torch.arange(len(query), device=query.device)
     rows = len(query) + (0 if gallery is None else len(gallery))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nearkin.measure.inputs import as_given, check_count, check_embeddings, matrix
+from nearkin.measure.inputs import as_given, check_count, check_embeddings, check_memory, matrix
 from nearkin.measure.nearest.brute import Search, piece_size, screen_of
 from nearkin.measure.nearest.exact import Array, Points, blocks, from_keys, points
 from nearkin.measure.nearest.screen import Screen, plain_arithmetic, precisions
@@ -40,6 +40,7 @@ class Gallery:
     def __init__(self, x: Array, metric: str = "cosine", memory: float = 1e9):
         x = matrix(x, "gallery")
         check_embeddings(x, "gallery", zero=True)
+        check_memory(memory)
         self.metric, self.memory = metric, memory
         self.shape = tuple(x.shape)
         self.device = x.device
