@@ -215,6 +215,36 @@ def test_a_file_of_features_is_cured(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["diagnoses"] == []
 
 
+def test_parts_of_a_file_in_a_table_are_refused(tmp_path, capsys):
+    arrays = leaking(0)
+    write(tmp_path / "x.npz", {**arrays, "split": arrays["split"][None]})
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", str(tmp_path / "x.npz"), "--cure", str(tmp_path / "healed.npz")])
+    assert left.value.code == 2
+    assert f"wanted `split` of {len(arrays['x'])}, got (1, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["val", "Train", "zzz"])
+def test_parts_of_a_file_that_nobody_knows_are_refused(word, tmp_path, capsys):
+    arrays = leaking(0)
+    write(
+        tmp_path / "x.npz", {**arrays, "split": np.where(arrays["split"] == "train", word, "query")}
+    )
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", str(tmp_path / "x.npz")])
+    assert left.value.code == 2
+    assert f"`split` must be train, query or gallery, got '{word}'" in capsys.readouterr().err
+
+
+def test_features_without_training_items_are_cured_by_all(tmp_path, capsys):
+    arrays = doubled(0)
+    write(tmp_path / "x.npz", {**arrays, "split": np.full(len(arrays["x"]), "query")})
+    main(["doctor", str(tmp_path / "x.npz"), "--cure", str(tmp_path / "healed.npz")])
+    left = len(np.load(tmp_path / "healed.npz")["x"])
+    assert f"{left:,} of {len(arrays['x']):,} items" in capsys.readouterr().out
+    assert 0 < left < len(arrays["x"])
+
+
 def test_copies_in_an_index_are_named(shop, folder, capsys):  # noqa: F811
     for number, path in enumerate(sorted(folder.rglob("*.png"))[:3]):
         shutil.copy(path, path.with_name(f"again-{number}.png"))

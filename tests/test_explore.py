@@ -95,6 +95,17 @@ def test_embeddings_files_are_shown_too(tmp_path, capsys, monkeypatch):
     assert made.labels[:2] == ["a", "b"]
 
 
+def test_bytes_of_a_file_are_text(tmp_path):
+    given = {"y": [b"caf\xc3\xa9", b"b"], "names": [b"a.jpg", b"b.jpg"], "metric": b"euclidean"}
+    np.savez(tmp_path / "x.npz", x=X4[:2], **given)
+    made = module.points_of_file(tmp_path / "x.npz")
+    assert (made.labels, made.names) == (["café", "b"], ["a.jpg", "b.jpg"])
+    assert made.metric == "euclidean"
+
+
+X4 = np.arange(8.0).reshape(4, 2)
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
@@ -103,6 +114,16 @@ def test_embeddings_files_are_shown_too(tmp_path, capsys, monkeypatch):
         ({"x": np.ones((3, 2)), "y": np.zeros(2)}, "wanted 3 labels"),
         ({"x": np.ones((2, 2))}, "three items or more"),
         ({"x": np.full((4, 2), np.nan)}, "NaN"),
+        ({"x": np.ones((4, 2)) + 1j}, "wanted numbers as x, got complex128"),
+        ({"x": np.ones((4, 2)).astype(str)}, "wanted numbers as x, got <U32"),
+        ({"x": np.ones((4, 2), "M8[s]")}, "wanted numbers as x, got datetime64"),
+        ({"x": np.ones((4, 0))}, "it holds no vectors"),
+        ({"x": X4, "y": [[0], [1], [0], [1]]}, r"y must be 4 integers or texts, got \(4, 1\)"),
+        ({"x": X4, "y": [0, np.nan, 0, 1]}, "y must be 4 integers or texts, got nan"),
+        ({"x": X4, "y": [0, 1, 0, -1], "classes": ["a", "b"]}, r"y must be in 0\.\.1, .* got -1"),
+        ({"x": X4, "y": [0, 1, 0, 2], "classes": ["a", "b"]}, r"there are 2 classes, got 0\.\.2"),
+        ({"x": X4, "names": ["a", "b"]}, "wanted 4 names, got 2"),
+        ({"x": X4, "metric": "cosin"}, "cosin"),
     ],
 )
 def test_bad_files_are_one_line(tmp_path, capsys, arrays, said):

@@ -272,8 +272,8 @@ def test_intervals_hold_the_mean_and_a_comparison_with_itself_is_nothing():
         (lambda x, y: evaluate(*["x.npz", y]), "query must be a matrix of numbers.* got"),
         (lambda x, y: evaluate(x, y, *[[[1.0], [1, 2]], y]), "gallery must be .* got list"),
         (lambda x, y: evaluate(x + 1j, y), "query must be a matrix of numbers.*complex"),
-        (lambda x, y: evaluate((x + 1j).numpy().astype("c16"), y), "got complex128: put real"),
-        (lambda x, y: neighbours([[1j, 2], [3, 4]], 1), "got complex128"),
+        (lambda x, y: evaluate((x + 1j).numpy().astype("c16"), y), "of complex128: put real"),
+        (lambda x, y: neighbours([[1j, 2], [3, 4]], 1), "of complex128"),
         (
             lambda x, y: evaluate(torch.nested.nested_tensor([*x], layout=torch.jagged), y),
             "got a nested tensor",

@@ -82,6 +82,15 @@ def expanded(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def resolved(path: Path) -> Path:
+    """The path without links; links in a circle, of which Path.resolve makes a RuntimeError, stay.
+
+    >>> resolved(Path("/tmp/../etc")).as_posix()
+    '/etc'
+    """
+    return Path(os.path.realpath(path))
+
+
 def open_regular(path: Path) -> BinaryIO:
     """A file opened for reading; a folder, pipe or device is refused, and not waited for.
 

@@ -42,7 +42,8 @@ def refuse_hollow(x: Any, wanted: str) -> None:
     if np.ma.is_masked(x):
         raise ValueError(f"{wanted}, got a masked array: leave out what is masked, or fill it")
     if "complex" in str(getattr(x, "dtype", "")):
-        raise ValueError(f"{wanted}, got {x.dtype}: put real and imaginary parts side by side")
+        came = f"{tuple(x.shape)} of {x.dtype}"
+        raise ValueError(f"{wanted}, got {came}: put real and imaginary parts side by side")
     if not isinstance(x, Tensor):
         return
     if x.is_nested:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import OmitArgPrefixes, Positional
 
 from nearkin.app.output import Machine
+from nearkin.files import resolved
 
 if TYPE_CHECKING:
     from nearkin.doctor import Diagnosis
@@ -75,8 +76,8 @@ def consult(path: Path, hash: str, place: Place) -> dict[str, list[Diagnosis]]:
     for out in (path, path.absolute().parent.parent):
         if (out / "rows.jsonl").is_file():
             rows = [row for row in Store(out).rows() if hash in ("", row.hash)]
-            folders = {row.key: (out / row.files.folder).resolve() for row in rows}
-            rows = [row for row in rows if out == path or folders[row.key] == path.resolve()]
+            folders = {row.key: resolved(out / row.files.folder) for row in rows}
+            rows = [row for row in rows if out == path or folders[row.key] == resolved(path)]
             if rows:
                 return {f"run {row.key}": of_run(row, folders[row.key], place) for row in rows}
             if hash:

@@ -46,13 +46,12 @@ def evaluate(
     """
     from nearkin import measure
     from nearkin.app.train import ONE_CLASS
-    from nearkin.data.arrays import read_arrays
-    from nearkin.data.sets.features import origin_of, parts_of, read_features
+    from nearkin.data.sets.features import origin_of, parts_of, read_features, told_metric
     from nearkin.data.splits import in_classes_of
 
     parts = parts_of(embeddings)
     query, searched = parts["query"], parts["gallery"]
-    named = str(read_arrays(embeddings, ["metric"]).get("metric", ""))
+    named = told_metric(embeddings)
     source = "as --metric says" if metric else "as the file says"
     metric = metric or named or "cosine"
     if metric not in METRICS:

@@ -30,6 +30,7 @@ def explore(
         thumbnails: show the photographs, too; the file is larger by 1 kB for each.
         seed: of the draws by which the map is laid out.
     """
+    from nearkin.files import resolved
     from nearkin.search.explore import explore as write
     from nearkin.search.explore import points_of_file, points_of_index, write_atlas
     from nearkin.search.index import CARD, Index
@@ -41,7 +42,7 @@ def explore(
         points = points_of_file(path)
     else:
         raise ValueError(f"{first}: wanted an index or an .npz file of embeddings")
-    base = path.resolve()
+    base = resolved(path)
     ending = ".html" if format == "html" else "-atlas"
     target = output or base.with_name((base.stem if path.is_file() else base.name) + ending)
     made = (write if format == "html" else write_atlas)(points, target, seed=seed)

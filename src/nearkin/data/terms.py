@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from nearkin.files import resolved
 from nearkin.names import look_up
 
 
@@ -162,7 +163,7 @@ def may_show(name: str) -> bool:
         return kind in OURS_TO_SHOW
     parts = [
         part.lower().replace("-", "_")
-        for part in (*PurePath(path).parts, *Path(path).resolve().parts)
+        for part in (*PurePath(path).parts, *resolved(Path(path)).parts)
     ]
     return not any(part in NOT_OURS or part.startswith(THEIR_ARCHIVES) for part in parts)
 
@@ -174,7 +175,7 @@ MARKERS += ("Ebay_train.txt", "list_eval_partition.txt", "Eval/list_eval_partiti
 
 def holds_others_pictures(root: Path) -> bool:
     """Whether a folder is, or lies in, one with the lists of a benchmark that may not be shown."""
-    found = root.resolve()
+    found = resolved(root)
     return any(
         (folder / marker).exists() for folder in (found, *found.parents) for marker in MARKERS
     )

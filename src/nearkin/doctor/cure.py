@@ -33,8 +33,10 @@ def healed(arrays: Mapping[str, np.ndarray], found: Sequence[Diagnosis]) -> dict
         for name, array in arrays.items()
     }
     x = torch.from_numpy(np.asarray(made["x"], np.float32))
-    split = made.get("split")
-    taught = x if split is None else x[torch.from_numpy(np.asarray(split).astype(str) == "train")]
+    teaches = torch.from_numpy(
+        np.asarray(made.get("split", ["train"] * len(x))).astype(str) == "train"
+    )
+    taught = x[teaches] if teaches.any() else x
     values, axes = principal(taught - taught.mean(0))
     turned = (x - taught.mean(0)) @ axes
     if "features badly scaled" in names:

@@ -12,6 +12,7 @@ import torch
 
 from nearkin.download import fetch
 from nearkin.extras import optional
+from nearkin.files import resolved
 
 
 def hub_weights(name: str) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def refuse_changed(path: Path) -> None:
     if digest.hexdigest() != name:
         raise ValueError(
             f"{path}: its digest is {digest.hexdigest()}, the hub's is {name}: "
-            f"remove {path.resolve()}, and it will be fetched anew"
+            f"remove {resolved(path)}, and it will be fetched anew"
         )
 
 

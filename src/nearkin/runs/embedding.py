@@ -20,7 +20,7 @@ from nearkin.data.fingerprint import fingerprint
 from nearkin.data.photographs import stored_side
 from nearkin.data.sets.catalogue import named
 from nearkin.data.transforms import PHOTOGRAPH_SIDE
-from nearkin.files import refuse_source, write_whole
+from nearkin.files import refuse_source, resolved, write_whole
 from nearkin.models import origin
 from nearkin.models.folder import folder_of
 from nearkin.models.model import Model, find
@@ -177,7 +177,7 @@ class EmbeddingTask:
 
     def source(self, place: Place) -> str:
         """Where the data set lies."""
-        return str(named(self.data, place.root)[1].resolve())
+        return str(resolved(named(self.data, place.root)[1]))
 
 
 def load_and_embed(
@@ -212,7 +212,7 @@ def found(checkpoint: str, data: str, size: int, below: Model | None) -> tuple[M
         below: the Model that made the features on which the checkpoint, a head, was trained.
     """
     model, path = find(checkpoint, 0 if below else size), Path(checkpoint).expanduser()
-    where = str(folder_of(path).resolve()) if path.exists() else ""
+    where = str(resolved(folder_of(path))) if path.exists() else ""
     if below:
         model, where = (below.at_size(size) if size else below).join(model), ""
     side = size or (model.preprocessing.width if model.preprocessing else 0)
@@ -227,7 +227,7 @@ def by_name(name: str, options: Mapping, splits: Splits, size: int) -> Model:
     shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else (3, size, size)
     weights = Path(str(options.get("weights", ""))).expanduser()
     if weights.is_file():  # so that it is found again from another folder
-        options = {**options, "weights": str(weights.resolve())}
+        options = {**options, "weights": str(resolved(weights))}
     model = origin.without_head(name, options, shape, None)
     mean, std = model.backbone.mean, model.backbone.std
     model.preprocessing = preprocessing_of(inputs, size, mean, std, splits.inverted)

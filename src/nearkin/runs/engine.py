@@ -124,32 +124,30 @@ def run(
     bar = bar if bar and ranks.first else Silent()
     if splits is not None:
         splits = own_splits(splits, size=recipe.size)
-    if backbone is None:
-        recipe = with_fitting_head(recipe, splits, bar)
+    asked = recipe
+    recipe = with_fitting_head(recipe, splits) if backbone is None else recipe
+    note = "these data are features: backbone linear" if recipe is not asked else ""
     if splits is None and backbone is None and loss is None:
         found = ranks.lead(lambda: find_row(recipe, store, place))
         if ranks.first:
             announce([found], bar)
         if found.row and anew:
-            return carry_out(recipe, store, place, study, bar, again=found.row)
+            return carry_out(recipe, store, place, study, bar, again=found.row, note=note)
         if found.row:
             if place.made_by and ranks.first:
                 folder, known = store.folder_of(found.row), splits_of(recipe, place)
                 join_left(folder, known, place.made_by, place.made_size, place.root)
             return served(found.row, store)
-    return carry_out(recipe, store, place, study, bar, splits, backbone, loss)
+    return carry_out(recipe, store, place, study, bar, splits, backbone, loss, note=note)
 
 
-def with_fitting_head(recipe: Recipe, splits: Splits | None, bar: Silent) -> Recipe:
+def with_fitting_head(recipe: Recipe, splits: Splits | None) -> Recipe:
     """The recipe, with a linear head on features where it names no other backbone: the default one
     takes pictures alone. The row holds the linear head by its name."""
     unasked = recipe.backbone == DEFAULTS["backbone"] and not recipe.backbone_options
     inputs = splits and splits.train.inputs
     stored = isinstance(inputs, Tensor) and inputs.ndim == 2 if splits else is_features(recipe.data)
-    if not (unasked and stored):
-        return recipe
-    bar.say("these data are features: backbone linear")
-    return replace(recipe, backbone="linear")
+    return replace(recipe, backbone="linear") if unasked and stored else recipe
 
 
 def announce(found: Sequence[Lookup], bar: Silent) -> None:
@@ -195,11 +193,13 @@ def carry_out(
     loss: nn.Module | None = None,
     again: Row | None = None,
     wait: bool = True,
+    note: str = "",
 ) -> Result:
     """Do a run that is not stored, unless another process stores it meanwhile.
 
     again: a stored row whose run is done again for the files that it leaves.
     wait: for another process that is at this run; otherwise a `Taken` says so.
+    note: told once nothing is refused any more.
     """
     ranks, device = current_ranks(), usable(place.device)
     bar = bar if bar and ranks.first else Silent()
@@ -226,6 +226,8 @@ def carry_out(
         row = ranks.lead(lambda: None if again else store.row(key))
         if row:  # another process was faster
             return Result(row, folder, stored=True)
+        if note:
+            bar.say(note)
         with saving():
             row = follow(run, parts, folder, place, study, bar, peak)
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from nearkin.data import Split, Splits
-from nearkin.data.arrays import read_arrays
-from nearkin.data.sets.features import read_features, text_of
+from nearkin.data.sets.features import read_features, told_metric, told_parts
 from nearkin.data.splits import in_classes_of
 from nearkin.doctor import Diagnosis, Doctor, examine
 from nearkin.doctor.history import Birth, History, history_of
@@ -151,16 +150,16 @@ def of_row(row: Row) -> History:
 def of_features(path: Path, **options: Any) -> list[Diagnosis]:
     """What ails the vectors of a file; where it has an array `split`, its query and gallery are
     the test set."""
-    split, told = read_features(path), read_arrays(path, ("split", "metric"))
+    split = read_features(path)
     if int(split.labels.bincount().max()) < 2:
         raise ValueError(f"{path}: no class has two items, so that nothing has kin")
     if len(split.classes) < 2:
         raise ValueError(f"{path}: wanted two classes or more, got 1")
-    test = None
-    if "split" in told:
-        test = torch.tensor([part != "train" for part in text_of(told["split"])])
+    test, part = None, told_parts(path, len(split))
+    if part is not None:
+        test = torch.from_numpy(part != "train")
         test = test if test.any() and not test.all() else None
-    metric = str(told.get("metric", ""))
+    metric = told_metric(path)
     if metric not in ("", *METRICS):
         raise unknown(metric, METRICS, f"metric of {path}")
     return examine(split.tensor, split.labels, test, metric=metric, **options)

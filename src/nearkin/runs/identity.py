@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearkin.data.sets.catalogue import ENDINGS
 from nearkin.extras import PACKAGED
-from nearkin.files import expanded
+from nearkin.files import expanded, resolved
 from nearkin.names import Plain, parameters_of, resolve, without_defaults
 from nearkin.registry import DATASETS, FORMS
 
@@ -112,7 +112,7 @@ def named(data: str) -> str:
         return data
     name = PurePath(path).name
     if name in ("", ".", ".."):
-        name = expanded(path).resolve().name
+        name = resolved(expanded(path)).name
     return f"{kind}:{unicodedata.normalize('NFC', name)}"
 
 

@@ -9,6 +9,7 @@ import torch
 
 from nearkin.data import Splits, default_root
 from nearkin.data.sets.catalogue import is_features
+from nearkin.files import resolved
 from nearkin.models import origin
 from nearkin.models.folder import folder_of
 from nearkin.models.model import Model, find
@@ -50,7 +51,7 @@ def declared(splits: Splits, made_by: str, size: int, root: str | None) -> Split
         )
     refuse_other_features(model, splits, Path(root or default_root()).expanduser())
     path = Path(made_by).expanduser()
-    folder = str(folder_of(path).resolve()) if path.exists() else ""
+    folder = str(resolved(folder_of(path))) if path.exists() else ""
     return replace(splits, made_by=origin.describe(model, folder))
 
 

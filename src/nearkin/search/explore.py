@@ -78,26 +78,29 @@ def points_of_index(index: Any, thumbnails: bool = True) -> Points:
 def points_of_file(path: Path) -> Points:
     """The items of an embeddings file: x (N, D), y (N,), and names, classes, metric where it has
     them."""
-    from nearkin.data.arrays import read_arrays
+    from nearkin.data.arrays import names_in, read_arrays
+    from nearkin.data.sets.features import checked_names, checked_vectors, text_of, told_metric
+    from nearkin.labels import plain_labels
 
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, ("x", "y", "names", "classes"))
     if "x" not in arrays:
-        raise ValueError(f"{path}: wanted an array x (N, D), got {', '.join(sorted(arrays))}")
-    x = np.asarray(arrays["x"], dtype=np.float32)
-    if x.ndim != 2 or not len(x):
-        raise ValueError(f"{path}: wanted x as (N, D), got {x.shape}")
-    n = len(x)
-    labels: list[str | None] = [None] * n
+        raise ValueError(f"{path}: wanted an array x (N, D), got {', '.join(names_in(path))}")
+    x = checked_vectors(path, arrays["x"])
+    labels: list[str | None] = [None] * len(x)
     if "y" in arrays:
-        kinds = arrays["y"].reshape(-1)
-        classes = arrays.get("classes")
-        if len(kinds) != n:
-            raise ValueError(f"{path}: wanted {n} labels y, got {len(kinds)}")
-        named = classes is not None and kinds.dtype.kind in "iu"
-        labels = [str(classes[kind] if named else kind) for kind in kinds]  # type: ignore[index]
-    names = arrays.get("names", np.empty(0))
-    names = [str(name) for name in names] if len(names) == n else [f"item {i}" for i in range(n)]
-    return Points(path.stem, names, labels, x, str(arrays.get("metric", "cosine")))
+        kinds = plain_labels(arrays["y"], f"{path}: y must be {len(x)} integers or texts")
+        if len(kinds) != len(x):
+            raise ValueError(f"{path}: wanted {len(x)} labels y, got {len(kinds)}")
+        classes = text_of(arrays["classes"]) if "classes" in arrays else []
+        named = bool(classes) and kinds.dtype.kind == "i"
+        if named and not 0 <= kinds.min() <= kinds.max() < len(classes):
+            raise ValueError(
+                f"{path}: y must be in 0..{len(classes) - 1}, as there are {len(classes)} classes, "
+                f"got {kinds.min()}..{kinds.max()}"
+            )
+        labels = [classes[kind] if named else str(kind) for kind in kinds.tolist()]
+    names = checked_names(path, arrays, len(x)) or [f"item {i}" for i in range(len(x))]
+    return Points(path.stem, names, labels, x, told_metric(path) or "cosine")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,17 +66,32 @@ def parts_of(path: Path) -> dict[str, Split]:
 
     Labels number the classes of the whole file.
     """
-    whole, told = read_features(path), read_arrays(path, ("split",))
-    part = np.array(text_of(told["split"])) if "split" in told else np.full(len(whole), "query")
-    if part.shape != whole.labels.shape:
-        raise ValueError(f"features:{path}: wanted `split` of {len(whole)}, got {part.shape}")
+    whole = read_features(path)
+    part = told_parts(path, len(whole))
+    part = np.full(len(whole), "query") if part is None else part
+    if "query" not in part:
+        raise ValueError(f"features:{path}: `split` says query of none of {len(whole)}")
+    return {kind: whole.select(torch.from_numpy(np.flatnonzero(part == kind))) for kind in PARTS}
+
+
+def told_parts(path: Path, count: int) -> np.ndarray | None:
+    """(N,) train, query or gallery of each item, as a file's array `split` says; None without."""
+    told = read_arrays(path, ("split",))
+    if "split" not in told:
+        return None
+    if told["split"].shape != (count,):
+        raise ValueError(f"features:{path}: wanted `split` of {count}, got {told['split'].shape}")
+    part = np.array(text_of(told["split"]))
     if odd := set(part.tolist()) - set(PARTS):
         raise ValueError(
             f"features:{path}: `split` must be train, query or gallery, got {min(map(str, odd))!r}"
         )
-    if "query" not in part:
-        raise ValueError(f"features:{path}: `split` says query of none of {len(whole)}")
-    return {kind: whole.select(torch.from_numpy(np.flatnonzero(part == kind))) for kind in PARTS}
+    return part
+
+
+def told_metric(path: Path) -> str:
+    """The metric that a file's array `metric` names, whatever it is; "" without."""
+    return " ".join(text_of(read_arrays(path, ("metric",)).get("metric", np.array([], str))))
 
 
 def numbered(split: Split, present: Tensor) -> Split:
@@ -95,27 +111,45 @@ def read_features(path: Path) -> Split:
     if "x" not in arrays or "y" not in arrays:
         raise ValueError(f"features:{path}: wanted arrays x and y, got {names_in(path)}")
     x, y = arrays["x"], arrays["y"]
-    if x.dtype.kind not in "fiub":
-        raise ValueError(f"features:{path}: wanted numbers as x, got {x.dtype}")
     if x.ndim != 2 or y.ndim != 1 or len(x) != len(y):
         raise ValueError(
             f"features:{path}: wanted x (N, D) and y (N,), got {x.shape} and {y.shape}"
         )
-    if not x.size:
-        raise ValueError(f"features:{path}: it holds no vectors, x is {x.shape}")
+    x = checked_vectors(path, x)
     wanted = f"features:{path}: y must be {len(x)} integers or texts, one a row"
     (labels,), classes = numbered_labels([plain_labels(y, wanted)], ["y"])
-    names = text_of(arrays.get("names", np.array([], str)))
-    if len(names) not in (0, len(x)):
-        raise ValueError(f"features:{path}: wanted {len(x)} names, got {len(names)}")
+    return Split(
+        torch.from_numpy(x),
+        torch.from_numpy(labels),
+        tuple(map(str, classes)),
+        tuple(checked_names(path, arrays, len(x))),
+    )
+
+
+def checked_vectors(path: Path, x: np.ndarray) -> np.ndarray:
+    """x (N, D) of a file as float32, found to be numbers that float32 holds."""
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"features:{path}: wanted numbers as x, got {x.dtype}")
+    if x.ndim != 2:
+        raise ValueError(f"features:{path}: wanted x as (N, D), got {x.shape}")
+    if not x.size:
+        raise ValueError(f"features:{path}: it holds no vectors, x is {x.shape}")
     with np.errstate(over="ignore"):  # what float32 cannot hold is not finite in it
         x = np.ascontiguousarray(x, np.float32)
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
-        raise ValueError(f"features:{path}: row {row} of x is not finite in float32")
-    return Split(
-        torch.from_numpy(x), torch.from_numpy(labels), tuple(map(str, classes)), tuple(names)
-    )
+        raise ValueError(
+            f"features:{path}: row {row} of x is not finite in float32, as NaN and infinity are not"
+        )
+    return x
+
+
+def checked_names(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> list[str]:
+    """The names of a file's items; none without an array of them."""
+    names = text_of(arrays.get("names", np.array([], str)))
+    if len(names) not in (0, count):
+        raise ValueError(f"features:{path}: wanted {count} names, got {len(names)}")
+    return names
 
 
 def text_of(array: np.ndarray) -> list[str]:
