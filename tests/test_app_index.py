@@ -48,6 +48,26 @@ def refused(capsys, *words: str | None) -> str:
     return captured.err.splitlines()[-1]
 
 
+def test_names_that_a_terminal_would_act_on_are_escaped(shop, tmp_path, capsys):
+    photograph(tmp_path / "new" / "a\n\x1b[31mb\u202e\u3000é.png", COLOURS["green"], 99)
+    main(["index", shop, "--add", str(tmp_path / "new"), "--label", "x\n\x1b[1m"])
+    capsys.readouterr()
+    main(["search", shop, str(tmp_path / "new"), "-k", "1"])
+    captured = capsys.readouterr().out
+    assert len(captured.splitlines()) == 3
+    assert captured.isprintable() or not set(captured) & set("\x1b\u202e")
+    assert "a\\n\\x1b[31mb\\u202e\u3000é.png" in captured
+    assert "x\\n\\x1b[1m" in captured
+    main(["search", shop, str(tmp_path / "new"), "-k", "1", "--json"])  # for programs, as it is
+    assert json.loads(capsys.readouterr().out)[0]["hits"][0]["label"] == "x\n\x1b[1m"
+    assert "\\x1b[1m" in refused(capsys, "index", shop, "--remove", "path=\x1b[1mx")
+
+
+@pytest.mark.parametrize("words", [["search", "", "x.png"], ["search", "shop", ""]])
+def test_an_empty_path_is_not_the_working_folder(words, capsys):
+    assert refused(capsys, *words) == "nearkin: wanted a path, got ''"
+
+
 def test_the_way_from_photographs_to_answers(shop, tmp_path, capsys):
     photograph(tmp_path / "new" / "green one.png", COLOURS["green"], 99)
     main(["search", shop, str(tmp_path / "new"), "-k", "2"])

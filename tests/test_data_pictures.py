@@ -5,10 +5,12 @@ import errno
 import io
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +165,44 @@ def test_a_transparent_value_of_sixteen_bits_lies_on_white(tmp_path):
     assert read(path, 1)[..., 0].tolist() == [[255, 2], [255, 3]]
 
 
+def png(width: int, depth: int, colour: int, row: bytes, clear: bytes) -> bytes:
+    """A PNG of one row, of which a colour is transparent."""
+
+    def part(kind: bytes, content: bytes) -> bytes:
+        end = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + end
+
+    head = struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + row)
+    parts = (b"IHDR", head), (b"tRNS", clear), (b"IDAT", pixels), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(part(*each) for each in parts)
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "colour", "row", "clear", "seen"),
+    [
+        (4, 2, 0, b"\x1b", struct.pack(">H", 1), [0, 255, 170, 255]),
+        (2, 4, 0, b"\x3a", struct.pack(">H", 3), [255, 170]),
+        (8, 1, 0, b"\xaa", struct.pack(">H", 0), [255] * 8),
+        (2, 8, 0, b"\x03\x04", struct.pack(">H", 3), [255, 4]),
+        (
+            2,
+            16,
+            2,
+            struct.pack(">6H", *[514] * 3, *[771] * 3),
+            struct.pack(">3H", *[514] * 3),
+            [255, 3],
+        ),
+        (1, 16, 2, struct.pack(">3H", *[771] * 3), struct.pack(">3H", *[65535] * 3), [3]),
+    ],
+)
+def test_a_transparent_colour_of_any_depth_lies_on_white(
+    tmp_path, width, depth, colour, row, clear, seen
+):
+    (tmp_path / "a.png").write_bytes(png(width, depth, colour, row, clear))
+    assert read(tmp_path / "a.png", 1)[0, :, 0].tolist() == seen
+
+
 @pytest.mark.parametrize("ending", ["avif", "jfif", "jpe", "webp", "bmp", "ppm", "gif"])
 def test_formats_that_people_have(tmp_path, ending):
     kind = {"jfif": "JPEG", "jpe": "JPEG", "ppm": "PPM"}.get(ending, ending.upper())
@@ -288,6 +328,10 @@ def test_what_is_too_large_is_said_to_be_and_nobody_warns(tmp_path, monkeypatch)
     path = saved(tmp_path / "b.png", Image.fromarray(COLOUR))
     with pytest.raises(BadPicture, match=r"b\.png: too large, 32 x 24 pixels of mode RGB"):
         read(path)
+    grey = saved(tmp_path / "c.png", Image.fromarray(GRADIENT))
+    with pytest.raises(BadPicture, match=r"c\.png: too large, 32 x 24 pixels of mode L"):
+        read(grey)  # 4 bytes a pixel in colour
+    assert read(grey, 1).shape == (24, 32, 1)
     assert Image.MAX_IMAGE_PIXELS  # PIL's own limit stands for others
 
 
@@ -308,7 +352,8 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     (tmp_path / "nowhere.png").symlink_to(tmp_path / "absent")
     (tmp_path / "round.png").symlink_to("round.png")
     for name in ("pipe", "folder", "device", "nowhere", "round"):
-        with pytest.raises(BadPicture, match=rf"{name}\.png: (wanted a file|missing|.*levels)"):
+        said = rf"{name}\.png: (wanted a file|missing|cannot be read \(.*levels)"
+        with pytest.raises(BadPicture, match=said):
             read(tmp_path / f"{name}.png")
     with pytest.raises(BadPicture, match="missing"):
         read(tmp_path / "pipe.png" / "x.png")

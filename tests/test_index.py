@@ -1,5 +1,6 @@
 """An index holds each photograph once, embeds only what is new, and answers as neighbours does."""
 
+import json
 import os
 import unicodedata
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 import nearkin as nk
+from nearkin.data.pictures import readable_endings
 from nearkin.models.preprocess import photographs_at
 from nearkin.search import exact, intake, photos
 from nearkin.search import index as module
@@ -202,6 +204,34 @@ def test_what_is_no_photograph_is_left_out_by_kind(shop, folder):
     assert len(shop) == 15
 
 
+@pytest.mark.parametrize("ending", sorted(readable_endings()))
+def test_what_the_reader_reads_is_a_photograph(tmp_path, ending):
+    (tmp_path / f"a{ending.upper()}").write_bytes(b"x")
+    assert len(photos.find([tmp_path]).photos) == 1
+
+
+def test_a_folder_that_cannot_be_read_now_takes_no_photograph_away(shop, folder, monkeypatch):
+    listed = os.scandir
+
+    def failing(path):
+        if str(path).endswith("/red"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        shop.update()
+    monkeypatch.undo()
+    assert len(shop) == 15
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_is_neither_file_nor_folder_is_refused(shop, tmp_path, make):
+    make(tmp_path / "odd.png")
+    with pytest.raises(ValueError, match=r"odd\.png: no such file or folder"):
+        shop.add(tmp_path / "odd.png")
+
+
 def test_a_folder_that_links_to_itself_ends(folder):
     (folder / "red" / "loop").symlink_to(folder, target_is_directory=True)
     assert len(photos.find([folder]).photos) == 15
@@ -237,6 +267,28 @@ def test_a_broken_description_is_one_line(shop, tmp_path, text):
     (tmp_path / "shop" / "index.json").write_text(text)
     with pytest.raises(ValueError, match=r"is not (JSON|the description of an index)"):
         nk.Index(tmp_path / "shop")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"dim": "6"}, "dim: wanted int, got '6'"),
+        ({"dim": 0}, "dim: wanted 1 or more, got 0"),
+        ({"metric": "cosin"}, "unknown metric 'cosin': did you mean 'cosine'"),
+        ({"identity": 3}, "identity: wanted str, got 3"),
+        ({"store": 3}, "store: wanted str, got 3"),
+        ({"threshold": 3}, "not subscriptable"),
+        ({"threshold": {"value": "high"}}, "threshold: wanted a number as its value, got 'high'"),
+        ({"threshold": {"value": float("nan")}}, "a number as its value, got nan"),
+        ({"threshold": {}}, "'value'"),
+    ],
+)
+def test_a_description_of_other_types_is_one_line(shop, tmp_path, changed, said):
+    card = tmp_path / "shop" / "index.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), **changed}))
+    with pytest.raises(ValueError, match="is not the description of an index") as error:
+        nk.Index(tmp_path / "shop")
+    assert said in str(error.value)
 
 
 def test_a_newer_index_and_none_at_all_are_refused(shop, tmp_path):
@@ -348,6 +400,7 @@ def test_a_table_names_photographs_and_their_classes(folder, tmp_path):
         ("path,class\nnowhere.png,x\n", "line 2: wanted a file and a class"),
         ("path,class\nphotos/red/0.png,\n", "line 2: wanted a file and a class"),
         ("path,class\nphotos/red/0.png,a\nphotos/red/0.png,b\n", "line 3: .* has two classes"),
+        ("path,class\n\n\nnowhere.png,x\n", "line 4: wanted a file and a class"),
     ],
 )
 def test_a_table_that_is_none_adds_nothing(shop, folder, tmp_path, text, said):

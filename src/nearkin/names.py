@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeVar
+from unicodedata import category
 
 from nearkin.extras import optional
 
@@ -235,6 +236,19 @@ def typed(value: object) -> str:
         except ValueError:
             return value
     return json.dumps(value)
+
+
+def visible(text: object) -> str:
+    r"""A text with what a terminal would act on, or not show, as escapes: line breaks, colours,
+    marks of direction.
+
+    >>> print(visible("a\x1b[1mb\n"))
+    a\x1b[1mb\n
+    """
+    return "".join(
+        c if c.isprintable() or category(c) == "Zs" else c.encode("unicode_escape").decode()
+        for c in str(text)
+    )
 
 
 def refuse_no_part(name: str, part: float) -> None:

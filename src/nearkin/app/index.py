@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from nearkin.app.output import Parts
-from nearkin.names import Plain
+from nearkin.names import Plain, visible
 
 if TYPE_CHECKING:
     from nearkin.search.index import Index
@@ -286,13 +286,17 @@ def write_csv(answers: list[Answer]) -> None:
 
 def in_words(answer: Answer, similarity: str) -> str:
     """An answer as a person reads it."""
-    width = max(5, *(len(hit.label or "-") for hit in answer.hits))
+    labels = [visible(hit.label or "-") for hit in answer.hits]
+    width = max(5, *map(len, labels))
     verdict = answer.verdict + ("; re-ranked" if answer.reranked else "")
     if answer.recall:
         verdict += f"; {answer.recall}"
-    lines = [f"{answer.query}: {verdict}", f"  {similarity}  {'label':<{width}}  photograph"]
+    lines = [
+        f"{visible(answer.query)}: {visible(verdict)}",
+        f"  {similarity}  {'label':<{width}}  photograph",
+    ]
     lines += [
-        f"  {hit.similarity:>{len(similarity)}.4f}  {hit.label or '-':<{width}}  {hit.path}"
-        for hit in answer.hits
+        f"  {hit.similarity:>{len(similarity)}.4f}  {label:<{width}}  {visible(hit.path)}"
+        for hit, label in zip(answer.hits, labels, strict=True)
     ]
     return "\n".join(lines)

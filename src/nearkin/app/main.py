@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from nearkin.app.parse import parse
 from nearkin.extras import MissingExtra, optional
-from nearkin.names import TOO_LARGE
+from nearkin.names import TOO_LARGE, visible
 from nearkin.stopping import code_of
 
 COMMANDS = {
@@ -90,8 +90,8 @@ def leave(why: str, code: int = 2) -> None:
 
 
 def one_line(text: object) -> str:
-    """A text without its line breaks."""
-    return " ".join(str(text).split())
+    """A text without its line breaks, and with what a terminal would act on as escapes."""
+    return visible(" ".join(str(text).split()))
 
 
 @contextmanager

@@ -187,6 +187,14 @@ def key_values(words: Sequence[str]) -> dict[str, Plain]:
     return found
 
 
+def path_of(word: str) -> Path:
+    """The path that a word is, with ~ as the home folder; an empty one, as of a variable that is
+    not set, would be the working folder."""
+    if not word:
+        raise OSError("wanted a path, got ''")  # of a ValueError tyro says less
+    return expanded(word)
+
+
 def rules() -> ConstructorRegistry:
     """tyro's rules; a mapping is typed as key=value key=value ..., and ~ is the home folder."""
     registry = ConstructorRegistry()
@@ -210,7 +218,7 @@ def rules() -> ConstructorRegistry:
         return PrimitiveConstructorSpec(
             nargs=1,
             metavar="PATH",
-            instance_from_str=lambda words: expanded(words[0]),
+            instance_from_str=lambda words: path_of(words[0]),
             is_instance=lambda x: isinstance(x, Path),
             str_from_instance=lambda x: [str(x)],
         )

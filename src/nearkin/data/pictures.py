@@ -106,6 +106,8 @@ def read(
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
             reason = getattr(error, "strerror", None) or "out of memory"
             raise UnreadableFile(getattr(error, "errno", None), reason, str(path)) from None
+        if isinstance(error, OSError) and error.errno:
+            raise BadPicture(f"{path}: cannot be read ({error.strerror})") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadPicture(f"{path}: truncated or damaged ({reason})") from None
 
@@ -185,7 +187,8 @@ def decoded(
         least = min(factor, 8)
         image.draft(None, (-(-image.width // least), -(-image.height // least)))
     factor = round(factor * image.width / whole)
-    refuse_too_many(image)
+    refuse_too_many(image, mode if factor == 1 else "L")
+    mend_transparency(image)
     image.load()  # which turns a TIFF
     turn = turn_of(image)
     image = reduced(image, mode, factor) if factor > 1 else flat(image).convert(mode)
@@ -220,11 +223,23 @@ def reduced(image: Image.Image, mode: str, factor: int) -> Image.Image:
     return small
 
 
-def refuse_too_many(image: Image.Image) -> None:
-    """The pixels of a picture must fit into memory, as PIL holds them."""
-    size = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(image.mode, 4)
+def refuse_too_many(image: Image.Image, mode: str) -> None:
+    """The pixels of a picture must fit into memory, as PIL holds them, and those of this mode that
+    are made of them."""
+    sizes = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+    size = max(sizes.get(each, 4) for each in (image.mode, mode))
     if image.width * image.height * size > BYTES:
         raise TooManyPixels(f"{image.width:,} x {image.height:,} pixels of mode {image.mode}")
+
+
+def mend_transparency(image: Image.Image) -> None:
+    """The transparent colour of a PNG of 2, 4 or 3 x 16 bits in the 8 bits that PIL makes of it."""
+    clear, stored = image.info.get("transparency"), getattr(image, "tile", None)
+    kind = stored[0][3] if stored else None
+    if isinstance(clear, int) and kind in ("L;2", "L;4"):
+        image.info["transparency"] = clear * (85 if kind == "L;2" else 17)
+    elif isinstance(clear, tuple) and kind == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:

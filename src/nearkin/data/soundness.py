@@ -19,6 +19,7 @@ from nearkin.data.sets.catalogue import load, named
 from nearkin.data.sets.manifests import differences
 from nearkin.data.splits import Splits, in_classes_of, places_in
 from nearkin.data.twins import twins
+from nearkin.names import visible
 
 MARKS = {True: "ok ", False: "BAD", None: "SEE"}
 """Of what is right, of what makes a set unsound, and of what a person should look at."""
@@ -49,8 +50,9 @@ def check(name: str, root: str | Path | None = None) -> Verdict:
     except ValueError as error:
         facts = [(False, str(error).removeprefix(f"{name}: "))]
     sound = not any(right is False for right, _ in facts)
-    lines = [f"  {MARKS[right]} {text}" for right, text in facts]
-    return Verdict(sound, "\n".join([f"{name}: {'sound' if sound else 'not sound'}", *lines]))
+    lines = [f"  {MARKS[right]} {visible(text)}" for right, text in facts]
+    head = f"{visible(name)}: {'sound' if sound else 'not sound'}"
+    return Verdict(sound, "\n".join([head, *lines]))
 
 
 WHOLE = {

@@ -30,14 +30,14 @@ def read_decisions(path: Path) -> dict[str, tuple[str, str]]:
     Raises:
         ValueError: a column or a class is missing, an action is none, or a path has two.
     """
-    from nearkin.data.sets.tables import column, read_table  # which imports torch
+    from nearkin.data.sets.tables import column, read_lines  # which imports torch
 
     name, found = str(path), {}
-    rows = read_table(path, name)
+    lines = read_lines(path, name)
     where, kind, what = (
-        column(list(rows[0]), (each,), name) for each in ("path", "class", "action")
+        column(list(lines[0][1]), (each,), name) for each in ("path", "class", "action")
     )
-    for number, row in enumerate(rows, 2):
+    for number, row in lines:
         at, label, action = (composed((row[key] or "").strip()) for key in (where, kind, what))
         line = f"{name}, line {number}"
         if not at or action not in ACTIONS:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-ENDINGS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"}
-ENDINGS |= {".webp"}
+from nearkin.data.pictures import readable_endings
+
 MACHINES = {"__macosx", "@eadir", ".@__thumb", "#recycle", "$recycle.bin", "lost+found"}
 """Folders that systems and storage boxes make, in lower case."""
 TABLES = {".csv", ".tsv"}
@@ -66,10 +66,10 @@ def find(sources: Iterable[str | Path], labels: str = "none", label: str | None 
     """
     if labels not in LABELS:
         raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {labels!r}")
-    found, left_out = {}, Counter()
+    found, left_out, endings = {}, Counter(), readable_endings()
     for source in sources:
         root = Path(source).expanduser().absolute()
-        if not root.exists():
+        if not (root.is_file() or root.is_dir()):
             raise ValueError(f"{root}: no such file or folder")
         if root.suffix.lower() in TABLES and root.is_file():
             for path, kind in listed(root):
@@ -79,7 +79,7 @@ def find(sources: Iterable[str | Path], labels: str = "none", label: str | None 
             continue
         files = [root] if root.is_file() else walk(root, left_out)
         for path in files:
-            kind = unusable(path)
+            kind = unusable(path, endings)
             if kind:
                 left_out[kind] += 1
                 continue
@@ -100,12 +100,12 @@ def find_some(sources: Sequence[str | Path], labels: str) -> Found:
 
 def listed(table: Path) -> Iterator[tuple[Path, str]]:
     """The photographs of a CSV file, beside which relative paths begin, and their classes."""
-    from nearkin.data.sets.tables import CLASS, PATH, column, expanded, read_table  # with torch
+    from nearkin.data.sets.tables import CLASS, PATH, column, expanded, read_lines  # with torch
 
     name, seen = str(table), {}
-    rows = read_table(table, name)
-    where, kind = (column(list(rows[0]), names, name) for names in (PATH, CLASS))
-    for number, row in enumerate(rows, 2):
+    lines = read_lines(table, name)
+    where, kind = (column(list(lines[0][1]), names, name) for names in (PATH, CLASS))
+    for number, row in lines:
         at, label = ((row[key] or "").strip() for key in (where, kind))
         path = (table.parent / expanded(at)).absolute()
         if not at or not label or not path.is_file():
@@ -120,7 +120,7 @@ def listed(table: Path) -> Iterator[tuple[Path, str]]:
 def walk(root: Path, left_out: Counter[str]) -> Iterator[Path]:
     """Every file below a folder; hidden folders and those of storage boxes are left out."""
     seen = set()
-    for folder, below, files in os.walk(root, followlinks=True):
+    for folder, below, files in os.walk(root, followlinks=True, onerror=refuse):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:  # a link back to a folder above
             below.clear()
@@ -135,11 +135,17 @@ def walk(root: Path, left_out: Counter[str]) -> Iterator[Path]:
         del left_out[kind]
 
 
-def unusable(path: Path) -> str:
-    """Why a file is no photograph, as a kind to be counted; "" of one that may be."""
+def refuse(error: OSError) -> None:
+    """A folder that cannot be read now is an error: its photographs are not gone."""
+    raise error
+
+
+def unusable(path: Path, endings: Collection[str]) -> str:
+    """Why a file is no photograph of these endings, as a kind to be counted; "" of one that may
+    be."""
     if path.name.startswith("."):
         return "hidden files"
-    if path.suffix.lower() not in ENDINGS:
+    if path.suffix.lower() not in endings:
         return f"{path.suffix.lower() or 'files without an ending'} files".replace(
             "files files", "files"
         )

@@ -6,11 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from nearkin import notebook
 from nearkin.files import read_json, write_whole
+from nearkin.names import unknown
+from nearkin.registry import METRICS
 
 FORMAT = 1
 VOTERS = 5
@@ -33,6 +36,19 @@ class Description:
     threshold: dict[str, Any] | None = None
     store: str = ""
     """address of the server that holds the items; "": they lie beside this file"""
+
+    def __post_init__(self):
+        kinds = {"format": int, "identity": str, "metric": str, "dim": int, "store": str}
+        for name, kind in kinds.items():
+            if type(getattr(self, name)) is not kind:
+                raise ValueError(f"{name}: wanted {kind.__name__}, got {getattr(self, name)!r:.40}")
+        if self.metric not in METRICS:
+            raise unknown(self.metric, METRICS, "metric")
+        if self.dim < 1:
+            raise ValueError(f"dim: wanted 1 or more, got {self.dim}")
+        limit = 0.0 if self.threshold is None else self.threshold["value"]
+        if type(limit) not in (int, float) or not isfinite(limit):
+            raise ValueError(f"threshold: wanted a number as its value, got {limit!r:.40}")
 
     @classmethod
     def read(cls, path: Path) -> Description:
