@@ -191,6 +191,7 @@ def test_other_tables_have_them_too(study):
     for table in study.STUDY.answer(rows).tables[:2]:
         names = [row[0] for row in table.rows]
         assert set(names).issuperset(FORMS), table.title
+        assert len(names) == len(set(names)), table.title
 
 
 def test_zero_shot_is_the_source_s_network_with_its_own_head():

@@ -88,10 +88,11 @@ class Comparison:
 
 
 def standings(comparisons: Sequence[Comparison], title: str, note: str = "") -> Table:
-    """Every method with its mean and its ranks in each comparison; what is not ranked last."""
+    """Every method with its mean and its ranks in each comparison; last, what is ranked in none."""
     found = [one for one in comparisons if one.scores]
     names = list(dict.fromkeys(name for one in reversed(found) for name in one.order))
-    beside = list(dict.fromkeys(name for one in found for name in one.beside))
+    apart = dict.fromkeys(name for one in found for name in one.beside)
+    beside = [name for name in apart if name not in names]
     ranks = [one.ranks() for one in found]
 
     def cells(name: str) -> tuple:
