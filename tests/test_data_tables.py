@@ -97,6 +97,24 @@ def test_text_as_spreadsheets_write_it(pictures, encoding):
     assert "Käse" in {*found.train.classes, *found.query.classes}
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["", "", "path,class", *rows()],
+        ["path,class", "  ", *rows(), " , ", "\t"],
+        ["sep=;", "path;class", *(row.replace(",", ";") for row in rows())],
+        ["sep=|", "path|class", *(row.replace(",", "|") for row in rows())],
+    ],
+)
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_blank_lines_and_what_excel_writes_first_are_no_rows(pictures, lines, ends):
+    (pictures / "odd.csv").write_bytes(ends.join([*lines, ""]).encode())
+    plain = load(str(written(pictures, ["path,class", *rows()])))
+    found = load(str(pictures / "odd.csv"))
+    assert found.train.names == plain.train.names
+    assert found.query.classes == plain.query.classes
+
+
 def test_another_encoding_is_one_line(pictures):
     path = pictures / "images.csv"
     path.write_bytes("path,class\nimg/0.png,Käse\n".encode("latin-1"))
@@ -132,6 +150,9 @@ def test_a_picture_may_lie_anywhere(pictures, monkeypatch):
         (["path,class", "img/0.png,a,b,c"], "not a whole table"),
         (["path,class", "img/0.png,a", "img/1.png,a"], "two classes or more, got 1"),
         (['path,class', '"img/0.png,a'], "not a whole table"),
+        (["path,class,is_train", *rows("True", "False")], "column is_train tells a part: call it"),
+        (["", "", "path,class", "", "img/0.png,"], "line 5: wanted a path and a class"),
+        (["sep=;", "path;class", "img/0.png;"], "line 3: wanted a path and a class"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_table_is_one_line(pictures, lines, said):

@@ -112,6 +112,26 @@ def test_bad_requests_are_refused_in_words(client, green, path, body, status, wo
     assert client.post("/search", content=green).status_code == 200  # and it goes on
 
 
+@pytest.mark.parametrize("query", ["k=1&k=2", "label=red&label=blue", "k=1&k=1"])
+def test_a_parameter_that_is_given_twice_is_refused(client, green, query):
+    answer = client.post(f"/search?{query}", content=green)
+    assert answer.status_code == 400
+    assert "is given 2 times, wanted once" in answer.json()["error"]
+
+
+def test_an_index_that_was_moved_away_is_one_line(shop, green, tmp_path, capsys):  # noqa: F811
+    with TestClient(Service(embedder_of(shop.model), shop).app()) as client:
+        shop.path.rename(tmp_path / "elsewhere")
+        answer = client.get("/thumbnail", params={"path": "x"})
+        assert answer.status_code == 500
+        assert answer.json() == {"error": "the service failed; its log says why"}
+        said = capsys.readouterr().err
+        assert said.startswith("nearkin: /thumbnail: ")
+        assert len(said.splitlines()) == 1
+        (tmp_path / "elsewhere").rename(shop.path)
+        assert client.post("/search?k=1", content=green).status_code == 200
+
+
 def test_a_bomb_is_refused_before_it_is_decoded(client):
     from zlib import compress, crc32
 

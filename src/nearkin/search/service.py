@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -35,6 +36,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from nearkin.data.pictures import BadPicture
+from nearkin.names import visible
 from nearkin.search.embedder import Embedder
 from nearkin.search.index import Index
 from nearkin.search.openapi import MOST_HITS, OPENAPI
@@ -155,6 +157,10 @@ class Service:
                 response = JSONResponse({"error": refused.why}, refused.status)
             except ClientDisconnect:
                 response = JSONResponse({"error": "the client has left"}, 499)
+            except Exception as error:  # such as of an index that was moved away
+                why = visible(" ".join(f"{type(error).__name__}: {error}".split()))
+                print(f"nearkin: {path}: {why}", file=sys.stderr)
+                response = JSONResponse({"error": "the service failed; its log says why"}, 500)
             self.requests.labels(path, str(response.status_code)).inc()
             self.seconds.labels(path).observe(time.perf_counter() - begun)
             response.headers.update(HEADERS)
@@ -174,8 +180,8 @@ class Service:
         """The nearest photographs of the picture in the body."""
         if self.index is None:
             raise Refused(404, "a Model is served, not an index: only /embed is answered")
-        k = whole_number(request.query_params.get("k", "10"), "k", MOST_HITS)
-        label = request.query_params.get("label") or None
+        k = whole_number(parameter(request, "k", "10"), "k", MOST_HITS)
+        label = parameter(request, "label") or None
         found = await self._answer_to(request, k, label)
         return JSONResponse({**asdict(found), "similarity": self.index.similarity_name})
 
@@ -186,7 +192,7 @@ class Service:
 
     async def thumbnail(self, request: Request) -> Response:
         """The small picture of an item."""
-        path = request.query_params.get("path", "")
+        path = parameter(request, "path")
         index = self.index
         if index is None:
             raise Refused(404, "a Model is served, not an index")
@@ -303,6 +309,14 @@ async def page(name: str, request: Request) -> Response:
     kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
     text = files("nearkin.search").joinpath("page", name).read_text(encoding="utf-8")
     return Response(text, media_type=kinds[Path(name).suffix])
+
+
+def parameter(request: Request, name: str, default: str = "") -> str:
+    """A parameter of a query; of two nobody knows which counts."""
+    given = request.query_params.getlist(name) or [default]
+    if len(given) > 1:
+        raise Refused(400, f"{name} is given {len(given)} times, wanted once")
+    return given[0]
 
 
 def whole_number(text: str, name: str, most: int) -> int:

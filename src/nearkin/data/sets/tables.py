@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from io import StringIO
@@ -24,6 +25,8 @@ PATH, CLASS = ("path", "file", "filename", "image"), ("class", "label", "categor
 """What the columns of a picture and of its class may be called, in any case."""
 TELLING = ("split", "is_query", "is_gallery")
 """The columns that say what trains and what is tested."""
+FLAGS = {"is_train", "is_training", "is_test", "is_validation"}
+"""Columns of others that tell a part, and are not read."""
 BOXES = {"x_1", "y_1", "x_2", "y_2"}
 YES = {"1", "1.0", "true", "yes"}
 
@@ -93,12 +96,16 @@ def unread_columns(columns: list[str], where: str, kind: str) -> list[str]:
 def refuse_parts_by_another_name(
     unread: list[str], rows: list[dict[str, str]], columns: list[str], name: str
 ) -> None:
-    """Refuse a column that tells parts, such as train and test, and is not called split, where no
-    column is: its test pictures would train."""
+    """Refuse a column that tells parts, such as train and test, or is called is_train, and is not
+    called split, where no column is: its test pictures would train."""
     if any((each or "").strip().lower() in TELLING for each in columns):
         return
     for each in unread:
         told = {(row[each] or "").strip().lower() for row in rows}
+        if each.strip().lower() in FLAGS:
+            raise ValueError(
+                f"{name}: column {each} tells a part: call it split, of train and test"
+            )
         if len(told) > 1 and told <= set(PART_OF):
             raise ValueError(
                 f"{name}: column {each} tells {' and '.join(sorted(told)[:2])}: call it split"
@@ -132,11 +139,15 @@ def read_lines(path: Path, name: str) -> list[tuple[int, dict[str, str]]]:
         raise ValueError(f"{name}: wanted text in UTF-8 or UTF-16 ({error})") from None
     if len(data) > LARGEST:
         raise ValueError(f"{name}: more than {LARGEST:,} bytes, too large for a table of pictures")
-    head = text.partition("\n")[0]
-    between = max(",;\t", key=head.count)
+    body = text.lstrip("\r\n")
+    if told := re.match("sep=(.)\r?\n", body):  # as Excel's tables may begin
+        body = body[told.end() :]
+    above = text[: len(text) - len(body)].count("\n")
+    head = body.partition("\n")[0]
+    between = told[1] if told else max(",;\t", key=head.count)
     try:
-        reader = csv.DictReader(StringIO(text, newline=""), delimiter=between, strict=True)
-        rows = [(reader.line_num, row) for row in reader if any(row.values())]
+        reader = csv.DictReader(StringIO(body, newline=""), delimiter=between, strict=True)
+        rows = [(above + reader.line_num, row) for row in reader if not is_blank(row)]
     except csv.Error as error:
         raise ValueError(f"{name}: not a whole table ({error})") from None
     for number, row in rows:
@@ -149,6 +160,11 @@ def read_lines(path: Path, name: str) -> list[tuple[int, dict[str, str]]]:
         if names.count(each) > 1:
             raise ValueError(f"{name}: wanted one column {each}, got {names.count(each)}")
     return rows
+
+
+def is_blank(row: Mapping[str, str | list[str] | None]) -> bool:
+    """Whether nothing stands in a row."""
+    return not any("".join(value or ()).strip() for value in row.values())
 
 
 def column(columns: list[str], names: tuple[str, ...], name: str) -> str:
