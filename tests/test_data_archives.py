@@ -126,6 +126,19 @@ def test_an_archive_that_is_cut_anywhere_is_refused(tmp_path, ending, length):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_tar_that_is_cut_between_two_members_is_refused(tmp_path, count):
+    archive = make(tmp_path / "a.tar", [(f"set/{i}", bytes([i]) * 512) for i in range(3)])
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: 1024 * count])
+    with pytest.raises(ValueError, match="it ends after a member, without the end of a tar"):
+        unpack(archive, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    archive.write_bytes(whole[: 1024 * 3 + 512])  # one block of zeros ends it too
+    unpack(archive, tmp_path / "data")
+    assert len(list((tmp_path / "data" / "set").iterdir())) == 3
+
+
 @pytest.mark.parametrize("ending", ["zip", "tgz", "tar"])
 def test_a_member_without_a_name_is_refused(tmp_path, ending):
     name = zipfile.ZipInfo("") if ending == "zip" else tarfile.TarInfo("")

@@ -208,7 +208,7 @@ def test_classes_of_an_archive_are_texts_or_folders(tmp_path):
         ("x/1.png", PIXELS),
         ("x/2.png", PIXELS),
         ("3.png", PIXELS),
-        ("3.cls", b"7\n"),
+        ("3.cls", b"\xef\xbb\xbf7\n"),
         ("4.JPG", PIXELS),
         ("4.json", b'{"class": 7, "width": 3}'),
         ("notes.txt", b"not a picture"),
@@ -240,6 +240,7 @@ def test_an_archive_that_changes_is_read_again(tmp_path):
         ([("1.png", PIXELS)], {}, "has no class"),
         ([("1.png", PIXELS), ("1.json", b"{")], {}, "not JSON"),
         ([("1.png", PIXELS), ("1.cls", b"\xff")], {}, "no text in UTF-8"),
+        ([("1.png", PIXELS), ("1.json", b'{"label": 1, "label": 2}')], {}, "is given twice"),
         ([("a/1.png", PIXELS), ("a/1.png", PIXELS)], {}, "is there twice"),
         ([("a/1.txt", PIXELS)], {}, "no pictures"),
         ([("a/1.png", b"text"), ("b/2.png", PIXELS)], {}, "not a picture"),
@@ -259,6 +260,9 @@ def test_an_archive_that_is_cut_off_or_packed_is_refused(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(PIXELS) - 100])
     with pytest.raises(ValueError, match="cut off"):
+        nk.load(f"tars:{path}")
+    path.write_bytes(whole[: 512 + 512 * -(-len(PIXELS) // 512)])  # between two members
+    with pytest.raises(ValueError, match="not a whole tar archive"):
         nk.load(f"tars:{path}")
     with tarfile.open(path, "w:gz") as archive:
         add(archive, "a/1.png", PIXELS)

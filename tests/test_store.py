@@ -50,6 +50,18 @@ def test_what_is_no_row_is_named_with_its_file(tmp_path, line):
         Store(tmp_path).rows()
 
 
+@pytest.mark.parametrize(("name", "value"), [("study", '"x"'), ("seed", "3")])
+def test_a_row_that_says_something_twice_is_refused(tmp_path, name, value):
+    text = json.dumps(to_json(finished(Recipe(), 0.5)))
+    (tmp_path / "rows.jsonl").write_text(text + "\n")
+    assert len(Store(tmp_path).rows()) == 1
+    (tmp_path / "rows.jsonl").write_text(
+        text.replace(f'"{name}"', f'"{name}": {value}, "{name}"') + "\n"
+    )
+    with pytest.raises(ValueError, match=r"rows\.jsonl.*line 1"):
+        Store(tmp_path).rows()
+
+
 def test_a_text_that_no_file_in_utf_8_can_hold_is_refused(tmp_path):
     """Half of a pair of surrogates: as an escape in JSON, or from a name in another encoding."""
     sound = to_json(finished(Recipe(), 0.5))

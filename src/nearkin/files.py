@@ -131,7 +131,7 @@ def read_json(path: Path) -> Any:
         content = file.read(LARGEST_JSON + 1)
     if len(content) > LARGEST_JSON:
         raise ValueError(f"{path}: more than {LARGEST_JSON:,} bytes, too large for JSON of ours")
-    return parse_json(content, str(path), object_pairs_hook=without_twice)
+    return parse_json(content, str(path))
 
 
 def without_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def without_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def parse_json(text: bytes | str, name: str, **how: Any) -> Any:
-    """What a text of JSON says; `name` is what errors call it, and `how` goes to json.loads.
+def parse_json(text: bytes | str, name: str) -> Any:
+    """What a text of JSON says, nothing of it twice; `name` is what errors call it.
 
     >>> parse_json("[" * 100_000, "x.json")
     Traceback (most recent call last):
@@ -153,7 +153,7 @@ def parse_json(text: bytes | str, name: str, **how: Any) -> Any:
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        found = json.loads(text, **how)
+        found = json.loads(text, object_pairs_hook=without_twice)
         if "\\ud" in text.lower():  # a half of a pair, that no file and no page can hold
             json.dumps(found, ensure_ascii=False).encode()
         return found

@@ -103,6 +103,7 @@ def members(source: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple[str, in
         for member in source:
             kind = "file" if member.isfile() else "folder" if member.isdir() else ""
             yield member.name, member.size, kind
+        refuse_without_end(source)
         return
     for info in source.infolist():
         if info.flag_bits & 1:
@@ -114,6 +115,15 @@ def members(source: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple[str, in
             info.file_size,
             known if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "",
         )
+
+
+def refuse_without_end(source: tarfile.TarFile) -> None:
+    """Stop at a tar, read to its last member, that lacks the block of zeros which ends one: it was
+    cut between two members."""
+    assert source.fileobj, "of an open archive"
+    source.fileobj.seek(source.offset)
+    if not source.fileobj.read(1):
+        raise tarfile.ReadError("it ends after a member, without the end of a tar")
 
 
 def refuse(name: str, plain: bool, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nearkin.data.archives import BROKEN, MOST
+from nearkin.data.archives import BROKEN, MOST, refuse_without_end
 from nearkin.data.pictures import BadPicture, read, readable_endings
 from nearkin.data.request import Absent, Request
 from nearkin.data.sets.listings import Listing, assembled, in_halves
@@ -121,6 +121,7 @@ def pictures_of(archive: Path) -> Iterator[tuple[str, str, Member]]:
                         (member.name, key, Member(archive, member.offset_data, member.size))
                     )
                 source.members.clear()  # type: ignore[attr-defined] - else all stay in memory
+            refuse_without_end(source)
     except BROKEN as error:
         if isinstance(error, Refused):
             raise ValueError(f"{archive}: {error}") from None
@@ -158,7 +159,7 @@ def class_in(source: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> s
     text = opened.read(NOTE)
     if ending == ".cls":
         try:
-            return class_name(text.decode().strip())
+            return class_name(text.decode("utf-8-sig").strip())
         except UnicodeDecodeError:
             raise Refused(f"{member.name!r} is no text in UTF-8") from None
     try:
