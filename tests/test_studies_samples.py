@@ -84,6 +84,9 @@ def test_the_answer_has_each_way_apart():
     assert lines["ProxyGML"].x == (5, 10, 25, 50, 100)
     assert lines["ProxyGML"].low[0] < lines["ProxyGML"].y[0] < lines["ProxyGML"].high[0]
     assert lines["ProxyGML, law"].dashed
+    assert [name for name, line in lines.items() if line.listed] == [
+        name for name in lines if not name.endswith(", law")
+    ]
     assert lines[UNTRAINED].y == (0.2, 0.2)
     assert answer.summary[0] == (
         "Contrastive reaches 95 % of its R@1 on all data with 50 % of the images of each class; "

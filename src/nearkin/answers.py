@@ -52,6 +52,7 @@ class Line:
     """One curve, with a band where low and high are given; a fit or a reference is dashed.
 
     points: at each x the values of two seeds, which make no band.
+    listed: in the key of its figure.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Line:
     high: tuple[float, ...] = ()
     dashed: bool = False
     points: tuple[tuple[float, ...], ...] = ()
+    listed: bool = True
 
     @classmethod
     def of(cls, name: str, x: Iterable[float], y: Sequence[Estimate], dashed: bool = False) -> Line:

@@ -21,7 +21,9 @@ from nearkin.report.canvas import COLOURS, INK, ON_LIGHT, PAPER, STRIPE, WIDE, T
 MARKERS = "osD^vPXh"
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 MARKS = ((0, (4, 2)), (0, (1, 1.5)), (0, (7, 1.5, 1, 1.5)), "solid")
-"""Strokes of vertical lines, one for each level that is marked."""
+"""Strokes of the lines of levels, such as that of no training."""
+LEVEL = "#777777"
+"""The colour of levels among curves."""
 
 
 def svg(figure: Lines | Dots | Matrix) -> str:
@@ -35,18 +37,20 @@ def shown(value: Cell, percent: bool) -> str:
 
 
 def draw_lines(figure: Lines, tips: Tips):
-    """Curves with bands; a key below. Dashed is what goes with the solid one of its colour."""
+    """Curves with bands; a key below. Dashed is what goes with the solid one of its colour; levels
+    are grey."""
     scale = 100 if figure.percent else 1
-    drawn = new(WIDE, 3.1 + 0.17 * -(-len(figure.lines) // 2))
+    drawn = new(WIDE, 3.1 + 0.17 * -(-sum(line.listed for line in figure.lines) // 2))
     axes = drawn.add_subplot()
-    solid = 0
+    solid, strokes = 0, cycle(MARKS)
     colours = colours_of(figure.lines)
     lowest = min((y for line in figure.lines for y in line.y if y > 0), default=0.0)
     for line, colour in zip(figure.lines, colours, strict=True):
         x, y = np.array(line.x, float), scale * np.array(line.y, float)
-        look: dict = {"color": colour, "label": short(line.name, 34)}
+        look: dict = {"color": colour, "label": short(line.name, 34) if line.listed else None}
         if line.dashed:
-            axes.plot(x, y, linestyle=(0, (5, 2)), linewidth=1.2, **look)
+            stroke = next(strokes) if colour == LEVEL else (0, (5, 2))
+            axes.plot(x, y, linestyle=stroke, linewidth=1.2, **look)
         else:
             every = max(1, len(x) // 12)
             look |= {"marker": MARKERS[solid % len(MARKERS)], "markevery": every}
@@ -76,22 +80,24 @@ def draw_lines(figure: Lines, tips: Tips):
 
 
 def colours_of(lines: Sequence[Line]) -> list[str]:
-    """A colour for each line; a dashed one has that of the solid one whose name begins as its own.
+    """A colour for each line; a dashed one has that of the solid one whose name begins as its own,
+    or is a level.
 
     >>> solid, law = Line("n-pair", (1,), (1,)), Line("n-pair, law", (1,), (1,), dashed=True)
     >>> len(set(colours_of([solid, law])))
     1
+    >>> colours_of([solid, Line("no training", (1,), (1,), dashed=True)])[1] == LEVEL
+    True
     >>> many = [Line(str(i), (1,), (1,)) for i in range(10)]
     >>> colours_of(many)[8:] == colours_of(many)[:2]
     True
     """
-    given: dict[int, str] = {}
-    fresh = cycle(COLOURS)
-    for i in sorted(range(len(lines)), key=lambda i: lines[i].dashed):
-        start = lines[i].name.split(",")[0]
-        like = [j for j in given if lines[i].dashed and lines[j].name.split(",")[0] == start]
-        given[i] = given[like[0]] if like else next(fresh)
-    return [given[i] for i in range(len(lines))]
+    solid = [line.name for line in lines if not line.dashed]
+    own = dict(zip(solid, cycle(COLOURS), strict=False))
+    kin = {name.split(",")[0]: colour for name, colour in reversed(own.items())}
+    return [
+        kin.get(line.name.split(",")[0], LEVEL) if line.dashed else own[line.name] for line in lines
+    ]
 
 
 def line_tips(figure: Lines, line: Line) -> Iterator[str]:

@@ -216,7 +216,8 @@ def figure(rows: Rows, way: str, bare: Estimate | None) -> Lines:
             a, b, c = fitted
             x = np.geomspace(min(n), max(n), 30)
             y = a - b * x**-c
-            lines.append(Line(f"{name}, law", tuple(x.tolist()), tuple(y.tolist()), dashed=True))
+            curve = tuple(x.tolist()), tuple(y.tolist())
+            lines.append(Line(f"{name}, law", *curve, dashed=True, listed=False))
     if bare and number:
         ends = (min(number.values()), max(number.values()))
         lines.append(Line(UNTRAINED, ends, (bare.mean, bare.mean), dashed=True))
@@ -227,7 +228,7 @@ def figure(rows: Rows, way: str, bare: Estimate | None) -> Lines:
         lines=tuple(lines),
         log_x=True,
         percent=True,
-        note="Bands: 95 % t-intervals over seeds. Dashed: a - b n^-c.",
+        note="Bands: 95 % t-intervals over seeds. Dashed, in colour: a - b n^-c.",
     )
 
 
