@@ -121,10 +121,25 @@ def set_x_ticks(axes, figure: Lines) -> None:
         axes.set_xscale("log")
         write_out(axes.xaxis)
     if figure.log_x and 1 < len(values) <= 9 and values[0] > 0:
+        values = far_apart(values)
         axes.set_xticks(values, [f"{x:g}" for x in values])
         axes.xaxis.set_minor_locator(NullLocator())
     elif not figure.log_x and whole:
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+
+
+def far_apart(values: Sequence[float]) -> list[float]:
+    """Of ascending positive values those that have room for their numbers on a logarithmic axis.
+
+    >>> far_apart([2, 16, 58, 59])
+    [2, 16, 58]
+    """
+    room = log10(values[-1] / values[0]) / 20
+    found = [values[0]]
+    for value in values[1:]:
+        if log10(value / found[-1]) > room:
+            found.append(value)
+    return found
 
 
 def write_out(axis) -> None:
