@@ -152,3 +152,30 @@ def test_a_run_tested_on_one_class_says_so(capsys):
     assert "nearkin: tested on one class" in capsys.readouterr().err
     main(["train", "--data", "x.npz", "--out", "o", *SHORT])
     assert "tested on one class" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--augment shift", "features cannot be augmented, got augment='shift'"),
+        ("--batch 7", "batch must be a multiple of per_class, got 7 and 2"),
+        ("--start nosuch", "start nosuch: no such file or folder"),
+        ("--loss-options", "--loss-options wants one value or more"),
+        ("--loss-options --lr 1", "--loss-options wants one value or more"),
+    ],
+)
+def test_a_refusal_is_one_line_whatever_would_have_been_told(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype("f4")
+    np.savez("x.npz", x=x, y=np.repeat(np.arange(10), 4))
+    batch = "" if "--batch" in words else " --batch 8"
+    line = f"train --data x.npz --loss contrastive --dim 2{batch} --per-class 2 {words}"
+    with pytest.raises(SystemExit) as left:
+        main(line.split())
+    assert left.value.code == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert said in told[0]
+    assert not (tmp_path / "out").exists()

@@ -137,7 +137,7 @@ def refuse_empty(words: Sequence[str], valid: Mapping[str, Any]) -> None:
     ValueError: --ks wants one value or more
     """
     for word, after in zip(words, [*words, "--"][1:], strict=True):
-        several = get_origin(valid.get(word.replace("_", "-"))) is tuple
+        several = get_origin(valid.get(word.replace("_", "-"))) in (tuple, Mapping)
         if several and after.startswith("--"):
             raise ValueError(f"{word} wants one value or more")
 

@@ -58,10 +58,8 @@ def batch(
             whole batch; None for all.
     """
     change = look_up(augment, AUGMENTS, "augmentation")
-    if isinstance(inputs, Items) or (isinstance(inputs, Tensor) and inputs.is_floating_point()):
-        if augment != "none":
-            what = "items of a Dataset" if isinstance(inputs, Items) else "features"
-            raise ValueError(f"{what} cannot be augmented, got augment={augment!r}")
+    if are_ready(inputs):
+        refuse_augment(inputs, augment)
         picked = inputs[of(indices, part)]
         return picked.read() if isinstance(picked, Items) else picked
     if size == 0 and isinstance(inputs, Photographs):
@@ -76,6 +74,18 @@ def batch(
     else:  # one's own, which knows of whole batches only
         pictures = change(picked, size, generator)[part]
     return normalised(pictures, mean, std)
+
+
+def are_ready(inputs: Inputs) -> bool:
+    """Whether a backbone takes the inputs as they are."""
+    return isinstance(inputs, Items) or (isinstance(inputs, Tensor) and inputs.is_floating_point())
+
+
+def refuse_augment(inputs: Inputs, augment: str) -> None:
+    """Refuse to change what a backbone takes as it is."""
+    if are_ready(inputs) and augment != "none":
+        what = "items of a Dataset" if isinstance(inputs, Items) else "features"
+        raise ValueError(f"{what} cannot be augmented, got augment={augment!r}")
 
 
 def of(x: Any, part: Tensor | None) -> Any:

@@ -91,6 +91,7 @@ class Run:
         self.splits, self.validation = build.choose_data(recipe, splits)
         for examined in filter(None, (self.splits, self.validation)):
             refuse_no_kin(examined)
+        transforms.refuse_augment(self.splits.train.inputs, recipe.augment)
         precision = PRECISIONS[recipe.precision]
         devices = [torch.cuda.current_device()] if usable(device) == "cuda" else 1
         self.fabric = Fabric(accelerator=usable(device), devices=devices, precision=precision)
