@@ -179,3 +179,23 @@ def test_a_refusal_is_one_line_whatever_would_have_been_told(
     assert len(told) == 1
     assert said in told[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_page_that_cannot_be_drawn_does_not_fail_a_run_that_is_done(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype("f4")
+    np.savez("x.npz", x=x, y=np.repeat(np.arange(10), 4))
+
+    def page(out):
+        raise ValueError(
+            "Key backend: 'x' is not a valid value"
+        )  # as matplotlib says of MPLBACKEND
+
+    monkeypatch.setattr("nearkin.app.report.page_of_runs", page)
+    line = "train --data x.npz --loss contrastive --dim 2 --batch 8 --per-class 2 --epochs 0"
+    main(line.split())
+    told = capsys.readouterr()
+    assert json.loads(told.out)["status"] == "done"
+    assert "nearkin: no page: Key backend: 'x' is not a valid value" in told.err

@@ -205,7 +205,7 @@ def write_page(out: Path) -> None:
         with optional():
             from nearkin.app.report import page_of_runs
         print(f"nearkin: page: {page_of_runs(out)}", file=sys.stderr)
-    except (MissingExtra, OSError) as error:  # of a folder that is read-only: the run is done
+    except (MissingExtra, OSError, ValueError) as error:  # as where MPLBACKEND is none; it is done
         print(f"nearkin: no page: {error}", file=sys.stderr)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from inspect import signature
 from math import radians
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,8 @@ def batch(
     if are_ready(inputs):
         refuse_augment(inputs, augment)
         picked = inputs[of(indices, part)]
-        return picked.read() if isinstance(picked, Items) else picked
+        return picked.read() if isinstance(picked, Items) else cast(Tensor, picked)
+    assert not isinstance(inputs, Items), "which are ready"
     if size == 0 and isinstance(inputs, Photographs):
         size = PHOTOGRAPH_SIDE
     if not train:
