@@ -198,12 +198,9 @@ def is_vector(item: Any) -> bool:
 def as_vectors(rows: Any) -> Tensor:
     """Numbers (B, F) as float32 on the CPU; what is not finite in it is refused."""
     if not isinstance(rows, Tensor):
-        stacked = torch.stack(list(rows)) if isinstance(rows[0], Tensor) else np.asarray(rows)
-        rows = as_tensor(stacked, "a vector must be numbers")
-    refuse_hollow(rows, "a vector must be numbers")
-    rows = (
-        rows.detach().to("cpu", torch.float32).contiguous()
-    )  # of which products have the same bits
+        rows = torch.stack(list(rows)) if isinstance(rows[0], Tensor) else np.asarray(rows)
+    rows = as_tensor(rows, "a vector must be numbers").detach()
+    rows = rows.to("cpu", torch.float32).contiguous()  # products of it have the same bits
     if not rows.isfinite().all():
         raise ValueError("a vector is not finite in float32")
     return rows
