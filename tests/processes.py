@@ -10,8 +10,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nearkin.data import Split, Splits
+from nearkin.runs.fresh import fresh
 from nearkin.runs.loop import one_step
 from nearkin.runs.manners import seeded
 from nearkin.runs.ranks import ALONE, Ranks, current
@@ -30,19 +29,10 @@ from nearkin.runs.run import Run
 SECONDS = 900  # in which a process must end, beside whatever else is at work
 
 
-@cache
-def forked() -> Any:
-    """How processes are started from one that has imported what all of them want, and computes
-    nothing itself: a second each instead of six."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["nearkin.runs.engine", "torch._dynamo"])
-    return context
-
-
 def in_processes(count: int, act: Callable, folder: Path, *given: Any) -> list[Any]:
     """What act(*given) gives in each of `count` ranks; an error in one is an error here."""
     ranks = [
-        forked().Process(target=as_rank, args=(rank, count, folder, act, given))
+        fresh().Process(target=as_rank, args=(rank, count, folder, act, given))
         for rank in range(count)
     ]
     for process in ranks:

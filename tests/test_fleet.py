@@ -23,12 +23,12 @@ from nearkin.leases import Leases
 from nearkin.runs import workers
 from nearkin.runs.executors import Wanted, attempt, attempt_measure, complete, measured, workplace
 from nearkin.runs.fleet import Fleet, Setting, Share, attempted
+from nearkin.runs.fresh import fresh
 from nearkin.runs.place import Place
 from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Row, to_json
 from nearkin.runs.store import Store
 from nearkin.runs.workers import in_this_process, until_done
-from processes import forked
 
 CPU = Place(device="cpu", threads=1)
 SOURCE = str(Path(__file__).parents[1] / "src")
@@ -172,7 +172,7 @@ def the_same_study(points: Path, seeds: int, out: Path) -> None:
 
 def started(act: Callable, *given: Any) -> Any:
     """A process that does this."""
-    process = forked().Process(target=act, args=given)
+    process = fresh().Process(target=act, args=given)
     process.start()
     return process
 

@@ -1,6 +1,5 @@
 """No loss of the batch holds more than O(B^2) numbers: at B = 4,096 each takes less than 1 GB."""
 
-import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batches import batch
 from nearkin.losses import SpanningTree, make, triplets
+from nearkin.runs.fresh import fresh
 
 NAMES = ["contrastive", "ratio-triplet", "triplet", "lifted-structure", "n-pair"]
 NAMES += ["tuple-triplet", "tuple-ratio", "combined", "fisher-nca"]
@@ -77,7 +77,7 @@ def grow(sender) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_a_batch_of_4096_takes_less_than_1_gb():
-    context = multiprocessing.get_context("spawn")
+    context = fresh()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=grow, args=(sender,))
     process.start()

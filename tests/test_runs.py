@@ -22,10 +22,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nearkin import models
 from nearkin.data import load
 from nearkin.measure import scattering
-from nearkin.runs import build, engine, loop, machine, workers
+from nearkin.runs import build, engine, loop, machine
 from nearkin.runs.checkpoint import restore, save
 from nearkin.runs.engine import Place, Result, run
 from nearkin.runs.executors import Measurements, complete, measured, waves
+from nearkin.runs.fresh import fresh
 from nearkin.runs.log import Bar, Silent, StepLog, read_steps
 from nearkin.runs.loop import Step, train
 from nearkin.runs.machine import Peak, cores, keep_freed_memory
@@ -33,7 +34,6 @@ from nearkin.runs.recipe import Recipe
 from nearkin.runs.row import Machine, Row
 from nearkin.runs.run import Run
 from nearkin.runs.store import Store
-from processes import forked
 
 CPU = Place(device="cpu", threads=1)
 COST = ("seconds", "train_seconds", "images_per_second", "peak_memory_mb")
@@ -320,7 +320,7 @@ def test_a_run_killed_at_random_steps_ends_in_the_same_row(tmp_path):
     given = {"target": carried_out, "args": (recipe, tmp_path / "killed")}
     steps = tmp_path / "killed" / "runs" / recipe.hash / "checkpoint.pt"
     for _ in range(3):
-        process = forked().Process(**given)
+        process = fresh().Process(**given)
         saved = changed_at(steps)
         process.start()
         while process.is_alive() and changed_at(steps) == saved:
@@ -329,7 +329,7 @@ def test_a_run_killed_at_random_steps_ends_in_the_same_row(tmp_path):
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL  # it was not done
-    last = forked().Process(**given)
+    last = fresh().Process(**given)
     last.start()
     last.join()
     assert last.exitcode == 0
@@ -481,13 +481,6 @@ def test_several_jobs_give_the_rows_of_one(features, tmp_path):
     assert [without_cost(r) for r in together] == [without_cost(r) for r in alone]
 
 
-@pytest.fixture
-def forked_workers(monkeypatch):
-    """Workers that need not import anything; those of several jobs and of studies do."""
-    monkeypatch.setattr(workers, "get_context", lambda _: forked())
-
-
-@pytest.mark.usefixtures("forked_workers")
 def test_a_killed_worker_costs_no_run(features, tmp_path):
     recipes = [small(features, seed=seed, steps=400) for seed in range(2)]
 
@@ -578,7 +571,6 @@ def test_step_schedule_falls_at_40_and_80_per_cent():
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-@pytest.mark.usefixtures("forked_workers")
 def test_measurements_are_shared_among_processes_and_made_once(tmp_path):
     place_itself: Measurements = {"a": asdict, "b": asdict}  # what is measured is the place
     rows = measured(place_itself, tmp_path, study="places", jobs=2)
@@ -592,7 +584,6 @@ def test_measurements_are_shared_among_processes_and_made_once(tmp_path):
     assert named[0].machine == own  # where it was done, not where it was asked
 
 
-@pytest.mark.usefixtures("forked_workers")
 def test_a_class_of_one_image_is_named(tmp_path):
     path = tmp_path / "lonely.npz"
     labels = np.array(["hen", "hen", "owl", "wren", "wren", "yak", "yak", "zebu"])

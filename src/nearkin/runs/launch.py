@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
@@ -16,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
-from nearkin import registry
+from nearkin.runs.fresh import Told, begin, deaf, fresh, told
 from nearkin.runs.ranks import Lost, told_of
 from nearkin.tensors import usable
 
@@ -38,21 +36,17 @@ def launch(count: int, device: str, act: Callable[..., None], **given: Any) -> N
     """
     refuse_unfit(count, device)
     store = dist.TCPStore(LOOPBACK, 0, is_master=True, wait_for_workers=False)  # on a free port
-    context = get_context("spawn")
+    context = fresh()
     ranks, errors = [], []
     for rank in range(count):
         hears, says = context.Pipe(duplex=False)
-        told = (rank, count, store.port, registry.entries(), says, act, given)
-        ranks.append(context.Process(target=as_rank, args=told))
+        known = (rank, count, store.port, told(), says, act, given)
+        ranks.append(context.Process(target=as_rank, args=known))
         errors.append((hears, says))
-    # they inherit that they do not hear Ctrl-C: it is said once, and ends them below
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with deaf():  # Ctrl-C is said to this process alone, and ends them below
         for process, (_, says) in zip(ranks, errors, strict=True):
             process.start()
             says.close()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
     try:
         failed = first_failure(ranks)
     except BaseException:
@@ -120,27 +114,19 @@ def as_rank(
     rank: int,
     count: int,
     port: int,
-    entries: Mapping[str, registry.Registry],
+    told: Told,
     says: Connection,
     act: Callable[..., None],
     given: Mapping[str, Any],
 ) -> None:
-    """In a process of its own: one rank, which ends when its parent does, however that ends."""
+    """In a process of its own: one rank."""
+    begin(told)
     named = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count}
     named |= {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": port}
     named |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
     os.environ.update({name: str(value) for name, value in named.items()})
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    registry.adopt(entries)
-    parent = parent_process()
-    assert parent, "a rank has a parent to end with"
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
     try:
         act(**given)
     except Exception as error:

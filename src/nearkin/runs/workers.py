@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing import active_children
 from typing import Protocol, TypeVar
 
-from nearkin import registry, stopping
+from nearkin import stopping
 from nearkin.leases import LONGEST
+from nearkin.runs.fresh import Told, begin, deaf, fresh, told
 from nearkin.runs.machine import keep_freed_memory
 
 Name = TypeVar("Name")
@@ -104,15 +102,11 @@ def in_processes(
     """Executor: in so many processes of this machine; where one of them is killed, what the others
     have not finished is missing too."""
     done: dict[Name, Done | None] = {}
-    entries, workers = (registry.entries(),), min(jobs, len(work))
-    with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker, entries) as pool:
+    workers = min(jobs, len(work))
+    with ProcessPoolExecutor(workers, fresh(), begin_worker, (told(),)) as pool:
         try:
-            # workers inherit that they do not hear Ctrl-C: it is said once, and ends them below
-            heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
+            with deaf():  # it is said to this process alone, and ends them below
                 futures = {pool.submit(piece): name for name, piece in work.items()}
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, heard)
             for future in as_completed(futures):
                 found = done[futures[future]] = future.result()
                 if found is not None:
@@ -127,16 +121,8 @@ def in_processes(
     return done
 
 
-def begin_worker(entries: Mapping[str, registry.Registry]) -> None:
-    """In a worker: know the parent's registries, and end when it does, however that ends."""
-    registry.adopt(entries)
+def begin_worker(told: Told) -> None:
+    """In a worker: be as its parent, and save where its run stands when that is asked for."""
+    begin(told)
     keep_freed_memory()
     stopping.listen(worker=True)
-    parent = parent_process()
-    assert parent, "only a worker has a parent to end with"
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
