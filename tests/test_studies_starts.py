@@ -19,7 +19,7 @@ from nearkin.studies.ask import page_name
 from nearkin.studies.graphlab import attention
 from nearkin.studies.photographs import samples, transfer
 from nearkin.studies.proxygml import ablation, curve, rivals
-from nearkin.studies.shared import controls, over_forms
+from nearkin.studies.shared import controls, over_forms, over_starts
 from nearkin.studies.shared.over_classes import against_closed
 from nearkin.studies.shared.sets import CUB
 from nearkin.studies.study import Case
@@ -158,27 +158,62 @@ def test_a_loss_is_surely_better_only_where_seeds_and_test_classes_say_so():
     assert over_forms.over_forms(rows_with({"no training": 0.4, "a": 0.5}), "recall@1") is None
 
 
+def test_a_lead_that_its_start_explains_is_told_from_training():
+    """One method leads because it starts higher, and another because it learns."""
+    at = {start: {"head_power": 0.5, **change} for start, change in controls.STARTED.items()}
+    high, low, _ = at
+    levels = {high: 0.55, low: 0.5, "given": 0.55, "learnt": 0.54, "spoilt": 0.48}
+    start = {high: high, low: low, "given": high, "learnt": low, "spoilt": low}
+    rows = {
+        case: replace(row, recipe=replace(row.recipe, dim=64, **at[start[case.method]]))
+        for case, row in rows_with(levels).items()
+    }
+    one = over_starts.over_starts(rows, "recall@1")
+    assert one
+    assert one.start == {"given": high, "learnt": low, "spoilt": low}
+    assert (one.surely(1), one.surely(-1)) == (["learnt"], ["spoilt"])
+    assert one.size("learnt") == pytest.approx(0.0401, abs=1e-6)
+    assert one.level == {high: 0.55, low: 0.5}
+    first = str(over_starts.findings(rows, "at 64-D")[0])
+    assert first.startswith(
+        "At 64-D, training surely raises R@1 above that of its own start, untrained, for learnt, "
+        "and lowers it for spoilt; it adds most to learnt: +4.0 points to whitened start, 1 (p"
+    ), first
+    (table,) = over_starts.tables(rows, "64-D")
+    assert cells(table, "given")["start"] == high
+    elsewhere = {c: replace(r, recipe=replace(r.recipe, head_power=1.0)) for c, r in rows.items()}
+    others = {c: rows[c] if c.method in controls.STARTED else r for c, r in elsewhere.items()}
+    assert over_starts.over_starts(others, "recall@1") is None  # they started as something else
+    assert over_starts.tables(others) == () == tuple(over_starts.findings(others))
+
+
 def test_the_table_of_rivals_has_the_closed_forms_of_its_own_dimension():
     found = rivals.recipes(dims="64", methods="no training,ProxyGML,SupCon,margin", seeds=3)
     level = {"ProxyGML": 0.55, "SupCon": 0.5, "margin": 0.5, **LEVELS}
+    level |= {"whitened start, 0.3": 0.51, "whitened start, 1": 0.5, "half-KISSME start": 0.45}
     rows = {
         case: with_classes(finished(r, level[case.method] + 1e-4 * r.seed), level[case.method], 0)
         for case, r in found.items()
     }
     answer = rivals.answer(rows)
-    standings, table, over = answer.tables
-    assert [row[0] for row in standings.rows[-3:]] == [*controls.BESIDE]
-    assert [row[0] for row in table.rows[:3]] == [*controls.BESIDE]
+    standings, table, over, gained = answer.tables
+    many = len(controls.BESIDE)
+    assert [row[0] for row in standings.rows[-many:]] == [*controls.BESIDE]
+    assert [row[0] for row in table.rows[:many]] == [*controls.BESIDE]
     assert rows[Case("PCA-whitened", dim=64)].recipe.dim == 64
     line = cells(over, "ProxyGML")
     assert line["R@1 to within-class whitened"].mean == pytest.approx(0.03, abs=1e-3)
     assert answer.summary[0].startswith(
         "At 64-D, these trained methods are surely better in R@1 than every"
     )
+    line = cells(gained, "ProxyGML")
+    assert (line["start"], line["R@1 of the start"].mean) == ("whitened start, 1", 0.5)
+    assert line["R@1"].mean == pytest.approx(0.05, abs=1e-3)
     text = " ".join(map(str, answer.findings))
     assert "At 64-D, the best closed form (a head that no gradient trains) is within-class" in text
     assert "PCA-whitened has" not in text  # its p would be over seeds alone
-    assert over_forms.tables({c: r for c, r in rows.items() if c.method not in FORMS}) == ()
+    alone = {case: row for case, row in rows.items() if case.method not in controls.FORMS}
+    assert over_forms.tables(alone) == ()
 
 
 @pytest.mark.parametrize("study", [ablation, attention, samples])
@@ -213,10 +248,10 @@ def test_the_curve_has_what_is_not_trained_beside_it(tmp_path):
     assert task.recipe
     recipe = replace(task.recipe, dim=16, batch=40, loss_options={"ratio": 0.5})
     found = curve.followed(recipe, Place(device="cpu", threads=1))
-    assert list(found["beside"]) == [*controls.BESIDE]
+    assert list(found["beside"]) == ["no training", *FORMS]
     assert all(0 <= level <= 1 for level in found["beside"].values())
     drawn = curve.curves([found["epochs"]], "R@1", "R@1", curve.CURVES, beside=found["beside"])
-    assert [line.name for line in drawn.lines if line.dashed] == [*controls.BESIDE]
+    assert [line.name for line in drawn.lines if line.dashed] == ["no training", *FORMS]
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,21 @@ from typing import Any, TypeVar
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.shared.methods import BARE, CLOSED, UNTRAINED
 from nearkin.studies.shared.reading import Scores, scores
-from nearkin.studies.shared.tuning import common, settle, trials, whitens
+from nearkin.studies.shared.tuning import STARTS, common, settle, started, trials, whitens
 from nearkin.studies.study import Case, Recipes, Rows
 
 Found = TypeVar("Found")
 
-BESIDE = (UNTRAINED, *CLOSED)
+STARTED = {
+    "whitened start, 0.3": STARTS["whitened, 0.3"],
+    "whitened start, 1": STARTS["whitened, 1"],
+    "half-KISSME start": STARTS["half KISSME"],
+}
+"""What trained heads start as, left untrained: the simplest explanation of a method's lead is that
+it was given a better start."""
+
+FORMS = (*CLOSED, *STARTED)
+BESIDE = (UNTRAINED, *FORMS)
 """What no gradient has trained: it has no seed, and is not ranked."""
 
 DIM = 128
@@ -56,6 +65,15 @@ def recipes(
     found = {Case(UNTRAINED, **axes): replace(common(data), **BARE)}
     for name, recipe in forms(data, dim).items():
         found[Case(name, **axes)] = settle(recipe, searched, name, by="map@r", **of_trials)
+    return found
+
+
+def starts(data: str, start: str, dim: int = DIM, axes: Mapping[str, Any] = NONE) -> Recipes:
+    """The closed forms that trained heads start as; none where they do not."""
+    found: Recipes = {}
+    for name, change in STARTED.items() if whitens(data, start) else ():
+        untrained = replace(common(data), **next(iter(CLOSED.values())), dim=dim)
+        found[Case(name, **axes)] = replace(started(untrained, start), **change)
     return found
 
 

@@ -6,14 +6,15 @@ t-test, and over test classes, by a bootstrap; p is the larger of both, Holm-cor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from nearkin.answers import Finding, Table
 from nearkin.measure.statistics import Sure, estimate, holm
 from nearkin.runs.row import Row
 from nearkin.studies.shared import sentences
-from nearkin.studies.shared.methods import CLOSED, UNTRAINED
+from nearkin.studies.shared.controls import FORMS
+from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.over_classes import against_closed
 from nearkin.studies.shared.reading import method
 from nearkin.studies.shared.words import SURE, listed, p_cell, p_said, percent, points
@@ -27,8 +28,7 @@ class OverForms:
     """Every trained method minus the closed form that is highest on test: who improves on it
     improves on every one.
 
-    form: its name. level: its share. gains: method -> difference. p: method -> Holm-corrected p, of
-    those with several seeds.
+    form: its name. level: its share. gains: method -> difference. p: method -> Holm-corrected p.
     """
 
     form: str
@@ -54,7 +54,7 @@ class OverForms:
 def over_forms(
     rows: Rows,
     metric: str,
-    forms: Collection[str] = tuple(CLOSED),
+    forms: Collection[str] = FORMS,
     by: Callable[[Case], str] = method,
 ) -> OverForms | None:
     """The trained methods of these rows against the closed forms; None where one is missing.
@@ -66,19 +66,31 @@ def over_forms(
         for case, row in rows.items()
         if case.method in forms and row.metrics.last
     }
-    runs: dict[str, dict[int, Row]] = {}
-    for case, row in rows.items():
-        if case.method not in (*forms, UNTRAINED) and row.status == "done":
-            runs.setdefault(by(case), {})[case.seed] = row
+    runs = trained(rows, forms, by)
     if not level or not runs:
         return None
     form = max(level, key=level.__getitem__)
     reference = next(row for case, row in rows.items() if case.method == form)
     found = {name: against_closed(each, reference, metric) for name, each in runs.items()}
     gains = {name: sure for name, sure in found.items() if sure}
+    return OverForms(form, level[form], gains, corrected(gains)) if gains else None
+
+
+def trained(
+    rows: Rows, forms: Collection[str], by: Callable[[Case], str]
+) -> dict[str, dict[int, Row]]:
+    """Method -> seed -> row, of what was trained."""
+    runs: dict[str, dict[int, Row]] = {}
+    for case, row in rows.items():
+        if case.method not in (*forms, UNTRAINED) and row.status == "done":
+            runs.setdefault(by(case), {})[case.seed] = row
+    return runs
+
+
+def corrected(gains: Mapping[str, Sure]) -> dict[str, float]:
+    """Name -> Holm-corrected p, of those with several seeds."""
     several = {name: sure.p for name, sure in gains.items() if sure.seeds.estimate.n > 1}
-    p = dict(zip(several, holm(list(several.values())), strict=True))
-    return OverForms(form, level[form], gains, p) if gains else None
+    return dict(zip(several, holm(list(several.values())), strict=True))
 
 
 def tables(rows: Rows, place: str = "", by: Callable[[Case], str] = method) -> tuple[Table, ...]:
@@ -115,7 +127,7 @@ def tables(rows: Rows, place: str = "", by: Callable[[Case], str] = method) -> t
 def findings(
     rows: Rows,
     place: str = "",
-    forms: Collection[str] = tuple(CLOSED),
+    forms: Collection[str] = FORMS,
     by: Callable[[Case], str] = method,
 ) -> list[Finding]:
     """The best closed form, the best method, and which are surely better or worse.
@@ -164,7 +176,7 @@ def verdict(one: OverForms) -> str:
 def sentence(
     rows: Rows,
     place: str = "",
-    forms: Collection[str] = tuple(CLOSED),
+    forms: Collection[str] = FORMS,
     by: Callable[[Case], str] = method,
 ) -> str:
     """Whether any method improves on the closed forms; "" where there are none."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from nearkin.answers import Finding
 from nearkin.measure.statistics import Difference
 from nearkin.studies.shared.comparison import Comparison
-from nearkin.studies.shared.methods import CLOSED
+from nearkin.studies.shared.controls import FORMS
 from nearkin.studies.shared.reading import against
 from nearkin.studies.shared.words import (
     NAMED,
@@ -59,7 +59,7 @@ def findings(comparison: Comparison) -> list[Finding]:
     sure = [d for d in others.values() if d.p < SURE]
     p = min((d.p for d in sure), default=1.0)
     for name in one.beside:
-        if name in CLOSED:  # whose p is over test classes too: over_forms.py
+        if name in FORMS:  # whose p is over test classes too: over_forms.py
             continue
         gain = one.over(one.leader, name)
         text += f" {begun(name)} has {one.level(name)}, {behind_words(gain)}."
@@ -228,7 +228,7 @@ def summary(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
             f"{one.reference} has {one.level(one.reference)}, which makes it {place} of {of}."
         )
     elsewhere = [each for each in found[:-1] if each.leader != one.leader]
-    for name in (name for name in one.beside if name not in CLOSED):
+    for name in (name for name in one.beside if name not in FORMS):
         gain = one.over(one.leader, name).estimate.mean
         size = points(abs(gain)).lstrip("+")
         way = "more" if gain > 0 else "less"
