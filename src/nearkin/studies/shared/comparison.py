@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nearkin.answers import Dots, Table
 from nearkin.measure.statistics import Difference, paired
+from nearkin.studies.shared.controls import STARTED
 from nearkin.studies.shared.reading import Scores, against, average, highest, mean
 from nearkin.studies.shared.words import (
     percent,
@@ -141,6 +142,8 @@ def picture(comparisons: Sequence[Comparison], title: str, note: str = "") -> Do
     marks: dict[str, dict[str, Scores]] = {}
     for one in found:
         for name, values in one.beside.items():
+            if name in STARTED:  # in the table: lines of six strokes are not told apart
+                continue
             marks.setdefault(name, {})[one.level(name)] = values
     behind = {
         (name, of)
