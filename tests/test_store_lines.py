@@ -263,6 +263,36 @@ def synced(monkeypatch) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="open files are named by /proc")
+def test_where_another_writes_a_row_is_on_the_disk_in_a_file_of_its_own(
+    tmp_path, synced, monkeypatch
+):
+    monkeypatch.setattr("nearkin.runs.store.PATIENCE", 0.0)
+    store = Store(tmp_path / "out")
+    with Store(tmp_path / "out").claims(store.parts):
+        del synced[:]
+        store.append(row(1), row(2))
+        assert not store.file.exists()
+        for one in (row(1), row(2)):
+            assert any(name.startswith(f".{one.hash}") for name in synced)
+        assert set(store.stored()) == {row(1).key, row(2).key}
+    store.append(row(3), row(1))
+    assert not list(store.parts.glob("*.json"))
+    assert [json.loads(line)["hash"] for line in store.file.read_text().splitlines()] == [
+        row(n).hash for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("spoilt", ["rows.jsonl", ".rows.jsonl.parts/x.json"])
+def test_a_row_is_safe_where_others_cannot_be_read(tmp_path, spoilt):
+    store = Store(tmp_path)
+    store.append(row(1))
+    (tmp_path / spoilt).write_text("no row\n")
+    with pytest.raises(ValueError, match="is not a row"):
+        store.append(row(2))
+    assert [path.stem for path in store.parts.glob(f"{row(2).hash}*.json")] == [row(2).key]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are named by /proc")
 def test_what_is_written_and_removed_is_on_the_disk_with_its_name(tmp_path, synced):
     write_whole(tmp_path / "a.pt", lambda file: file.write(b"x"))
     assert synced[-1] == tmp_path.name
@@ -274,7 +304,6 @@ def test_what_is_written_and_removed_is_on_the_disk_with_its_name(tmp_path, sync
     del synced[:]
     Store(tmp_path / "out").append(row(1))
     assert synced[-2:] == ["rows.jsonl", "out"]
-    assert synced[0].startswith(f".{row(1).hash}")  # first in a file of its own
     del synced[:]
     with Store(tmp_path / "new").claim("a"):
         assert {"new", "runs", tmp_path.name} <= set(synced)

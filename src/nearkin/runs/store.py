@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from nearkin.files import expanded, open_regular, parse_json, sync_folder, write_whole
 from nearkin.leases import Claims, Leases, Taken
@@ -26,9 +27,9 @@ class Store:
     Rows of one recipe that was run on several data have one hash and several keys; the second and
     those after it have their files in runs/KEY/.
 
-    Several processes, and machines that share the folder, may store rows at once. Each row is first
-    a file of its own in .rows.jsonl.parts/, from which whoever holds the lease of that folder moves
-    all that are there into rows.jsonl; its index lies there too (line_index.py).
+    Several processes, and machines that share the folder, may store rows at once: whoever holds the
+    lease of .rows.jsonl.parts/ writes into rows.jsonl. Who does not leaves each row there as a file
+    of its own, which the next holder moves; the index lies there too (line_index.py).
     """
 
     def __init__(
@@ -98,38 +99,45 @@ class Store:
         removed: its run is simply done again. A whole one that only lacks its line break, as
         editors leave it, gets it.
         """
-        own = {self.parts / f"{row.key}.json": row for row in rows}
-        for path, row in own.items():
-            text = json.dumps(to_json(row), allow_nan=False, separators=(",", ":"))
-            write_whole(path, lambda file, text=text: file.write(text.encode()))
+        own = {row.key: (row, text_of(row)) for row in rows}
+        try:
+            with self.claims(self.parts, wait=False):
+                self.write(own)
+                return
+        except (OSError, ValueError):  # another is at it; or it is said once the rows are safe
+            paths = {self.parts / f"{key}.json": text for key, (_, text) in own.items()}
+        for path, text in paths.items():
+            write_whole(path, lambda file, text=text: file.write(text))
         until, pause = time.monotonic() + PATIENCE, 0.002
-        while any(path.exists() for path in own):
+        while any(path.exists() for path in paths):
             try:
                 with self.claims(self.parts, wait=False):
-                    self.move_parts(own)
+                    self.write()
             except Taken:
                 if time.monotonic() > until:  # they stay where they are, and are read from there
                     return
                 time.sleep(pause)
                 pause = min(2 * pause, 0.2)
 
-    def move_parts(self, known: Mapping[Path, Stored]) -> None:
-        """Move the rows that are in files of their own, some of which are known already, into the
-        file of all, in the order in which they came."""
+    def write(self, own: Mapping[str, tuple[Stored, bytes]] = MappingProxyType({})) -> None:
+        """Write the rows that are in files of their own into the file of all, in the order in which
+        they came, and behind them these: key -> row and its text."""
         paths = [path for path in self.parts.iterdir() if path.suffix == ".json"]
         paths = sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))
         state, before = state_of(self.file), self.lines()
-        found, texts = [], []
-        for path in paths:
-            row = known.get(path) or read_part(path)
-            if row.key not in {one.key for one in before.of_hash(row.hash)}:
-                found.append(row)
-                texts.append(path.read_bytes() + b"\n")
-        if found and state_of(self.file) != state:  # we slept, and another has taken over
+        apart = [(read_part(path), path.read_bytes()) for path in paths]
+        each = {row.key: (row, text) for row, text in apart} | dict(own)
+        new = [
+            (row, text + b"\n")
+            for key, (row, text) in each.items()
+            if key not in {one.key for one in before.of_hash(row.hash)}
+        ]
+        if new and state_of(self.file) != state:  # we slept, and another has taken over
             raise Taken(f"{self.file} was written by another process")
-        if found:
+        if new:
+            rows, texts = [row for row, _ in new], [text for _, text in new]
             start = self.write_lines(before, texts)
-            self.write_entries(before, found, texts, start)
+            self.write_entries(before, rows, texts, start)
         for path in paths:
             path.unlink(missing_ok=True)
 
@@ -197,6 +205,11 @@ class Store:
     def taken(self, hash: str) -> bool:
         """Whether another process is at a run of this recipe, or at this measurement."""
         return self.claims.taken(self.folder / "runs" / hash)
+
+
+def text_of(row: Stored) -> bytes:
+    """A row as it is stored, without its line break."""
+    return json.dumps(to_json(row), allow_nan=False, separators=(",", ":")).encode()
 
 
 def read_part(path: Path) -> Stored:
