@@ -185,6 +185,15 @@ def test_a_lead_that_its_start_explains_is_told_from_training():
     others = {c: rows[c] if c.method in controls.STARTED else r for c, r in elsewhere.items()}
     assert over_starts.over_starts(others, "recall@1") is None  # they started as something else
     assert over_starts.tables(others) == () == tuple(over_starts.findings(others))
+    sliced = {
+        c: replace(r, recipe=replace(r.recipe, backbone_options={"stages": 3}))
+        if c.method == "spoilt"
+        else r
+        for c, r in rows.items()
+    }
+    one = over_starts.over_starts(sliced, "recall@1")
+    assert one
+    assert [*one.gains] == ["given", "learnt"]  # a head in slices starts as another
 
 
 def test_the_table_of_rivals_has_the_closed_forms_of_its_own_dimension():
@@ -223,9 +232,13 @@ def test_other_tables_have_them_too(study):
         case: with_classes(finished(r, LEVELS.get(case.method, 0.55) + 1e-4 * r.seed), 0.5, 0)
         for case, r in found.items()
     }
-    for table in study.STUDY.answer(rows).tables[:2]:
+    tables = study.STUDY.answer(rows).tables
+    to_starts = [t for t in tables if t.title.startswith("What training adds to its start")]
+    assert bool(to_starts) == (study is not samples)  # whose methods start anew at every share
+    for table in tables[:2]:
         names = [row[0] for row in table.rows]
-        assert set(names).issuperset(FORMS), table.title
+        beside = ("no training", *FORMS) if study is samples else controls.BESIDE
+        assert set(names).issuperset(beside), table.title
         assert len(names) == len(set(names)), table.title
 
 

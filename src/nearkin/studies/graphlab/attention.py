@@ -8,7 +8,7 @@ from nearkin.answers import Answer, Dots, Finding, Lines, Table
 from nearkin.losses.refinement_options import as_published, as_released
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.studies.shared import controls, graph_report, over_forms, sentences
+from nearkin.studies.shared import baselines, controls, graph_report, sentences
 from nearkin.studies.shared.graph_report import HEADS, Change, options
 from nearkin.studies.shared.reading import Scores, against, mean, scores
 from nearkin.studies.shared.words import difference_cells
@@ -72,12 +72,12 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(rows)),
-        findings=(*findings(rows), *over_forms.findings(rows)),
+        findings=(*findings(rows), *baselines.findings(rows)),
         tables=(
             graph_report.standings(rows, whole()),
             layers(rows),
             parts(rows),
-            *over_forms.tables(rows),
+            *baselines.tables(rows),
         ),
         figures=(
             graph_report.picture(rows, whole()),

@@ -7,7 +7,7 @@ from functools import partial
 from nearkin.answers import Answer, Dots, Finding, Table
 from nearkin.measure.statistics import Difference
 from nearkin.runs.recipe import Plain
-from nearkin.studies.shared import controls, graph_report, over_forms, sentences
+from nearkin.studies.shared import baselines, controls, graph_report, sentences
 from nearkin.studies.shared.graph_report import HEADS, Change, options
 from nearkin.studies.shared.reading import Scores, against, differences, mean, scores
 from nearkin.studies.shared.words import difference_cells, surely
@@ -48,8 +48,8 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(rows)),
-        findings=(*findings(rows), *over_forms.findings(rows)),
-        tables=(graph_report.standings(rows, METHODS), table(rows), *over_forms.tables(rows)),
+        findings=(*findings(rows), *baselines.findings(rows)),
+        tables=(graph_report.standings(rows, METHODS), table(rows), *baselines.tables(rows)),
         figures=(dots(rows),),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nearkin.answers import Answer, Finding, Table
 from nearkin.measure.statistics import Difference
-from nearkin.studies.shared import comparison, controls, graph_report, over_forms, sentences
+from nearkin.studies.shared import baselines, comparison, controls, graph_report, sentences
 from nearkin.studies.shared.graph_report import Change, options
 from nearkin.studies.shared.reading import Scores, differences, mean, scores, where
 from nearkin.studies.shared.sets import CUB
@@ -74,11 +74,11 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(rows)),
-        findings=(*findings(rows), *over_forms.findings(rows, by=labelled)),
+        findings=(*findings(rows), *baselines.findings(rows, by=labelled)),
         tables=(
             comparison.standings(compared, title, f"{SPREAD}."),
             table(rows),
-            *over_forms.tables(rows, by=labelled),
+            *baselines.tables(rows, by=labelled),
         ),
         figures=(comparison.picture(compared, title),),
     )

@@ -7,7 +7,7 @@ from functools import partial
 
 from nearkin.answers import Answer, Finding, Line, Lines, Table
 from nearkin.measure.statistics import Difference, Estimate, estimate, paired
-from nearkin.studies.shared import controls, graph_report, over_forms, sentences
+from nearkin.studies.shared import baselines, controls, graph_report, sentences
 from nearkin.studies.shared.graph_report import HEADS, Change, options
 from nearkin.studies.shared.methods import UNTRAINED
 from nearkin.studies.shared.reading import Scores, average, differences, final_monitor, mean, scores
@@ -62,11 +62,11 @@ def answer(rows: Rows) -> Answer:
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(rows)),
-        findings=(*findings(rows), *over_forms.findings(rows)),
+        findings=(*findings(rows), *baselines.findings(rows)),
         tables=(
             graph_report.standings(rows, [*graph_report.CONTROLS, *GRAPHS]),
             table(rows),
-            *over_forms.tables(rows),
+            *baselines.tables(rows),
         ),
         figures=(
             graph_report.picture(rows, [*graph_report.CONTROLS, *GRAPHS]),

@@ -8,7 +8,7 @@ from nearkin.answers import Answer, Finding
 from nearkin.measure.statistics import rank_correlation
 from nearkin.runs.recipe import Recipe
 from nearkin.studies.photographs import fine_tuning
-from nearkin.studies.shared import comparison, controls, over_forms, sentences
+from nearkin.studies.shared import baselines, comparison, controls, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import FEW, METHODS, under
 from nearkin.studies.shared.reading import Scores, average, scores, where
@@ -125,11 +125,11 @@ def answer(rows: Rows) -> Answer:
         findings=(
             *found,
             *(f for one in compared for f in sentences.findings(one)),
-            *over_forms.findings(where(rows, on="features"), "on features"),
+            *baselines.findings(where(rows, on="features"), "on features"),
         ),
         tables=(
             comparison.standings(compared, title, f"{about}. {SPREAD}."),
-            *over_forms.tables(where(rows, on="features"), "on features"),
+            *baselines.tables(where(rows, on="features"), "on features"),
         ),
         figures=(comparison.picture(compared, title),),
     )

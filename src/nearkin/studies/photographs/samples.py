@@ -83,7 +83,7 @@ def recipes(
     fields = {way: look_up(way, WAYS, "way") for way in ways.split(",")}
     found = {Case(UNTRAINED): replace(common(data), **BARE)}
     beside = controls.recipes(data, start, searched)
-    settled = {case.method: one for case, one in beside.items() if case.method != UNTRAINED}
+    settled = {case.method: one for case, one in beside.items() if case.method in CLOSED}
     for name, recipe in settings(data, steps, methods, start).items():
         one = settle(recipe, searched, name)
         settled[name] = replace(one, steps=steps * one.epochs // PARTS, evaluate_every=one.epochs)

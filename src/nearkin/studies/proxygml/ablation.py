@@ -9,7 +9,7 @@ from nearkin.answers import Answer, Finding, Table
 from nearkin.measure.statistics import Estimate, paired
 from nearkin.runs.row import Data
 from nearkin.studies.proxygml.full import settings_of_full
-from nearkin.studies.shared import comparison, controls, over_forms, sentences
+from nearkin.studies.shared import baselines, comparison, controls, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import against, average, final_monitor, mean, scores, where
 from nearkin.studies.shared.sets import CUB, proxygml
@@ -115,12 +115,12 @@ def answer(rows: Rows) -> Answer:
     tables += [table(shared, "Every row under the settings of the full method", ROWS)]
     tables += [table(own, "Every row under settings of its own", ROWS)] if own else []
     tables.append(graph(shared))
-    tables += over_forms.tables(shared, SHARED) + over_forms.tables(own, OWN)
+    tables += baselines.tables(shared, SHARED) + baselines.tables(own, OWN)
     return Answer(
         title=TITLE,
         question=QUESTION,
         summary=tuple(summary(shared, own)),
-        findings=(*findings(shared, own), *over_forms.findings(own or shared)),
+        findings=(*findings(shared, own), *baselines.findings(own or shared)),
         tables=tuple(tables),
         figures=(comparison.picture(compared, "R@1 by row of the ablation"),),
         remarks=tuple(unsearched(rows)),

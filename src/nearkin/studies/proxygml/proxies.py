@@ -9,7 +9,7 @@ from itertools import product
 from nearkin.answers import Answer, Finding, Line, Lines
 from nearkin.measure.statistics import Difference, estimate
 from nearkin.studies.proxygml.full import search, settings_of_full
-from nearkin.studies.shared import comparison, controls, over_forms, sentences
+from nearkin.studies.shared import baselines, comparison, controls, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import Scores, average, differences, final_monitor, scores
 from nearkin.studies.shared.sets import CUB, proxygml, teaches
@@ -73,11 +73,11 @@ def answer(rows: Rows) -> Answer:
         summary=tuple(summary(recall, compared)),
         findings=(
             *findings(recall, several, compared),
-            *over_forms.findings(whole, by=lambda case: case.label),
+            *baselines.findings(whole, by=lambda case: case.label),
         ),
         tables=(
             comparison.standings(compared, "R@1 by proxies a class", f"{SPREAD}."),
-            *over_forms.tables(whole, by=lambda case: case.label),
+            *baselines.tables(whole, by=lambda case: case.label),
         ),
         figures=(
             lines("R@1 over proxies a class", "R@1", recall, percent=True),

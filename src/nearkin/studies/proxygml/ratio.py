@@ -7,7 +7,7 @@ from dataclasses import replace
 from nearkin.answers import Answer, Line, Lines
 from nearkin.measure.statistics import SHARES, estimate
 from nearkin.studies.proxygml.full import search, settings_of_full
-from nearkin.studies.shared import comparison, controls, over_forms, sentences
+from nearkin.studies.shared import baselines, comparison, controls, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.reading import Scores, scores
 from nearkin.studies.shared.sets import CUB, classes, proxygml, teaches
@@ -78,11 +78,11 @@ def answer(rows: Rows) -> Answer:
         summary=sentences.summary(compared[:1]),
         findings=(
             *(finding for one in compared for finding in sentences.findings(one)),
-            *over_forms.findings(whole, by=of_ratio),
+            *baselines.findings(whole, by=of_ratio),
         ),
         tables=(
             comparison.standings(compared, "R@1 and NMI by the ratio r", f"{SPREAD}."),
-            *over_forms.tables(whole, by=of_ratio),
+            *baselines.tables(whole, by=of_ratio),
         ),
         remarks=tuple(remarks),
         figures=(

@@ -22,7 +22,7 @@ from nearkin.studies.proxygml.contenders import (
     WANTED_CLASSES,
     published_cell,
 )
-from nearkin.studies.shared import comparison, controls, over_forms, over_starts, sentences
+from nearkin.studies.shared import baselines, comparison, controls, over_forms, sentences
 from nearkin.studies.shared.comparison import Comparison
 from nearkin.studies.shared.methods import UNTRAINED, picked, sizes
 from nearkin.studies.shared.reading import (
@@ -147,7 +147,6 @@ def recipes(
     for dim in sizes(dims):
         axes: dict[str, Any] = {"dim": dim} if every else {}
         found |= controls.recipes(data, start, searched, dim, {"dim": dim}, axes)
-        found |= controls.starts(data, start, dim, {"dim": dim})
         for name, recipe in candidates(data, epochs, dim, methods, start).items():
             one, many = settle(recipe, searched, name, **axes), seeds
             if name == UNTRAINED:
@@ -170,24 +169,14 @@ def answer(rows: Rows) -> Answer:
         summary=tuple(filter(None, (forms, *sentences.summary(compared))))[:3],
         findings=(
             *(finding for one in compared for finding in sentences.findings(one)),
-            *(
-                f
-                for dim, found in by_dim.items()
-                for module in (over_forms, over_starts)
-                for f in module.findings(found, f"at {dim}-D")
-            ),
+            *(f for dim, found in by_dim.items() for f in baselines.findings(found, f"at {dim}-D")),
             *(finding for dim, found in by_dim.items() for finding in added(found, dim)),
             *published_order(by_dim),
         ),
         tables=(
             comparison.standings(compared, title, f"{data.variant}. {SPREAD}."),
             *(table(found, dim) for dim, found in by_dim.items()),
-            *(
-                one
-                for dim, found in by_dim.items()
-                for module in (over_forms, over_starts)
-                for one in module.tables(found, f"{dim}-D")
-            ),
+            *(one for dim, found in by_dim.items() for one in baselines.tables(found, f"{dim}-D")),
         ),
         figures=(comparison.picture(compared, "R@1 by method and dimension"),),
         remarks=tuple(unsearched(rows)),

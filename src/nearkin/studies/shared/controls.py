@@ -53,8 +53,8 @@ def recipes(
     axes: Mapping[str, Any] = NONE,
     of_trials: Mapping[str, Any] = NONE,
 ) -> Recipes:
-    """The features as they are, and the closed forms under the settings that their trials chose;
-    none where heads do not start as closed forms.
+    """The features as they are, the closed forms under the settings that their trials chose, and
+    what heads start as; none where heads do not start as closed forms.
 
     Args:
         axes: of the cases.
@@ -65,14 +65,8 @@ def recipes(
     found = {Case(UNTRAINED, **axes): replace(common(data), **BARE)}
     for name, recipe in forms(data, dim).items():
         found[Case(name, **axes)] = settle(recipe, searched, name, by="map@r", **of_trials)
-    return found
-
-
-def starts(data: str, start: str, dim: int = DIM, axes: Mapping[str, Any] = NONE) -> Recipes:
-    """The closed forms that trained heads start as; none where they do not."""
-    found: Recipes = {}
-    for name, change in STARTED.items() if whitens(data, start) else ():
-        untrained = replace(common(data), **next(iter(CLOSED.values())), dim=dim)
+    untrained = replace(common(data), **next(iter(CLOSED.values())), dim=dim)
+    for name, change in STARTED.items():
         found[Case(name, **axes)] = replace(started(untrained, start), **change)
     return found
 

@@ -45,9 +45,10 @@ class OverStarts:
 
 
 def head_of(recipe: Recipe) -> tuple:
-    """What a head starts as."""
-    options = tuple(sorted(recipe.head_options.items()))
-    return recipe.head_start, options, recipe.head_power, recipe.head_shrinkage, recipe.dim
+    """What a head starts as: its form, and what it is a head of."""
+    options = (tuple(sorted(one.items())) for one in (recipe.backbone_options, recipe.head_options))
+    form = recipe.head_start, recipe.head_power, recipe.head_shrinkage
+    return recipe.data, recipe.backbone, recipe.dim, *options, *form
 
 
 def over_starts(rows: Rows, metric: str, by: Callable[[Case], str] = method) -> OverStarts | None:
