@@ -142,7 +142,7 @@ def test_a_loss_is_surely_better_only_where_seeds_and_test_classes_say_so():
     sure = rows_with(LEVELS | {"better": 0.55, "worse": 0.5})
     one = over_forms.over_forms(sure, "recall@1")
     assert one
-    assert (one.form, one.level, one.lead) == ("within-class whitened", 0.52, "better")
+    assert (one.form, one.level[one.form], one.most) == ("within-class whitened", 0.52, "better")
     assert (one.surely(1), one.surely(-1)) == (["better"], ["worse"])
     assert one.size("better") == pytest.approx(0.0301, abs=1e-6)
     reference = sure[Case("within-class whitened", dim=64)]
@@ -170,7 +170,7 @@ def test_a_lead_that_its_start_explains_is_told_from_training():
     }
     one = over_starts.over_starts(rows, "recall@1")
     assert one
-    assert one.start == {"given": high, "learnt": low, "spoilt": low}
+    assert one.of == {"given": high, "learnt": low, "spoilt": low}
     assert (one.surely(1), one.surely(-1)) == (["learnt"], ["spoilt"])
     assert one.size("learnt") == pytest.approx(0.0401, abs=1e-6)
     assert one.level == {high: 0.55, low: 0.5}

@@ -37,6 +37,7 @@ Told = tuple[Mapping[str, str], Mapping[str, registry.Registry]]
 
 
 def told() -> Told:
+    """What a process that is started now is told."""
     return dict(os.environ), registry.entries()
 
 

@@ -100,12 +100,11 @@ class Store:
         editors leave it, gets it.
         """
         own = {row.key: (row, text_of(row)) for row in rows}
-        try:
-            with self.claims(self.parts, wait=False):
-                self.write(own)
-                return
-        except (OSError, ValueError):  # another is at it; or it is said once the rows are safe
-            paths = {self.parts / f"{key}.json": text for key, (_, text) in own.items()}
+        # where another is at it, or an error is to be told, the rows are made safe first
+        with suppress(OSError, ValueError), self.claims(self.parts, wait=False):
+            self.write(own)
+            return
+        paths = {self.parts / f"{key}.json": text for key, (_, text) in own.items()}
         for path, text in paths.items():
             write_whole(path, lambda file, text=text: file.write(text))
         until, pause = time.monotonic() + PATIENCE, 0.002

@@ -24,20 +24,20 @@ HEADS = {"R@1": "recall@1", "MAP@R": "map@r"}
 
 
 @dataclass(frozen=True)
-class OverForms:
-    """Every trained method minus the closed form that is highest on test: who improves on it
-    improves on every one.
+class Gains:
+    """Every trained method minus a head that no gradient trains.
 
-    form: its name. level: its share. gains: method -> difference. p: method -> Holm-corrected p.
+    of: method -> the name of that head. level: name of a head -> its share. gains: method ->
+    difference. p: method -> Holm-corrected p, of those with several seeds.
     """
 
-    form: str
-    level: float
+    of: dict[str, str]
+    level: dict[str, float]
     gains: dict[str, Sure]
     p: dict[str, float]
 
     def size(self, name: str) -> float:
-        """A method's difference from the form, in the mean over seeds."""
+        """A method's difference, in the mean over seeds."""
         return self.gains[name].seeds.estimate.mean
 
     def surely(self, sign: int) -> list[str]:
@@ -46,9 +46,14 @@ class OverForms:
         return [n for n in names if self.p.get(n, 1) < SURE and sign * self.size(n) > 0]
 
     @property
-    def lead(self) -> str:
-        """The method with the highest mean."""
+    def most(self) -> str:
+        """The method with the largest gain."""
         return max(self.gains, key=self.size)
+
+    @property
+    def form(self) -> str:
+        """What the method with the largest gain is compared to; of closed forms, all are."""
+        return self.of[self.most]
 
 
 def over_forms(
@@ -56,8 +61,9 @@ def over_forms(
     metric: str,
     forms: Collection[str] = FORMS,
     by: Callable[[Case], str] = method,
-) -> OverForms | None:
-    """The trained methods of these rows against the closed forms; None where one is missing.
+) -> Gains | None:
+    """The trained methods of these rows against the closed form that is highest on test, since who
+    improves on it improves on every one; None where one is missing.
 
     by: the name of a case's method.
     """
@@ -73,7 +79,8 @@ def over_forms(
     reference = next(row for case, row in rows.items() if case.method == form)
     found = {name: against_closed(each, reference, metric) for name, each in runs.items()}
     gains = {name: sure for name, sure in found.items() if sure}
-    return OverForms(form, level[form], gains, corrected(gains)) if gains else None
+    of = dict.fromkeys(gains, form)
+    return Gains(of, level, gains, corrected(gains)) if gains else None
 
 
 def trained(
@@ -100,7 +107,7 @@ def tables(rows: Rows, place: str = "", by: Callable[[Case], str] = method) -> t
         return ()
     names = list(dict.fromkeys(name for one in found.values() for name in one.gains))
 
-    def cells(one: OverForms, name: str) -> tuple:
+    def cells(one: Gains, name: str) -> tuple:
         if name not in one.gains:
             return None, ""
         return estimate([one.size(name)]), p_cell(one.p[name]) if name in one.p else ""
@@ -140,12 +147,12 @@ def findings(
         if one is None:
             continue
         better, worse = one.surely(1), one.surely(-1)
-        lead = one.size(one.lead)
-        doubt = f", {p_said(one.p[one.lead])}" if one.lead in one.p else ""
+        lead = one.size(one.most)
+        doubt = f", {p_said(one.p[one.most])}" if one.most in one.p else ""
         text = (
             f"the best closed form (a head that no gradient trains) is {one.form} with "
-            f"{percent(one.level)} {head}; the best trained method is {one.lead} with "
-            f"{percent(one.level + lead)} ({points(lead)}{doubt}). {verdict(one)}"
+            f"{percent(one.level[one.form])} {head}; the best trained method is {one.most} with "
+            f"{percent(one.level[one.form] + lead)} ({points(lead)}{doubt}). {verdict(one)}"
         )
         sure = [*better, *worse]
         surest = min((one.p[name] for name in sure), default=1.0)
@@ -154,7 +161,7 @@ def findings(
     return found
 
 
-def verdict(one: OverForms) -> str:
+def verdict(one: Gains) -> str:
     """Which trained methods are surely better than every closed form, and which surely worse than
     the best."""
     if not one.p:
@@ -183,15 +190,15 @@ def sentence(
     one = over_forms(rows, "recall@1", forms, by)
     if one is None:
         return ""
-    better, size = one.surely(1), points(one.size(one.lead))
+    better, size = one.surely(1), points(one.size(one.most))
     text = (
         f"no trained method is surely better in R@1 than the best closed form, {one.form}, which "
-        f"no gradient trains; the highest is {one.lead}, {size} from it."
+        f"no gradient trains; the highest is {one.most}, {size} from it."
     )
     if better:
         text = (
             "these trained methods are surely better in R@1 than every closed form: "
-            f"{some(better, len(one.gains))}; the highest is {one.lead}, {size} from the best of "
+            f"{some(better, len(one.gains))}; the highest is {one.most}, {size} from the best of "
             f"these, {one.form}."
         )
     return sentences.at(place, text)

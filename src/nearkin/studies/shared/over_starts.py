@@ -7,7 +7,6 @@ start as, this alone may explain that it leads. Tested as in over_forms.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nearkin.answers import Finding, Table
 from nearkin.measure.statistics import Sure, estimate
@@ -15,33 +14,10 @@ from nearkin.runs.recipe import Recipe
 from nearkin.studies.shared import sentences
 from nearkin.studies.shared.controls import FORMS, STARTED
 from nearkin.studies.shared.over_classes import against_closed
-from nearkin.studies.shared.over_forms import HEADS, corrected, some, trained
+from nearkin.studies.shared.over_forms import HEADS, Gains, corrected, some, trained
 from nearkin.studies.shared.reading import method
-from nearkin.studies.shared.words import SURE, p_cell, p_said, points
+from nearkin.studies.shared.words import p_cell, p_said, points
 from nearkin.studies.study import Case, Rows
-
-
-@dataclass(frozen=True)
-class OverStarts:
-    """Every trained method minus its own start, untrained.
-
-    start: method -> name of its start. level: name of a start -> its share. gains: method ->
-    difference. p: method -> Holm-corrected p, of those with several seeds.
-    """
-
-    start: dict[str, str]
-    level: dict[str, float]
-    gains: dict[str, Sure]
-    p: dict[str, float]
-
-    def size(self, name: str) -> float:
-        """A method's difference from its start, in the mean over seeds."""
-        return self.gains[name].seeds.estimate.mean
-
-    def surely(self, sign: int) -> list[str]:
-        """The methods that training surely raised (1) or lowered (-1), the most changed first."""
-        names = sorted(self.gains, key=lambda name: -abs(self.size(name)))
-        return [n for n in names if self.p.get(n, 1) < SURE and sign * self.size(n) > 0]
 
 
 def head_of(recipe: Recipe) -> tuple:
@@ -51,7 +27,7 @@ def head_of(recipe: Recipe) -> tuple:
     return recipe.data, recipe.backbone, recipe.dim, *options, *form
 
 
-def over_starts(rows: Rows, metric: str, by: Callable[[Case], str] = method) -> OverStarts | None:
+def over_starts(rows: Rows, metric: str, by: Callable[[Case], str] = method) -> Gains | None:
     """The trained methods of these rows against their starts; None where no start is among them."""
     starts = {
         head_of(row.recipe): (case.method, row)
@@ -66,7 +42,7 @@ def over_starts(rows: Rows, metric: str, by: Callable[[Case], str] = method) -> 
         if of and sure:
             start[name], gains[name] = of[0], sure
     level = {name: (row.metrics.last or {})[metric] for name, row in starts.values()}
-    return OverStarts(start, level, gains, corrected(gains)) if gains else None
+    return Gains(start, level, gains, corrected(gains)) if gains else None
 
 
 def tables(rows: Rows, place: str = "", by: Callable[[Case], str] = method) -> tuple[Table, ...]:
@@ -76,13 +52,13 @@ def tables(rows: Rows, place: str = "", by: Callable[[Case], str] = method) -> t
         return ()
     names = list(dict.fromkeys(name for one in found.values() for name in one.gains))
 
-    def cells(one: OverStarts, name: str) -> tuple:
+    def cells(one: Gains, name: str) -> tuple:
         if name not in one.gains:
             return None, None, ""
-        level, gain = one.level[one.start[name]], estimate([one.size(name)])
+        level, gain = one.level[one.of[name]], estimate([one.size(name)])
         return estimate([level]), gain, p_cell(one.p[name]) if name in one.p else ""
 
-    starts = {name: one.start[name] for one in found.values() for name in one.gains}
+    starts = {name: one.of[name] for one in found.values() for name in one.gains}
     data = next(iter(rows.values())).data.spoken
     return (
         Table(
@@ -118,13 +94,14 @@ def findings(rows: Rows, place: str = "", by: Callable[[Case], str] = method) ->
         if one is None or not one.p:
             continue
         up, down = one.surely(1), one.surely(-1)
-        most = max(one.gains, key=one.size)
         many = len(one.gains)
         raised = some(up, many) if up else "no method"
+        lowers = f", and lowers it for {some(down, many)}" if down else ""
+        doubt = f" ({p_said(one.p[one.most])})" if one.most in one.p else ""
         text = (
             f"training surely raises {head} above that of its own start, untrained, for {raised}"
-            f"{f', and lowers it for {some(down, many)}' if down else ''}; it adds most to {most}: "
-            f"{points(one.size(most))} to {one.start[most]} ({p_said(one.p[most])})."
+            f"{lowers}; it adds most to {one.most}: {points(one.size(one.most))} to {one.form}"
+            f"{doubt}."
         )
         sure = [*up, *down]
         surest = min((one.p[name] for name in sure), default=1.0)
